@@ -1,0 +1,103 @@
+"""What a user can mend, as one line each: where, rule, value, way out.
+
+Every error that a user can cause is a `RaydistillError`; the command line prints its text and exits with code 2.
+Anything else is a defect of raydistill and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class _Absent(Enum):
+    # An enum, because its member is the same object again after the way from a worker process.
+    ABSENT = "absent"
+
+
+ABSENT = _Absent.ABSENT
+"""Stands for "no value to show" in a `Fault`, because None can be the wrong value itself."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing a user can mend.
+
+    where: file and key path, or option name (``space.yaml: search.training.lr``).
+    rule: what has to hold (``low must be below high``).
+    value: what was found; `ABSENT` where there is none.
+    way_out: what to do (``did you mean 'final_sparsity'?``).
+    """
+
+    where: str
+    rule: str
+    value: object = ABSENT
+    way_out: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.rule}"
+        if self.value is not ABSENT:
+            text += f", got {_short(self.value)}"
+        if self.way_out:
+            text += f"; {self.way_out}"
+        return " ".join(text.split())
+
+
+def _short(value: object, limit: int = 160) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class RaydistillError(Exception):
+    """Base of all errors that a user can mend; `faults` holds one entry a line of the message."""
+
+    def __init__(self, *faults: Fault | str) -> None:
+        if not faults:
+            raise ValueError("an error needs at least one fault")
+        self.faults = faults
+        super().__init__("\n".join(str(fault) for fault in faults))
+
+    def __reduce__(self) -> tuple[type, tuple[Fault | str, ...]]:
+        return type(self), self.faults
+
+
+class ConfigError(RaydistillError):
+    """A file, an option or an argument says something that cannot be done."""
+
+
+class DataError(RaydistillError):
+    """A dataset is missing, incomplete or cannot be decoded."""
+
+
+class CheckpointError(RaydistillError):
+    """A checkpoint is missing, damaged, or belongs to another model or schedule."""
+
+
+class StorageError(RaydistillError):
+    """Something could not be written: disk full, no permission, another process holds it."""
+
+
+class TrainingError(RaydistillError):
+    """Training cannot go on: the loss is NaN or infinite, or memory ran out."""
+
+
+class ResourceError(RaydistillError):
+    """The machine or the cluster lacks what a trial asks for."""
+
+
+class TrackingError(RaydistillError):
+    """The MLflow tracking server refused or could not be reached."""
+
+
+def close_match(name: object, candidates: Iterable[str]) -> str:
+    """A way out for a name that is not among `candidates`: the nearest one, or all of them."""
+    known = sorted(str(candidate) for candidate in candidates)
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    if nearest:
+        return f"did you mean '{nearest[0]}'?"
+    if not known:
+        return "nothing is allowed here"
+    shown = ", ".join(known[:12])
+    return f"use one of: {shown}" + (f", ... ({len(known)} in all)" if len(known) > 12 else "")
