@@ -1,0 +1,21 @@
+"""Compression schedules: YAML to frozen values and back, without torch."""
+
+from raydistill.schedule.load import dump_schedule, load_schedule, parse_schedule, read_yaml
+from raydistill.schedule.override import get_value, scale_epochs, split_per_weight, with_values
+from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
+
+__all__ = [
+    "KINDS",
+    "SECTIONS",
+    "InstanceSpec",
+    "PolicySpec",
+    "ScheduleSpec",
+    "dump_schedule",
+    "get_value",
+    "load_schedule",
+    "parse_schedule",
+    "read_yaml",
+    "scale_epochs",
+    "split_per_weight",
+    "with_values",
+]

@@ -1,0 +1,232 @@
+"""YAML to `ScheduleSpec`: the whole file is checked and every fault is reported at once.
+
+What needs a model or a class (unknown classes, arguments, weights) is checked by `raydistill.compression.build`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
+
+_TIMING = ("starting_epoch", "ending_epoch", "frequency")
+_TOP_LEVEL = ("version", *SECTIONS, "policies")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """`yaml.SafeLoader` that refuses a key given twice, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # the parent class reports it
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' is given twice; keep one of the two", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping safely.
+
+    Raises:
+        ConfigError: the file is missing, is not UTF-8, is not YAML, gives a key twice, or is not a mapping.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        near = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        way_out = close_match(path.name, near) if near else "check the path"
+        raise ConfigError(Fault(str(path), "no such file", ABSENT, way_out)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(Fault(str(path), "is not UTF-8 text", ABSENT, "save it as UTF-8")) from error
+    except OSError as error:
+        raise ConfigError(Fault(str(path), f"cannot be read ({error.strerror})")) from error
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(Fault(f"{path}{line}", f"not valid YAML: {problem}")) from error
+    except RecursionError as error:
+        raise ConfigError(Fault(str(path), "is nested too deeply")) from error
+    if not isinstance(data, dict):
+        raise ConfigError(Fault(str(path), "must be a mapping of sections", data, "see README.md for an example"))
+    return data
+
+
+def load_schedule(path: str | Path) -> ScheduleSpec:
+    """Load a schedule file; see `parse_schedule`."""
+    return parse_schedule(read_yaml(path), str(path))
+
+
+def parse_schedule(mapping: Mapping[str, Any], source: str) -> ScheduleSpec:
+    """Turn a loaded mapping into a `ScheduleSpec`. `mapping` is copied, never changed.
+
+    Raises:
+        ConfigError: one fault for each thing that is wrong.
+    """
+    raw = copy.deepcopy(dict(mapping))
+    faults: list[Fault] = []
+    for key in raw:
+        if key not in _TOP_LEVEL:
+            faults.append(Fault(f"{source}: {key}", "unknown section", ABSENT, close_match(key, _TOP_LEVEL)))
+    if raw.get("version", 1) != 1:
+        faults.append(Fault(f"{source}: version", "must be 1", raw["version"], "only version 1 is known"))
+    instances = _instances(raw, source, faults)
+    policies = _policies(raw, source, instances, faults)
+    if faults:
+        raise ConfigError(*faults)
+    return ScheduleSpec(source=source, instances=tuple(instances), policies=tuple(policies), mapping=raw)
+
+
+def dump_schedule(spec: ScheduleSpec) -> str:
+    """The schedule as YAML text that `parse_schedule` reads back to an equal spec."""
+    return yaml.safe_dump(dict(spec.mapping), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+
+
+def _instances(raw: Mapping[str, Any], source: str, faults: list[Fault]) -> list[InstanceSpec]:
+    instances = []
+    for section in SECTIONS:
+        entries = raw.get(section)
+        if entries is None:
+            continue
+        if not isinstance(entries, dict):
+            faults.append(Fault(f"{source}: {section}", "must map names to instances", entries))
+            continue
+        for name, body in entries.items():
+            where = f"{source}: {section}.{name}"
+            if not isinstance(body, dict):
+                faults.append(Fault(where, "must be a mapping with 'class' and its arguments", body))
+            elif not isinstance(body.get("class"), str):
+                way_out = "give the class name" if "class" in body else close_match("class", body)
+                faults.append(Fault(f"{where}.class", "must name a class", body.get("class", ABSENT), way_out))
+            else:
+                args = {str(key): without_module_prefix(value) for key, value in body.items() if key != "class"}
+                instances.append(InstanceSpec(section, str(name), body["class"], args))
+    return instances
+
+
+def _policies(
+    raw: Mapping[str, Any], source: str, instances: list[InstanceSpec], faults: list[Fault]
+) -> list[PolicySpec]:
+    entries = raw.get("policies")
+    if entries is None:
+        entries = []
+    if not isinstance(entries, list):
+        faults.append(Fault(f"{source}: policies", "must be a list", entries, "begin each policy with '- '"))
+        return []
+    policies = []
+    for index, body in enumerate(entries):
+        policy = _policy(index, body, source, instances, faults)
+        if policy is not None:
+            policies.append(policy)
+    quantized = {policy.instance_name for policy in policies if policy.kind == "quantizer"}
+    if len(quantized) > 1:
+        faults.append(Fault(f"{source}: policies", "at most one quantizer may act", sorted(quantized), "keep one"))
+    return policies
+
+
+def _policy(
+    index: int, body: Any, source: str, instances: list[InstanceSpec], faults: list[Fault]
+) -> PolicySpec | None:
+    where = f"{source}: policies[{index}]"
+    if not isinstance(body, dict):
+        faults.append(Fault(where, "must be a mapping", body))
+        return None
+    before = len(faults)
+    allowed = (*KINDS, *_TIMING, "epochs")
+    for key in body:
+        if key not in allowed:
+            faults.append(Fault(f"{where}.{key}", "unknown key", ABSENT, close_match(key, allowed)))
+    kinds = [key for key in body if key in KINDS]
+    if len(kinds) != 1:
+        found = kinds if kinds else ABSENT
+        faults.append(Fault(where, f"must have exactly one of {', '.join(KINDS)}", found))
+        return None
+    kind = kinds[0]
+    instance_name, args = _reference(body[kind], kind, where, instances, faults)
+    start, end, frequency, epochs = _timing(body, where, faults)
+    if len(faults) > before:
+        return None
+    return PolicySpec(index, kind, instance_name, args, start, end, frequency, epochs)
+
+
+def _reference(
+    body: Any, kind: str, where: str, instances: list[InstanceSpec], faults: list[Fault]
+) -> tuple[str, dict[str, Any]]:
+    if not isinstance(body, dict) or "instance_name" not in body:
+        faults.append(Fault(f"{where}.{kind}", "must have 'instance_name'", body, "name an instance of its section"))
+        return "", {}
+    for key in body:
+        if key not in ("instance_name", "args"):
+            known = close_match(key, ("instance_name", "args"))
+            faults.append(Fault(f"{where}.{kind}.{key}", "unknown key", ABSENT, known))
+    name, args = str(body["instance_name"]), body.get("args") or {}
+    names = [instance.name for instance in instances if instance.section == KINDS[kind]]
+    if name not in names:
+        path = f"{where}.{kind}.instance_name"
+        faults.append(Fault(path, f"no such entry in '{KINDS[kind]}'", name, close_match(name, names)))
+    if not isinstance(args, dict):
+        faults.append(Fault(f"{where}.{kind}.args", "must be a mapping", args))
+        args = {}
+    return name, dict(args)
+
+
+def _timing(body: Mapping[str, Any], where: str, faults: list[Fault]) -> tuple[int, int, int, tuple[int, ...] | None]:
+    given = [key for key in _TIMING if key in body]
+    if "epochs" in body:
+        epochs = body["epochs"]
+        if given:
+            faults.append(Fault(where, f"has both 'epochs' and '{given[0]}'", ABSENT, "keep one of the two"))
+        if not isinstance(epochs, list) or not epochs or not all(_is_epoch(epoch) for epoch in epochs):
+            faults.append(Fault(f"{where}.epochs", "must be a list of epochs from 0 up", epochs))
+            return 0, 1, 1, None
+        if sorted(set(epochs)) != epochs:
+            faults.append(Fault(f"{where}.epochs", "must ascend, each epoch once", epochs))
+        return epochs[0], epochs[-1] + 1, 1, tuple(epochs)
+    missing = [key for key in _TIMING if key not in body]
+    if missing:
+        faults.append(Fault(where, f"needs '{missing[0]}' (or 'epochs')", ABSENT, "say when the policy acts"))
+        return 0, 1, 1, None
+    start, end, frequency = (body[key] for key in _TIMING)
+    bad = [key for key in _TIMING if not _is_epoch(body[key])]
+    for key in bad:
+        faults.append(Fault(f"{where}.{key}", "must be a whole number from 0 up", body[key]))
+    if bad:
+        return 0, 1, 1, None
+    if frequency < 1:
+        faults.append(Fault(f"{where}.frequency", "must be at least 1 (every so many epochs)", frequency))
+    if end <= start:
+        rule = f"must be above starting_epoch {start} (it is exclusive)"
+        faults.append(Fault(f"{where}.ending_epoch", rule, end, f"use {start + 1} or more"))
+    return start, end, frequency, None
+
+
+def _is_epoch(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def without_module_prefix(value: Any) -> Any:
+    """Drop DataParallel's ``module`` from parameter names, in strings, lists and mapping keys alike."""
+    if isinstance(value, str):
+        return value.removeprefix("module.").replace(".module.", ".")
+    if isinstance(value, list):
+        return [without_module_prefix(entry) for entry in value]
+    if isinstance(value, dict):
+        return {without_module_prefix(key): without_module_prefix(entry) for key, entry in value.items()}
+    return value

@@ -1,0 +1,204 @@
+"""Change values of a schedule mapping by key path; the input is never changed.
+
+A key path is ``pruners.NAME.ARGUMENT`` (any section), ``policies[INDEX].FIELD``, ``policies.INSTANCE_NAME.FIELD`` (all
+policies of that instance; FIELD is starting_epoch, ending_epoch, frequency, epochs, or an argument of the policy), or
+``per_layer.WEIGHT.NAME``: an argument of the pruner that holds this weight, or a FIELD of its policies. Names may
+hold dots, as weights do.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.schedule.load import without_module_prefix
+from raydistill.schedule.spec import KINDS, SECTIONS
+
+PER_LAYER = "per_layer."
+_FIELDS = ("starting_epoch", "ending_epoch", "frequency", "epochs")
+_LR_EPOCH_ARGUMENTS = ("step_size", "milestones", "T_max", "T_0", "total_iters", "patience", "cooldown")
+
+
+def with_values(mapping: Mapping[str, Any], values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A copy of `mapping` with `values` (key path to value) put in.
+
+    ``per_layer`` paths are put in last, after the schedule is split into one pruner a weight (`split_per_weight`).
+
+    Raises:
+        ConfigError: one fault for each key path that leads nowhere.
+    """
+    faults: list[Fault] = []
+    result = copy.deepcopy(dict(mapping))
+    for path in sorted(values, key=lambda path: path.startswith(PER_LAYER)):
+        if path.startswith(PER_LAYER):
+            result = split_per_weight(result)
+        for holder, key in _targets(result, path, f"{source}: {path}", faults):
+            holder[key] = copy.deepcopy(values[path])
+    if faults:
+        raise ConfigError(*faults)
+    return result
+
+
+def get_value(mapping: Mapping[str, Any], path: str, source: str) -> Any:
+    """The value at a key path, `ABSENT` if the place exists but nothing is written there."""
+    result = split_per_weight(mapping) if path.startswith(PER_LAYER) else copy.deepcopy(dict(mapping))
+    faults: list[Fault] = []
+    targets = _targets(result, path, f"{source}: {path}", faults)
+    if faults:
+        raise ConfigError(*faults)
+    holder, key = targets[0]
+    return holder.get(key, ABSENT)
+
+
+def split_per_weight(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in which every pruner that lists weights becomes one pruner a weight, named ``PRUNER/WEIGHT``.
+
+    Pruners with a ``levels`` mapping split likewise. Policies repeat in place, so their order stays.
+    """
+    result = copy.deepcopy(dict(mapping))
+    pruners = result.get("pruners") or {}
+    renamed: dict[str, list[str]] = {}
+    split: dict[str, Any] = {}
+    for name, body in pruners.items():
+        parts = _parts(body) if isinstance(body, dict) else None
+        if parts is None or str(name).partition("/")[2] in parts:  # not per weight, or split before
+            split[name] = body
+            continue
+        renamed[str(name)] = []
+        for weight, arguments in parts.items():
+            part = f"{name}/{weight}"
+            renamed[str(name)].append(part)
+            split[part] = {**copy.deepcopy(body), **arguments}
+    if not renamed:
+        return result
+    result["pruners"] = split
+    policies = []
+    for policy in result.get("policies") or []:
+        reference = policy.get("pruner") if isinstance(policy, dict) else None
+        name = str(reference.get("instance_name")) if isinstance(reference, dict) else ""
+        for part in renamed.get(name, [""]):
+            repeated = copy.deepcopy(policy)
+            if part:
+                repeated["pruner"]["instance_name"] = part
+            policies.append(repeated)
+    result["policies"] = policies
+    return result
+
+
+def scale_epochs(mapping: Mapping[str, Any], old_epochs: int, new_epochs: int) -> dict[str, Any]:
+    """A copy of a schedule for `old_epochs` epochs, shortened or stretched to `new_epochs`.
+
+    Policies keep at least one epoch. Frequencies and the LR schedulers' own epoch arguments scale along.
+    """
+    ratio = new_epochs / old_epochs
+
+    def at_least(minimum: int, value: Any) -> Any:
+        return max(minimum, round(value * ratio)) if isinstance(value, (int, float)) else value
+
+    result = copy.deepcopy(dict(mapping))
+    for policy in result.get("policies") or []:
+        if "epochs" in policy:
+            policy["epochs"] = sorted({min(new_epochs - 1, at_least(0, epoch)) for epoch in policy["epochs"]})
+        if "starting_epoch" in policy and "ending_epoch" in policy:
+            policy["starting_epoch"] = min(new_epochs - 1, at_least(0, policy["starting_epoch"]))
+            policy["ending_epoch"] = max(policy["starting_epoch"] + 1, at_least(1, policy["ending_epoch"]))
+            length = policy["ending_epoch"] - policy["starting_epoch"]
+            policy["frequency"] = min(length, at_least(1, policy.get("frequency", 1)))
+    for body in (result.get("lr_schedulers") or {}).values():
+        for key in _LR_EPOCH_ARGUMENTS:
+            if key in body:
+                old = body[key]
+                body[key] = [at_least(1, entry) for entry in old] if isinstance(old, list) else at_least(1, old)
+    return result
+
+
+def _parts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+    """weight -> arguments that replace the pruner's, or None for a pruner that is not per weight."""
+    if body.get("group_dependency"):
+        return None  # its weights are pruned together
+    if isinstance(body.get("weights"), list) and body["weights"]:
+        return {without_module_prefix(str(weight)): {"weights": [weight]} for weight in body["weights"]}
+    if isinstance(body.get("levels"), dict) and body["levels"]:
+        return {without_module_prefix(str(w)): {"levels": {w: level}} for w, level in body["levels"].items()}
+    return None
+
+
+def _targets(mapping: dict[str, Any], path: str, where: str, faults: list[Fault]) -> list[tuple[dict[str, Any], str]]:
+    """Where the value of a key path stands: (mapping that holds it, its key), several for repeated policies."""
+    if path.startswith(PER_LAYER):
+        return _per_layer_targets(mapping, path, where, faults)
+    policies = mapping.get("policies") or []
+    match = re.match(r"policies\[(\d+)\]\.(.+)$", path)
+    if match:
+        if int(match[1]) < len(policies):
+            return [_field(policies[int(match[1])], match[2])]
+        faults.append(Fault(where, "there is no such policy", ABSENT, f"the schedule has {len(policies)}"))
+        return []
+    section, _, rest = path.partition(".")
+    if section == "policies":
+        names = [_policy_instance(policy)[1] for policy in policies]
+        name, key = _longest(rest, names)
+        if name and key:
+            return [_field(policy, key) for policy in policies if _policy_instance(policy)[1] == name]
+        faults.append(Fault(where, "no policy of that instance", ABSENT, close_match(rest.split(".")[0], {*names})))
+    elif section in SECTIONS:
+        entries = mapping.get(section) or {}
+        name, key = _longest(rest, [str(entry) for entry in entries])
+        if name and key:
+            return [_deep(entries[name], key)]
+        faults.append(Fault(where, f"no such entry in '{section}'", ABSENT, close_match(rest.split(".")[0], entries)))
+    else:
+        faults.append(Fault(where, "unknown section", ABSENT, close_match(section, (*SECTIONS, "policies"))))
+    return []
+
+
+def _per_layer_targets(
+    mapping: dict[str, Any], path: str, where: str, faults: list[Fault]
+) -> list[tuple[dict[str, Any], str]]:
+    pruners = {str(name).partition("/")[2]: str(name) for name in mapping.get("pruners") or {} if "/" in str(name)}
+    weight, key = _longest(path.removeprefix(PER_LAYER), list(pruners))
+    if not weight or not key:
+        asked = path.removeprefix(PER_LAYER).rpartition(".")[0]
+        faults.append(Fault(where, "no pruner of the schedule holds this weight", ABSENT, close_match(asked, pruners)))
+        return []
+    holders = [name for name in mapping["pruners"] if str(name).partition("/")[2] == weight]
+    if key in _FIELDS:
+        return [(p, key) for p in mapping["policies"] if _policy_instance(p)[1] in holders]
+    if key in ("level", "levels") and "levels" in mapping["pruners"][holders[0]]:
+        return [
+            (mapping["pruners"][name]["levels"], next(iter(mapping["pruners"][name]["levels"]))) for name in holders
+        ]
+    return [(mapping["pruners"][name], key) for name in holders]
+
+
+def _policy_instance(policy: Mapping[str, Any]) -> tuple[str, str]:
+    for kind in KINDS:
+        if isinstance(policy.get(kind), dict):
+            return kind, str(policy[kind].get("instance_name"))
+    return "", ""
+
+
+def _field(policy: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    if key in _FIELDS:
+        return policy, key
+    return policy[_policy_instance(policy)[0]].setdefault("args", {}), key
+
+
+def _longest(rest: str, names: list[str]) -> tuple[str, str]:
+    """Split ``NAME.KEY`` where NAME may hold dots: the longest known name that `rest` begins with."""
+    fitting = [name for name in names if rest.startswith(f"{name}.")]
+    name = max(fitting, key=len, default="")
+    return name, rest[len(name) + 1 :]
+
+
+def _deep(body: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Follow ``levels.conv1.weight`` into nested mappings; a leaf may be new, a mapping on the way may not."""
+    head, _, rest = key.partition(".")
+    if rest and isinstance(body.get(head), dict):
+        inner = body[head]
+        name, deeper = _longest(rest, [str(entry) for entry in inner if isinstance(inner[entry], dict)])
+        return _deep(inner[name], deeper) if name and deeper else (inner, rest)
+    return body, key
