@@ -1,0 +1,63 @@
+"""A policy acts at six places of the training loop, in the epochs its schedule names.
+
+for epoch in ...:
+    on_epoch_begin
+    for minibatch in ...:
+        on_minibatch_begin
+        loss = ...                       # forward
+        loss = before_backward(loss)
+        loss.backward()
+        before_parameter_optimization
+        optimizer.step()
+        on_minibatch_end
+    on_epoch_end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from raydistill.compression.rates import PolicyTime
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the loop stands inside an epoch: minibatch `index` of `count`."""
+
+    epoch: int
+    index: int
+    count: int
+
+
+class Policy:
+    """Does nothing at any of the six places; a policy overrides the ones it needs."""
+
+    def on_epoch_begin(self, when: PolicyTime) -> None:
+        """Before the first minibatch of a scheduled epoch."""
+
+    def on_minibatch_begin(self, step: Step) -> None:
+        """Before the forward pass."""
+
+    def before_backward(self, step: Step, loss: Tensor) -> Tensor:
+        """Between forward and backward pass; the loss it returns (a scalar tensor) is the one that is minimised."""
+        return loss
+
+    def before_parameter_optimization(self, step: Step) -> None:
+        """Between the backward pass and the optimizer's step."""
+
+    def on_minibatch_end(self, step: Step) -> None:
+        """After the optimizer's step, when the masks have been applied."""
+
+    def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
+        """After the last minibatch and the validation of a scheduled epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: plain values and tensors only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        del state

@@ -1,0 +1,55 @@
+"""Learning-rate schedules as a policy: any class of `torch.optim.lr_scheduler`."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from raydistill.compression.policies.base import Policy
+from raydistill.compression.rates import PolicyTime
+from raydistill.errors import ConfigError, Fault
+
+
+class LRPolicy(Policy):
+    """Steps an LR scheduler at the end of each scheduled epoch.
+
+    Epochs are the run's, not the policy's, as schedule files mean them: a policy from epoch 24 with milestone 30 steps
+    at epoch 30. ReduceLROnPlateau is stepped with the validation loss (mode min) or top1 (mode max).
+    """
+
+    def __init__(self, lr_scheduler: LRScheduler) -> None:
+        self.lr_scheduler = lr_scheduler
+        self._takes_epoch = "epoch" in inspect.signature(lr_scheduler.step).parameters
+
+    def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
+        with warnings.catch_warnings():
+            # torch wants schedulers stepped without an epoch; only the epoch gives files' absolute milestones.
+            warnings.filterwarnings("ignore", message=".*epoch parameter in.*")
+            warnings.filterwarnings("ignore", message=".*before `optimizer.step.*")
+            if isinstance(self.lr_scheduler, ReduceLROnPlateau):
+                name = "loss" if self.lr_scheduler.mode == "min" else "top1"
+                if name not in metrics:
+                    rule = f"ReduceLROnPlateau needs the validation {name}"
+                    raise ConfigError(Fault("on_epoch_end", rule, sorted(metrics), f"pass {name}=... to on_epoch_end"))
+                self.lr_scheduler.step(metrics[name])
+            elif self._takes_epoch:
+                self.lr_scheduler.step(epoch=when.epoch + 1)
+            else:
+                self.lr_scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's counters: plain numbers and lists of them; what its constructor made is made again."""
+        return {key: value for key, value in self.lr_scheduler.state_dict().items() if _is_plain(value)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **state})
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(entry) for entry in value)
+    return value is None or type(value) in (bool, int, float, str)

@@ -1,0 +1,52 @@
+"""How much: the sparsity level to reach at an epoch. Pure functions of the policy's timing.
+
+Levels are fractions in [0, 1] of the weights of one parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+
+@dataclass(frozen=True)
+class PolicyTime:
+    """Where a policy stands: the epoch now, and its own window (`ending_epoch` is exclusive)."""
+
+    epoch: int
+    starting_epoch: int
+    ending_epoch: int
+    frequency: int
+
+    @property
+    def progress(self) -> float:
+        """0 at the first scheduled epoch, 1 at the last one; the epochs between are in proportion.
+
+        The span counts whole frequency steps, so that the last *scheduled* epoch is 1 exactly.
+        """
+        span = (self.ending_epoch - self.starting_epoch - 1) // self.frequency * self.frequency
+        if span == 0:  # a single scheduled epoch: nothing is gradual about it
+            return 1.0
+        return min(1.0, max(0.0, (self.epoch - self.starting_epoch) / span))
+
+
+Rate = Callable[[PolicyTime], float]
+
+
+def cubic_level(initial: float, final: float, when: PolicyTime) -> float:
+    """Automated gradual pruning: fast at first, slow near the end (Zhu and Gupta 2017, arXiv 1710.01878, eq. 1)."""
+    return final + (initial - final) * (1.0 - when.progress) ** 3
+
+
+def constant_level(level: float, when: PolicyTime) -> float:
+    """The same level at every scheduled epoch."""
+    return level
+
+
+def cubic(initial: float, final: float) -> Rate:
+    return partial(cubic_level, initial, final)
+
+
+def constant(level: float) -> Rate:
+    return partial(constant_level, level)

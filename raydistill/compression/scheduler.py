@@ -1,0 +1,94 @@
+"""The compression scheduler: runs a schedule's policies inside anyone's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from raydistill.compression.masks import MaskSet
+from raydistill.compression.policies import Policy, Step
+from raydistill.compression.rates import PolicyTime
+from raydistill.errors import CheckpointError, Fault
+from raydistill.schedule import PolicySpec
+
+
+@dataclass(frozen=True)
+class ScheduledPolicy:
+    """A policy and the epochs it acts in."""
+
+    policy: Policy
+    spec: PolicySpec
+
+    def when(self, epoch: int) -> PolicyTime:
+        return PolicyTime(epoch, self.spec.starting_epoch, self.spec.ending_epoch, self.spec.frequency)
+
+
+class CompressionScheduler:
+    """Six callbacks to call from a training loop; `policies.base` draws where.
+
+    Policies of one epoch act in the order of the file. Masks stay in force once set, in every later epoch and after
+    the schedule's end. Made by `raydistill.compression.build`.
+    """
+
+    def __init__(self, model: nn.Module, policies: Sequence[ScheduledPolicy], masks: MaskSet) -> None:
+        self.model = model
+        self.masks = masks
+        self.scheduled = tuple(policies)
+        self._by_epoch: dict[int, list[ScheduledPolicy]] = {}
+        for scheduled in self.scheduled:
+            for epoch in scheduled.spec.active_epochs():
+                self._by_epoch.setdefault(epoch, []).append(scheduled)
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        for scheduled in self._by_epoch.get(epoch, ()):
+            scheduled.policy.on_epoch_begin(scheduled.when(epoch))
+
+    def on_minibatch_begin(self, epoch: int, minibatch: int, minibatches: int) -> None:
+        for scheduled in self._by_epoch.get(epoch, ()):
+            scheduled.policy.on_minibatch_begin(Step(epoch, minibatch, minibatches))
+
+    def before_backward(self, epoch: int, minibatch: int, minibatches: int, loss: Tensor) -> Tensor:
+        """The loss to minimise: `loss` and what the policies add. Call ``.backward()`` on what is returned."""
+        for scheduled in self._by_epoch.get(epoch, ()):
+            loss = scheduled.policy.before_backward(Step(epoch, minibatch, minibatches), loss)
+        return loss
+
+    def before_parameter_optimization(self, epoch: int, minibatch: int, minibatches: int) -> None:
+        for scheduled in self._by_epoch.get(epoch, ()):
+            scheduled.policy.before_parameter_optimization(Step(epoch, minibatch, minibatches))
+
+    def on_minibatch_end(self, epoch: int, minibatch: int, minibatches: int) -> None:
+        # Momentum and weight decay move pruned weights off zero even where their gradient is zero.
+        self.masks.apply()
+        for scheduled in self._by_epoch.get(epoch, ()):
+            scheduled.policy.on_minibatch_end(Step(epoch, minibatch, minibatches))
+
+    def on_epoch_end(self, epoch: int, **metrics: float) -> None:
+        """metrics: what was validated, by name (loss, top1); ReduceLROnPlateau needs one of them."""
+        for scheduled in self._by_epoch.get(epoch, ()):
+            scheduled.policy.on_epoch_end(scheduled.when(epoch), metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks and the policies' own state: tensors and plain values, safe for ``weights_only=True``."""
+        return {
+            "masks": self.masks.state_dict(),
+            "policies": [scheduled.policy.state_dict() for scheduled in self.scheduled],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state; the masks are applied to the model at once.
+
+        Raises:
+            CheckpointError: the state belongs to another model or schedule.
+        """
+        states = state["policies"]
+        if len(states) != len(self.scheduled):
+            rule = f"has the state of {len(states)} policies, the schedule has {len(self.scheduled)}"
+            raise CheckpointError(Fault("scheduler", rule, way_out="resume with the schedule it was saved with"))
+        self.masks.load_state_dict(state["masks"])
+        for scheduled, policy_state in zip(self.scheduled, states, strict=True):
+            scheduled.policy.load_state_dict(policy_state)
+        self.masks.apply()
