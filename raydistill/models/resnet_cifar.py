@@ -1,0 +1,79 @@
+"""Residual networks for 32x32 images: He et al. 2015 (arXiv 1512.03385), section 4.2.
+
+A network of depth 6n + 2 has three stages of n basic blocks with 16, 32 and 64 filters; a stage's first block halves
+the resolution. The first blocks of stages two and three project the shortcut by a 1x1 convolution (option B of the
+paper), as the parameter names in Distiller's schedules have it (``layer2.0.downsample.0.weight``).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; one ReLU module a use, so that each can be hooked by itself."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            )
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu1(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu2(out + shortcut)
+
+
+class ResNetCifar(nn.Module):
+    """Input (B, 3, H, W) with H and W of at least 4, output (B, num_classes) logits; depth is 6 * blocks + 2."""
+
+    def __init__(self, blocks: int, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU()
+        self.layer1 = _stage(16, 16, blocks, stride=1)
+        self.layer2 = _stage(16, 32, blocks, stride=2)
+        self.layer3 = _stage(32, 64, blocks, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.bn1(self.conv1(images)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, channels, stride)
+    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+
+def resnet20_cifar(num_classes: int = 10) -> ResNetCifar:
+    return ResNetCifar(3, num_classes)
+
+
+def resnet32_cifar(num_classes: int = 10) -> ResNetCifar:
+    return ResNetCifar(5, num_classes)
+
+
+def resnet44_cifar(num_classes: int = 10) -> ResNetCifar:
+    return ResNetCifar(7, num_classes)
+
+
+def resnet56_cifar(num_classes: int = 10) -> ResNetCifar:
+    return ResNetCifar(9, num_classes)
