@@ -1,0 +1,143 @@
+"""The menu of datasets. A user's own comes in as ``pkg.mod:factory``, called with the `DatasetConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from raydistill.datasets.arrays import AUGMENTATIONS, ArrayDataset
+from raydistill.datasets.config import DatasetConfig
+from raydistill.datasets.fetch import DatasetUnavailable
+from raydistill.datasets.streamed import StreamedDataset
+from raydistill.errors import ConfigError, DataError, Fault, close_match
+from raydistill.resolve import resolve
+
+__all__ = ["ArrayDataset", "DatasetConfig", "DatasetUnavailable", "StreamedDataset", "check", "load", "names"]
+
+Dataset = ArrayDataset | StreamedDataset
+
+NAMES = ("cifar10", "digits", "imagefolder")
+CACHE_DIR = Path("~/.cache/raydistill")
+SEARCH_DIRS = (Path("data"),)
+
+
+def names() -> list[str]:
+    """The built-in datasets, sorted."""
+    return sorted(NAMES)
+
+
+def check(config: DatasetConfig) -> None:
+    """Everything that can be said of `config` without reading data.
+
+    Raises:
+        ConfigError: all faults together.
+    """
+    faults: list[Fault] = []
+
+    def require(holds: bool, key: str, rule: str, value: object, way_out: str = "") -> None:
+        if not holds:
+            faults.append(Fault(f"dataset.{key}", rule, value, way_out))
+
+    for key, name in (("name", config.name), ("fallback", config.fallback)):
+        if name is not None or key == "name":
+            try:
+                _resolve(name, key)
+            except ConfigError as error:
+                faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
+    fraction = config.validation
+    good_fraction = _is_number(fraction) and 0 < fraction < 1
+    require(good_fraction, "validation", "must be a fraction of train, above 0 and below 1", fraction, "0.1 is usual")
+    allowed = ("auto", *AUGMENTATIONS)
+    require(
+        config.augment in allowed,
+        "augment",
+        "unknown augmentation",
+        config.augment,
+        close_match(config.augment, allowed),
+    )
+    require(
+        config.data_dir is None or isinstance(config.data_dir, (str, Path)),
+        "data_dir",
+        "must be a path",
+        config.data_dir,
+    )
+    require(isinstance(config.download, bool), "download", "must be true or false", config.download)
+    good_memory = config.in_memory == "auto" or isinstance(config.in_memory, bool)
+    require(good_memory, "in_memory", "must be auto, true or false", config.in_memory)
+    require(_is_count(config.split_seed), "split_seed", "must be a whole number, 0 or more", config.split_seed)
+    require(_is_count(config.workers), "workers", "must be a whole number, 0 or more", config.workers)
+    size = config.image_size
+    good_size = size is None or (
+        isinstance(size, Sequence) and len(size) == 2 and all(_is_count(side) and side > 0 for side in size)
+    )
+    require(good_size, "image_size", "must be [height, width] in pixels", size, "for example [32, 32]")
+    if config.args and ":" not in str(config.name):
+        require(
+            False, "args", f"'{config.name}' takes no args", dict(config.args), "they are for a factory of your own"
+        )
+    if faults:
+        raise ConfigError(*faults)
+
+
+def load(
+    config: DatasetConfig, search_dirs: Sequence[Path] = SEARCH_DIRS, cache_dir: Path = CACHE_DIR
+) -> ArrayDataset | StreamedDataset:
+    """The dataset that `config` names, or its fallback where that one is neither on disk nor downloadable.
+
+    search_dirs: where cifar10 is looked for when there is no data_dir, before cache_dir. cache_dir: where decoded
+    images and downloads are kept.
+
+    Raises:
+        ConfigError: `config` cannot be meant. DataError: data is missing or damaged. StorageError: a full disk.
+    """
+    check(config)
+    cache_dir = Path(cache_dir).expanduser()
+    if config.image_size is not None:
+        config = replace(config, image_size=(config.image_size[0], config.image_size[1]))  # YAML gives a list
+    try:
+        return _load(config, search_dirs, cache_dir)
+    except DatasetUnavailable as error:
+        # a folder that the user named is an error when it is wrong, never a reason to train on something else
+        if config.fallback is None or config.data_dir is not None:
+            raise
+        dataset = _load(replace(config, name=config.fallback, fallback=None, args={}), search_dirs, cache_dir)
+        warning = f"training on {dataset.name} INSTEAD OF {config.name}, which was not to be had: {error}"
+        return replace(dataset, used_fallback=True, warning=warning)
+
+
+def _load(config: DatasetConfig, search_dirs: Sequence[Path], cache_dir: Path) -> Dataset:
+    # the families are imported here: torchvision and scikit-learn take seconds, and a user's own may need neither
+    if config.name == "cifar10":
+        from raydistill.datasets.cifar10 import cifar10
+
+        return cifar10(config, search_dirs, cache_dir)
+    if config.name == "imagefolder":
+        from raydistill.datasets.imagefolder import imagefolder
+
+        return imagefolder(config, cache_dir)
+    if config.name == "digits":
+        from raydistill.datasets.digits import digits
+
+        return digits(config)
+    dataset = _resolve(config.name, "name")(config)
+    if not isinstance(dataset, (ArrayDataset, StreamedDataset)):
+        rule = f"'{config.name}' must return an ArrayDataset or a StreamedDataset"
+        raise DataError(Fault("dataset.name", rule, type(dataset).__name__))
+    return dataset
+
+
+def _resolve(name: object, key: str) -> Any:
+    found = resolve(name, dict.fromkeys(NAMES, _load), f"dataset.{key}", "dataset")
+    if not callable(found):
+        raise ConfigError(Fault(f"dataset.{key}", "a dataset must be a callable factory", name, "name a function"))
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,45 @@
+"""``digits``: scikit-learn's 1,797 handwritten digits, real images that come with the package and need no network."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from raydistill.datasets.arrays import ArrayDataset, channel_statistics
+from raydistill.datasets.config import DatasetConfig
+from raydistill.datasets.split import stratified_split
+from raydistill.errors import ConfigError, Fault
+
+TEST_FRACTION = 0.2
+TEST_SEED = 0
+"""The test split is a property of the dataset: it does not follow split_seed."""
+
+
+def digits(config: DatasetConfig) -> ArrayDataset:
+    """8x8 grey images, upscaled (bilinear) to 3x32x32 or to ``config.image_size``; classes "0" to "9".
+
+    The dataset has no test split of its own: a fifth of each class, the same in every run, becomes it. ``auto``
+    augmentation crops but does not flip: a mirrored digit is another character.
+    """
+    from sklearn.datasets import load_digits  # takes a second to import; nothing else here needs it
+
+    if config.data_dir is not None:
+        rule = "'digits' is built in and reads no folder"
+        raise ConfigError(
+            Fault("dataset.data_dir", rule, config.data_dir, "leave it out, or name cifar10 or imagefolder")
+        )
+    height, width = config.image_size or (32, 32)
+    bunch = load_digits()
+    grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    resized = [Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR) for image in grey]
+    images = np.repeat(np.stack([np.asarray(image) for image in resized])[..., None], 3, axis=3)
+    labels = bunch.target.astype(np.int64)
+    classes = tuple(str(name) for name in bunch.target_names)
+    train, test = stratified_split(labels, TEST_FRACTION, TEST_SEED, classes)
+    train_images, train_labels = images[train], labels[train]
+    kept, held_out = stratified_split(train_labels, config.validation, config.split_seed, classes)
+    mean, std = channel_statistics(train_images)
+    augment = "crop" if config.augment == "auto" else config.augment
+    return ArrayDataset(
+        "digits", classes, mean, std, augment, train_images, train_labels, images[test], labels[test], kept, held_out
+    )

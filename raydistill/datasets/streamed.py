@@ -1,0 +1,66 @@
+"""A dataset that does not fit in memory: file names instead of pixels, the same public face as `ArrayDataset`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from raydistill.errors import DataError, Fault
+
+
+@dataclass(frozen=True)
+class StreamedDataset:
+    """Image files that worker processes decode as they are needed.
+
+    root: the folder that file names are relative to. train_files, test_files: bytes arrays (dtype ``S``) of relative
+    paths. image_size: (height, width); a file of another size is resized if `resize`, else an error. workers: processes
+    that decode; 0 decodes in the training process. All else as in `ArrayDataset`; mean and std are of a seeded sample.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: str
+    root: str
+    train_files: np.ndarray
+    train_labels: np.ndarray
+    test_files: np.ndarray
+    test_labels: np.ndarray
+    train_index: np.ndarray
+    validation_index: np.ndarray
+    image_size: tuple[int, int]
+    resize: bool = False
+    workers: int = 2
+    used_fallback: bool = False
+    warning: str = ""
+
+    def __post_init__(self) -> None:
+        for split, files, labels in (
+            ("train", self.train_files, self.train_labels),
+            ("test", self.test_files, self.test_labels),
+        ):
+            if not len(files) or len(files) != len(labels):
+                rule = f"{split} needs one label a file, and one file at least"
+                raise DataError(Fault(f"dataset '{self.name}'", rule, f"{len(files)} files, {len(labels)} labels"))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(3, H, W), as the model sees one image."""
+        return 3, *self.image_size
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the decoded images would take."""
+        height, width = self.image_size
+        return (len(self.train_files) + len(self.test_files)) * height * width * 3
+
+    def path(self, split_files: np.ndarray, position: int) -> str:
+        """Full path of one file of `train_files` or `test_files`."""
+        return os.path.join(self.root, os.fsdecode(bytes(split_files[position])))
