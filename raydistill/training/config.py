@@ -1,0 +1,45 @@
+"""What one training run is: a frozen value that travels to a Ray worker as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from raydistill.datasets.config import DatasetConfig
+from raydistill.schedule import ScheduleSpec
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of `fit`.
+
+    arch: a name on the models' menu, or ``pkg.mod:factory``. lr, momentum, weight_decay, nesterov: SGD's.
+    threads: CPU threads of torch; None leaves torch's own choice. device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    precision: ``fp32``, ``bf16``, or ``auto``: the faster of the two on this device.
+    schedule: what is compressed and when; None trains densely.
+    init_from: a checkpoint whose weights the run starts from (epoch 0, fresh optimizer).
+    out_dir: where ``checkpoint.pt``, TensorBoard events and tables go; None writes nothing.
+    resume: go on from ``out_dir/checkpoint.pt`` if it is there. deterministic: same bits on every run (CPU).
+    """
+
+    arch: str
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    epochs: int = 60
+    batch_size: int = 256
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    nesterov: bool = False
+    seed: int = 0
+    deterministic: bool = False
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    schedule: ScheduleSpec | None = None
+    init_from: str | None = None
+    out_dir: str | None = None
+    resume: bool = True
+    checkpoint_every: int = 1
+    tensorboard: bool = True
+    model_args: Mapping[str, Any] = field(default_factory=dict)

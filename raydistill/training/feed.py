@@ -1,0 +1,179 @@
+"""Batches on the training device: augmented for training, plain for evaluation.
+
+A dataset in memory stays uint8: on a CPU the shared arrays are read where they are (they may be read-only), on a GPU
+they are copied to it once. A streamed one is decoded by worker processes (`streaming`). Both give the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from raydistill.datasets import ArrayDataset, StreamedDataset
+from raydistill.errors import ConfigError, Fault
+from raydistill.training.augment import EpochDraw, Normalise, WindowGather, draw_epoch, gather_pixels
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""images float32 (B, 3, H, W), normalised; labels int64 (B,)."""
+
+
+def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """(start, stop) of each batch. The last one may be smaller; of a single image it joins the one before, because
+    batch norm cannot learn from one image."""
+    bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    if len(bounds) > 1 and batch_size > 1 and bounds[-1][1] - bounds[-1][0] == 1:
+        (start, _), (_, stop) = bounds[-2:]
+        bounds[-2:] = [(start, stop)]
+    return bounds
+
+
+class TrainFeed:
+    """The train split, shuffled and augmented; order, crops and flips depend on (seed, epoch) only.
+
+    images: train images an epoch. batches: batches an epoch.
+
+    Raises:
+        ConfigError: a batch size below 1 or a negative seed.
+    """
+
+    def __init__(
+        self,
+        dataset: ArrayDataset | StreamedDataset,
+        batch_size: int,
+        device: torch.device | str,
+        seed: int,
+        channels_last: bool = True,
+    ) -> None:
+        _check_batch_size(batch_size)
+        if seed < 0:
+            raise ConfigError(Fault("training.seed", "must be 0 or more", seed))
+        self._dataset, self._device, self._seed = dataset, torch.device(device), seed
+        self.images = len(dataset.train_index)
+        self._bounds = batch_bounds(self.images, batch_size)
+        self.batches = len(self._bounds)
+        _, height, width = dataset.image_shape
+        self._normalise = Normalise(dataset.mean, dataset.std, (height, width), self._device, channels_last)
+        self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._windows: WindowGather | None = None
+        if isinstance(dataset, ArrayDataset):
+            if self._device.type == "cpu":
+                largest = max(stop - start for start, stop in self._bounds)
+                self._windows = WindowGather(largest, height, width)
+            else:
+                self._resident = _to_device(dataset, dataset.train_index, self._device)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """All batches of one epoch (from 0)."""
+        draw = self._draw(epoch)
+        if isinstance(self._dataset, StreamedDataset):
+            yield from self._streamed(self._dataset, draw)
+        elif self._resident is not None:
+            yield from self._gathered(*self._resident, draw)
+        else:
+            yield from self._windowed(self._dataset, draw)
+
+    def _draw(self, epoch: int) -> EpochDraw:
+        """The epoch's draw with the flipped images of each batch first, so that a flip is one block and not many;
+        order within a batch is free, and this way it is the same on every device."""
+        draw = draw_epoch(self.images, self._dataset.augment, self._seed, epoch)
+        batch: np.ndarray = np.repeat(np.arange(self.batches), [stop - start for start, stop in self._bounds])
+        place = np.argsort(batch * 2 + ~draw.flip, kind="stable")
+        return EpochDraw(draw.order[place], draw.dy[place], draw.dx[place], draw.flip[place])
+
+    def _windowed(self, dataset: ArrayDataset, draw: EpochDraw) -> Iterator[Batch]:
+        assert self._windows is not None  # a CPU feed has it
+        augmented = dataset.augment != "none"
+        for start, stop in self._bounds:
+            rows = dataset.train_index[draw.order[start:stop]]
+            images = _take(dataset.train_images, rows)
+            if augmented:
+                flipped = int(draw.flip[start:stop].sum())
+                images = self._windows(images, draw.dy[start:stop], draw.dx[start:stop], flipped)
+            yield self._normalise(images), torch.from_numpy(dataset.train_labels[rows])
+
+    def _gathered(self, images: torch.Tensor, labels: torch.Tensor, draw: EpochDraw) -> Iterator[Batch]:
+        order, dy, dx, flip = (
+            torch.from_numpy(values).to(self._device) for values in (draw.order, draw.dy, draw.dx, draw.flip)
+        )
+        augmented = self._dataset.augment != "none"
+        for start, stop in self._bounds:
+            rows = order[start:stop]
+            batch = images.index_select(0, rows)
+            if augmented:
+                batch = gather_pixels(batch, dy[start:stop], dx[start:stop], flip[start:stop])
+            yield self._normalise(batch), labels.index_select(0, rows)
+
+    def _streamed(self, dataset: StreamedDataset, draw: EpochDraw) -> Iterator[Batch]:
+        # imported here: torchvision takes seconds that a trial on arrays does not have to spend
+        from raydistill.training.streaming import stream
+
+        positions = dataset.train_index[draw.order]
+        crops = None if dataset.augment == "none" else np.stack([draw.dy, draw.dx, draw.flip], axis=1)
+        for images, labels in stream(
+            dataset, dataset.train_files, dataset.train_labels, positions, self._bounds, self._device, crops
+        ):
+            yield self._normalise(images), labels
+
+
+class EvalFeed:
+    """One split as it is, in its own order: ``validation``, ``test`` or ``train`` (without augmentation)."""
+
+    def __init__(
+        self,
+        dataset: ArrayDataset | StreamedDataset,
+        split: str,
+        batch_size: int,
+        device: torch.device | str,
+        channels_last: bool = True,
+    ) -> None:
+        _check_batch_size(batch_size)
+        if split not in ("train", "validation", "test"):
+            raise ConfigError(Fault("split", "must be train, validation or test", split))
+        self._dataset, self._device = dataset, torch.device(device)
+        self._is_test = split == "test"
+        index = {"train": dataset.train_index, "validation": dataset.validation_index}
+        self._index = np.arange(len(dataset.test_labels)) if self._is_test else index[split]
+        self.images = len(self._index)
+        self._bounds = [(start, min(start + batch_size, self.images)) for start in range(0, self.images, batch_size)]
+        self.batches = len(self._bounds)
+        _, height, width = dataset.image_shape
+        self._normalise = Normalise(dataset.mean, dataset.std, (height, width), self._device, channels_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        dataset = self._dataset
+        labels = dataset.test_labels if self._is_test else dataset.train_labels
+        if isinstance(dataset, StreamedDataset):
+            from raydistill.training.streaming import stream
+
+            files = dataset.test_files if self._is_test else dataset.train_files
+            for images, batch_labels in stream(dataset, files, labels, self._index, self._bounds, self._device, None):
+                yield self._normalise(images), batch_labels
+            return
+        pixels = dataset.test_images if self._is_test else dataset.train_images
+        for start, stop in self._bounds:
+            rows = self._index[start:stop]
+            images = _take(pixels, rows).to(self._device)
+            yield self._normalise(images), torch.from_numpy(labels[rows]).to(self._device)
+
+
+def _take(images: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    """Rows of a (possibly read-only) array as a new tensor; only these rows are copied."""
+    return torch.from_numpy(images[rows])
+
+
+def _to_device(
+    dataset: ArrayDataset, index: np.ndarray, device: torch.device, chunk: int = 4096
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels of `index` on `device`, moved in chunks so that the host never holds a second copy."""
+    images = torch.empty((len(index), *dataset.train_images.shape[1:]), dtype=torch.uint8, device=device)
+    for start in range(0, len(index), chunk):
+        rows = index[start : start + chunk]
+        images[start : start + len(rows)] = _take(dataset.train_images, rows).to(device)
+    return images, torch.from_numpy(dataset.train_labels[index]).to(device)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(Fault("training.batch_size", "must be 1 or more", batch_size))

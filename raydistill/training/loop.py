@@ -1,0 +1,288 @@
+"""One training run as a generator: it yields one `EpochMetrics` an epoch and knows nobody who listens."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD, Optimizer
+
+from raydistill import datasets, models
+from raydistill.compression import CompressionScheduler, build, sparsity
+from raydistill.compression.summaries import sparsity_csv
+from raydistill.datasets import Dataset
+from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
+from raydistill.files import write_atomically
+from raydistill.records import EpochMetrics, Evaluation
+from raydistill.schedule import ScheduleSpec, dump_schedule
+from raydistill.training import checkpoint as saved
+from raydistill.training import precision as arithmetic
+from raydistill.training.allocator import keep_freed_memory
+from raydistill.training.config import RunConfig
+from raydistill.training.determinism import seed_everything, training_environment
+from raydistill.training.events import EventLog
+from raydistill.training.feed import EvalFeed, TrainFeed
+from raydistill.training.metrics import evaluate
+
+_EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
+_LOOK_EVERY = 50
+"""Steps between looks at the loss on a GPU, where each look waits for the device; a CPU is looked at every step."""
+
+
+def fit(config: RunConfig, *, dataset: Dataset | None = None) -> Iterator[EpochMetrics]:
+    """Train, prune and validate; yield the metrics of each epoch when its checkpoint is written.
+
+    dataset: one that is loaded already; else ``config.dataset`` is loaded. With ``config.resume`` the run goes on after
+    the epoch that ``out_dir/checkpoint.pt`` holds; `checkpoint.read_history` gives the epochs before it. Closing the
+    generator ends the run and puts torch's settings back.
+
+    Raises:
+        ConfigError, DataError: something cannot be run as asked; nothing was written.
+        CheckpointError: the checkpoint to resume or start from does not fit this run.
+        StorageError: a checkpoint could not be written; the one before it is whole.
+        TrainingError: the loss became NaN or infinite, or memory ran out.
+    """
+    _check(config)
+    with training_environment(config.threads, config.deterministic):
+        run = _Run(config, dataset if dataset is not None else datasets.load(config.dataset))
+        with EventLog(run.folder if config.tensorboard else None, run.first_epoch) as events:
+            for epoch in range(run.first_epoch, config.epochs):
+                metrics = run.train_epoch(epoch)
+                events.write(metrics)
+                yield metrics
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(Fault("device", "is not known", name, "use auto, cpu, cuda or cuda:N")) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = f"{torch.cuda.device_count()} GPUs are here"
+        raise ConfigError(Fault("device", f"is not here ({found})", name, "use auto or cpu"))
+    return device
+
+
+def evaluate_checkpoint(
+    path: str | Path, dataset: Dataset, split: str, device: str = "auto", batch_size: int = 1024
+) -> Evaluation:
+    """Evaluate a checkpoint's model once on a split ("validation" or "test") of a dataset."""
+    target = device_of(device)
+    content = saved.read_checkpoint(path)
+    model = saved.model_of(content, str(path)).to(target).to(memory_format=torch.channels_last)
+    return evaluate(model, EvalFeed(dataset, split, batch_size, target), split, target, content["precision"])
+
+
+class _Run:
+    """The state of one run between epochs: what `fit` builds once and each epoch moves on."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.device = device_of(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.folder = Path(config.out_dir).resolve() if config.out_dir is not None else None
+        self.path = self.folder / saved.FILE_NAME if self.folder is not None else None
+        start = saved.read_checkpoint(config.init_from)["model"] if config.init_from is not None else None
+        self.identity = _identity(config, dataset, start)
+        self.schedule = config.schedule or _EMPTY
+        self.schedule_text = dump_schedule(config.schedule) if config.schedule is not None else ""
+        seed_everything(config.seed)
+        model = models.create(config.arch, dataset.num_classes, config.model_args)
+        if start is not None:
+            saved.load_weights(model, start, str(config.init_from))
+        self.model: nn.Module = model.to(self.device).to(memory_format=torch.channels_last)
+        self.optimizer: Optimizer = SGD(
+            self.model.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
+        self.scheduler: CompressionScheduler = build(self.schedule, self.model, self.optimizer)
+        self.history: list[EpochMetrics] = []
+        resumed = self._resume() if config.resume and self.path is not None and self.path.exists() else None
+        batch = (min(config.batch_size, 256), *dataset.image_shape)
+        self.precision = (
+            resumed
+            if resumed is not None
+            else arithmetic.choose(config.precision, self.model, self.device, batch, config.deterministic)
+        )
+        self.train_feed = TrainFeed(dataset, config.batch_size, self.device, config.seed)
+        self.validation_feed = EvalFeed(dataset, "validation", max(config.batch_size, 1024), self.device)
+        if self.folder is not None and self.schedule_text:
+            write_atomically(self.folder / "schedule.yaml", self.schedule_text)
+
+    @property
+    def first_epoch(self) -> int:
+        return self.history[-1].epoch + 1 if self.history else 0
+
+    def train_epoch(self, epoch: int) -> EpochMetrics:
+        """Train and validate one epoch, then write the checkpoint."""
+        start = time.perf_counter()
+        try:
+            self.scheduler.on_epoch_begin(epoch)
+            train_loss, images = self._minibatches(epoch)
+            seconds = time.perf_counter() - start
+            learning_rate = float(self.optimizer.param_groups[0]["lr"])
+            result = evaluate(self.model, self.validation_feed, "validation", self.device, self.precision)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            way_out = "use a smaller batch_size, or a larger share of the device for each trial"
+            raise TrainingError(Fault(f"epoch {epoch}", "memory ran out", self.config.batch_size, way_out)) from error
+        if not math.isfinite(result.loss):
+            raise TrainingError(self._not_finite(epoch, "the validation loss", result.loss))
+        self.scheduler.on_epoch_end(epoch, loss=result.loss, top1=result.top1)
+        total, by_layer = sparsity(self.model)
+        metrics = EpochMetrics(
+            epoch=epoch,
+            epochs=self.config.epochs,
+            train_loss=train_loss,
+            loss=result.loss,
+            top1=result.top1,
+            top5=result.top5,
+            learning_rate=learning_rate,
+            sparsity=total,
+            layer_sparsity=by_layer,
+            images_per_second=images / seconds,
+            seconds=time.perf_counter() - start,
+            timestamp_ms=time.time_ns() // 1_000_000,
+            checkpoint=str(self.path) if self.path is not None else None,
+        )
+        self.history.append(metrics)
+        last = epoch + 1 == self.config.epochs
+        if self.path is not None and (last or (epoch + 1) % self.config.checkpoint_every == 0):
+            saved.write_checkpoint(self.path, self._state())
+            write_atomically(self.path.with_name("sparsity.csv"), sparsity_csv(self.model))
+        return metrics
+
+    def _minibatches(self, epoch: int) -> tuple[float, int]:
+        """(mean loss, images) of one pass over the training split."""
+        model, optimizer, scheduler = self.model.train(), self.optimizer, self.scheduler
+        count, images = self.train_feed.batches, 0
+        total = torch.zeros((), device=self.device)
+        look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
+        for index, (inputs, labels) in enumerate(self.train_feed.epoch(epoch)):
+            scheduler.on_minibatch_begin(epoch, index, count)
+            with arithmetic.autocast(self.precision, self.device):
+                loss = functional.cross_entropy(model(inputs), labels)
+            loss = scheduler.before_backward(epoch, index, count, loss)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            scheduler.before_parameter_optimization(epoch, index, count)
+            optimizer.step()
+            scheduler.on_minibatch_end(epoch, index, count)
+            total += loss.detach().float() * len(labels)
+            images += len(labels)
+            if index % look_every == 0 or index + 1 == count:
+                self._check_loss(total, epoch, index)
+        return float(total) / max(1, images), images
+
+    def _check_loss(self, total: Tensor, epoch: int, index: int) -> None:
+        value = float(total)
+        if not math.isfinite(value):
+            raise TrainingError(self._not_finite(epoch, f"the training loss (minibatch {index})", value))
+
+    def _not_finite(self, epoch: int, what: str, value: float) -> Fault:
+        way_out = f"lower lr ({self.config.lr:g}) or prune less"
+        return Fault(f"epoch {epoch}", f"{what} must be finite", value, way_out)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.history[-1].epoch,
+            "run": self.identity,
+            "schedule": self.schedule_text,
+            "schedule_hash": saved.schedule_hash(self.schedule_text),
+            "precision": self.precision,
+            "dataset": self.dataset.name,
+            "classes": list(self.dataset.classes),
+            "num_classes": self.dataset.num_classes,
+            "mean": list(self.dataset.mean),
+            "std": list(self.dataset.std),
+            "image_shape": list(self.dataset.image_shape),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "rng": saved.rng_state(),
+            "history": [metrics.to_json() for metrics in self.history],
+        }
+
+    def _resume(self) -> str:
+        """Take up the state of ``checkpoint.pt``; returns the precision it was trained in."""
+        content = saved.read_checkpoint(str(self.path))
+        differences = {**self.identity, "schedule": saved.schedule_hash(self.schedule_text)}
+        before = {**content["run"], "schedule": content["schedule_hash"]}
+        for key in sorted({*differences, *before}):
+            if differences.get(key) != before.get(key):
+                rule = f"was trained with {key} {before.get(key)!r}, this run has"
+                way_out = "run with the same values, or choose another out_dir"
+                raise CheckpointError(Fault(str(self.path), rule, differences.get(key), way_out))
+        saved.load_weights(self.model, content["model"], str(self.path))
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scheduler.load_state_dict(content["scheduler"])
+        saved.set_rng_state(content["rng"])
+        self.history = [EpochMetrics.from_json(entry) for entry in content["history"]]
+        return content["precision"]
+
+
+def _identity(config: RunConfig, dataset: Dataset, start: dict[str, Tensor] | None) -> dict[str, Any]:
+    """What the weights depend on, as plain values; a resumed run must have the same. The number of epochs may grow."""
+    init = "random"
+    if start is not None:
+        digest = hashlib.sha256()
+        for name, value in start.items():
+            digest.update(name.encode())
+            digest.update(value.contiguous().numpy().tobytes())
+        init = digest.hexdigest()[:16]
+    return {
+        "arch": config.arch,
+        "model_args": dict(config.model_args),
+        "dataset": dataset.name,
+        "validation": config.dataset.validation,
+        "split_seed": config.dataset.split_seed,
+        "augment": config.dataset.augment,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+        "nesterov": config.nesterov,
+        "seed": config.seed,
+        "init": init,
+    }
+
+
+def _check(config: RunConfig) -> None:
+    faults = []
+    for name, minimum in (("epochs", 1), ("batch_size", 1), ("checkpoint_every", 1), ("seed", 0)):
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            faults.append(Fault(f"training.{name}", f"must be a whole number from {minimum} up", value))
+    for name, low, high in (("lr", 0.0, math.inf), ("momentum", 0.0, 1.0), ("weight_decay", 0.0, math.inf)):
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
+            bound = f"from {low:g} up" if math.isinf(high) else f"from {low:g} to below {high:g}"
+            faults.append(Fault(f"training.{name}", f"must be a number {bound}", value))
+    if config.nesterov and not config.momentum:
+        faults.append(Fault("training.nesterov", "needs momentum", config.momentum, "give momentum, such as 0.9"))
+    if config.threads is not None and config.threads < 1:
+        faults.append(Fault("training.threads", "must be at least 1", config.threads))
+    if config.precision not in arithmetic.PRECISIONS:
+        faults.append(Fault("training.precision", "is not known", config.precision, "use auto, fp32 or bf16"))
+    if config.out_dir is not None and Path(config.out_dir).is_file():
+        faults.append(Fault("out_dir", "is a file", config.out_dir, "give a folder"))
+    if faults:
+        raise ConfigError(*faults)

@@ -1,0 +1,74 @@
+"""fp32 or bf16 autocast, and which of the two is faster here."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from raydistill.errors import ConfigError, Fault, close_match
+
+PRECISIONS = ("auto", "fp32", "bf16")
+_BF16_FLAGS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+_WARM_UP, _TIMED = 2, 4
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """The context a forward pass runs in: bf16 autocast keeps the weights in fp32."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def choose(precision: str, model: nn.Module, device: torch.device, batch: tuple[int, ...], deterministic: bool) -> str:
+    """``fp32`` or ``bf16``. ``auto`` measures training steps of both on random images of shape `batch`.
+
+    fp32 without a measurement where the device has no bf16 arithmetic, and in deterministic mode, where the choice
+    must not depend on a clock.
+
+    Raises:
+        ConfigError: `precision` is none of auto, fp32, bf16.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(Fault("precision", "is not known", precision, close_match(precision, PRECISIONS)))
+    if precision != "auto":
+        return precision
+    if deterministic or not has_bf16(device):
+        return "fp32"
+    seconds = {name: _step_seconds(name, model, device, batch) for name in ("fp32", "bf16")}
+    # bf16 has to earn its rounding: a few percent are within the noise of the measurement.
+    return "bf16" if seconds["bf16"] < 0.9 * seconds["fp32"] else "fp32"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bf16 itself: AVX512-BF16 or AMX on a CPU, Ampere or later on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = [getattr(torch.cpu, flag, None) for flag in _BF16_FLAGS]
+    return device.type == "cpu" and any(check() for check in checks if check is not None)
+
+
+def _step_seconds(precision: str, model: nn.Module, device: torch.device, batch: tuple[int, ...]) -> float:
+    probe = copy.deepcopy(model).train()
+    # Neither the images nor dropout may move the run's own random state.
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        images = torch.randn(batch, device=device).contiguous(memory_format=torch.channels_last)
+        times = []
+        for step in range(_WARM_UP + _TIMED):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            start = time.perf_counter()
+            with autocast(precision, device):
+                output = probe(images)
+                loss = functional.cross_entropy(output, output.argmax(1))
+            loss.backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if step >= _WARM_UP:
+                times.append(time.perf_counter() - start)
+    return min(times)

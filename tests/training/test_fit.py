@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from raydistill.datasets import DatasetConfig, load
+from raydistill.errors import CheckpointError, ConfigError, StorageError, TrainingError
+from raydistill.schedule import parse_schedule
+from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
+
+SCHEDULE = parse_schedule(
+    {
+        "pruners": {
+            "fc": {
+                "class": "AutomatedGradualPruner",
+                "initial_sparsity": 0.2,
+                "final_sparsity": 0.8,
+                "weights": ["fc1.weight", "fc2.weight"],
+            }
+        },
+        "lr_schedulers": {"lr": {"class": "CosineAnnealingLR", "T_max": 6}},
+        "policies": [
+            {"pruner": {"instance_name": "fc"}, "starting_epoch": 1, "ending_epoch": 5, "frequency": 1},
+            {"lr_scheduler": {"instance_name": "lr"}, "starting_epoch": 0, "ending_epoch": 6, "frequency": 1},
+        ],
+    },
+    "s.yaml",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load(DatasetConfig("digits"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return RunConfig(
+        arch="simplenet_cifar",
+        dataset=DatasetConfig("digits"),
+        epochs=6,
+        lr=0.05,
+        schedule=SCHEDULE,
+        out_dir=str(tmp_path / "run"),
+        deterministic=True,
+        threads=1,
+        tensorboard=False,
+    )
+
+
+def weights(path: str | Path) -> dict[str, torch.Tensor]:
+    return torch.load(Path(path) / "checkpoint.pt", weights_only=True)["model"]
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+def test_it_learns_prunes_and_says_so(config: RunConfig, dataset) -> None:
+    dense = replace(config, epochs=12, batch_size=64, schedule=None, out_dir=config.out_dir + "-dense")
+    metrics = list(fit(dense, dataset=dataset))
+    assert [m.epoch for m in metrics] == list(range(12))
+    assert metrics[-1].top1 > 0.5 > metrics[0].top1  # ten classes: chance is 0.1
+    pruned = list(fit(config, dataset=dataset))
+    assert [round(m.layer_sparsity["fc2.weight"], 3) for m in pruned] == [0.0, 0.2, 0.622, 0.778, 0.8, 0.8]
+    assert pruned[-1].sparsity == pytest.approx((38400 + 8064) / 61770)
+    assert pruned[0].learning_rate == pytest.approx(0.05)
+    assert pruned[3].learning_rate == pytest.approx(0.025)  # half of a half cosine
+
+
+def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, dataset, tmp_path: Path) -> None:
+    whole = list(fit(config, dataset=dataset))
+    parts = replace(config, out_dir=str(tmp_path / "parts"))
+    run = fit(parts, dataset=dataset)
+    first = [next(run), next(run)]
+    run.close()
+    torch.manual_seed(12345)  # whatever the process did in between
+    torch.rand(100)
+    rest = list(fit(parts, dataset=dataset))
+    assert [m.epoch for m in first + rest] == list(range(6))
+    assert_same(weights(config.out_dir), weights(parts.out_dir))
+    assert [m.loss for m in whole] == [m.loss for m in first + rest]
+    assert [m.epoch for m in read_history(Path(parts.out_dir) / "checkpoint.pt")] == list(range(6))
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(config: RunConfig, dataset, tmp_path: Path) -> None:
+    list(fit(replace(config, epochs=25), dataset=dataset))
+    killed = tmp_path / "killed"
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from dataclasses import replace\n"
+        "from test_fit import SCHEDULE\n"
+        "from raydistill.datasets import DatasetConfig\n"
+        "from raydistill.training import RunConfig, fit\n"
+        "config = RunConfig('simplenet_cifar', DatasetConfig('digits'), epochs=25, lr=0.05, schedule=SCHEDULE,\n"
+        f"    out_dir={str(killed)!r}, deterministic=True, threads=1, tensorboard=False)\n"
+        "for metrics in fit(config):\n"
+        "    print(metrics.epoch, flush=True)\n"
+    )
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        time.sleep(0.05)  # somewhere inside an epoch
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = len(read_history(killed / "checkpoint.pt"))
+    assert 6 <= done < 25
+    subprocess.run([sys.executable, str(script)], check=True, stdout=subprocess.DEVNULL)
+    assert_same(weights(config.out_dir), weights(killed))
+
+
+def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, dataset) -> None:
+    list(fit(config, dataset=dataset))
+    assert list(fit(config, dataset=dataset)) == []
+    assert [m.epoch for m in fit(replace(config, epochs=8), dataset=dataset)] == [6, 7]
+    assert next(fit(replace(config, resume=False), dataset=dataset)).epoch == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lr": 0.2}, "was trained with lr 0.05, this run has, got 0.2"),
+        ({"schedule": None}, "was trained with schedule"),
+        ({"seed": 3}, "was trained with seed 0"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(config: RunConfig, dataset, change: dict, says: str) -> None:
+    run = fit(config, dataset=dataset)
+    next(run)
+    run.close()
+    with pytest.raises(CheckpointError, match=says):
+        next(fit(replace(config, **change), dataset=dataset))
+
+
+def test_it_starts_from_the_weights_of_a_checkpoint(config: RunConfig, dataset, tmp_path: Path) -> None:
+    list(fit(replace(config, epochs=8, batch_size=64, schedule=None), dataset=dataset))
+    start = str(Path(config.out_dir) / "checkpoint.pt")
+    dense = evaluate_checkpoint(start, dataset, "validation", "cpu")
+    tuned = replace(config, init_from=start, out_dir=str(tmp_path / "tuned"), epochs=1, lr=1e-6, schedule=None)
+    (metrics,) = list(fit(tuned, dataset=dataset))
+    assert metrics.top1 == pytest.approx(dense.top1, abs=0.02)
+    assert dense.top1 > 0.3
+    with pytest.raises(CheckpointError, match="choose its architecture"):
+        next(fit(replace(tuned, arch="resnet20_cifar", resume=False), dataset=dataset))
+
+
+def test_diverging_ends_with_a_reason_and_leaves_the_last_good_checkpoint(config: RunConfig, dataset) -> None:
+    run = fit(replace(config, lr=1e12, schedule=None), dataset=dataset)
+    with pytest.raises(TrainingError, match=r"epoch \d+: the (training|validation) loss .*must be finite.*lower lr"):
+        list(run)
+    path = Path(config.out_dir) / "checkpoint.pt"
+    if path.exists():
+        assert all(torch.isfinite(value).all() for value in read_checkpoint(path)["model"].values())
+
+
+def test_what_is_written_loads_and_agrees_with_the_metrics(config: RunConfig, dataset) -> None:
+    *_, last = fit(replace(config, tensorboard=True), dataset=dataset)
+    folder = Path(config.out_dir)
+    with open(folder / "sparsity.csv", newline="") as file:
+        rows = {row["weight"]: row for row in csv.DictReader(file)}
+    assert float(rows["total"]["sparsity"]) == pytest.approx(last.sparsity)
+    assert int(rows["fc2.weight"]["nonzero"]) == 120 * 84 - 8064
+    assert (folder / "schedule.yaml").exists()
+    assert list(folder.glob("events.out.tfevents.*"))
+    model = load_model(folder / "checkpoint.pt")
+    assert int((model.fc2.weight == 0).sum()) == 8064
+    again = evaluate_checkpoint(folder / "checkpoint.pt", dataset, "validation", "cpu")
+    assert again.top1 == pytest.approx(last.top1)
+    assert again.images == len(dataset.validation_index)
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_closing_puts_torchs_settings_back(config: RunConfig, dataset) -> None:
+    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    run = fit(replace(config, threads=1), dataset=dataset)
+    next(run)
+    assert torch.are_deterministic_algorithms_enabled()
+    run.close()
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_bad_values_are_reported_together_before_anything_is_written(config: RunConfig) -> None:
+    bad = replace(config, epochs=0, lr=float("nan"), momentum=1.0, precision="fp8", batch_size=True)
+    with pytest.raises(ConfigError) as caught:
+        next(fit(bad))
+    assert len(caught.value.faults) == 5
+    assert not Path(config.out_dir).exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(
+    config: RunConfig, dataset, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        run = fit(replace(config, out_dir=str(disk / "run")), dataset=dataset)
+        next(run)
+        (disk / "filler").write_bytes(
+            b"x" * (1024 * 1024 - 4096 - sum(f.stat().st_size for f in (disk / "run").iterdir()) - 16384)
+        )
+        with pytest.raises(StorageError, match=r"checkpoint.pt: cannot be written \(no space left on device\)"):
+            next(run)
+        assert read_checkpoint(disk / "run" / "checkpoint.pt")["epoch"] == 0
+        assert not list((disk / "run").glob(".*.tmp"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill.training.metrics import evaluate
+from raydistill.training.precision import choose
+
+CPU = torch.device("cpu")
+
+
+class Echo(nn.Module):
+    """Gives back its input as logits."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        return images
+
+
+def test_figures_are_those_of_a_count_by_hand() -> None:
+    logits = torch.tensor([[9.0, 1, 2, 3, 4, 5], [1.0, 9, 2, 3, 4, 5], [0.0, 5, 4, 3, 2, 1]])
+    labels = torch.tensor([0, 0, 0])  # right; wrong and sixth of six; wrong and sixth
+    model = Echo().train()
+    result = evaluate(model, [(logits[:2], labels[:2]), (logits[2:], labels[2:])], "validation", CPU)
+    assert result.top1 == pytest.approx(1 / 3)
+    assert result.top5 == pytest.approx(1 / 3)
+    by_hand = [math.log(sum(math.exp(v) for v in row)) - row[0] for row in logits.tolist()]
+    assert result.loss == pytest.approx(sum(by_hand) / 3)
+    assert (result.images, result.split, model.training) == (3, "validation", True)
+
+
+def test_fewer_than_five_classes_count_all_as_top5() -> None:
+    result = evaluate(Echo(), [(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))], "test", CPU)
+    assert (result.top1, result.top5) == (0.0, 1.0)
+
+
+def test_auto_precision_is_a_precision_and_leaves_the_random_state_alone() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert choose("auto", model, CPU, (2, 3, 2, 2), deterministic=False) in ("fp32", "bf16")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert choose("auto", model, CPU, (2, 3, 2, 2), deterministic=True) == "fp32"
+    assert choose("bf16", model, CPU, (2, 3, 2, 2), deterministic=True) == "bf16"
