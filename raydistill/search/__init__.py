@@ -1,0 +1,37 @@
+"""Search spaces, objectives and the Pareto front: numpy only, no Ray and no torch."""
+
+from raydistill.search.distributions import (
+    Choice,
+    Distribution,
+    LogUniform,
+    QUniform,
+    RandInt,
+    Uniform,
+    parse_distribution,
+)
+from raydistill.search.objectives import Objective, parse_objectives, score_matrix
+from raydistill.search.pareto import FrontRow, front_rows, hypervolume, knee, pareto_rank
+from raydistill.search.space import Dimension, PerLayer, SearchSpace, expand, parse_space
+
+__all__ = [
+    "Choice",
+    "Dimension",
+    "Distribution",
+    "FrontRow",
+    "LogUniform",
+    "Objective",
+    "PerLayer",
+    "QUniform",
+    "RandInt",
+    "SearchSpace",
+    "Uniform",
+    "expand",
+    "front_rows",
+    "hypervolume",
+    "knee",
+    "parse_distribution",
+    "parse_objectives",
+    "parse_space",
+    "pareto_rank",
+    "score_matrix",
+]

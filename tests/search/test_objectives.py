@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import yaml
+
+from raydistill.errors import ConfigError
+from raydistill.search import Objective, parse_objectives, score_matrix
+
+
+def test_order_and_directions_are_the_files() -> None:
+    parsed = parse_objectives(yaml.safe_load("{sparsity: max, loss: min, top1: max}"), "s.yaml: objectives")
+    assert parsed == (Objective("sparsity", "max"), Objective("loss", "min"), Objective("top1", "max"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}", ["at least one objective", "{top1: max, sparsity: max}"]),
+        ("[top1]", ["at least one objective"]),
+        ("{top_1: max}", ["objectives.top_1", "unknown objective", "did you mean 'top1'?"]),
+        ("{latency: min}", ["use one of: loss, sparsity, top1, top5"]),
+        ("{top1: maximum}", ["unknown direction", "'maximum'", "max"]),
+        ("{top1: true}", ["unknown direction", "True"]),
+        ("{top1: null}", ["unknown direction", "None"]),
+    ],
+)
+def test_faults(text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_objectives(yaml.safe_load(text), "s.yaml: objectives")
+    message = str(caught.value)
+    assert message.startswith("s.yaml: objectives")
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_all_faults_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_objectives({"topp1": "up", "loss": "min"}, "s.yaml: objectives")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_scores_stand_in_the_order_asked_for_and_nan_without_an_epoch(record) -> None:
+    bare = dataclasses.replace(record("t1", 0.5, 0.2), last=None)
+    matrix = score_matrix(
+        [record("t0", 0.7, 0.8, loss=0.9), bare], parse_objectives({"sparsity": "max", "loss": "min"}, "x")
+    )
+    np.testing.assert_array_equal(matrix, [[0.8, 0.9], [np.nan, np.nan]])
+    assert score_matrix([], parse_objectives({"loss": "min"}, "x")).shape == (0, 1)
