@@ -1,0 +1,258 @@
+"""The front as a table and as figures. Nothing here knows MLflow.
+
+`rows` are eligible trials (finished ones and the baseline), `objectives` what the sweep optimises.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from raydistill.files import write_atomically
+from raydistill.records import BASELINE, TrialRecord
+
+if TYPE_CHECKING:
+    import pandas
+
+FRACTIONS = frozenset({"top1", "top5", "sparsity"})
+TESTED = frozenset({"top1", "top5", "loss"})
+FRONT, REST, DENSE, KNEE = "#1f5fa8", "#a9b4c2", "#2b2b2b", "#d1495b"
+_HOVER_LINES = 14
+
+
+class FrontRow(Protocol):
+    """One eligible trial and its place: see raydistill.search.FrontRow."""
+
+    @property
+    def record(self) -> TrialRecord: ...
+    @property
+    def values(self) -> Mapping[str, float]: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def pareto(self) -> bool: ...
+    @property
+    def knee(self) -> bool: ...
+
+
+class Objective(Protocol):
+    """name and direction ("max" or "min"): see raydistill.search.Objective."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def direction(self) -> str: ...
+
+
+def front_table(rows: Sequence[FrontRow]) -> pandas.DataFrame:
+    """One line a trial, in the order of `rows`: its place, validation and test figures, then its searched values."""
+    import pandas
+
+    lines = []
+    for row in rows:
+        last, test = row.record.last, row.record.test
+        line: dict[str, Any] = {"trial_id": row.record.trial_id, "pareto": row.pareto, "pareto_rank": row.rank}
+        line["knee"] = row.knee
+        for name in ("sparsity", "top1", "top5", "loss"):
+            line[name] = getattr(last, name) if last is not None else None
+        for name in ("top1", "top5", "loss"):
+            line[f"test_{name}"] = getattr(test, name) if test is not None else None
+        line |= {"epochs": last.epoch + 1 if last is not None else 0, "dataset": row.record.dataset}
+        line |= {"arch": row.record.arch, "seed": row.record.seed, "checkpoint": row.record.checkpoint}
+        lines.append(line | dict(row.record.values))
+    return pandas.DataFrame(lines)
+
+
+def write_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], folder: Path, name: str) -> list[Path]:
+    """pareto.csv, pareto.png and pareto.html in `folder`, each whole or not at all.
+
+    Raises:
+        StorageError: one cannot be written.
+    """
+    table, picture, page = folder / "pareto.csv", folder / "pareto.png", folder / "pareto.html"
+    title = front_title(rows, name)
+    write_atomically(table, front_table(rows).to_csv(index=False, float_format="%.6g").encode())
+    front_png(rows, objectives, picture, title)
+    front_html(rows, objectives, page, title)
+    return [table, picture, page]
+
+
+def front_title(rows: Sequence[FrontRow], name: str) -> str:
+    if not rows:
+        return f"{name}: no finished trial yet"
+    trials = sum(row.record.trial_id != BASELINE for row in rows)
+    members = sum(row.pareto for row in rows)
+    run = f"{rows[0].record.arch} on {rows[0].record.dataset}"
+    return f"{name}: {run}, {trials} finished trial{'s' * (trials != 1)}, {members} of {len(rows)} points on the front"
+
+
+def front_png(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: Path, title: str) -> None:
+    """Draw the front into a PNG: validation figures filled, test figures hollow."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    x, y, colour = axes(objectives)
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    plot = figure.add_subplot()
+    plot.set_title(title, fontsize=10, loc="left", wrap=True)
+    plot.grid(color="#e6e8eb", linewidth=0.8)
+    plot.set_axisbelow(True)
+    for side in ("top", "right"):
+        plot.spines[side].set_visible(False)
+    dataset = rows[0].record.dataset if rows else ""
+    plot.set_xlabel(axis_label(x, dataset))
+    plot.set_ylabel(axis_label(y, dataset))
+    for name, axis in ((x, plot.xaxis), (y, plot.yaxis)):
+        if name in FRACTIONS:
+            axis.set_major_formatter(PercentFormatter(1.0))
+
+    drawn = [row for row in rows if row.record.last is not None]
+    trials = [row for row in drawn if row.record.trial_id != BASELINE]
+    front = [row for row in trials if row.pareto]
+    rest = [row for row in trials if not row.pareto]
+    dense = [row for row in drawn if row.record.trial_id == BASELINE]
+
+    def scatter(chosen: Sequence[FrontRow], label: str, **style: Any) -> Any:
+        return plot.scatter(*_xy(chosen, x, y), label=label, **style) if chosen else None
+
+    if colour is None:
+        line = sorted((row for row in drawn if row.pareto), key=lambda row: figure_of(row, x))
+        plot.plot(*_xy(line, x, y), color=FRONT, linewidth=1.2, alpha=0.6, zorder=2)
+        scatter(rest, "dominated", s=26, color=REST, zorder=2)
+        scatter(front, "Pareto front", s=44, color=FRONT, zorder=4)
+    elif trials:
+        shades = [figure_of(row, colour) for row in trials]
+        edges = [DENSE if row.pareto else "none" for row in trials]
+        points = scatter(
+            trials, "trials (Pareto front ringed)", s=50, c=shades, cmap="viridis", edgecolors=edges, linewidths=1.3,
+            zorder=4,
+        )  # fmt: skip
+        bar = figure.colorbar(points, ax=plot, label=axis_label(colour, dataset))
+        if colour in FRACTIONS:
+            bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    scatter(dense, "dense baseline", s=90, color=DENSE, marker="*", zorder=5)
+    scatter([row for row in drawn if row.knee], "knee", s=170, facecolors="none", edgecolors=KNEE, linewidths=1.8)
+    tested = [row for row in drawn if row.record.test is not None]
+    if y in TESTED and tested:
+        plot.scatter(
+            [figure_of(row, x) for row in tested], [getattr(row.record.test, y) for row in tested],
+            s=40, facecolors="none", edgecolors=FRONT, linewidths=1.1, label="front on the test split", zorder=3,
+        )  # fmt: skip
+    plot.margins(0.06)
+    if drawn:
+        plot.legend(loc="best", fontsize=8, framealpha=0.9)
+    else:
+        plot.text(0.5, 0.5, "no finished trial yet", transform=plot.transAxes, ha="center", color="#777777")
+    buffer = io.BytesIO()
+    canvas.print_png(buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: Path, title: str) -> None:
+    """Draw the front into one HTML page that needs no network; hovering shows a trial's values."""
+    import plotly.graph_objects as go
+
+    x, y, colour = axes(objectives)
+    dataset = rows[0].record.dataset if rows else ""
+    drawn = [row for row in rows if row.record.last is not None]
+    trials = [row for row in drawn if row.record.trial_id != BASELINE]
+    page = go.Figure()
+
+    def add(name: str, chosen: Sequence[FrontRow], marker: dict, test: bool = False) -> None:
+        if not chosen:
+            return
+        ys = [getattr(row.record.test, y) if test else figure_of(row, y) for row in chosen]
+        page.add_trace(
+            go.Scatter(
+                x=[figure_of(row, x) for row in chosen], y=ys, mode="markers", name=name, marker=marker,
+                text=[hover(row, objectives) for row in chosen], hovertemplate="%{text}<extra>" + name + "</extra>",
+            )
+        )  # fmt: skip
+
+    if colour is None:
+        line = sorted((row for row in drawn if row.pareto), key=lambda row: figure_of(row, x))
+        xs, ys = _xy(line, x, y)
+        style = {"color": FRONT, "width": 1.5}
+        page.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=style, hoverinfo="skip", showlegend=False))
+        add("dominated", [row for row in trials if not row.pareto], {"color": REST, "size": 8})
+        add("Pareto front", [row for row in trials if row.pareto], {"color": FRONT, "size": 11})
+    else:
+        shades = [figure_of(row, colour) for row in trials]
+        rings = {"color": DENSE, "width": [2 if row.pareto else 0 for row in trials]}
+        bar = {"title": {"text": axis_label(colour, dataset)}}
+        if colour in FRACTIONS:
+            bar["tickformat"] = ".0%"  # type: ignore[assignment]
+        marker = {"color": shades, "colorscale": "Viridis", "colorbar": bar, "size": 11, "line": rings}
+        add("trials (Pareto front ringed)", trials, marker)
+    dense = [row for row in drawn if row.record.trial_id == BASELINE]
+    add("dense baseline", dense, {"color": DENSE, "size": 14, "symbol": "star"})
+    ring = {"color": "rgba(0,0,0,0)", "size": 18, "line": {"color": KNEE, "width": 2.5}}
+    add("knee", [row for row in drawn if row.knee], ring)
+    if y in TESTED:
+        hollow = {"color": FRONT, "size": 9, "symbol": "circle-open"}
+        add("front on the test split", [row for row in drawn if row.record.test is not None], hollow, test=True)
+    page.update_layout(
+        title={"text": title, "font": {"size": 16}}, template="plotly_white",
+        legend={"orientation": "h", "y": -0.18}, margin={"l": 70, "r": 30, "t": 60, "b": 60},
+        hoverlabel={"align": "left"},
+    )  # fmt: skip
+    page.update_xaxes(title=axis_label(x, dataset), tickformat=".0%" if x in FRACTIONS else None)
+    page.update_yaxes(title=axis_label(y, dataset), tickformat=".1%" if y in FRACTIONS else None)
+    write_atomically(path, page.to_html(include_plotlyjs=True, full_html=True).encode())
+
+
+def axes(objectives: Sequence[Objective]) -> tuple[str, str, str | None]:
+    """The figures on the x and y axis and as colour. Sparsity lies on x wherever it is among the first two."""
+    names = [objective.name for objective in objectives]
+    if len(names) < 2:
+        y = names[0] if names and names[0] != "sparsity" else "top1"
+        return "sparsity", y, None
+    first, second = names[:2]
+    x, y = (first, second) if first == "sparsity" else (second, first)
+    return x, y, names[2] if len(names) > 2 else None
+
+
+def axis_label(name: str, dataset: str) -> str:
+    if name == "sparsity":
+        return "sparsity (zeros among the weights)"
+    return f"validation {name}" + (f" ({dataset})" if dataset else "")
+
+
+def figure_of(row: FrontRow, name: str) -> float:
+    """A validation figure of a row, objective or not; NaN where there is none."""
+    return float(getattr(row.record.last, name)) if row.record.last is not None else float("nan")
+
+
+def shown(name: str, value: float) -> str:
+    """`value` with the digits that mean something: 78.47 % or 0.9312."""
+    return f"{100 * value:.2f} %" if name in FRACTIONS else f"{value:.4g}"
+
+
+def hover(row: FrontRow, objectives: Sequence[Objective]) -> str:
+    """What hovering shows: figures, then the searched values, as HTML lines."""
+    names = dict.fromkeys([*(objective.name for objective in objectives), "sparsity", "top1"])
+    lines = [f"<b>{_escaped(row.record.trial_id)}</b>"]
+    lines += [f"{name}: {shown(name, figure_of(row, name))}" for name in names]
+    if row.record.test is not None:
+        lines.append(f"test top1: {shown('top1', row.record.test.top1)}")
+    if row.record.values:
+        lines.append("")
+    for i, (name, value) in enumerate(row.record.values.items()):
+        if i == _HOVER_LINES:
+            lines.append(f"... {len(row.record.values) - i} more in pareto.csv")
+            break
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        lines.append(_escaped(f"{name} = {text}"))
+    return "<br>".join(lines)
+
+
+def _xy(rows: Sequence[FrontRow], x: str, y: str) -> tuple[list[float], list[float]]:
+    return [figure_of(row, x) for row in rows], [figure_of(row, y) for row in rows]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

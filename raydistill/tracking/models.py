@@ -1,0 +1,165 @@
+"""Front members as MLflow models (pt2: torch.export with a free batch size) and the knee in the Model Registry."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raydistill.errors import Fault, TrackingError
+from raydistill.tracking.keys import model_name
+from raydistill.tracking.sink import SWEEP_TAG, TRIAL_TAG, first_line
+from raydistill.tracking.store import hush
+from raydistill.tracking.writer import Refused
+
+if TYPE_CHECKING:
+    import torch
+
+KNEE_ALIAS = "pareto-knee"
+MODEL_TYPE = "raydistill"
+
+
+@dataclass(frozen=True)
+class LoggedMember:
+    """A front member whose model is on its way to MLflow."""
+
+    trial_id: str
+    model_name: str
+
+
+def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> None:
+    """Write `model` as an MLflow model folder, without any server. input_example: (2 or more, ...) float32.
+
+    Two samples, because torch.export takes a batch of one for a constant. Takes 0.2 s for a small network.
+
+    Raises:
+        TrackingError: torch.export cannot trace the model.
+    """
+    import torch
+
+    example = np.ascontiguousarray(input_example, dtype=np.float32)
+    if example.ndim < 2 or len(example) < 2:
+        raise ValueError(f"input_example needs shape (2 or more, ...), got {example.shape}")
+    import mlflow.pytorch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    hush()
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = model(torch.from_numpy(example))
+        kind = np.dtype(np.float32)
+        signature = ModelSignature(
+            Schema([TensorSpec(kind, (-1, *example.shape[1:]))]),  # a named one would make pyfunc want a mapping
+            Schema([TensorSpec(kind, (-1, *output.shape[1:]))]),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mlflow.pytorch.save_model(
+                model, str(folder), signature=signature, input_example=example, serialization_format="pt2",
+                pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", "numpy"],
+            )  # fmt: skip
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        rule = f"torch.export cannot trace this model ({type(error).__name__}: {first_line(error)})"
+        way_out = "its checkpoint is kept; see torch.export's rules on data-dependent control flow"
+        raise TrackingError(Fault("model", rule, type(model).__name__, way_out)) from error
+    finally:
+        model.train(was_training)
+
+
+def upload(
+    client: Any, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, folder: Path,
+    metrics: Mapping[str, float], params: Mapping[str, str], step: int, timestamp_ms: int,
+) -> None:  # fmt: skip
+    """Make the exported folder a logged model of the run, unless this sweep has logged this trial's before."""
+    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.models import Model
+
+    if find(client, experiment_id, sweep_id, member.trial_id) is None:
+        tags = {SWEEP_TAG: sweep_id, TRIAL_TAG: member.trial_id}
+        logged = client.create_logged_model(
+            experiment_id, name=member.model_name, source_run_id=run_id, tags=tags, params=dict(params),
+            model_type=MODEL_TYPE,
+        )  # fmt: skip
+        description = Model.load(str(folder))
+        description.artifact_path = logged.artifact_location
+        description.model_id = description.model_uuid = logged.model_id
+        description.run_id = run_id
+        description.save(str(folder / "MLmodel"))
+        client.log_model_artifacts(logged.model_id, str(folder))
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=step)])
+        points = [Metric(name, value, timestamp_ms, step, model_id=logged.model_id) for name, value in metrics.items()]
+        client.log_batch(run_id, metrics=points)
+        client.finalize_logged_model(logged.model_id, "READY")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def register(client: Any, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, name: str) -> None:
+    """Give the member's model the alias `KNEE_ALIAS` under `name`, a valid registered name.
+
+    A version made for it before is used again.
+    """
+    from mlflow.exceptions import MlflowException
+
+    logged = find(client, experiment_id, sweep_id, member.trial_id)
+    if logged is None:
+        raise Refused("its model was not logged")
+    with contextlib.suppress(MlflowException):  # it exists: an earlier sweep's or our own
+        client.create_registered_model(name)
+    version = None
+    for candidate in client.search_model_versions(f"name = '{quoted(name)}'", max_results=1000):
+        if candidate.tags.get(SWEEP_TAG) == sweep_id and candidate.tags.get(TRIAL_TAG) == member.trial_id:
+            version = candidate.version
+    if version is None:
+        version = client.create_model_version(
+            name, logged.artifact_location, run_id=run_id, model_id=logged.model_id, await_creation_for=0,
+            tags={SWEEP_TAG: sweep_id, TRIAL_TAG: member.trial_id},
+        ).version  # fmt: skip
+    _link(client, logged.model_id, name, int(version))
+    client.set_registered_model_alias(name, KNEE_ALIAS, version)
+
+
+def _link(client: Any, model_id: str, name: str, version: int) -> None:
+    """Name the version on the logged model's page; a store without a server does not do it by itself."""
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    entries = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    if not any(entry.get("name") == name and str(entry.get("version")) == str(version) for entry in entries):
+        entries.append({"name": name, "version": version})
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(entries)})
+
+
+def find(client: Any, experiment_id: str, sweep_id: str, trial_id: str) -> Any:
+    """The trial's finished logged model; None if there is none. A half-uploaded one is removed."""
+    wanted = f"tags.`{SWEEP_TAG}` = '{sweep_id}' AND tags.`{TRIAL_TAG}` = '{trial_id}'"
+    ready = None
+    for logged in client.search_logged_models([experiment_id], filter_string=wanted):
+        if str(logged.status).upper().endswith("READY"):
+            ready = ready or logged
+        else:
+            client.delete_logged_model(logged.model_id)
+    return ready
+
+
+def member_of(sweep_name: str, trial_id: str) -> LoggedMember:
+    return LoggedMember(trial_id, model_name(f"{sweep_name}-{trial_id}"))
+
+
+def quoted(text: str) -> str:
+    """`text` inside the quotes of a search filter."""
+    return text.replace("'", "\\'")

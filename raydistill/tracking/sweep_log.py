@@ -1,0 +1,327 @@
+"""A sweep in MLflow: the parent run, a child run a trial, their figures as they come.
+
+Every method returns at once; a background thread delivers. Calling one twice with the same record changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raydistill.errors import Fault, StorageError, TrackingError
+from raydistill.records import FAILED, FINISHED, EpochMetrics, TrialRecord
+from raydistill.tracking import models
+from raydistill.tracking.figures import FrontRow, Objective, write_front
+from raydistill.tracking.keys import key, layer_key, param_text, registered_name, tag_text
+from raydistill.tracking.models import LoggedMember
+from raydistill.tracking.sink import PARENT, MlflowSink, RunCard
+from raydistill.tracking.store import OPTION, locate, masked, undisturbed
+from raydistill.tracking.writer import Action, Broken, Point, TrackingWriter, Unavailable, batches
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+PENDING = "mlflow_pending"
+"""Folder in the storage for exported models that MLflow does not have yet."""
+
+EPOCH_METRICS = ("top1", "top5", "loss", "train_loss", "learning_rate", "sparsity")
+
+
+class SweepLog:
+    """Writes one sweep.
+
+    uri: MLflow's tracking URI; None is the embedded SQLite store in `storage`. name: of the experiment, of the parent
+    run and of the registered model. sweep_id: unique to this sweep, the same when it is resumed. params, tags: the
+    parent's. report: called with one line for each thing the user should know (from another thread).
+    """
+
+    def __init__(
+        self,
+        uri: str | None,
+        storage: Path,
+        name: str,
+        sweep_id: str,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self.name, self.sweep_id, self.storage = name, sweep_id, Path(storage).absolute()
+        self._asked_uri, self._report = uri, report
+        self._params, self._tags = dict(params or {}), dict(tags or {})
+        self._cards: dict[str, RunCard] = {}
+        self._last: dict[str, EpochMetrics] = {}
+        self._front_tags: dict[str, dict[str, str]] = {}
+        self._tested: set[str] = set()
+        self._stack = contextlib.ExitStack()
+        self._writer: TrackingWriter | None = None
+        self._sink: MlflowSink | None = None
+        self._front: _Front | None = None
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI in use, for ``mlflow ui --backend-store-uri``."""
+        return self._live()[1].place.uri
+
+    @property
+    def errors(self) -> list[str]:
+        """What went wrong so far, one line each."""
+        return list(self._live()[0].errors)
+
+    def start(self) -> None:
+        """Check that the store is there, open the parent run.
+
+        The embedded store's tables (4 s) are made in the background; any other store is opened here, to fail early.
+
+        Raises:
+            TrackingError: the store cannot be reached or cannot be used.
+        """
+        place = locate(self._asked_uri, self.storage)
+        self._stack.enter_context(undisturbed())
+        self._sink = MlflowSink(place, self.name, self.sweep_id, self._card)
+        self._writer = TrackingWriter(self._sink, self._report)
+        if not place.embedded:
+            try:
+                self._sink.open()
+            except (Broken, Unavailable) as error:
+                self._stack.close()
+                rule, way_out = f"the store cannot be used ({error})", "mend it or choose another"
+                raise TrackingError(Fault(OPTION, rule, masked(place.uri), way_out)) from error
+        self._cards[PARENT] = RunCard(self.name, now_ms())
+        self._writer.start()
+        self._reopen(PARENT)
+        self._writer.put(PARENT, Action("its parameters", self._send_params))
+        self._put(PARENT, tags={**self._tags, "state": "running"})
+
+    def trial_started(self, record: TrialRecord) -> None:
+        """Open the trial's run, or reopen it when a sweep is resumed; the baseline's is one like any other."""
+        tags = {"dataset": record.dataset, "arch": record.arch, "seed": record.seed, "state": record.state}
+        texts = {name: tag_text(value) for name, value in tags.items()}
+        self._cards[record.trial_id] = RunCard(record.trial_id, record.started_ms or now_ms(), texts)
+        self._reopen(record.trial_id)
+        self._put(record.trial_id, params=record.values, tags=tags)
+
+    def epoch(self, trial_id: str, metrics: EpochMetrics) -> None:
+        """Log one epoch, at the record's own time and with its epoch as step."""
+        self._last[trial_id] = metrics
+        values = {name: getattr(metrics, name) for name in EPOCH_METRICS}
+        self._put(trial_id, metrics=values, step=metrics.epoch, timestamp_ms=metrics.timestamp_ms)
+
+    def trial_ended(self, record: TrialRecord, artifacts: Sequence[Path] = ()) -> None:
+        """Log what the trial has come to, upload its files, end its run.
+
+        FINISHED, FAILED, or KILLED for a trial that was stopped or interrupted. Files that do not exist are left out.
+        """
+        if record.trial_id not in self._cards:
+            self.trial_started(record)
+        tags: dict[str, Any] = {"state": record.state, "end_reason": record.reason, **record.extra}
+        tags |= {"trial_id": record.trial_id, "dataset": record.dataset, "arch": record.arch, "seed": record.seed}
+        if record.state != FINISHED:
+            tags["pareto"] = False
+        self._put(record.trial_id, params=record.values, tags=tags)
+        if record.last is not None:
+            self.epoch(record.trial_id, record.last)  # a reused baseline has no other; sent twice it is still one
+            layers = {layer_key("sparsity", weight): value for weight, value in record.last.layer_sparsity.items()}
+            self._put(record.trial_id, metrics=layers, step=record.last.epoch, timestamp_ms=record.last.timestamp_ms)
+        self._log_test(record)
+        present = [Path(path) for path in artifacts if Path(path).exists()]
+        writer, _ = self._live()
+        for path in present:
+            writer.put(record.trial_id, Action(f"file '{path.name}'", _upload_file(path), replaces=path.name))
+        status = {FINISHED: "FINISHED", FAILED: "FAILED"}.get(record.state, "KILLED")
+        self._end(record.trial_id, status, record.ended_ms or now_ms())
+
+    def front(self, rows: Sequence[FrontRow], objectives: Sequence[Objective]) -> None:
+        """Write pareto.csv, pareto.png and pareto.html into the storage and the parent run, and tag the children.
+
+        Drawn by the background thread (0.6 s); of fronts that come faster than that only the latest is drawn.
+        """
+        front = _Front(tuple(rows), tuple(objectives), self.storage, self.name)
+        self._front = front
+
+        def draw_and_upload(client: Any, run_id: str) -> None:
+            for path in front.draw():
+                client.log_artifact(run_id, str(path))
+
+        self._live()[0].put(PARENT, Action("the front's files", draw_and_upload, replaces="front"))
+        for row in rows:
+            trial_id = row.record.trial_id
+            tags = {"pareto": tag_text(row.pareto), "pareto_rank": tag_text(row.rank), "knee": tag_text(row.knee)}
+            if self._front_tags.get(trial_id) != tags:
+                self._front_tags[trial_id] = tags
+                self._put(trial_id, tags=tags)
+            self._log_test(row.record)
+
+    def log_model(
+        self,
+        trial_id: str,
+        model: torch.nn.Module,
+        input_example: np.ndarray,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> LoggedMember:
+        """Export `model` (on the CPU) here and send it as an MLflow model of the trial's run.
+
+        input_example: (2, C, H, W) float32.
+
+        Raises:
+            TrackingError: torch.export cannot trace the model.
+            StorageError: the storage cannot take it.
+        """
+        writer, sink = self._live()
+        member = models.member_of(self.name, trial_id)
+        pending = self.storage / PENDING
+        try:
+            pending.mkdir(parents=True, exist_ok=True)
+            # A folder of its own: an earlier export of the same trial may be on its way just now.
+            folder = Path(tempfile.mkdtemp(prefix=f"{trial_id}-", dir=pending)) / "model"
+            models.export(model, input_example, folder)
+        except OSError as error:
+            rule = f"the exported model cannot be written ({error.strerror or error})"
+            raise StorageError(Fault(str(pending), rule, way_out="free some space, then resume")) from error
+        last = self._last.get(trial_id)
+        step, timestamp_ms = (last.epoch, last.timestamp_ms) if last is not None else (0, now_ms())
+        figures = {key(name): float(value) for name, value in (metrics or {}).items()}
+        texts = {key(name): param_text(value) for name, value in (params or {}).items()}
+
+        def send(client: Any, run_id: str) -> None:
+            experiment_id = sink.experiment_id
+            models.upload(
+                client, experiment_id, run_id, self.sweep_id, member, folder, figures, texts, step, timestamp_ms
+            )
+
+        writer.put(trial_id, Action("its model", send, replaces="model"))
+        return member
+
+    def register_knee(self, member: LoggedMember, name: str | None = None) -> str:
+        """Register the member's model with the alias ``pareto-knee``, under the sweep's name or another.
+
+        Returns the name as the registry has it (without slashes and colons): ``models:/<name>@pareto-knee``.
+        """
+        writer, sink = self._live()
+        registered = registered_name(name or self.name)
+
+        def send(client: Any, run_id: str) -> None:
+            models.register(client, sink.experiment_id, run_id, self.sweep_id, member, registered)
+
+        writer.put(member.trial_id, Action("registering its model", send, replaces="registration"))
+        return registered
+
+    def finish(self, state: str = FINISHED, timeout_s: float = 60.0) -> int:
+        """End the parent run (FINISHED, FAILED, or KILLED if interrupted), deliver what waits, stop the thread.
+
+        Returns the number of operations that could not be delivered in time; a resumed sweep sends them again. The
+        front's files are in the storage in any case, unless timeout_s is 0: that is for leaving at once.
+
+        Raises:
+            StorageError: the front's files cannot be written.
+        """
+        writer, _ = self._live()
+        status = {FINISHED: "FINISHED", FAILED: "FAILED"}.get(state, "KILLED")
+        self._put(PARENT, tags={"state": state})
+        self._end(PARENT, status, now_ms())
+        left = writer.close(timeout_s)
+        self._stack.close()
+        if self._front is not None and timeout_s > 0:
+            self._front.draw()
+        if not left:
+            shutil.rmtree(self.storage / PENDING, ignore_errors=True)
+        return left
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until everything has been delivered, for at most `timeout_s`; the number that still waits."""
+        return self._live()[0].flush(timeout_s)
+
+    def _live(self) -> tuple[TrackingWriter, MlflowSink]:
+        if self._writer is None or self._sink is None:
+            raise RuntimeError("SweepLog.start() has not been called")
+        return self._writer, self._sink
+
+    def _card(self, run: str) -> RunCard:
+        return self._cards.get(run) or RunCard(run, now_ms())
+
+    def _put(
+        self,
+        run: str,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        step: int = 0,
+        timestamp_ms: int = 0,
+    ) -> None:
+        points = tuple(Point(key(name), float(value), timestamp_ms, step) for name, value in (metrics or {}).items())
+        texts = tuple((key(name), param_text(value)) for name, value in (params or {}).items())
+        marks = tuple((key(name), tag_text(value)) for name, value in (tags or {}).items())
+        self._live()[0].put(run, *batches(points, texts, marks))
+
+    def _log_test(self, record: TrialRecord) -> None:
+        """Test-split figures, once: only front members have them."""
+        if record.test is None or record.trial_id in self._tested:
+            return
+        self._tested.add(record.trial_id)
+        values = {f"{record.test.split}_{name}": getattr(record.test, name) for name in ("top1", "top5", "loss")}
+        step, timestamp_ms = (record.last.epoch, record.last.timestamp_ms) if record.last is not None else (0, 0)
+        self._put(record.trial_id, metrics=values, step=step, timestamp_ms=timestamp_ms)
+
+    def _reopen(self, run: str) -> None:
+        writer, sink = self._live()
+
+        def reopen(client: Any, run_id: str) -> None:
+            if sink.was_there(run):
+                client.update_run(run_id, status="RUNNING")
+
+        writer.put(run, Action("opening", reopen))
+
+    def _end(self, run: str, status: str, ended_ms: int) -> None:
+        def end(client: Any, run_id: str) -> None:
+            client.set_terminated(run_id, status, ended_ms)
+
+        self._live()[0].put(run, Action("ending", end))
+
+    def _send_params(self, client: Any, run_id: str) -> None:
+        """Params cannot change in MLflow: where a resumed sweep differs (more samples), the new value is a tag."""
+        from mlflow.entities import Param, RunTag
+
+        present = client.get_run(run_id).data.params
+        wanted = {key(name): param_text(value) for name, value in self._params.items()}
+        new = [Param(name, text) for name, text in wanted.items() if name not in present]
+        changed = [RunTag(f"resumed.{n}", tag_text(t)) for n, t in wanted.items() if present.get(n, t) != t]
+        for i in range(0, max(len(new), len(changed)), 100):
+            client.log_batch(run_id, params=new[i : i + 100], tags=changed[i : i + 100])
+
+
+class _Front:
+    """One state of the front, drawn at most once, by whichever thread comes first."""
+
+    def __init__(
+        self, rows: Sequence[FrontRow], objectives: Sequence[Objective], folder: Path, name: str
+    ) -> None:  # fmt: skip
+        self._arguments = (rows, objectives, folder, name)
+        self._lock = threading.Lock()
+        self._paths: list[Path] = []
+
+    def draw(self) -> list[Path]:
+        with self._lock:
+            if not self._paths:
+                self._paths = write_front(*self._arguments)
+            return self._paths
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _upload_file(path: Path) -> Callable[[Any, str], None]:
+    def upload(client: Any, run_id: str) -> None:
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), path.name)
+        else:
+            client.log_artifact(run_id, str(path))
+
+    return upload

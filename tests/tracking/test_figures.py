@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raydistill.errors import StorageError
+from raydistill.records import BASELINE
+from raydistill.search import Objective, front_rows
+from raydistill.tracking import front_html, front_png, front_table
+from raydistill.tracking.figures import axes, front_title, hover, write_front
+
+TWO = (Objective("top1", "max"), Objective("sparsity", "max"))
+THREE = (*TWO, Objective("loss", "min"))
+
+
+def pixels(path: Path) -> np.ndarray:
+    import matplotlib.image
+
+    return (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
+
+
+def count(picture: np.ndarray, colour: str) -> int:
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((abs(picture - rgb).max(axis=-1) <= 6).sum())
+
+
+def traces(path: Path) -> dict[str, dict]:
+    """The named traces of a plotly page, parsed out of its script."""
+    script = path.read_text(encoding="utf-8")
+    start = script.rindex("Plotly.newPlot(")
+    data = json.JSONDecoder().raw_decode(script, script.index("[{", start))[0]
+    return {trace["name"]: trace for trace in data if trace.get("name")}
+
+
+def numbers(values: object) -> list[float]:
+    """Plotly writes arrays as lists, or as base64 of their bytes."""
+    if isinstance(values, dict):
+        import base64
+
+        return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"]).tolist()
+    return list(values)  # type: ignore[call-overload]
+
+
+def test_the_table_has_both_splits_and_the_searched_values(records, evaluation) -> None:
+    records[1] = dataclasses.replace(records[1], test=evaluation(0.75), checkpoint="/x/t0000/checkpoint.pt")
+    table = front_table(front_rows(records, TWO))
+    assert table["trial_id"].tolist() == [BASELINE, "t0000", "t0001"]
+    line = table.set_index("trial_id").loc["t0000"]
+    assert (line["pareto"], line["pareto_rank"], line["top1"], line["test_top1"]) == (True, 0, 0.85, 0.75)
+    assert line["checkpoint"] == "/x/t0000/checkpoint.pt"
+    assert line["pruners.conv1_pruner.final_sparsity"] == 0.5
+    assert table["test_top1"].isna().tolist() == [True, False, True]
+    assert table["knee"].tolist().count(True) == 1
+
+
+def test_files_are_written_whole_and_read_back(records, tmp_path: Path) -> None:
+    paths = write_front(front_rows(records, TWO), TWO, tmp_path, "simplenet")
+    assert [path.name for path in paths] == ["pareto.csv", "pareto.png", "pareto.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pareto.csv", "pareto.html", "pareto.png"]
+    lines = list(csv.DictReader(io.StringIO(paths[0].read_text())))
+    assert [(line["trial_id"], float(line["top1"])) for line in lines] == [
+        (BASELINE, 0.9), ("t0000", 0.85), ("t0001", 0.8),
+    ]  # fmt: skip
+
+
+def test_a_full_or_read_only_folder_is_one_line(records, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError) as caught:
+        write_front(front_rows(records, TWO), TWO, tmp_path / "file" / "sub", "simplenet")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_picture_shows_front_rest_baseline_and_knee(records, tmp_path: Path) -> None:
+    path = tmp_path / "pareto.png"
+    front_png(front_rows(records, TWO), TWO, path, "title")
+    everything = pixels(path)
+    assert everything.shape[0] > 600
+    for colour in ("#1f5fa8", "#a9b4c2", "#2b2b2b", "#d1495b"):
+        assert count(everything, colour) > 20, colour
+    front_png(front_rows(records[:2], TWO), TWO, path, "title")
+    assert count(pixels(path), "#a9b4c2") < 20  # no dominated trial, no grey
+
+
+@pytest.mark.parametrize(
+    ("objectives", "kept"), [(TWO, 0), (TWO, 1), (TWO, 2), (THREE, 0), (THREE, 5), (TWO[:1], 5), (THREE[::-1], 5)]
+)
+def test_any_number_of_trials_and_objectives_is_drawn(records, tmp_path: Path, objectives, kept: int) -> None:
+    rows = front_rows(records[:kept], objectives)
+    write_front(rows, objectives, tmp_path, "simplenet")
+    assert pixels(tmp_path / "pareto.png").std() > 5
+    assert len(traces(tmp_path / "pareto.html")) >= min(kept, 1)
+
+
+def test_figures_that_are_nan_are_drawn_around(records, epoch, trial, tmp_path: Path) -> None:
+    nan = trial("t0009", last=epoch(2, loss=float("nan"), top1=float("nan")))
+    bare = trial("t0010", last=None)
+    write_front(front_rows([*records, nan, bare], THREE), THREE, tmp_path, "simplenet")
+    assert "t0010" in (tmp_path / "pareto.csv").read_text()
+
+
+def test_the_page_needs_no_network_and_shows_values_on_hover(records, evaluation, tmp_path: Path) -> None:
+    records[1] = dataclasses.replace(records[1], test=evaluation(0.75))
+    path = tmp_path / "pareto.html"
+    front_html(front_rows(records, TWO), TWO, path, "simplenet <&> title")
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", text)
+    assert len(text) > 1_000_000  # plotly itself is inside
+    found = traces(path)
+    assert set(found) == {"dominated", "Pareto front", "dense baseline", "knee", "front on the test split"}
+    assert numbers(found["Pareto front"]["x"]) == [0.5]
+    assert numbers(found["Pareto front"]["y"]) == [0.85]
+    assert numbers(found["front on the test split"]["y"]) == [0.75]
+    assert numbers(found["dense baseline"]["y"]) == [0.9]
+    assert "pruners.conv1_pruner.final_sparsity = 0.5" in found["Pareto front"]["text"][0]
+
+
+def test_hover_is_short_and_escaped(trial, records) -> None:
+    many = trial("<t>", values={f"per_layer.w{i}": 1 / 3 for i in range(40)})
+    lines = hover(front_rows([many], TWO)[0], TWO).split("<br>")
+    assert lines[0] == "<b>&lt;t&gt;</b>"
+    assert "top1: 50.00 %" in lines
+    assert "per_layer.w0 = 0.3333" in lines
+    assert lines[-1] == "... 26 more in pareto.csv"
+
+
+def test_axes() -> None:
+    loss = Objective("loss", "min")
+    assert axes(TWO) == axes(TWO[::-1]) == ("sparsity", "top1", None)
+    assert axes(TWO[:1]) == ("sparsity", "top1", None)
+    assert axes(TWO[1:]) == ("sparsity", "top1", None)
+    assert axes((TWO[0], loss, TWO[1])) == ("loss", "top1", "sparsity")
+    assert axes((loss, TWO[1])) == ("sparsity", "loss", None)
+
+
+def test_title_counts(records) -> None:
+    rows = front_rows(records, TWO)
+    assert front_title(rows, "simplenet") == (
+        "simplenet: simplenet_cifar on digits, 2 finished trials, 2 of 3 points on the front"
+    )
+    assert front_title([], "x") == "x: no finished trial yet"

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raydistill.errors import StorageError, TrackingError
+from raydistill.tracking import SweepLog
+
+pytestmark = pytest.mark.slow  # torch.export alone takes seconds to import
+
+
+class Simple(nn.Module):
+    """Two convolutions and a flattened head, as small image networks have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)
+        self.fc1, self.fc2 = nn.Linear(400, 84), nn.Linear(84, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = torch.max_pool2d(torch.relu(self.conv1(images)), 2)
+        x = torch.max_pool2d(torch.relu(self.conv2(x)), 2)
+        return self.fc2(torch.relu(self.fc1(x.view(x.size(0), -1))))
+
+
+class Residual(nn.Module):
+    """Batch norm, a stride, and a shortcut padded with zero channels (He et al. 2015, option A)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.bn = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv, self.bn2 = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn(self.stem(images)))
+        shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        x = torch.relu(self.bn2(self.conv(x)) + shortcut)
+        return self.head(nn.functional.avg_pool2d(x, x.size(3)).flatten(1))
+
+
+class Branches(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images if images.sum() > 0 else -images
+
+
+EXAMPLE = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+
+
+@pytest.fixture
+def mlflow_at(storage: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """`mlflow` as a user has it after `mlflow.set_tracking_uri`."""
+    import mlflow
+
+    monkeypatch.chdir(storage)
+    before = dict(os.environ)
+    mlflow.set_tracking_uri(f"sqlite:///{storage}/mlflow.db")
+    yield mlflow
+    mlflow.set_tracking_uri(None)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def open_log(storage: Path) -> SweepLog:
+    log = SweepLog(None, storage, "simplenet", "sweep-1")
+    log.start()
+    return log
+
+
+@pytest.mark.parametrize("kind", [Simple, Residual])
+def test_the_knee_loads_by_its_alias_and_predicts_any_batch(storage: Path, mlflow_at, trial, kind) -> None:
+    torch.manual_seed(0)
+    network = kind().eval()
+    log = open_log(storage)
+    log.trial_started(trial("t0000"))
+    log.trial_ended(trial("t0000"))
+    log.register_knee(log.log_model("t0000", network, EXAMPLE, {"top1": 0.5, "test_top1": 0.45}, {"lr": 0.1}))
+    assert log.finish() == 0
+    assert log.errors == []
+
+    served = mlflow_at.pyfunc.load_model("models:/simplenet@pareto-knee")
+    loaded = mlflow_at.pytorch.load_model("models:/simplenet@pareto-knee")
+    for batch in (1, 2, 7):
+        images = np.random.default_rng(batch).normal(size=(batch, 3, 32, 32)).astype(np.float32)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(images)).numpy()
+            np.testing.assert_allclose(loaded(torch.from_numpy(images)).numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(served.predict(images), expected, atol=1e-5)
+    description = served.metadata
+    assert [tuple(spec.shape) for spec in description.signature.inputs] == [(-1, 3, 32, 32)]
+    assert description.saved_input_example_info is not None
+    folder = Path(mlflow_at.artifacts.download_artifacts("models:/simplenet@pareto-knee"))
+    assert f"torch=={torch.__version__.split('+')[0]}" in (folder / "requirements.txt").read_text().splitlines()
+
+    (version,) = mlflow_at.MlflowClient().search_model_versions("name = 'simplenet'")
+    client = mlflow_at.MlflowClient()
+    (logged,) = client.search_logged_models([client.get_experiment_by_name("simplenet").experiment_id])
+    assert version.source == logged.artifact_location
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "simplenet", "version": 1}]
+    run = mlflow_at.get_run(version.run_id)
+    assert run.info.run_name == "t0000"
+    assert logged.name == "simplenet-t0000"
+    assert logged.params == {"lr": "0.1"}
+    assert {metric.key: metric.value for metric in logged.metrics} == {"top1": 0.5, "test_top1": 0.45}
+    assert run.data.metrics["test_top1"] == 0.45
+    assert len(mlflow_at.MlflowClient().get_metric_history(run.info.run_id, "top1")) == 1
+    assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
+
+
+def test_sending_again_makes_no_second_model_or_version(storage: Path, mlflow_at, trial) -> None:
+    for _ in range(2):
+        log = open_log(storage)
+        log.trial_started(trial("t0000"))
+        for _ in range(2):
+            log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+        assert log.finish() == 0
+        assert log.errors == []
+    client = mlflow_at.MlflowClient()
+    assert len(client.search_model_versions("name = 'simplenet'")) == 1
+    experiment = client.get_experiment_by_name("simplenet")
+    assert len(client.search_logged_models([experiment.experiment_id])) == 1
+
+    log = open_log(storage)  # the knee moves to another trial, and back
+    log.trial_started(trial("t0001"))
+    log.register_knee(log.log_model("t0001", Simple(), EXAMPLE))
+    assert log.flush(30) == 0
+    assert client.get_model_version_by_alias("simplenet", "pareto-knee").tags["raydistill.trial_id"] == "t0001"
+    log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+    assert log.finish() == 0
+    assert client.get_model_version_by_alias("simplenet", "pareto-knee").tags["raydistill.trial_id"] == "t0000"
+    assert len(client.search_model_versions("name = 'simplenet'")) == 2
+
+
+def test_a_half_uploaded_model_is_replaced(storage: Path, mlflow_at, trial) -> None:
+    log = open_log(storage)
+    log.trial_started(trial("t0000"))
+    assert log.flush(30) == 0
+    client = mlflow_at.MlflowClient()
+    experiment_id = client.get_experiment_by_name("simplenet").experiment_id
+    tags = {"raydistill.sweep_id": "sweep-1", "raydistill.trial_id": "t0000"}
+    half = client.create_logged_model(experiment_id, "simplenet-t0000", tags=tags)
+    log.log_model("t0000", Simple(), EXAMPLE)
+    assert log.finish() == 0
+    (logged,) = client.search_logged_models([experiment_id])
+    assert logged.model_id != half.model_id
+    assert str(logged.status).upper().endswith("READY")
+
+
+def test_names_that_mlflow_forbids(storage: Path, mlflow_at, trial) -> None:
+    log = SweepLog(None, storage, "net: 'v1.5'/x", "s")
+    log.start()
+    log.trial_started(trial("t0000"))
+    registered = log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+    assert log.finish() == 0
+    assert log.errors == []
+    assert registered == "net- 'v1.5'-x"
+    assert mlflow_at.MlflowClient().get_model_version_by_alias(registered, "pareto-knee").version
+
+
+def test_a_model_that_cannot_be_traced_is_one_line(storage: Path, trial) -> None:
+    log = open_log(storage)
+    log.trial_started(trial("t0000"))
+    with pytest.raises(TrackingError) as caught:
+        log.log_model("t0000", Branches(), EXAMPLE)
+    assert "\n" not in str(caught.value)
+    assert "torch.export cannot trace this model" in str(caught.value)
+    assert log.finish() == 0
+    assert not (storage / "mlflow_pending").exists()
+
+
+def test_a_storage_that_cannot_take_the_model_is_one_line(storage: Path, trial) -> None:
+    log = open_log(storage)
+    (storage / "mlflow_pending").write_text("in the way")
+    with pytest.raises(StorageError) as caught:
+        log.log_model("t0000", Simple(), EXAMPLE)
+    assert "\n" not in str(caught.value)
+    assert "the exported model cannot be written" in str(caught.value)
+    log.finish()
+
+
+def test_a_batch_of_one_is_a_callers_mistake(storage: Path, trial) -> None:
+    log = open_log(storage)
+    with pytest.raises(ValueError, match="2 or more"):
+        log.log_model("t0000", Simple(), EXAMPLE[:1])
+    log.finish()
+
+
+def test_the_model_comes_back_in_the_mode_it_was_in(storage: Path, trial) -> None:
+    network = Residual().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    log = open_log(storage)
+    log.log_model("t0000", network, EXAMPLE)
+    log.finish()
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
