@@ -1,0 +1,181 @@
+"""The dense network that every trial starts from: trained once, kept by the hash of all that determines it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from raydistill.datasets import Dataset
+from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError
+from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
+from raydistill.schedule import dump_schedule
+from raydistill.sweep.locks import hold
+from raydistill.sweep.plan import baseline_config
+from raydistill.sweep.resources import Share, baseline_share
+from raydistill.sweep.session import Session
+from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_checkpoint, read_history
+
+_WHERE_IT_RUNS = ("out_dir", "resume", "checkpoint_every", "tensorboard", "threads", "device", "dataset", "schedule")
+_HOW_IT_IS_READ = ("root", "workers", "used_fallback", "warning")
+_LOCK_WAIT_S = 3600.0
+"""Two sweeps that want the same baseline: the second waits for the first to have trained it."""
+
+
+def ensure_baseline(session: Session) -> bool:
+    """Make sure that the dense baseline is there and recorded; False if it was interrupted."""
+    sweep, ledger, dataset = session.sweep, session.ledger, session.dataset
+    known = ledger.records.get(BASELINE)
+    if known is not None and known.checkpoint is not None and Path(known.checkpoint).exists():
+        return True
+    run = baseline_config(sweep)
+    given = sweep.sections.baseline.checkpoint
+    if given is not None:
+        session.observer.step("evaluating the dense baseline")
+        last = given_baseline(given, run, dataset)
+        ledger.baseline(baseline_record(run, dataset, last, "taken from baseline.checkpoint"), [last])
+        return True
+    run = replace(run, out_dir=str(session.storage / "baselines" / baseline_hash(run, session.fingerprint)))
+    checkpoint = Path(str(run.out_dir)) / "checkpoint.pt"
+    before = finished(checkpoint, run.epochs)
+    if not before:
+        session.observer.step(f"training the dense baseline, {run.epochs} epochs")
+        share = baseline_share(session.share, session.nodes)
+        watch = session.observer.baseline_epoch
+        if not train_baseline(run, session.shared[0], share, watch, lambda: session.interrupt.requested):
+            return False
+    history = before or finished(checkpoint, run.epochs)
+    reason = f"trained {run.epochs} epochs" + (" by an earlier sweep" if before else "")
+    ledger.baseline(baseline_record(run, dataset, history[-1], reason), history)
+    return True
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """Content hash of a loaded dataset: the images, the labels, the split."""
+    digest = hashlib.blake2b(digest_size=8)
+    for field in fields(dataset):
+        if field.name in _HOW_IT_IS_READ:
+            continue
+        value = getattr(dataset, field.name)
+        digest.update(field.name.encode())
+        digest.update(np.ascontiguousarray(value).data if isinstance(value, np.ndarray) else repr(value).encode())
+    return digest.hexdigest()
+
+
+def baseline_hash(run: RunConfig, fingerprint: str) -> str:
+    """Content hash of all that the baseline's weights depend on."""
+    said = {key: value for key, value in asdict(run).items() if key not in _WHERE_IT_RUNS}
+    said |= {"dataset": fingerprint, "schedule": dump_schedule(run.schedule) if run.schedule else ""}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+
+
+def finished(checkpoint: Path, epochs: int) -> list[EpochMetrics]:
+    """The epochs of a baseline that is trained to its end; [] if it is not there, or not whole."""
+    if not checkpoint.exists():
+        return []
+    try:
+        history = read_history(checkpoint)
+    except CheckpointError:
+        return []  # it is trained anew
+    return history if history and history[-1].epoch + 1 >= epochs else []
+
+
+def train_baseline(
+    run: RunConfig,
+    dataset: Any,
+    share: Share,
+    on_epoch: Callable[[EpochMetrics], None],
+    interrupted: Callable[[], bool],
+) -> bool:
+    """Train the baseline in a Ray task, its epochs streamed back; False if it was interrupted (its checkpoint stays).
+
+    dataset: an object reference.
+
+    Raises:
+        RaydistillError: what `fit` raises.
+    """
+    run = replace(run, threads=share.threads, device=share.device)
+    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)(_train)
+    stream = task.options(num_returns="streaming").remote(run, dataset)
+    while True:
+        ready, _ = ray.wait([stream], timeout=0.1, fetch_local=False)
+        if interrupted():
+            ray.cancel(stream, force=True)
+            return False
+        if not ready:
+            continue
+        try:
+            message = ray.get(next(stream))
+        except StopIteration:
+            return True
+        except ray.exceptions.RayError as error:
+            way_out = "run the command again with --resume"
+            rule = f"its process died ({type(error).__name__})"
+            raise CheckpointError(Fault("baseline", rule, ABSENT, way_out)) from error
+        if isinstance(message, RaydistillError):
+            raise message
+        on_epoch(message)
+
+
+def _train(run: RunConfig, dataset: Dataset) -> Iterator[EpochMetrics | RaydistillError]:
+    """In the task's process. Errors travel as values: Ray would wrap them in its own and print a traceback."""
+    folder = Path(str(run.out_dir))
+    try:
+        with hold(folder / "lock", "this baseline", _LOCK_WAIT_S):
+            if not _usable(folder / "checkpoint.pt"):
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
+            yield from fit(run, dataset=dataset)
+    except RaydistillError as error:
+        yield error
+
+
+def _usable(checkpoint: Path) -> bool:
+    try:
+        read_history(checkpoint)
+    except CheckpointError:
+        return False
+    return True
+
+
+def given_baseline(checkpoint: str, run: RunConfig, dataset: Dataset) -> EpochMetrics:
+    """The figures of ``baseline.checkpoint``, evaluated here on this sweep's validation split.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of another architecture or number of classes.
+    """
+    content = read_checkpoint(checkpoint)
+    for what, has, wanted in (
+        ("arch", content["run"]["arch"], run.arch),
+        ("number of classes", content["num_classes"], dataset.num_classes),
+    ):
+        if has != wanted:
+            raise CheckpointError(Fault(checkpoint, f"its {what} must be {wanted!r}", has, "mend baseline.checkpoint"))
+    result = evaluate_checkpoint(checkpoint, dataset, "validation", device="cpu")
+    last = EpochMetrics.from_json(content["history"][-1])
+    return replace(last, loss=result.loss, top1=result.top1, top5=result.top5, checkpoint=checkpoint)
+
+
+def baseline_record(run: RunConfig, dataset: Dataset, last: EpochMetrics, reason: str) -> TrialRecord:
+    """The front's zero-sparsity point."""
+    return TrialRecord(
+        trial_id=BASELINE,
+        values={},
+        state=FINISHED,
+        reason=reason,
+        arch=run.arch,
+        dataset=dataset.name,
+        seed=run.seed,
+        epochs=last.epochs,
+        last=last,
+        checkpoint=last.checkpoint,
+        started_ms=last.timestamp_ms,
+        ended_ms=time.time_ns() // 1_000_000,
+        schedule_text=dump_schedule(run.schedule) if run.schedule else "",
+    )

@@ -1,0 +1,113 @@
+"""pydantic's errors as `Fault`s: ``file: key.path: rule, got value; way out``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from raydistill.errors import ABSENT, Fault, close_match
+
+_RULES = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be finite",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "string_pattern_mismatch": "must begin with a letter or digit and hold only letters, digits, '_', '.' and '-'",
+    "string_too_long": "is too long",
+}
+
+_WORDS = {bool: ["true", "false"], str: ["text"], dict: ["a mapping"]}
+
+
+def validate(model: type[BaseModel], data: Any, source: str, prefix: str = "") -> tuple[Any, list[Fault]]:
+    """(the validated section or None, one fault for each thing that is wrong). prefix: its key path in the file."""
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        faults: dict[str, Fault] = {}
+        for detail in error.errors(include_url=False):
+            fault = _fault(model, data, detail, source, prefix)
+            faults.setdefault(fault.where, fault)  # each branch of a union has its own complaint; one is enough
+        return None, list(faults.values())
+
+
+def _fault(model: type[BaseModel], data: Any, detail: Mapping[str, Any], source: str, prefix: str) -> Fault:
+    kind, context = detail["type"], detail.get("ctx") or {}
+    keys, holder = _real_keys(model, data, detail["loc"])
+    where = f"{source}: {_path(prefix, keys)}" if keys or prefix else source
+    value = ABSENT if kind == "missing" else detail["input"]
+    if kind == "extra_forbidden":
+        return Fault(where, "unknown key", ABSENT, close_match(keys[-1], holder.model_fields if holder else ()))
+    if kind == "literal_error":
+        allowed = [option.strip(" '") for option in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
+        return Fault(where, "must be one of " + ", ".join(allowed), value, close_match(value, allowed))
+    bounds = {"greater_than": ("gt", "above"), "greater_than_equal": ("ge", "at least"),
+              "less_than": ("lt", "below"), "less_than_equal": ("le", "at most")}  # fmt: skip
+    if kind in bounds:
+        bound, word = bounds[kind]
+        return Fault(where, f"must be {word} {context[bound]:g}", value)
+    if kind == "missing" and isinstance(keys[-1], int):
+        return Fault(where, "is missing", ABSENT, "the list is too short")
+    if kind == "missing":
+        return Fault(where, "is missing", ABSENT, f"add '{keys[-1]}:'")
+    rule = _kinds(holder, keys) or _RULES.get(kind) or detail["msg"].removeprefix("Value error, ")
+    return Fault(where, rule[0].lower() + rule[1:], value)
+
+
+def _kinds(holder: type[BaseModel] | None, keys: list[str | int]) -> str:
+    """The rule of a field that takes several kinds (``bool | Literal["auto"]``); "" for any other field."""
+    field = holder.model_fields.get(str(keys[-1])) if holder and keys else None
+    if field is None or get_origin(field.annotation) not in {Union, UnionType}:
+        return ""
+    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    if len(kinds) < 2:
+        return ""
+    words: list[str] = []
+    for kind in kinds:
+        words += _WORDS.get(get_origin(kind) or kind) or [str(value) for value in get_args(kind)]
+    return "must be " + ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def _real_keys(
+    model: type[BaseModel], data: Any, loc: tuple[str | int, ...]
+) -> tuple[list[str | int], type[BaseModel] | None]:
+    """The part of pydantic's location that stands in the file (unions add a branch's name), and that key's model."""
+    keys: list[str | int] = []
+    holder: type[BaseModel] | None = model
+    current: type[BaseModel] | None = model
+    at: Any = data
+    for step in loc:
+        inside = (isinstance(at, Mapping) and step in at) or (isinstance(at, list) and isinstance(step, int))
+        absent = isinstance(at, Mapping) and current is not None and step in current.model_fields
+        if not inside and not absent:
+            continue
+        at = at[step] if inside and (isinstance(at, Mapping) or int(step) < len(at)) else None
+        keys.append(step)
+        holder, current = current, _section(current, step)
+    return keys, holder
+
+
+def _section(model: type[BaseModel] | None, key: str | int) -> type[BaseModel] | None:
+    field = model.model_fields.get(str(key)) if model else None
+    options = [field.annotation, *get_args(field.annotation)] if field else []
+    sections = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+    return sections[0] if sections else None
+
+
+def _path(prefix: str, keys: list[str | int]) -> str:
+    text = prefix
+    for key in keys:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text

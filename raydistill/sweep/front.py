@@ -1,0 +1,74 @@
+"""The front of a sweep: its members evaluated on the test split, made MLflow models, the knee registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from raydistill.datasets import Dataset
+from raydistill.errors import RaydistillError, TrackingError
+from raydistill.records import BASELINE, Evaluation
+from raydistill.sweep.resources import Share
+from raydistill.sweep.session import Session
+from raydistill.tracking import SweepLog
+from raydistill.training import evaluate_checkpoint, load_model
+from raydistill.training.feed import EvalFeed
+
+
+def test_front(session: Session) -> None:
+    """Evaluate the front's members and the baseline on the test split, each once in a sweep's life."""
+    ledger, share = session.ledger, session.share
+    wanted = [row.record for row in ledger.front() if row.pareto or row.record.trial_id == BASELINE]
+    untested = [record for record in wanted if record.test is None]
+    if not untested:
+        return
+    session.observer.step(f"evaluating the front on the test split, {len(untested)} checkpoints")
+    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=1)(_evaluate)
+    pending = {task.remote(record.checkpoint, session.shared, share): record.trial_id for record in untested}
+    while pending and not session.interrupt.requested:
+        ready, _ = ray.wait(list(pending), timeout=0.2)
+        for reference in ready:
+            result = ray.get(reference)
+            if isinstance(result, RaydistillError):
+                raise result
+            ledger.tested(pending.pop(reference), result)
+
+
+def _evaluate(checkpoint: str, shared: list[Any], share: Share) -> Evaluation | RaydistillError:
+    torch.set_num_threads(share.threads)
+    try:
+        return evaluate_checkpoint(checkpoint, ray.get(shared[0]), "test", device=share.device)
+    except RaydistillError as error:
+        return error
+
+
+def publish_front(session: Session, log: SweepLog) -> str:
+    """Log the front's members as MLflow models and register the knee; its registered name, or "" without one."""
+    members = [row for row in session.ledger.front() if row.pareto and row.record.checkpoint and row.record.last]
+    session.observer.step(f"logging the front's models, {len(members)}")
+    example = _example(session.dataset)
+    name = ""
+    for row in members:
+        record, last = row.record, row.record.last
+        if last is None or record.checkpoint is None or session.interrupt.requested:
+            continue
+        metrics = {"top1": last.top1, "sparsity": last.sparsity}
+        metrics |= {"test_top1": record.test.top1} if record.test is not None else {}
+        try:
+            member = log.log_model(record.trial_id, load_model(record.checkpoint), example, metrics, record.values)
+        except TrackingError as error:
+            session.observer.warning(str(error))
+            continue
+        if row.knee:
+            log.register_knee(member)
+            name = session.sweep.sections.name
+    return name
+
+
+def _example(dataset: Dataset) -> np.ndarray:
+    """Two normalised validation images, (2, 3, H, W) float32."""
+    images, _ = next(iter(EvalFeed(dataset, "validation", 2, torch.device("cpu"))))
+    return images.contiguous().numpy()

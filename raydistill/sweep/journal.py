@@ -1,0 +1,145 @@
+"""The state of a sweep: an append-only file of JSON lines, written by the driver only.
+
+A line is written whole or, when the driver is killed in mid-write, torn: the torn tail is dropped at the next start.
+Events: sweep_started, sweep_resumed, baseline, trial_started, epoch, trial_retried, trial_ended, tested.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from raydistill.errors import ABSENT, Fault, StorageError
+from raydistill.records import EpochMetrics, Evaluation, TrialRecord
+
+FORMAT = 1
+_DURABLE = frozenset({"sweep_started", "baseline", "trial_ended", "tested"})
+"""Events worth an fsync; the others survive the driver's death, though not a power cut."""
+
+
+@dataclass
+class History:
+    """What a journal tells. start: the data of ``sweep_started``; None in an empty journal.
+
+    records: by trial id, in order of first start. epochs: (trial id, metrics) in the order they arrived.
+    """
+
+    start: dict[str, Any] | None = None
+    records: dict[str, TrialRecord] = field(default_factory=dict)
+    epochs: list[tuple[str, EpochMetrics]] = field(default_factory=list)
+
+
+class Journal:
+    """Open a journal for appending; a torn last line is cut off first.
+
+    Raises:
+        StorageError: the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                _cut_torn_tail(path)
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def append(self, event: str, **data: Any) -> None:
+        """Write one event. It is with the operating system on return, on the disk too if it is a durable one."""
+        line = json.dumps({"event": event, "time_ms": time.time_ns() // 1_000_000, **data}) + "\n"
+        try:
+            rest = memoryview(line.encode())
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            if event in _DURABLE:
+                os.fsync(self._file)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def read_journal(path: Path) -> History:
+    """Read a journal back; an empty history where there is none.
+
+    Raises:
+        StorageError: a line in the middle is not an event, or the journal is of another format.
+    """
+    history = History()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return history
+    except OSError as error:
+        raise StorageError(Fault(str(path), f"cannot be read ({error.strerror})")) from error
+    *lines, _torn = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line)
+            _apply(history, event)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            way_out = "start the sweep anew under another --name"
+            raise StorageError(Fault(f"{path}:{number}", "is not an event of a sweep", ABSENT, way_out)) from error
+        if history.start is not None and history.start.get("format") != FORMAT:
+            rule = f"is of journal format {history.start.get('format')}, this version reads {FORMAT}"
+            raise StorageError(Fault(str(path), rule, ABSENT, "start the sweep anew under another --name"))
+    return history
+
+
+def _apply(history: History, event: Mapping[str, Any]) -> None:
+    kind = event["event"]
+    if kind == "sweep_started":
+        history.start = dict(event)
+    elif kind == "sweep_resumed" and history.start is not None:
+        history.start["config"] = event["config"]
+    elif kind in ("baseline", "trial_started"):
+        record = TrialRecord.from_json(event["record"])
+        known = history.records.get(record.trial_id)
+        if known is not None and kind == "trial_started":  # started again after an interruption: keep its progress
+            record = replace(record, last=known.last, started_ms=known.started_ms)
+        history.records[record.trial_id] = record
+    elif kind == "epoch":
+        metrics = EpochMetrics.from_json(event["metrics"])
+        trial_id = event["trial_id"]
+        history.epochs.append((trial_id, metrics))
+        history.records[trial_id] = replace(history.records[trial_id], last=metrics, checkpoint=metrics.checkpoint)
+    elif kind == "trial_ended":
+        known = history.records[event["trial_id"]]
+        ended = replace(known, state=event["state"], reason=event["reason"], ended_ms=event["time_ms"])
+        history.records[event["trial_id"]] = ended
+    elif kind == "tested":
+        known = history.records[event["trial_id"]]
+        history.records[event["trial_id"]] = replace(known, test=Evaluation(**event["evaluation"]))
+
+
+def _cut_torn_tail(path: Path) -> None:
+    with path.open("r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    reason = error.strerror or str(error)
+    way_out = "free space or choose another --storage"
+    return StorageError(Fault(str(path), f"cannot be written ({reason})", ABSENT, way_out))

@@ -1,0 +1,239 @@
+"""A sweep file and the command's options become a `Sweep`: parsed whole, every fault reported at once.
+
+What needs the model (weights, pruner arguments, drawn values) is checked by `plan`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from raydistill import datasets
+from raydistill.datasets.config import DatasetConfig
+from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
+from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
+from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
+from raydistill.sweep.faults import validate
+from raydistill.sweep.spec import DEFAULT_OBJECTIVES, SweepSections, TrainingSection, beside
+
+TRAINING = "training."
+_INLINE = re.compile(r": ((?:baseline\.)?schedule|search): ")
+SCORABLE = ("top1", "top5", "loss", "train_loss", "sparsity", "planned_sparsity")
+"""What a trial scheduler's score may weigh; all but planned_sparsity are figures of an epoch."""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The command's options that stand above the file; None leaves the file's value."""
+
+    name: str | None = None
+    num_samples: int | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    dataset: str | None = None
+    data_dir: str | None = None
+    tracking_uri: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, parsed. schedule: the default one, before any drawn value."""
+
+    file: Path
+    sections: SweepSections
+    schedule: ScheduleSpec
+    dimensions: tuple[Dimension, ...]
+    per_layer: tuple[PerLayer, ...]
+    objectives: tuple[Objective, ...]
+
+    @property
+    def dataset(self) -> DatasetConfig:
+        return self.sections.dataset.config()
+
+    def config(self) -> dict[str, Any]:
+        """All that is said, as one JSON-able mapping with the schedule written out."""
+        said = {**self.sections.model_dump(mode="json"), "schedule": dict(self.schedule.mapping)}
+        return json.loads(json.dumps(said, default=str))
+
+
+def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        ConfigError: everything that is wrong, as far as it shows without the model and the images.
+    """
+    file = Path(file)
+    raw = _with_overrides(read_yaml(file), overrides or Overrides())
+    faults: list[Fault | str] = []
+    sections, found = validate(SweepSections, raw, str(file))
+    faults += found
+    broken = {fault.where.removeprefix(f"{file}: ").partition(".")[0] for fault in found}
+    schedule = _schedule(raw.get("schedule"), file, faults) if "schedule" not in broken else None
+    dimensions, per_layer = (), ()
+    if "search" not in broken:
+        dimensions, per_layer = _collected(faults, parse_space, raw["search"], f"{file}: search") or ((), ())
+    objectives = ()
+    if "objectives" not in broken:
+        directions = raw.get("objectives", DEFAULT_OBJECTIVES)
+        objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives") or ()
+    faults += _training_paths(dimensions, str(file))
+    if sections is not None:
+        sections = _resolved(sections, file)
+        faults += _cross_checks(sections, str(file))
+    if faults or sections is None or schedule is None:
+        raise ConfigError(*faults)
+    return _shortened(Sweep(file, sections, schedule, dimensions, per_layer, objectives), overrides)
+
+
+def training_values(training: TrainingSection, values: Mapping[str, Any], source: str) -> TrainingSection:
+    """The training section with a trial's drawn ``training.*`` values put in.
+
+    Raises:
+        ConfigError: a drawn value that the section does not take.
+    """
+    drawn = {path.removeprefix(TRAINING): value for path, value in values.items() if path.startswith(TRAINING)}
+    section, faults = validate(TrainingSection, {**training.model_dump(), **drawn}, source, "search.training")
+    if faults:
+        raise ConfigError(*faults)
+    return section
+
+
+def relocate(faults: tuple[Fault | str, ...]) -> list[Fault | str]:
+    """Faults of an inline schedule say ``file: schedule: pruners.x``; make that one key path."""
+    return [
+        Fault(_INLINE.sub(r": \1.", fault.where, count=1), fault.rule, fault.value, fault.way_out)
+        if isinstance(fault, Fault)
+        else fault
+        for fault in faults
+    ]
+
+
+def _with_overrides(said: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
+    raw = copy.deepcopy(dict(said))
+    for key in ("name", "num_samples", "seed"):
+        if getattr(overrides, key) is not None:
+            raw[key] = getattr(overrides, key)
+    nested = {
+        "dataset": {"name": overrides.dataset, "data_dir": overrides.data_dir},
+        "tracking": {"uri": overrides.tracking_uri},
+    }
+    for section, values in nested.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        if given and isinstance(raw.get(section) or {}, dict):
+            raw[section] = {**(raw.get(section) or {}), **given}
+    if overrides.data_dir is not None and isinstance(raw.get("dataset"), dict):
+        raw["dataset"]["data_dir"] = str(Path(overrides.data_dir).expanduser().resolve())
+    return raw
+
+
+def _schedule(node: Any, file: Path, faults: list[Fault | str]) -> ScheduleSpec | None:
+    source = f"{file}: schedule"
+    try:
+        if isinstance(node, str):
+            path = beside(file, node)
+            if not path.is_file():
+                near = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+                way_out = close_match(path.name, near) if near else "paths are relative to the sweep file"
+                raise ConfigError(Fault(source, "no such schedule file", node, way_out))
+            return parse_schedule(read_yaml(path), node)
+        return parse_schedule(node or {}, source)
+    except ConfigError as error:
+        faults += relocate(error.faults)
+        return None
+
+
+def _collected(faults: list[Fault | str], parse: Any, *arguments: Any) -> Any:
+    try:
+        return parse(*arguments)
+    except RaydistillError as error:
+        faults += error.faults
+        return None
+
+
+def _training_paths(dimensions: tuple[Dimension, ...], file: str) -> list[Fault]:
+    searchable = [name for name in TrainingSection.model_fields if name not in ("epochs", "deterministic")]
+    sections = ("training", "pruners", "policies", "regularizers", "quantizers", "lr_schedulers", "extensions")
+    faults = []
+    for path in (dimension.path for dimension in dimensions):
+        head, _, name = path.partition(".")
+        if path == "training.epochs":
+            way_out = "search the policies' ending_epoch instead"
+            faults.append(Fault(f"{file}: search.{path}", "trials must be of one length", ABSENT, way_out))
+        elif head == "training" and name not in searchable:
+            faults.append(Fault(f"{file}: search.{path}", "unknown key", ABSENT, close_match(name, searchable)))
+        elif head.partition("[")[0] not in sections:
+            faults.append(Fault(f"{file}: search.{path}", "unknown section", ABSENT, close_match(head, sections)))
+    return faults
+
+
+def _resolved(sections: SweepSections, file: Path) -> SweepSections:
+    """Paths made absolute: a trial runs elsewhere."""
+    update: dict[str, Any] = {}
+    if sections.dataset.data_dir is not None:
+        data_dir = str(beside(file, sections.dataset.data_dir))
+        update["dataset"] = sections.dataset.model_copy(update={"data_dir": data_dir})
+    if sections.baseline.checkpoint is not None:
+        checkpoint = str(beside(file, sections.baseline.checkpoint))
+        update["baseline"] = sections.baseline.model_copy(update={"checkpoint": checkpoint})
+    return sections.model_copy(update=update)
+
+
+def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
+    faults: list[Fault | str] = []
+    data_dir, baseline, asha = sections.dataset.data_dir, sections.baseline, sections.trial_scheduler
+    try:
+        datasets.check(sections.dataset.config())
+    except ConfigError as error:
+        faults += [replace(f, where=f"{file}: {f.where}") if isinstance(f, Fault) else f for f in error.faults]
+    if data_dir is not None and not Path(data_dir).is_dir():
+        faults.append(Fault(f"{file}: dataset.data_dir", "no such folder", data_dir, "mend it or give --data-dir"))
+    if baseline.checkpoint is not None:
+        if not Path(baseline.checkpoint).is_file():
+            faults.append(Fault(f"{file}: baseline.checkpoint", "no such file", baseline.checkpoint))
+        for key in ("epochs", "lr", "schedule"):
+            if getattr(baseline, key) is not None:
+                way_out = "keep one of the two"
+                faults.append(Fault(f"{file}: baseline.{key}", "has no use beside 'checkpoint'", ABSENT, way_out))
+    if asha.grace_period is not None and asha.grace_period > sections.training.epochs:
+        rule = f"must be at most training.epochs ({sections.training.epochs})"
+        faults.append(Fault(f"{file}: trial_scheduler.grace_period", rule, asha.grace_period))
+    for name in asha.score:
+        if name not in SCORABLE:
+            where = f"{file}: trial_scheduler.score.{name}"
+            faults.append(Fault(where, "unknown figure", ABSENT, close_match(name, SCORABLE)))
+    if not asha.score:
+        faults.append(Fault(f"{file}: trial_scheduler.score", "must weigh at least one figure", {}, "as in {top1: 1}"))
+    return faults
+
+
+def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
+    """``--epochs``: the schedule and the trial scheduler follow in proportion; so does the baseline, but only down."""
+    old, new = sweep.sections.training.epochs, overrides.epochs if overrides else None
+    if new is None or new == old:
+        return sweep
+    if new < 1:
+        raise ConfigError(Fault("--epochs", "must be at least 1", new))
+    ratio = new / old
+    sections = sweep.sections
+    grace = sections.trial_scheduler.grace_period
+    baseline = sections.baseline
+    update: dict[str, Any] = {"training": sections.training.model_copy(update={"epochs": new})}
+    if grace is not None:
+        scaled = min(new, max(1, round(grace * ratio)))
+        update["trial_scheduler"] = sections.trial_scheduler.model_copy(update={"grace_period": scaled})
+    if baseline.checkpoint is None:
+        epochs = baseline.epochs or old
+        shorter = max(1, round(epochs * min(1.0, ratio)))
+        changed: dict[str, Any] = {"epochs": shorter}
+        if baseline.schedule is not None:
+            changed["schedule"] = scale_epochs(baseline.schedule, epochs, shorter)
+        update["baseline"] = baseline.model_copy(update=changed)
+    schedule = parse_schedule(scale_epochs(sweep.schedule.mapping, old, new), sweep.schedule.source)
+    return Sweep(
+        sweep.file, sections.model_copy(update=update), schedule, sweep.dimensions, sweep.per_layer, sweep.objectives
+    )

@@ -1,0 +1,209 @@
+"""A `Sweep` and its model become the trials: what each draws, its schedule, its run. Checked before anything starts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from raydistill import models
+from raydistill.compression import check, planned_sparsity, weights
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.records import Scalar
+from raydistill.schedule import ScheduleSpec, dump_schedule, parse_schedule, with_values
+from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
+from raydistill.sweep.load import TRAINING, Sweep, relocate, training_values
+from raydistill.sweep.spec import TrainingSection
+from raydistill.training import RunConfig
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One trial. run: without init_from, out_dir, threads and device, which the driver fills in (`placed`)."""
+
+    trial_id: str
+    values: Mapping[str, Scalar]
+    run: RunConfig
+    schedule_text: str
+    planned_sparsity: float
+
+    def placed(self, init_from: str, out_dir: Path, threads: int | None, device: str, precision: str) -> TrialPlan:
+        """precision: what ``auto`` stands for here, so that no trial is faster or coarser than another."""
+        run = replace(self.run, init_from=init_from, out_dir=str(out_dir), threads=threads, device=device)
+        return replace(self, run=replace(run, precision=precision) if run.precision == "auto" else run)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of a sweep, in order, and what the space expanded to. weights: (name, shape) of the model's."""
+
+    space: SearchSpace
+    trials: tuple[TrialPlan, ...]
+    weights: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def plan_sweep(sweep: Sweep, num_classes: int = 10) -> Plan:
+    """Draw all trials and check each against the model.
+
+    Raises:
+        ConfigError: weights the model lacks, arguments no pruner takes, values out of range: all of it at once.
+    """
+    sections = sweep.sections
+    with _kept_rng():
+        model = models.create(sections.model.arch, num_classes, sections.model.args, f"{sweep.file}: model.arch")
+    named = tuple((name, tuple(weight.shape)) for name, weight in weights(model))
+    faults = _Faults()
+    faults.collect(_check_schedule, sweep, sweep.schedule, model)
+    faults.collect(baseline_config, sweep)
+    dimensions = list(sweep.dimensions)
+    with faults.collecting():
+        dimensions += expand(sweep.per_layer, [name for name, _ in named])
+    with faults.collecting():
+        space = SearchSpace(tuple(dimensions))
+    faults.stop()
+    for which, values in (("lowest", _ends(space, 0)), ("highest", _ends(space, 1))):
+        faults.collect(_trial, sweep, model, which, values, context=f"with the {which} values of 'search'")
+    faults.stop()
+    trials = []
+    for index in range(sections.num_samples):
+        trial_id = f"t{index:04d}"
+        values = space.sample_trial(sections.seed, index)
+        trial = faults.collect(_trial, sweep, model, trial_id, values, context=f"with the values of trial {trial_id}")
+        trials.append(trial)
+    faults.stop()
+    return Plan(space, tuple(trial for trial in trials if trial is not None), named)
+
+
+def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec | None) -> RunConfig:
+    """The run of a trial, or of the baseline, before it is placed."""
+    sections = sweep.sections
+    return RunConfig(
+        arch=sections.model.arch,
+        model_args=sections.model.args,
+        dataset=sweep.dataset,
+        seed=sections.seed,
+        schedule=schedule,
+        **training.model_dump(),
+    )
+
+
+def baseline_config(sweep: Sweep) -> RunConfig:
+    """The run of the dense baseline.
+
+    Raises:
+        ConfigError: its schedule does more than change the learning rate.
+    """
+    section = sweep.sections.baseline
+    changed = {key: value for key in ("epochs", "lr") if (value := getattr(section, key)) is not None}
+    training = sweep.sections.training.model_copy(update=changed)
+    schedule = None
+    if section.schedule is not None:
+        source = f"{sweep.file}: baseline.schedule"
+        try:
+            schedule = parse_schedule(section.schedule, source)
+        except ConfigError as error:
+            raise ConfigError(*relocate(error.faults)) from error
+        faults: list[Fault | str] = [
+            Fault(f"{source}.{instance.path}", "the baseline is dense, only lr_schedulers may act", ABSENT)
+            for instance in schedule.instances
+            if instance.section != "lr_schedulers"
+        ]
+        faults += policies_beyond(schedule, training.epochs, "baseline.epochs")
+        if faults:
+            raise ConfigError(*relocate(tuple(faults)))
+    return run_config(sweep, training, schedule)
+
+
+def _trial(sweep: Sweep, model: nn.Module, trial_id: str, values: Mapping[str, Scalar]) -> TrialPlan:
+    """One trial from its drawn values; `model` only lends its weights' names and shapes."""
+    source = sweep.schedule.source
+    training = training_values(sweep.sections.training, values, str(sweep.file))
+    of_schedule = {path: value for path, value in values.items() if not path.startswith(TRAINING)}
+    schedule = parse_schedule(with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search"), source)
+    _check_schedule(sweep, schedule, model)
+    planned, _ = planned_sparsity(schedule, model)
+    return TrialPlan(trial_id, values, run_config(sweep, training, schedule), dump_schedule(schedule), planned)
+
+
+def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module) -> None:
+    faults = policies_beyond(schedule, sweep.sections.training.epochs, "training.epochs")
+    try:
+        check(schedule, model)
+    except ConfigError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
+
+
+def policies_beyond(schedule: ScheduleSpec, epochs: int, key: str) -> list[Fault | str]:
+    """A policy that ends after training does would leave its target unreached, silently. key: what says `epochs`."""
+    faults: list[Fault | str] = []
+    for policy in schedule.policies:
+        if policy.ending_epoch > epochs:
+            field = "epochs" if policy.epochs is not None else "ending_epoch"
+            where = f"{schedule.source}: {policy.path}.{field}"
+            rule = f"must end within {key} ({epochs})"
+            faults.append(Fault(where, rule, policy.ending_epoch, f"lower it or raise {key}"))
+    return faults
+
+
+def _ends(space: SearchSpace, side: int) -> dict[str, Any]:
+    """Every dimension at its lowest (0) or highest (1) value; words of a choice: the first or last."""
+    return {dimension.path: _end(dimension.distribution, side) for dimension in space.dimensions}
+
+
+def _end(distribution: Distribution, side: int) -> Scalar:
+    if isinstance(distribution, Uniform | LogUniform):
+        return (distribution.low, distribution.high)[side]
+    if isinstance(distribution, QUniform):
+        k = distribution.steps[side]
+        return k * distribution.q if isinstance(distribution.q, int) else round(k * distribution.q, 12)
+    if isinstance(distribution, RandInt):
+        return (distribution.low, distribution.high - 1)[side]
+    if isinstance(distribution, Choice) and all(isinstance(option, int | float) for option in distribution.options):
+        return (min(distribution.options), max(distribution.options))[side]  # type: ignore[type-var]
+    return distribution.options[-side]
+
+
+@contextlib.contextmanager
+def _kept_rng() -> Iterator[None]:
+    """Building a model draws from torch's generator; the caller's stays as it was."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+class _Faults:
+    """Collects what goes wrong; each (place, rule) once, with the values that first showed it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Fault | str] = {}
+
+    def collect(self, make: Any, *arguments: Any, context: str = "") -> Any:
+        with self.collecting(context):
+            return make(*arguments)
+
+    @contextlib.contextmanager
+    def collecting(self, context: str = "") -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            for fault in relocate(error.faults):
+                if isinstance(fault, Fault):
+                    key = (fault.where, fault.rule)
+                    rule = f"{fault.rule} ({context})" if context else fault.rule
+                    fault = Fault(fault.where, rule, fault.value, fault.way_out)
+                else:
+                    key = (fault, "")
+                self._found.setdefault(key, fault)
+
+    def stop(self) -> None:
+        if self._found:
+            raise ConfigError(*self._found.values())

@@ -1,0 +1,45 @@
+"""Ray, Tune and their kind talk a lot; a sweep's own lines are what the user has to see."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keeps the GPUs visible to a task that asks for none; Ray's new default
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials have a folder of ours
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal has it all, and tensorboardX's fsyncs cost
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `interrupt` has its own
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots are never read: resuming reads the journal
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # one report at a time: a checkpoint is at most one epoch ahead of the journal
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000000",
+    "TUNE_WARN_THRESHOLD_S": "1000000",
+}
+
+
+def quieten() -> None:
+    """Set what silences Ray here and in the processes it starts. Best called before Ray is imported."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", module=r"(ray|torch|mlflow|google|pydantic|tensorboardX)(\.|$)")
+    for name in ("ray", "ray.tune", "ray.train", "ray.data", "ray._private"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def send_token() -> None:
+    """Let Ray send its token to a cluster; works only before Ray is imported, which reads this once.
+
+    Clusters with token authentication refuse who sends none; those without do not mind one.
+    """
+    if "RAY_AUTH_TOKEN" in os.environ or Path("~/.ray/auth_token").expanduser().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -1,0 +1,66 @@
+"""May this sweep be started here, or go on here? Decided from the journal before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.records import BASELINE
+from raydistill.sweep.journal import History
+from raydistill.sweep.plan import Plan
+
+JOURNAL = "journal.jsonl"
+_MAY_CHANGE = ("num_samples", "tracking", "resources_per_trial", "max_failures", "dataset.data_dir", "dataset.workers",
+               "dataset.download")  # fmt: skip
+"""What a resumed sweep may say otherwise: none of it changes what a trial is. num_samples may only grow."""
+
+
+def check_start(folder: Path, history: History, resume: bool) -> None:
+    """Raises ConfigError where ``--resume`` is missing, or has nothing to resume."""
+    if resume and history.start is None:
+        way_out = "leave --resume out to start it"
+        raise ConfigError(Fault("--resume", f"there is no sweep in {folder}", ABSENT, way_out))
+    if not resume and history.start is not None:
+        way_out = "add --resume to go on with it, or --name NAME to start another"
+        raise ConfigError(Fault(str(folder), "holds a sweep already", ABSENT, way_out))
+
+
+def check_same(file: Path, history: History, config: Mapping[str, Any], dataset: Mapping[str, Any], plan: Plan) -> None:
+    """Raises ConfigError naming everything in which a resumed sweep differs from the one that was started."""
+    if history.start is None:
+        return
+    way_out = "change it back, or start another sweep with --name NAME"
+    faults = []
+    for path, old, new in differences(history.start["config"], config):
+        if path == "num_samples" and isinstance(new, int) and new < old:
+            faults.append(Fault(f"{file}: {path}", f"may grow on --resume, not shrink (it was {old})", new))
+        elif not any(path == key or path.startswith(f"{key}.") for key in _MAY_CHANGE):
+            faults.append(Fault(f"{file}: {path}", f"must be as the sweep was started ({old!r})", new, way_out))
+    started_with = history.start["dataset"]
+    if not faults and started_with["fingerprint"] != dataset["fingerprint"]:
+        rule = f"must be the one the sweep was started with ({started_with['name']}, {started_with['fingerprint']})"
+        found = f"{dataset['name']}, {dataset['fingerprint']}"
+        faults.append(Fault(f"{file}: dataset", rule, found, "bring those images back, or use --name NAME"))
+    if not faults:
+        values = {trial.trial_id: dict(trial.values) for trial in plan.trials}
+        for trial_id, record in history.records.items():
+            if trial_id != BASELINE and values.get(trial_id) != dict(record.values):
+                rule = "was drawn by another version of raydistill, its values differ"
+                faults.append(Fault(f"trial {trial_id}", rule, ABSENT, "start another sweep with --name NAME"))
+    if faults:
+        raise ConfigError(*faults)
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key path, old value, new value) of every leaf that differs."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(key for key in new if key not in old)]:
+            below = f"{path}.{key}" if path else str(key)
+            yield from differences(old.get(key), new.get(key), below)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from differences(before, after, f"{path}[{index}]")
+    elif old != new:
+        yield path, old, new

@@ -1,0 +1,184 @@
+"""A whole sweep: dataset, baseline, trials, front. `run_sweep` is what ``raydistill sweep`` calls."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from raydistill import datasets
+from raydistill.datasets import Dataset
+from raydistill.errors import RaydistillError
+from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
+from raydistill.search import FrontRow
+from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
+from raydistill.sweep.cluster import connected
+from raydistill.sweep.events import Observer
+from raydistill.sweep.front import publish_front, test_front
+from raydistill.sweep.interrupt import Interrupt
+from raydistill.sweep.journal import FORMAT, History, Journal, read_journal
+from raydistill.sweep.ledger import Ledger
+from raydistill.sweep.load import Sweep
+from raydistill.sweep.locks import hold
+from raydistill.sweep.plan import plan_sweep
+from raydistill.sweep.resources import this_machine, trial_share
+from raydistill.sweep.resume import JOURNAL, check_same, check_start
+from raydistill.sweep.session import Session
+from raydistill.sweep.trials import run_trials
+from raydistill.tracking import SweepLog
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended. rows: finished trials and the baseline, the front first, its members tested.
+
+    interrupted: by a signal; the sweep can be resumed. model: the registered knee ("simplenet"), or "".
+    """
+
+    folder: Path
+    records: Mapping[str, TrialRecord]
+    rows: Sequence[FrontRow]
+    dataset: str
+    used_fallback: bool
+    interrupted: bool
+    tracking_uri: str
+    model: str = ""
+
+
+def run_sweep(
+    sweep: Sweep,
+    storage: Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    observer: Observer | None = None,
+    interrupt: Interrupt | None = None,
+) -> Outcome:
+    """Run or resume a sweep; its state stands in ``storage/NAME``.
+
+    Raises:
+        RaydistillError: whatever the user can mend; the sweep can be resumed if it had started.
+    """
+    observer, interrupt = observer or Observer(), interrupt or Interrupt()
+    storage = storage.resolve()
+    folder = storage / sweep.sections.name
+    check_start(folder, read_journal(folder / JOURNAL), resume)
+    plan_sweep(sweep)  # what is wrong with the file is said before the images are read
+    where = f"{sweep.file}: resources_per_trial"
+    if address is None:
+        trial_share(sweep.sections.resources_per_trial, [this_machine()], where)  # before Ray takes seconds to start
+    observer.step(f"loading {sweep.dataset.name}")
+    dataset = datasets.load(sweep.dataset)
+    if dataset.warning:
+        observer.warning(dataset.warning)
+    plan = plan_sweep(sweep, dataset.num_classes)
+    about = {"name": dataset.name, "fingerprint": dataset_fingerprint(dataset)}
+    with hold(folder / "lock", f"the sweep in {folder}"):
+        history = read_journal(folder / JOURNAL)
+        check_start(folder, history, resume)
+        check_same(sweep.file, history, sweep.config(), about, plan)
+        if interrupt.requested:
+            raise KeyboardInterrupt  # nothing has begun that would have to be ended
+        observer.step("starting Ray" if address is None else f"connecting to Ray at {address}")
+        with connected(address, dataset.nbytes) as nodes:
+            share = trial_share(sweep.sections.resources_per_trial, nodes, where)
+            sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
+            log = _log(sweep, folder, sweep_id, dataset, observer)
+            log.start()
+            with Journal(folder / JOURNAL) as journal:
+                _open(journal, history, sweep_id, sweep.config(), about)
+                observer.started()
+                ledger = Ledger(journal, history, log, observer, sweep.objectives)
+                session = Session(
+                    sweep,
+                    storage,
+                    folder,
+                    dataset,
+                    about["fingerprint"],
+                    plan,
+                    ledger,
+                    observer,
+                    interrupt,
+                    nodes,
+                    share,
+                )
+                return _run(session, history, log)
+
+
+def _open(
+    journal: Journal, history: History, sweep_id: str, config: Mapping[str, Any], dataset: Mapping[str, str]
+) -> None:
+    if history.start is not None:
+        journal.append("sweep_resumed", config=config)
+        return
+    versions = {"ray": ray.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    journal.append("sweep_started", format=FORMAT, sweep_id=sweep_id, config=config, dataset=dataset, versions=versions)
+
+
+def _run(session: Session, history: History, log: SweepLog) -> Outcome:
+    ledger, interrupt = session.ledger, session.interrupt
+    model = ""
+    try:
+        ledger.resend(history)
+        session.shared = [ray.put(session.dataset)]
+        if ensure_baseline(session) and not interrupt.requested:
+            run_trials(session, history)
+        if not interrupt.requested:
+            test_front(session)
+            model = publish_front(session, log)
+    except KeyboardInterrupt:  # the second signal: at once
+        _close(session, log, INTERRUPTED, timeout_s=0.0)
+        raise
+    except BaseException:
+        with contextlib.suppress(RaydistillError):  # what went wrong first is what the user has to hear
+            _close(session, log, FAILED)
+        raise
+    _close(session, log, INTERRUPTED if interrupt.requested else FINISHED)
+    return Outcome(
+        folder=session.folder,
+        records=dict(ledger.records),
+        rows=ledger.front(),
+        dataset=session.dataset.name,
+        used_fallback=session.dataset.used_fallback,
+        interrupted=interrupt.requested,
+        tracking_uri=log.uri,
+        model=model,
+    )
+
+
+def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0) -> None:
+    """End what still runs, give MLflow the last front and the time to take it."""
+    ledger = session.ledger
+    for record in ledger.running():
+        ledger.ended(record.trial_id, INTERRUPTED, "the sweep was interrupted")
+    log.front(ledger.front(), session.sweep.objectives)
+    if timeout_s:
+        session.observer.step("delivering to MLflow")
+    left = log.finish(state, timeout_s)
+    if left:
+        session.observer.warning(f"MLflow did not take {left} records in time; --resume sends them again")
+
+
+def _log(sweep: Sweep, folder: Path, sweep_id: str, dataset: Dataset, observer: Observer) -> SweepLog:
+    sections = sweep.sections
+    tags = {
+        "dataset": dataset.name,
+        "dataset_asked_for": sections.dataset.name,
+        "arch": sections.model.arch,
+        "file": sweep.file.name,
+    }
+    params: dict[str, Any] = {
+        "num_samples": sections.num_samples,
+        "seed": sections.seed,
+        "trial_scheduler": sections.trial_scheduler.name,
+        **sections.training.model_dump(),
+        **{f"search.{d.path}": d.distribution.describe() for d in sweep.dimensions},
+    }
+    return SweepLog(sections.tracking.uri, folder, sections.name, sweep_id, params, tags, observer.warning)

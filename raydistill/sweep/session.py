@@ -1,0 +1,37 @@
+"""What the steps of one running sweep share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raydistill.datasets import Dataset
+from raydistill.sweep.events import Observer
+from raydistill.sweep.interrupt import Interrupt
+from raydistill.sweep.ledger import Ledger
+from raydistill.sweep.load import Sweep
+from raydistill.sweep.plan import Plan
+from raydistill.sweep.resources import Node, Share
+
+
+@dataclass
+class Session:
+    """folder: ``storage/NAME``. fingerprint: the dataset's content hash.
+
+    shared: the dataset's object reference, boxed: Ray would unpack a bare one.
+    """
+
+    sweep: Sweep
+    storage: Path
+    folder: Path
+    dataset: Dataset
+    fingerprint: str
+    plan: Plan
+    ledger: Ledger
+    observer: Observer
+    interrupt: Interrupt
+    nodes: Sequence[Node]
+    share: Share
+    shared: list[Any] = field(default_factory=list)

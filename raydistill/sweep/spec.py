@@ -1,0 +1,138 @@
+"""The sweep file's sections as typed values. What a section may hold stands here and nowhere else.
+
+Paths in the file are relative to the file. See search_spaces/simplenet.yaml for an example with every section.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from raydistill.datasets.config import DatasetConfig
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # pydantic would read true as 1
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Whole = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Fraction = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)]
+Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
+
+DEFAULT_OBJECTIVES = {"top1": "max", "sparsity": "max"}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(Section):
+    arch: str
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class DatasetSection(Section):
+    """The fields of `DatasetConfig`; the datasets check the rest when they load."""
+
+    name: str = "cifar10"
+    data_dir: str | None = None
+    fallback: str | None = None
+    validation: Fraction = 0.1
+    split_seed: Whole = 0
+    image_size: tuple[Count, Count] | None = None
+    in_memory: bool | Literal["auto"] = "auto"
+    download: bool = True
+    workers: Whole = 2
+    augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"
+    args: dict[str, Any] = Field(default_factory=dict)
+
+    def config(self) -> DatasetConfig:
+        return DatasetConfig(**dict(self))
+
+
+class TrainingSection(Section):
+    """SGD's arguments and the length of a trial. `epochs` cannot be searched: trials are compared epoch by epoch."""
+
+    epochs: Count = 60
+    batch_size: Count = 256
+    lr: Positive = 0.05
+    momentum: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 1e-4
+    nesterov: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    deterministic: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> TrainingSection:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class BaselineSection(Section):
+    """The dense network that all trials start from: trained by the sweep, or taken from `checkpoint`.
+
+    epochs and lr default to the training section's, as everything else does. schedule: LR schedulers only.
+    """
+
+    epochs: Count | None = None
+    lr: Positive | None = None
+    schedule: dict[str, Any] | None = None
+    checkpoint: str | None = None
+
+
+class TrialSchedulerSection(Section):
+    """grace_period: epochs before any trial is stopped. reduction_factor: one in so many goes on at a rung.
+
+    score: what ASHA compares, a weighted sum of figures (see `trial_scheduler`).
+    """
+
+    name: Literal["asha", "none"] = "asha"
+    grace_period: Count | None = None
+    reduction_factor: Annotated[float, BeforeValidator(_no_bool), Field(gt=1, allow_inf_nan=False)] = 2.0
+    score: dict[str, Number] = Field(default_factory=lambda: {"top1": 1.0, "planned_sparsity": 0.3})
+
+
+class ResourcesSection(Section):
+    """What one trial takes; fractions share. Left out: one GPU where there are some, else one CPU core."""
+
+    cpu: Positive | None = None
+    gpu: NotNegative = 0.0
+
+
+class TrackingSection(Section):
+    """uri: an MLflow tracking server; left out, MLflow's files stand in the sweep's storage."""
+
+    uri: str | None = None
+
+
+class SweepSections(Section):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    model: ModelSection
+    dataset: DatasetSection = Field(default_factory=DatasetSection)
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    baseline: BaselineSection = Field(default_factory=BaselineSection)
+    schedule: str | dict[str, Any]
+    search: dict[str, Any]
+    objectives: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_OBJECTIVES))
+    trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
+    num_samples: Count = 16
+    seed: Whole = 0
+    resources_per_trial: ResourcesSection | None = None
+    max_failures: Whole = 1
+    tracking: TrackingSection = Field(default_factory=TrackingSection)
+
+
+def beside(file: Path, path: str) -> Path:
+    """A path named in `file`: absolute, ``~`` expanded, relative to the file's folder."""
+    return (file.parent / Path(path).expanduser()).resolve()

@@ -1,0 +1,72 @@
+"""What runs in a trial's process: `fit`, its epochs reported to Ray Tune."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import traceback
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from raydistill.datasets import Dataset
+from raydistill.errors import RaydistillError, TrainingError
+from raydistill.files import write_atomically
+from raydistill.records import EpochMetrics
+from raydistill.sweep.locks import hold
+from raydistill.sweep.plan import TrialPlan
+from raydistill.sweep.trial_scheduler import EPOCHS_DONE, FAILURE
+from raydistill.training import RunConfig, fit, read_history
+
+METRICS = "metrics"
+FATAL = "fatal"
+"""Key of a report that ends the whole sweep: what every other trial would meet too, such as a full disk."""
+
+ORPHAN_WAIT_S = 30.0
+"""How long a resumed trial waits for a process of the killed driver that still trains it."""
+
+
+def train_trial(config: Mapping[str, Any], *, plans: Mapping[str, TrialPlan], shared: list[Any]) -> None:
+    """Tune's function trainable. shared: the dataset's boxed reference; its arrays are read in place, not copied.
+
+    A user's mistake, a diverged loss or a defect ends this trial with a reason; only the death of the process is left
+    to Tune, which starts the trial again from its checkpoint.
+    """
+    run = plans[config["trial_id"]].run
+    folder = Path(str(run.out_dir))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        dataset = ray.get(shared[0])
+        # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
+        with hold(folder / "lock", "this trial", ORPHAN_WAIT_S), contextlib.closing(_epochs(run, dataset)) as epochs:
+            for metrics in epochs:
+                tune.report(_report(metrics))
+    except TrainingError as error:
+        tune.report({FAILURE: "; ".join(str(fault) for fault in error.faults)})
+    except RaydistillError as error:
+        tune.report({FAILURE: "the sweep cannot go on", FATAL: [str(fault) for fault in error.faults]})
+    except Exception as error:
+        path = folder / "error.txt"
+        write_atomically(path, traceback.format_exc())
+        first_line = str(error).strip().partition("\n")[0][:200]
+        tune.report({FAILURE: f"{type(error).__name__}: {first_line} (traceback in {path})"})
+
+
+def _epochs(run: RunConfig, dataset: Dataset) -> Generator[EpochMetrics, None, None]:
+    """What the checkpoint holds, then what is trained. The driver passes over the epochs that it has already."""
+    checkpoint = Path(str(run.out_dir)) / "checkpoint.pt"
+    if checkpoint.exists():
+        yield from read_history(checkpoint)
+    yield from fit(run, dataset=dataset)
+
+
+def _report(metrics: EpochMetrics) -> dict[str, Any]:
+    figures = ("top1", "top5", "loss", "train_loss", "sparsity")
+    report: dict[str, Any] = {name: getattr(metrics, name) for name in figures}
+    # as text: Tune would flatten the layers into hundreds of keys of its own
+    return {**report, EPOCHS_DONE: metrics.epoch + 1, METRICS: json.dumps(metrics.to_json())}

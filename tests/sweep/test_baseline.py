@@ -1,0 +1,104 @@
+"""The baseline is known by what determines it: nothing less, nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raydistill import datasets
+from raydistill.datasets import Dataset, DatasetConfig
+from raydistill.errors import CheckpointError
+from raydistill.schedule import parse_schedule
+from raydistill.sweep.baseline import baseline_hash, dataset_fingerprint, finished, given_baseline
+from raydistill.training import RunConfig, fit
+
+DECAY = {
+    "lr_schedulers": {"decay": {"class": "CosineAnnealingLR", "T_max": 3}},
+    "policies": [{"lr_scheduler": {"instance_name": "decay"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1}],
+}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return datasets.load(DatasetConfig(name="digits"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> RunConfig:
+    folder = tmp_path_factory.mktemp("dense")
+    config = DatasetConfig(name="digits")
+    run = RunConfig(
+        "simplenet_cifar", dataset=config, epochs=2, precision="fp32", out_dir=str(folder), tensorboard=False
+    )
+    assert len(list(fit(run, dataset=digits))) == 2
+    return run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arch": "resnet20_cifar"},
+        {"model_args": {"width": 2}},
+        {"epochs": 61},
+        {"batch_size": 128},
+        {"lr": 0.1},
+        {"momentum": 0.8},
+        {"weight_decay": 0.0},
+        {"nesterov": True},
+        {"seed": 1},
+        {"precision": "bf16"},
+        {"deterministic": True},
+        {"schedule": parse_schedule(DECAY, "s")},
+    ],
+)
+def test_what_determines_a_baseline(change: dict[str, Any]) -> None:
+    run = RunConfig("simplenet_cifar")
+    assert baseline_hash(replace(run, **change), "f") != baseline_hash(run, "f")
+
+
+def test_other_images_are_another_baseline() -> None:
+    assert baseline_hash(RunConfig("simplenet_cifar"), "f") != baseline_hash(RunConfig("simplenet_cifar"), "g")
+
+
+@pytest.mark.parametrize(
+    "change", [{"out_dir": "/elsewhere"}, {"threads": 7}, {"device": "cpu"}, {"tensorboard": False}, {"resume": False}]
+)
+def test_where_it_is_trained_does_not_count(change: dict[str, Any]) -> None:
+    run = RunConfig("simplenet_cifar", schedule=parse_schedule(DECAY, "one.yaml"))
+    other = replace(run, schedule=parse_schedule(DECAY, "two.yaml"), **change)
+    assert baseline_hash(other, "f") == baseline_hash(run, "f")
+
+
+def test_fingerprint_is_of_images_labels_and_split(digits: Dataset) -> None:
+    before = dataset_fingerprint(digits)
+    assert dataset_fingerprint(datasets.load(DatasetConfig(name="digits"))) == before
+    assert dataset_fingerprint(replace(digits, used_fallback=True, warning="not what you asked for")) == before
+    assert dataset_fingerprint(datasets.load(DatasetConfig(name="digits", split_seed=1))) != before
+    labels = digits.train_labels.copy()
+    labels[0] = (labels[0] + 1) % 10
+    assert dataset_fingerprint(replace(digits, train_labels=labels)) != before
+    images = np.array(digits.test_images)  # type: ignore[union-attr]
+    images[3, 3, 3, 0] ^= 1
+    assert dataset_fingerprint(replace(digits, test_images=images)) != before  # type: ignore[arg-type]
+
+
+def test_finished_only_when_whole(trained: RunConfig, tmp_path: Path) -> None:
+    checkpoint = Path(str(trained.out_dir)) / "checkpoint.pt"
+    assert [metrics.epoch for metrics in finished(checkpoint, 2)] == [0, 1]
+    assert finished(checkpoint, 3) == []
+    assert finished(tmp_path / "checkpoint.pt", 2) == []
+    (tmp_path / "checkpoint.pt").write_bytes(checkpoint.read_bytes()[:1000])
+    assert finished(tmp_path / "checkpoint.pt", 2) == []
+
+
+def test_a_given_checkpoint_is_evaluated_here(trained: RunConfig, digits: Dataset) -> None:
+    checkpoint = f"{trained.out_dir}/checkpoint.pt"
+    given = given_baseline(checkpoint, replace(trained, epochs=60), digits)
+    assert given.top1 == finished(Path(checkpoint), 2)[-1].top1
+    assert given.checkpoint == checkpoint
+    with pytest.raises(CheckpointError, match="its arch must be 'resnet20_cifar', got 'simplenet_cifar'"):
+        given_baseline(checkpoint, replace(trained, arch="resnet20_cifar"), digits)

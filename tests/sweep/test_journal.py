@@ -1,0 +1,122 @@
+"""The journal: what was written is read back, a torn tail is not, damage is said."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from raydistill.errors import StorageError
+from raydistill.records import BASELINE, FINISHED, INTERRUPTED, RUNNING, STOPPED, EpochMetrics, Evaluation, TrialRecord
+from raydistill.sweep.journal import FORMAT, Journal, read_journal
+
+
+def metrics(epoch: int, top1: float = 0.5) -> EpochMetrics:
+    return EpochMetrics(epoch, 4, 1.5, 1.0, top1, 0.9, 0.1, 0.3, {"fc1.weight": 0.6}, 1e3, 0.5, 1_000 + epoch, "c.pt")
+
+
+def record(trial_id: str, state: str = RUNNING) -> TrialRecord:
+    return TrialRecord(trial_id, {"training.lr": 0.1}, state, "simplenet_cifar", "digits", 0, epochs=4, started_ms=77)
+
+
+def write(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append(
+            "sweep_started", format=FORMAT, sweep_id="s", config={"num_samples": 2}, dataset={"name": "digits"}
+        )
+        journal.append("baseline", record=record(BASELINE, FINISHED).to_json())
+        journal.append("trial_started", record=record("t0000").to_json())
+        journal.append("trial_started", record=record("t0001").to_json())
+        for epoch in range(3):
+            journal.append("epoch", trial_id="t0000", metrics=metrics(epoch).to_json())
+            journal.append("epoch", trial_id="t0001", metrics=metrics(epoch, 0.6).to_json())
+        journal.append("trial_ended", trial_id="t0000", state=STOPPED, reason="score too low")
+        journal.append("tested", trial_id=BASELINE, evaluation=vars(Evaluation("test", 0.7, 0.9, 1.0, 360)))
+
+
+def test_read_back(tmp_path: Path) -> None:
+    write(tmp_path / "journal.jsonl")
+    history = read_journal(tmp_path / "journal.jsonl")
+    assert history.start is not None
+    assert history.start["sweep_id"] == "s"
+    assert list(history.records) == [BASELINE, "t0000", "t0001"]
+    assert (history.records["t0000"].state, history.records["t0000"].reason) == (STOPPED, "score too low")
+    assert history.records["t0001"].state == RUNNING
+    assert history.records["t0001"].last == metrics(2, 0.6)
+    assert history.records["t0001"].checkpoint == "c.pt"
+    assert history.records[BASELINE].test == Evaluation("test", 0.7, 0.9, 1.0, 360)
+    assert [(trial, m.epoch) for trial, m in history.epochs] == [(t, e) for e in range(3) for t in ("t0000", "t0001")]
+
+
+def test_no_journal_is_an_empty_history(tmp_path: Path) -> None:
+    assert read_journal(tmp_path / "none.jsonl").start is None
+
+
+def test_every_torn_tail_is_dropped_and_cut(tmp_path: Path) -> None:
+    """Killed at any byte of the last line: what stood before is there, and the next line is whole."""
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    whole = path.read_bytes()
+    *before, last, _ = whole.split(b"\n")
+    kept = b"\n".join([*before, b""])
+    for cut in (len(kept), len(kept) + 1, len(kept) + len(last) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert read_journal(path).records[BASELINE].test is None
+        with Journal(path) as journal:
+            journal.append("trial_ended", trial_id="t0001", state=FINISHED, reason="done")
+        history = read_journal(path)
+        assert history.records["t0001"].state == FINISHED
+        assert history.records["t0000"].state == STOPPED
+
+
+def test_a_trial_started_again_keeps_what_it_reached(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    with Journal(path) as journal:
+        journal.append("trial_ended", trial_id="t0001", state=INTERRUPTED, reason="the sweep was interrupted")
+        assert read_journal(path).records["t0001"].state == INTERRUPTED
+        again = {**record("t0001").to_json(), "started_ms": 99}
+        journal.append("trial_started", record=again)
+    back = read_journal(path).records["t0001"]
+    assert (back.state, back.last, back.started_ms) == (RUNNING, metrics(2, 0.6), 77)
+
+
+def test_a_resumed_sweep_may_have_more_trials(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    with Journal(path) as journal:
+        journal.append("sweep_resumed", config={"num_samples": 9})
+    start = read_journal(path).start
+    assert start is not None
+    assert (start["config"], start["sweep_id"]) == ({"num_samples": 9}, "s")
+
+
+@pytest.mark.parametrize("line", [b"not json", b"[1]", b'{"event": "epoch", "trial_id": "t9", "metrics": {}}', b"\xff"])
+def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(StorageError, match=r"journal.jsonl:13: is not an event of a sweep; .*--name"):
+        read_journal(path)
+
+
+def test_a_journal_of_another_format(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.append("sweep_started", format=99, sweep_id="s", config={}, dataset={})
+    with pytest.raises(StorageError, match="format 99"):
+        read_journal(tmp_path / "j")
+
+
+def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
+    """The process's own file size limit stands for the disk's end: the same failing write, in mid-line."""
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, before[1]))
+    try:
+        with Journal(path) as journal, pytest.raises(StorageError, match=r"journal.jsonl: cannot be written \(File"):
+            journal.append("trial_ended", trial_id="t0001", state=FINISHED, reason="done")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_journal(path).records["t0001"].state == RUNNING

@@ -1,0 +1,211 @@
+"""The sweep file: every fault in one line, all of them at once, none passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raydistill.errors import ConfigError
+from raydistill.sweep.load import Overrides, load_sweep
+from raydistill.sweep.plan import plan_sweep
+
+ROOT = Path(__file__).parents[2]
+WriteSweep = Callable[..., Path]
+
+
+def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
+    """The error of loading and planning a sweep file, a line a fault, without the folder's name."""
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(load_sweep(file, overrides))
+    return str(caught.value).replace(f"{file.parent}/", "").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("training/epochs", 0, "space.yaml: training.epochs: must be at least 1, got 0"),
+        ("training/epochs", True, "space.yaml: training.epochs: must be a number, got True"),
+        ("training/lr", "fast", "space.yaml: training.lr: must be a number, got 'fast'"),
+        ("training/lr", -1, "space.yaml: training.lr: must be above 0, got -1"),
+        ("training/learning_rate", 1, "space.yaml: training.learning_rate: unknown key; use one of: batch_size, "),
+        ("training/epoch", 1, "space.yaml: training.epoch: unknown key; did you mean 'epochs'?"),
+        ("training/precision", "fp16", "space.yaml: training.precision: must be one of auto, fp32, bf16, got 'fp16'"),
+        ("training", {"momentum": 0, "nesterov": True}, "space.yaml: training: nesterov needs a momentum above 0"),
+        ("model/arch", "simplenet", "space.yaml: model.arch: unknown model, got 'simplenet'; did you mean"),
+        ("model", ..., "space.yaml: model: is missing; add 'model:'"),
+        ("name", "a/b", "space.yaml: name: must begin with a letter or digit"),
+        ("dataset/name", "cifar", "space.yaml: dataset.name: unknown dataset, got 'cifar'; did you mean 'cifar10'?"),
+        ("dataset/in_memory", "maybe", "space.yaml: dataset.in_memory: must be true, false or auto, got 'maybe'"),
+        ("dataset/data_dir", "gone", "space.yaml: dataset.data_dir: no such folder, got "),
+        ("baseline/checkpoint", "gone.pt", "space.yaml: baseline.checkpoint: no such file"),
+        ("trial_scheduler/name", "ahsa", "space.yaml: trial_scheduler.name: must be one of asha, none, got 'ahsa'"),
+        ("trial_scheduler/score", {"acc": 1}, "space.yaml: trial_scheduler.score.acc: unknown figure; use one of"),
+        ("trial_scheduler/grace_period", 9, "space.yaml: trial_scheduler.grace_period: must be at most"),
+        ("objectives", {"top1": "up"}, "space.yaml: objectives.top1: unknown direction, got 'up'"),
+        ("schedule", "gone.yaml", "space.yaml: schedule: no such schedule file, got 'gone.yaml'"),
+        ("schedule/prunners", {}, "space.yaml: schedule.prunners: unknown section; did you mean 'pruners'?"),
+        (
+            "schedule/pruners/agp/class",
+            "AutomatedGradualPrunner",
+            "space.yaml: schedule.pruners.agp.class: unknown pruner class, got 'AutomatedGradualPrunner'; did you mean",
+        ),
+        (
+            "schedule/pruners/agp/final_sparsty",
+            0.3,
+            "space.yaml: schedule.pruners.agp.final_sparsty: unknown argument; did you mean 'final_sparsity'?",
+        ),
+        (
+            "schedule/pruners/agp/weights",
+            ["conv9.weight"],
+            "space.yaml: schedule.pruners.agp.weights: the model has no such weight, got 'conv9.weight'; did you mean",
+        ),
+        (
+            "schedule/pruners/agp/initial_sparsity",
+            0.6,
+            "space.yaml: schedule.pruners.agp.final_sparsity: must not be below initial_sparsity 0.6, got 0.5",
+        ),
+        (
+            "schedule/policies",
+            [{"pruner": {"instance_name": "agp"}, "starting_epoch": 3, "ending_epoch": 1, "frequency": 1}],
+            "space.yaml: schedule.policies[0].ending_epoch: must be above starting_epoch 3 (it is exclusive), got 1",
+        ),
+        (
+            "schedule/policies",
+            [{"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 9, "frequency": 1}],
+            "space.yaml: schedule.policies[0].ending_epoch: must end within training.epochs (4), got 9",
+        ),
+        (
+            "search/training.lr",
+            {"uniform": [0.5, 0.1]},
+            "space.yaml: search.training.lr.uniform: low must be below high, got [0.5, 0.1]; swap them",
+        ),
+        ("search/training.lr", {"unifrom": [0, 1]}, "space.yaml: search.training.lr: unknown distribution"),
+        (
+            "search/training.lrr",
+            {"uniform": [0, 1]},
+            "space.yaml: search.training.lrr: unknown key; did you mean 'lr'?",
+        ),
+        ("search/training.lr", {"uniform": [-1, 1]}, "space.yaml: search.training.lr: must be above 0 "),
+        (
+            "search/training.epochs",
+            {"choice": [1, 2]},
+            "space.yaml: search.training.epochs: trials must be of one length",
+        ),
+        ("search/prunners.agp.x", {"choice": [1]}, "space.yaml: search.prunners.agp.x: unknown section; did you mean"),
+        (
+            "search/pruners.apg.final_sparsity",
+            {"choice": [0.5]},
+            "space.yaml: search.pruners.apg.final_sparsity: no such",
+        ),
+        (
+            "search/per_layer/weights",
+            ["fc9*"],
+            "space.yaml: search.per_layer.weights[0]: no weight of the model matches, got 'fc9*'",
+        ),
+        (
+            "search/per_layer/weights",
+            ["fc3.weight"],
+            "space.yaml: search.per_layer.fc3.weight.final_sparsity: no pruner of the schedule holds this weight",
+        ),
+        (
+            "search/per_layer/final_sparsity",
+            {"uniform": [0.01, 0.9]},
+            "must not be below initial_sparsity 0.05 (with the lowest values of 'search'), got 0.01",
+        ),
+        (
+            "baseline/schedule",
+            {"pruners": {"p": {"class": "AutomatedGradualPruner"}}},
+            "space.yaml: baseline.schedule.pruners.p: the baseline is dense, only lr_schedulers may act",
+        ),
+    ],
+)
+def test_each_fault_is_one_line(write_sweep: WriteSweep, path: str, value: Any, expected: str) -> None:
+    found = lines(write_sweep((path, value)))
+    assert any(expected in line for line in found), found
+    assert all(line.startswith("space.yaml") for line in found)
+
+
+def test_drawn_values_must_fit_together(write_sweep: WriteSweep) -> None:
+    """Each draw of momentum is fine by itself; with nesterov, zero is not."""
+    file = write_sweep(("training/nesterov", True), ("search/training.momentum", {"choice": [0.9, 0.0]}))
+    (line,) = lines(file)
+    assert line.startswith("space.yaml: search.training: nesterov needs a momentum above 0 (with the lowest values")
+
+
+def test_all_faults_at_once(write_sweep: WriteSweep) -> None:
+    file = write_sweep(
+        ("training/lrr", 1),
+        ("search/training.lr", {"uniform": [2, 1]}),
+        ("schedule/prunners", {}),
+        ("objectives", {"top9": "max"}),
+        ("num_samples", 0),
+    )
+    found = "\n".join(lines(file))
+    for part in ("training.lrr", "search.training.lr", "schedule.prunners", "objectives.top9", "num_samples"):
+        assert part in found
+
+
+def test_all_faults_that_need_the_model_at_once(write_sweep: WriteSweep) -> None:
+    file = write_sweep(
+        ("schedule/pruners/agp/weights", ["nope.weight"]),
+        ("search/per_layer/weights", ["fc9*"]),
+        ("baseline/schedule", {"pruners": {"p": {"class": "X"}}}),
+    )
+    found = "\n".join(lines(file))
+    for part in ("nope.weight", "fc9*", "baseline.schedule.pruners.p"):
+        assert part in found
+
+
+def test_paths_are_relative_to_the_file(
+    write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    file = write_sweep(("dataset/data_dir", "pictures"), ("dataset/name", "imagefolder"))
+    monkeypatch.chdir("/")
+    assert load_sweep(file).dataset.data_dir == str(tmp_path / "pictures")
+
+
+def test_data_dir_of_the_command_is_relative_to_the_working_folder(
+    write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "pictures").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    sweep = load_sweep(write_sweep(), Overrides(data_dir="pictures"))
+    assert sweep.dataset.data_dir == str(tmp_path / "here" / "pictures")
+
+
+def test_options_stand_above_the_file(write_sweep: WriteSweep) -> None:
+    options = Overrides(name="other", num_samples=7, seed=3, dataset="cifar10", tracking_uri="http://there:5000")
+    sections = load_sweep(write_sweep(), options).sections
+    assert (sections.name, sections.num_samples, sections.seed) == ("other", 7, 3)
+    assert (sections.dataset.name, sections.tracking.uri) == ("cifar10", "http://there:5000")
+
+
+def test_epochs_scales_schedule_trial_scheduler_and_baseline(write_sweep: WriteSweep) -> None:
+    file = write_sweep(("trial_scheduler", {"name": "asha", "grace_period": 2}))
+    half = load_sweep(file, Overrides(epochs=2))
+    assert half.sections.training.epochs == 2
+    assert half.sections.trial_scheduler.grace_period == 1
+    assert half.sections.baseline.epochs == 2  # 1.5, rounded
+    assert half.schedule.policies[0].ending_epoch == 2
+    longer = load_sweep(file, Overrides(epochs=40))
+    assert longer.schedule.policies[0].ending_epoch == 30
+    assert longer.sections.trial_scheduler.grace_period == 20
+    assert longer.sections.baseline.epochs == 3  # the baseline never grows
+    plan_sweep(longer)
+
+
+def test_numbers_that_yaml_reads_as_text(write_sweep: WriteSweep) -> None:
+    file = write_sweep()
+    file.write_text(file.read_text().replace("lr: 0.02", "lr: 1e-2"))
+    assert load_sweep(file).sections.training.lr == 0.01
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_search_space_loads(file: Path) -> None:
+    plan = plan_sweep(load_sweep(file))
+    assert len(plan.trials) >= 1
+    assert all(0 <= trial.planned_sparsity < 1 for trial in plan.trials)

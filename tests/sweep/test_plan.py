@@ -1,0 +1,74 @@
+"""Trials: reproducible, each with its own schedule, planned sparsity by a second route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from raydistill.sweep.load import Overrides, load_sweep
+from raydistill.sweep.plan import baseline_config, plan_sweep
+
+WriteSweep = Callable[..., Path]
+
+SIZES = {"conv1.weight": 450, "conv2.weight": 2400, "fc1.weight": 48000, "fc2.weight": 10080, "fc3.weight": 840}
+
+
+def test_a_trial_depends_on_seed_and_index_alone(write_sweep: WriteSweep) -> None:
+    file = write_sweep()
+    few = plan_sweep(load_sweep(file)).trials
+    many = plan_sweep(load_sweep(file, Overrides(num_samples=9))).trials
+    other = plan_sweep(load_sweep(file, Overrides(seed=1))).trials
+    assert [trial.values for trial in many[:3]] == [trial.values for trial in few]
+    assert [trial.trial_id for trial in many] == [f"t{i:04d}" for i in range(9)]
+    assert len({tuple(trial.values.values()) for trial in many}) == 9
+    assert other[0].values != few[0].values
+
+
+def test_drawn_values_reach_the_schedule_and_the_training(write_sweep: WriteSweep) -> None:
+    for trial in plan_sweep(load_sweep(write_sweep())).trials:
+        pruners = yaml.safe_load(trial.schedule_text)["pruners"]
+        for weight in ("fc1.weight", "fc2.weight"):
+            (pruner,) = [p for p in pruners.values() if p["weights"] == [weight]]
+            assert pruner["final_sparsity"] == trial.values[f"per_layer.{weight}.final_sparsity"]
+        (conv1,) = [p for p in pruners.values() if p["weights"] == ["conv1.weight"]]
+        assert conv1["final_sparsity"] == 0.5
+        assert trial.run.lr == trial.values["training.lr"]
+        assert trial.run.batch_size == 128
+
+
+def test_planned_sparsity_counts_weights(write_sweep: WriteSweep) -> None:
+    for trial in plan_sweep(load_sweep(write_sweep())).trials:
+        zeros = int(0.5 * SIZES["conv1.weight"])
+        for weight in ("fc1.weight", "fc2.weight"):
+            zeros += int(trial.values[f"per_layer.{weight}.final_sparsity"] * SIZES[weight])
+        assert trial.planned_sparsity == pytest.approx(zeros / sum(SIZES.values()), abs=1e-9)
+
+
+def test_planning_leaves_the_random_state_alone(write_sweep: WriteSweep) -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    plan_sweep(load_sweep(write_sweep()))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_placed_fills_in_where_a_trial_runs(write_sweep: WriteSweep) -> None:
+    trial = plan_sweep(load_sweep(write_sweep())).trials[0]
+    run = trial.placed("/b/checkpoint.pt", Path("/s/t0000"), 2, "cpu", "bf16").run
+    assert (run.init_from, run.out_dir, run.threads, run.device) == ("/b/checkpoint.pt", "/s/t0000", 2, "cpu")
+    assert run.precision == "bf16"
+
+
+def test_a_precision_that_the_file_names_stays(write_sweep: WriteSweep) -> None:
+    trial = plan_sweep(load_sweep(write_sweep(("training/precision", "fp32")))).trials[0]
+    assert trial.placed("b", Path("o"), 1, "cpu", "bf16").run.precision == "fp32"
+
+
+def test_the_baseline_follows_training_but_for_its_own_epochs_and_rate(write_sweep: WriteSweep) -> None:
+    run = baseline_config(load_sweep(write_sweep(("training/weight_decay", 0.01))))
+    assert (run.epochs, run.lr, run.batch_size, run.weight_decay, run.schedule) == (3, 0.05, 128, 0.01, None)
+    plain = baseline_config(load_sweep(write_sweep(("baseline", {}))))
+    assert (plain.epochs, plain.lr) == (4, 0.02)

@@ -1,0 +1,332 @@
+"""Whole sweeps through Ray and MLflow on digits: to the end, killed, interrupted, resumed, with a trial that dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, INTERRUPTED, STOPPED, EpochMetrics, TrialRecord
+from raydistill.sweep.journal import History, read_journal
+from raydistill.training import read_history
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+WriteSweep = Callable[..., Path]
+RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
+ROOT = Path(__file__).parents[2]
+FIVE_TRIALS = (
+    ("num_samples", 5),
+    ("training/epochs", 8),
+    ("trial_scheduler", {"name": "asha", "grace_period": 4, "score": {"top1": 1.0}}),
+    ("resources_per_trial", {"cpu": 1}),
+)
+
+
+_STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """A failed test must not leave its sweep behind; Ray goes with its driver."""
+    yield
+    for process in _STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    _STARTED.clear()
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*RUN, "sweep", *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # signals of a test reach the driver alone
+    )
+    _STARTED.append(process)
+    return process
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, f"{out}\n{err}"
+    return out, err
+
+
+def wait_for_epochs(process: subprocess.Popen[str], journal: Path, epochs: int) -> History:
+    """Until the trials have trained that many epochs between them."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        history = read_journal(journal)
+        if sum(trial_id != BASELINE for trial_id, _ in history.epochs) >= epochs:
+            return history
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise TimeoutError(f"no {epochs} epochs in time")
+
+
+def mlflow_runs(folder: Path, name: str) -> dict[str, Any]:
+    """The sweep's child runs by trial id; the parent's key is ""."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    found = Counter(run.data.tags.get("raydistill.trial_id", "") for run in runs)
+    assert max(found.values()) == 1, found  # nobody ended twice
+    return {run.data.tags.get("raydistill.trial_id", ""): run for run in runs}
+
+
+def top1_history(folder: Path, run: Any) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    history = MlflowClient(f"sqlite:///{folder}/mlflow.db").get_metric_history(run.info.run_id, "top1")
+    return sorted((metric.step, metric.value) for metric in history)
+
+
+def epochs_of(history: History, trial_id: str) -> list[EpochMetrics]:
+    return [metrics for other, metrics in history.epochs if other == trial_id]
+
+
+def assert_complete(folder: Path, name: str, trials: int) -> History:
+    """Journal, checkpoints and MLflow tell one story, in which no epoch was trained twice."""
+    history = read_journal(folder / "journal.jsonl")
+    events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    ends = Counter(e["trial_id"] for e in events if e["event"] == "trial_ended" and e["state"] in ENDED)
+    assert ends == {f"t{i:04d}": 1 for i in range(trials)}
+    runs = mlflow_runs(folder, name)
+    assert set(runs) == {"", BASELINE, *ends}
+    status = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
+    for trial_id, record in history.records.items():
+        epochs = epochs_of(history, trial_id)
+        assert [metrics.epoch for metrics in epochs] == list(range(len(epochs)))
+        assert top1_history(folder, runs[trial_id]) == [(metrics.epoch, metrics.top1) for metrics in epochs]
+        assert runs[trial_id].info.status == status[record.state]
+        assert record.checkpoint is not None
+        trained = read_history(record.checkpoint)  # the time of each epoch: trained again, it would be another
+        assert [metrics.timestamp_ms for metrics in trained] == [metrics.timestamp_ms for metrics in epochs]
+    for trial_id in ends:
+        assert runs[trial_id].data.tags["mlflow.parentRunId"] == runs[""].info.run_id
+        assert runs[trial_id].data.tags["pareto"] in ("true", "false")
+    assert runs[""].info.status == "FINISHED"
+    return history
+
+
+def front_of(records: dict[str, TrialRecord]) -> set[str]:
+    """Non-dominated finished trials and baseline, by the definition."""
+    points = {
+        trial_id: (record.last.top1, record.last.sparsity)
+        for trial_id, record in records.items()
+        if record.state == FINISHED and record.last is not None
+    }
+    return {
+        name
+        for name, (top1, sparsity) in points.items()
+        if not any(t >= top1 and s >= sparsity and (t, s) != (top1, sparsity) for t, s in points.values())
+    }
+
+
+def test_a_sweep_from_the_command_to_a_model_that_predicts(
+    write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_sweep(*FIVE_TRIALS)
+    out, err = finish(start(tmp_path, str(file)))
+    assert err == ""
+    assert max(len(line) for line in out.splitlines() if "stopped" not in line) <= 160
+    folder = tmp_path / "sweeps" / "tiny"
+    history = assert_complete(folder, "tiny", 5)
+    front = front_of(history.records)
+    tested = {trial_id for trial_id, record in history.records.items() if record.test is not None}
+    assert tested == front | {BASELINE}
+    runs = mlflow_runs(folder, "tiny")
+    assert {name for name, run in runs.items() if run.data.tags.get("pareto") == "true"} == front
+    for trial_id in front:
+        assert f"{trial_id} " in out
+    for trial in ("t0000", "t0004"):
+        record = history.records[trial]
+        assert record.last is not None
+        if record.state == FINISHED:
+            assert record.last.sparsity == pytest.approx(record.planned_sparsity, abs=2e-3)
+        assert {key: float(value) for key, value in runs[trial].data.params.items()} == pytest.approx(record.values)
+    assert all(record.test.images == 359 for record in history.records.values() if record.test is not None)
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    import numpy as np
+
+    model = mlflow.pyfunc.load_model("models:/tiny@pareto-knee")
+    assert model.predict(np.zeros((5, 3, 32, 32), dtype=np.float32)).shape == (5, 10)
+
+    again = finish(start(tmp_path, str(file)), code=2)
+    assert again[1].startswith(f"error: {folder}: holds a sweep already; add --resume")
+    before = (folder / "journal.jsonl").read_text()
+    out, err = finish(start(tmp_path, str(file), "--resume"))  # all is done: nothing is trained or tested again
+    assert "Pareto front" in out
+    assert (folder / "journal.jsonl").read_text().removeprefix(before).count("\n") == 1
+    out, err = finish(start(tmp_path, str(file), "--resume", "--num-samples", "6"))
+    assert_complete(folder, "tiny", 6)
+    assert len(list((tmp_path / "sweeps" / "baselines").iterdir())) == 1
+
+
+def test_killed_and_resumed(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    file = write_sweep(*FIVE_TRIALS)
+    journal = tmp_path / "sweeps" / "tiny" / "journal.jsonl"
+    process = start(tmp_path, str(file))
+    wait_for_epochs(process, journal, 11)
+    process.kill()
+    process.communicate()
+    before = read_journal(journal)
+    out, _ = finish(start(tmp_path, str(file), "--resume"))
+    assert "Pareto front" in out
+    after = assert_complete(journal.parent, "tiny", 5)
+    assert after.epochs[: len(before.epochs)] == before.epochs
+    assert {key: record.values for key, record in before.records.items()}.items() <= {
+        key: record.values for key, record in after.records.items()
+    }.items()
+
+
+def test_control_c_ends_cleanly_and_says_how_to_resume(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    file = write_sweep(*FIVE_TRIALS)
+    folder = tmp_path / "sweeps" / "tiny"
+    process = start(tmp_path, str(file))
+    wait_for_epochs(process, folder / "journal.jsonl", 3)
+    process.send_signal(signal.SIGINT)
+    out, err = finish(process, code=130)
+    assert "Traceback" not in out + err
+    assert out.splitlines()[-1].strip() == f"raydistill sweep {file} --resume"
+    history = read_journal(folder / "journal.jsonl")
+    states = {record.state for trial_id, record in history.records.items() if trial_id != BASELINE}
+    assert INTERRUPTED in states
+    assert "running" not in states
+    runs = mlflow_runs(folder, "tiny")
+    assert runs[""].info.status == "KILLED"
+    assert all(
+        runs[trial_id].info.status == "KILLED" for trial_id, r in history.records.items() if r.state == INTERRUPTED
+    )
+    finish(start(tmp_path, str(file), "--resume"))
+    assert_complete(folder, "tiny", 5)
+
+
+def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    file = write_sweep(*FIVE_TRIALS, ("trial_scheduler", {"name": "none"}), ("training/epochs", 25))
+    folder = tmp_path / "sweeps" / "tiny"
+    process = start(tmp_path, str(file))
+    wait_for_epochs(process, folder / "journal.jsonl", 4)
+    below = psutil.Process(process.pid).children(recursive=True)
+    trials = [child for child in below if "ImplicitFunc" in " ".join(child.cmdline())]  # Tune's name for them
+    assert trials
+    trials[0].kill()
+    out, _ = finish(process)
+    assert "starts again from its last checkpoint: its process died" in out
+    assert_complete(folder, "tiny", 5)
+
+
+OWN_MODEL = '''
+"""A user's model that misbehaves in some trials: it looks at the trial's working folder."""
+import os
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 8, stride=8)
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, images):
+        trial = os.path.basename(os.getcwd())
+        if trial == "t0000":
+            raise RuntimeError("of my own making")
+        if trial == "t0001":
+            os._exit(1)
+        out = self.fc(self.conv(images).flatten(1))
+        return out * float("nan") if trial == "t0002" else out
+'''
+
+
+def test_what_goes_wrong_in_a_trial_ends_that_trial_alone(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    (tmp_path / "own_model.py").write_text(OWN_MODEL)
+    file = write_sweep(
+        ("model/arch", "own_model:Net"),
+        ("schedule/pruners/agp/weights", ["conv.weight", "fc.weight"]),
+        ("search/per_layer/weights", ["*.weight"]),
+        ("num_samples", 5),
+    )
+    out, err = finish(start(tmp_path, str(file)))
+    assert "Traceback" not in out + err
+    folder = tmp_path / "sweeps" / "tiny"
+    records = read_journal(folder / "journal.jsonl").records
+    states = {trial_id: record.state for trial_id, record in records.items()}
+    expected = [FAILED, FAILED, FAILED, FINISHED, FINISHED]
+    assert states == {BASELINE: FINISHED, **{f"t{i:04d}": state for i, state in enumerate(expected)}}
+    error_file = folder / "trials" / "t0000" / "error.txt"
+    assert records["t0000"].reason == f"RuntimeError: of my own making (traceback in {error_file})"
+    assert "own_model.py" in error_file.read_text()
+    assert records["t0001"].reason == "its process died"
+    assert "loss" in records["t0002"].reason
+    assert "nan" in records["t0002"].reason
+    runs = mlflow_runs(folder, "tiny")
+    assert [runs[f"t{i:04d}"].info.status for i in range(5)] == ["FAILED"] * 3 + ["FINISHED"] * 2
+    assert runs["t0002"].data.tags["end_reason"] == records["t0002"].reason
+
+
+FULL_DISK_MODEL = '''
+"""A user's model whose trial t0001 meets a disk that takes no more: the process's own file size limit."""
+import os, resource
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.fc1 = nn.Linear(3 * 32 * 32, num_classes)
+        if os.path.basename(os.getcwd()) == "t0001" and not os.path.exists("../../freed"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    def forward(self, images):
+        return self.fc1(images.flatten(1))
+'''
+
+
+def test_a_full_disk_ends_the_sweep_with_one_line_and_it_can_go_on(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    (tmp_path / "own_model.py").write_text(FULL_DISK_MODEL)
+    file = write_sweep(
+        ("model/arch", "own_model:Net"),
+        ("schedule/pruners/agp/weights", ["fc1.weight"]),
+        ("search/per_layer/weights", ["*.weight"]),
+    )
+    folder = tmp_path / "sweeps" / "tiny"
+    out, err = finish(start(tmp_path, str(file)), code=2)
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"error: {folder}/trials/t0001/checkpoint.pt: cannot be written (file too large); free some")
+    assert not list((folder / "trials" / "t0001").glob("*.tmp"))
+    assert not (folder / "trials" / "t0001" / "checkpoint.pt").exists()
+    assert out.splitlines()[-1].strip() == f"raydistill sweep {file} --resume"
+    assert read_journal(folder / "journal.jsonl").records["t0001"].state == INTERRUPTED
+    (folder / "freed").write_text("")
+    finish(start(tmp_path, str(file), "--resume"))
+    assert_complete(folder, "tiny", 3)
+
+
+def test_no_tracking_server(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        _, err = finish(start(tmp_path, str(write_sweep()), "--tracking-uri", uri), code=2)
+    assert err.startswith("error: --tracking-uri: ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "sweeps" / "tiny" / "journal.jsonl").exists()  # nothing started: the name is free
