@@ -1,0 +1,61 @@
+"""``raydistill``: one command a file. Commands import what they need when they run, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from raydistill.cli.compress import compress
+from raydistill.cli.sweep import sweep
+from raydistill.errors import RaydistillError
+
+app = typer.Typer(
+    name="raydistill",
+    help="Search how hard each layer of a network can be pruned: accuracy against sparsity, with Ray and MLflow.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(sweep)
+app.command()(compress)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"raydistill {version('raydistill')}")
+        except PackageNotFoundError:
+            typer.echo("raydistill (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> None:
+    """The console script: a user's mistake is one line a fault on stderr, and exit code 2."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a user's own ``pkg.mod:factory``
+    try:
+        app()
+    except RaydistillError as error:
+        for fault in error.faults:
+            print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as ``| head`` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,198 @@
+"""Live progress of a sweep: one table on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from raydistill.cli.tables import counts, percent
+from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, STOPPED, EpochMetrics, TrialRecord
+from raydistill.search import FrontRow
+from raydistill.sweep.events import Observer, Opening
+
+_BEST_SHOWN = 6
+_RUNNING_SHOWN = 8
+_LINE_EVERY_S = 15.0
+"""Seconds between plain lines while no trial ends."""
+
+
+class Progress(Observer):
+    """Use as a context manager around `run_sweep`. clock: seconds, for tests. resumable: the sweep has begun."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.resumable = False
+        self._console = console
+        self._clock = clock
+        self._opening: Opening | None = None
+        self._records: dict[str, TrialRecord] = {}
+        self._rows: Sequence[FrontRow] = ()
+        self._baseline: EpochMetrics | None = None
+        self._pace_from = 0.0
+        self._trained = 0
+        self._last_line = 0.0
+        self._live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the live part down; what is printed next stands in its place."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def step(self, text: str) -> None:
+        if not any(record.state == RUNNING for record in self._records.values()):
+            self.stop()
+        self._print(Text(text))
+
+    def warning(self, text: str) -> None:
+        self._print(Text(f"warning: {text}", style="bold yellow"))
+
+    def started(self) -> None:
+        self.resumable = True
+
+    def opening(self, opening: Opening) -> None:
+        self.stop()
+        self._opening = opening
+        self._records = {key: record for key, record in opening.records.items() if key != BASELINE}
+        self._last_line = self._clock()
+        ended = sum(record.state in ENDED for record in self._records.values())
+        left = f", {ended} of them ended before" if ended else ""
+        about = f"{opening.trials} trials of {opening.epochs} epochs{left}, {opening.max_concurrent} at a time"
+        self._print(Text(f"{opening.name}: {opening.arch} on {opening.dataset}, {about}"))
+        self._show()
+
+    def baseline_epoch(self, metrics: EpochMetrics) -> None:
+        self._baseline = metrics
+        self._show()
+        last, now = metrics.epoch + 1 == metrics.epochs, self._clock()
+        if last:
+            self.stop()
+        if last or (self._live is None and now - self._last_line >= _LINE_EVERY_S):
+            self._last_line = now
+            self._print(self._baseline_line(metrics))
+
+    def trial(self, record: TrialRecord) -> None:
+        if record.trial_id == BASELINE:
+            return
+        before = self._records.get(record.trial_id)
+        self._count(_epochs(record) - _epochs(before))
+        self._records[record.trial_id] = record
+        if record.state in ENDED and (before is None or before.state != record.state):
+            self._ended(record)
+
+    def _count(self, epochs: int) -> None:
+        """The pace counts from the first epoch: what processes take to start says nothing of what is left."""
+        if epochs and not self._pace_from:
+            self._pace_from = self._clock()
+        else:
+            self._trained += epochs
+
+    def front(self, rows: Sequence[FrontRow]) -> None:
+        self._rows = rows
+
+    def beat(self) -> None:
+        if self._live is None and self._opening is not None and self._clock() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = self._clock()
+            self._print(Text(self._summary()))
+
+    def _ended(self, record: TrialRecord) -> None:
+        if self._live is not None and record.state != FAILED:
+            return  # the table shows it
+        self._last_line = self._clock()
+        figures = ""
+        if record.last is not None:
+            figures = f"  top1 {percent(record.last.top1)} %  sparsity {percent(record.last.sparsity)} %"
+        reason = f"  {record.reason.removeprefix('stopped ')}" if record.state != FINISHED else ""
+        style = "red" if record.state == FAILED else ""
+        self._print(Text(f"{record.trial_id} {record.state:<8}{figures}{reason}", style=style))
+
+    def _print(self, text: RenderableType) -> None:
+        self._console.print(text, soft_wrap=not self._console.is_terminal)
+
+    def _show(self) -> None:
+        """Begin the live part where there is a terminal."""
+        if self._console.is_terminal and self._live is None:
+            self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def _baseline_line(self, metrics: EpochMetrics) -> Text:
+        top1 = percent(metrics.top1)
+        return Text(f"  baseline epoch {metrics.epoch + 1}/{metrics.epochs}, validation top1 {top1} %")
+
+    def _summary(self) -> str:
+        total = self._opening.trials if self._opening is not None else 0
+        number = counts(self._records)
+        parts = [f"{number.get(state, 0)} {state}" for state in (RUNNING, FINISHED, STOPPED)]
+        parts += [f"{number[FAILED]} failed"] if FAILED in number else []
+        waiting = total - sum(number.get(state, 0) for state in (RUNNING, FINISHED, STOPPED, FAILED))
+        parts += [f"{waiting} waiting"] if waiting > 0 else []
+        left = self._seconds_left()
+        if left is None:
+            parts.append("processes are starting")
+        elif left:
+            parts.append(f"about {_duration(left)} left")
+        return ", ".join(parts)
+
+    def _seconds_left(self) -> float | None:
+        """At the pace so far, if trials to come are stopped as often and as early as those that ended."""
+        if self._opening is None or not self._trained:
+            return None
+        ended = [_epochs(record) for record in self._records.values() if record.state in ENDED]
+        usual = sum(ended) / len(ended) if ended else float(self._opening.epochs)
+        running = [r for r in self._records.values() if r.state not in ENDED]
+        epochs = sum(max(0.0, self._opening.epochs - _epochs(record)) for record in running)
+        epochs += usual * (self._opening.trials - len(self._records))
+        return epochs * (self._clock() - self._pace_from) / self._trained
+
+    def _table(self) -> RenderableType:
+        if self._opening is None:
+            return self._baseline_line(self._baseline) if self._baseline is not None else Text()
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("trial", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for name in ("epoch", "top1 %", "sparsity %", "planned %"):
+            table.add_column(name, justify="right", no_wrap=True)
+        running = [record for record in self._records.values() if record.state == RUNNING]
+        for record in running[:_RUNNING_SHOWN]:
+            _add_row(table, record, "running")
+        if len(running) > _RUNNING_SHOWN:
+            table.add_row(f"and {len(running) - _RUNNING_SHOWN} more")
+        table.add_section()
+        for row in [row for row in self._rows if row.pareto][-_BEST_SHOWN:]:
+            _add_row(table, row.record, "front")
+        return Group(Text(self._summary(), style="bold"), table)
+
+
+def _add_row(table: Table, record: TrialRecord, what: str) -> None:
+    last = record.last
+    table.add_row(
+        record.trial_id,
+        what,
+        f"{_epochs(record)}/{record.epochs}",
+        percent(last.top1 if last else None),
+        percent(last.sparsity if last else None),
+        percent(record.planned_sparsity),
+    )
+
+
+def _epochs(record: TrialRecord | None) -> int:
+    return 0 if record is None or record.last is None else record.last.epoch + 1
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,178 @@
+"""``raydistill sweep``: a search space in, a Pareto front out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raydistill.sweep.load import Sweep
+    from raydistill.sweep.run import Outcome
+
+
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(help="The search space, as search_spaces/simplenet.yaml.", show_default=False)
+    ],
+    num_samples: Annotated[int | None, typer.Option(min=1, help="Number of trials.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Epochs of a trial; schedule and trial scheduler follow in proportion, the baseline only down.",
+        ),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to run on; left out, this machine.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of this sweep, of its folder and of its model.")] = None,
+    storage: Annotated[Path, typer.Option(help="Where sweeps are kept; must be shared by all nodes.")] = Path("sweeps"),
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="An MLflow server; left out, MLflow's files stand in the storage.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws and of training.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="A cifar-10-batches-py folder, or a tree of class folders.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Another dataset than the file names.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted sweep.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print space and resources; start nothing.")
+    ] = False,
+) -> None:
+    """Prune one network in many ways and print the front of accuracy and sparsity.
+
+    Every trial starts from the same dense baseline, draws its values, prunes and fine-tunes; Ray's ASHA stops weak
+    ones early. Everything is in MLflow, every point of the front is a checkpoint.
+    """
+    from rich.console import Console
+
+    from raydistill.sweep.quiet import quieten, send_token
+
+    quieten()
+    if address is not None:
+        send_token()
+    from raydistill.sweep.load import Overrides, load_sweep
+
+    overrides = Overrides(
+        name=name,
+        num_samples=num_samples,
+        epochs=epochs,
+        seed=seed,
+        dataset=dataset,
+        data_dir=None if data_dir is None else str(data_dir),
+        tracking_uri=tracking_uri,
+    )
+    loaded = load_sweep(file, overrides)
+    console = Console(highlight=False)
+    if dry_run:
+        _dry_run(loaded, storage, console)
+        return
+    from raydistill.cli.progress import Progress
+    from raydistill.errors import RaydistillError
+    from raydistill.sweep.interrupt import interruptible
+    from raydistill.sweep.run import run_sweep
+
+    def on_first() -> None:
+        progress.warning("ending: running trials keep their last checkpoint (Ctrl-C again quits at once)")
+
+    again = _resume_command()
+    with Progress(console) as progress, interruptible(on_first) as interrupt:
+        try:
+            outcome = run_sweep(loaded, storage, resume=resume, address=address, observer=progress, interrupt=interrupt)
+        except (KeyboardInterrupt, RaydistillError):
+            progress.stop()
+            if progress.resumable:
+                console.print(f"not finished; resume with:\n  {again}", soft_wrap=True)
+            raise
+    if outcome.interrupted:
+        console.print(f"interrupted; resume with:\n  {again}", soft_wrap=True)
+        raise typer.Exit(130)
+    _report(outcome, again, console)
+
+
+def _report(outcome: Outcome, again: str, console: Console) -> None:
+    from raydistill.cli.tables import counts, front_report
+
+    for part in front_report(outcome.rows, outcome.dataset):
+        console.print(part)
+    number = counts(outcome.records)
+    console.print("trials: " + ", ".join(f"{count} {state}" for state, count in sorted(number.items())))
+    if outcome.used_fallback:
+        console.print(f"These figures are of the fallback dataset {outcome.dataset}.", style="bold yellow")
+    for title, text in (
+        ("open MLflow", f"mlflow ui --backend-store-uri {shlex.quote(_short_uri(outcome.tracking_uri))}"),
+        ("resume", again),
+        ("checkpoints", f"{_short(outcome.folder / 'trials')}/*/checkpoint.pt"),
+        ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
+    ):
+        if text:
+            console.print(f"{title:<12} {text}", soft_wrap=True, markup=False)
+
+
+def _short_uri(uri: str) -> str:
+    """An SQLite file inside the working folder is named from there: the line is to be copied, and to fit."""
+    prefix = "sqlite:///"
+    return prefix + _short(Path(uri.removeprefix(prefix))) if uri.startswith(prefix) else uri
+
+
+def _short(path: Path) -> str:
+    """Relative to the working folder where that is inside it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _resume_command() -> str:
+    """What was typed, with --resume."""
+    words = ["raydistill", *sys.argv[1:]]
+    return shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
+
+
+def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
+    from raydistill import datasets
+    from raydistill.cli.tables import percent, space_table
+    from raydistill.sweep.plan import baseline_config, plan_sweep
+    from raydistill.sweep.resources import concurrent, this_machine, trial_share
+
+    plan_sweep(sweep)
+    data = datasets.load(sweep.dataset)
+    if data.warning:
+        console.print(f"warning: {data.warning}", style="bold yellow")
+    plan = plan_sweep(sweep, data.num_classes)
+    node = this_machine()
+    share = trial_share(sweep.sections.resources_per_trial, [node], f"{sweep.file}: resources_per_trial")
+    planned = [trial.planned_sparsity for trial in plan.trials]
+    sections = sweep.sections
+    baseline = sections.baseline.checkpoint or f"{baseline_config(sweep).epochs} epochs, trained or reused"
+    scheduler = sections.trial_scheduler
+    stops = "none: every trial runs to its end"
+    if scheduler.name == "asha":
+        grace = scheduler.grace_period or max(1, sections.training.epochs // 4)
+        stops = f"asha, from epoch {grace}, one in {scheduler.reduction_factor:g} goes on"
+    console.print(space_table([(d.path, d.distribution.describe()) for d in plan.space.dimensions]))
+    for title, text in (
+        ("model", f"{sections.model.arch}, {sum(_size(shape) for _, shape in plan.weights):,} weights"),
+        ("dataset", f"{data.name}, {len(data.train_index):,} train, {len(data.validation_index):,} validation"),
+        ("baseline", baseline),
+        ("trials", f"{len(plan.trials)} of {sections.training.epochs} epochs, seed {sections.seed}"),
+        ("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),
+        ("scheduler", stops),
+        ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
+        ("resources", f"{share} a trial, {concurrent(share, [node])} at a time on this machine"),
+        ("storage", _short(storage.resolve() / sections.name)),
+    ):
+        console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)
+    console.print("dry run: everything checked, nothing started")
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size

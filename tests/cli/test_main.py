@@ -1,0 +1,146 @@
+"""The command line: quick help, one line an error, exit code 2, a dry run that starts nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+import ray
+import yaml
+
+from tests.cli.conftest import Ended
+
+ROOT = Path(__file__).parents[2]
+SPACE = ROOT / "search_spaces" / "simplenet.yaml"
+Command = Callable[..., Ended]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["compress", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = f"""
+import sys
+sys.argv = ["raydistill", *{arguments!r}]
+from raydistill.cli.main import run
+try:
+    run()
+finally:
+    heavy = {{"torch", "ray", "mlflow", "numpy", "pandas"}} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "Usage" in ended.stdout
+
+
+def test_version(raydistill: Command) -> None:
+    try:
+        expected = version("raydistill")
+    except PackageNotFoundError:
+        expected = "not installed"
+    assert expected in raydistill("--version").out
+
+
+def test_no_such_file(raydistill: Command, tmp_path: Path) -> None:
+    (tmp_path / "simplenet.yaml").write_text("{}")
+    ended = raydistill("sweep", tmp_path / "simplnet.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"error: {tmp_path}/simplnet.yaml: no such file; did you mean 'simplenet.yaml'?\n"
+
+
+def test_every_fault_is_a_line_and_nothing_is_started(raydistill: Command, tmp_path: Path) -> None:
+    space = yaml.safe_load(SPACE.read_text())
+    space["training"]["epoch"] = 3
+    space["schedule"]["pruners"]["agp"]["class"] = "AutomatedGradualPrunner"
+    file = tmp_path / "space.yaml"
+    file.write_text(yaml.safe_dump(space))
+    ended = raydistill("sweep", file, "--storage", tmp_path / "sweeps")
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    lines = ended.err.splitlines()
+    assert lines == [f"error: {file}: training.epoch: unknown key; did you mean 'epochs'?"]
+    del space["training"]["epoch"]
+    file.write_text(yaml.safe_dump(space))
+    (line,) = raydistill("sweep", file, "--storage", tmp_path / "sweeps").err.splitlines()
+    assert line.startswith(
+        f"error: {file}: schedule.pruners.agp.class: unknown pruner class, got 'AutomatedGradualPrunner'"
+    )
+    assert "did you mean 'AutomatedGradualPruner'" in line
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_missing_data_folder(raydistill: Command, tmp_path: Path) -> None:
+    ended = raydistill("sweep", SPACE, "--data-dir", tmp_path / "gone", "--storage", tmp_path / "sweeps")
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert f"dataset.data_dir: no such folder, got '{tmp_path}/gone'" in ended.err
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_an_image_that_cannot_be_decoded_is_named(raydistill: Command, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                (folder / f"{i}.png").write_bytes(b"no image at all")
+    space = yaml.safe_load(SPACE.read_text())
+    space["dataset"] = {"name": "imagefolder", "data_dir": str(tmp_path / "images"), "image_size": [32, 32]}
+    file = tmp_path / "space.yaml"
+    file.write_text(yaml.safe_dump(space))
+    ended = raydistill("sweep", file, "--storage", tmp_path / "sweeps")
+    assert ended.code == 2
+    assert str(tmp_path / "images") in ended.err
+    assert ".png" in ended.err
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_dry_run_prints_space_and_resources_and_starts_nothing(
+    raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = ray.is_initialized()
+    ended = raydistill("sweep", SPACE, "--dry-run", "--dataset", "digits", "--num-samples", "3", "--epochs", "30")
+    assert (ended.code, ended.err) == (0, "")
+    for part in (
+        "per_layer.fc1.weight.final_sparsity",
+        "uniform(0.4, 0.995)",
+        "policies.agp.frequency",
+        "choice(1, 2, 3, 4)",
+        "61,770 weights",
+        "digits, 1,",
+        "3 of 30 epochs, seed 0",
+        "CPU a trial",
+        "sweeps/simplenet",
+    ):
+        assert part in ended.out, part
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert list(tmp_path.iterdir()) == []
+    assert ray.is_initialized() == before
+
+
+def test_resume_without_a_sweep(raydistill: Command, tmp_path: Path) -> None:
+    ended = raydistill("sweep", SPACE, "--resume", "--storage", tmp_path / "sweeps", "--dataset", "digits")
+    assert ended.code == 2
+    assert (
+        ended.err
+        == f"error: --resume: there is no sweep in {tmp_path}/sweeps/simplenet; leave --resume out to start it\n"
+    )
+
+
+def test_resources_that_the_machine_lacks_are_refused_before_anything_is_started(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "search_spaces" / "simplenet.yaml").read_text()
+    file = tmp_path / "space.yaml"
+    file.write_text(text + "resources_per_trial: {cpu: 9999}\n")
+    command = [sys.executable, "-c", "from raydistill.cli.main import run; run()", "sweep", str(file)]
+    storage = tmp_path / "sweeps"
+    result = subprocess.run(
+        [*command, "--dataset", "digits", "--storage", str(storage)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "space.yaml: resources_per_trial.cpu: asks for more than any node has" in result.stderr
+    assert "starting Ray" not in result.stdout
+    assert not storage.exists()
