@@ -1,0 +1,103 @@
+"""The house itself: which room imports which, what the engine drags in, and what a user's error looks like."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+
+PACKAGE = Path(__file__).resolve().parent.parent / "raydistill"
+FLOOR = {"errors", "records", "resolve", "files"}
+# Each room and the rooms it may import from, besides itself and the floor.
+ROOMS = {
+    "schedule": set(),
+    "compression": {"schedule"},
+    "models": set(),
+    "datasets": set(),
+    "training": {"schedule", "compression", "models", "datasets"},
+    "search": set(),
+    "tracking": set(),
+    "sweep": {"schedule", "compression", "models", "datasets", "training", "search", "tracking"},
+    "cli": {"schedule", "compression", "models", "datasets", "training", "search", "sweep"},
+}
+ONLY_IN = {"ray": {"sweep", "cluster"}, "mlflow": {"tracking"}, "typer": {"cli"}, "rich": {"cli"}}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_imports_go_up_only(room: str) -> None:
+    files = sorted((PACKAGE / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "raydistill" and len(parts) > 1 and parts[1] not in FLOOR | {"__version__"}:
+                assert parts[1] in ROOMS[room] | {room}, f"{path.relative_to(PACKAGE)} imports {name}"
+            if parts[0] in ONLY_IN:
+                assert room in ONLY_IN[parts[0]], f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+def test_the_floor_needs_nothing_of_the_house() -> None:
+    for name in FLOOR:
+        for imported in imports(PACKAGE / f"{name}.py"):
+            assert imported.split(".")[0] not in ("torch", "numpy", "ray", "mlflow")
+            if imported.startswith("raydistill."):
+                assert imported.split(".")[1] in FLOOR
+
+
+def test_the_engine_drags_in_neither_ray_nor_mlflow() -> None:
+    code = (
+        "import sys, raydistill, raydistill.compression, raydistill.training\n"
+        "print([name for name in ('ray', 'mlflow', 'pandas', 'matplotlib') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_fault_is_one_line_whatever_is_in_it() -> None:
+    fault = Fault("file.yaml: key", "must be\nsmall", "x" * 1000, "cut it")
+    assert str(fault).startswith("file.yaml: key: must be small, got 'xxx")
+    assert "\n" not in str(fault)
+    assert len(str(fault)) < 250
+    assert str(Fault("a", "b", None)) == "a: b, got None"
+    assert str(Fault("a", "b", ABSENT, "c")) == "a: b; c"
+
+
+def test_an_error_survives_the_way_from_a_worker() -> None:
+    import pickle
+
+    error = ConfigError(Fault("a", "b", 1), Fault("c", "d"))
+    again = pickle.loads(pickle.dumps(error))
+    assert again.faults == error.faults
+    assert str(again) == "a: b, got 1\nc: d"
+
+
+def test_the_nearest_name_or_all_of_them() -> None:
+    assert close_match("conv1.weigth", ["conv1.weight", "fc.bias"]) == "did you mean 'conv1.weight'?"
+    assert close_match("zzz", ["b", "a"]) == "use one of: a, b"
+
+
+def test_every_public_name_is_there() -> None:
+    import raydistill
+
+    assert set(raydistill.__all__) == set(raydistill._HOMES)
+    for name in raydistill.__all__:
+        assert getattr(raydistill, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = raydistill.fitt
