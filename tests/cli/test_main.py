@@ -131,6 +131,7 @@ def test_resume_without_a_sweep(raydistill: Command, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.ray
 def test_resources_that_the_machine_lacks_are_refused_before_anything_is_started(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "search_spaces" / "simplenet.yaml").read_text()
     file = tmp_path / "space.yaml"

@@ -91,7 +91,7 @@ def test_faults(tmp_path: Path, uri: str, words: list[str]) -> None:
         port = unused.getsockname()[1]
     before = time.monotonic()
     message = fault_of(uri.replace("{closed}", str(port)), tmp_path)
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 60  # it did not hang: no claim about speed
     assert message.startswith("--tracking-uri:")
     assert all(word in message for word in words), message
     assert "secret" not in message

@@ -286,7 +286,6 @@ def test_a_deleted_experiment_is_one_line_at_the_start(storage: Path, trial) -> 
 def test_start_returns_at_once_and_makes_the_tables_itself_without_a_word(tmp_path: Path) -> None:
     """In a process of its own: nothing may scroll past the user, and the front is drawn even so."""
     code = f"""
-import time
 from pathlib import Path
 from raydistill.records import EpochMetrics, TrialRecord
 from raydistill.search import Objective, front_rows
@@ -295,11 +294,10 @@ objectives = (Objective("top1", "max"), Objective("sparsity", "max"))
 last = EpochMetrics(0, 1, 1.5, 1.2, 0.5, 0.7, 0.1, 0.3, {{}}, 9.0, 1.0, 1700000000000)
 record = TrialRecord("t0000", {{}}, "finished", "a", "d", 0, last=last)
 log = SweepLog(None, Path({str(tmp_path)!r}), "simplenet", "s")
-before = time.monotonic()
 log.start()
 log.trial_started(record); log.epoch("t0000", last); log.trial_ended(record)
 log.front(front_rows([record], objectives), objectives)
-assert time.monotonic() - before < 2, time.monotonic() - before
+assert not (Path({str(tmp_path)!r}) / 'mlflow.db').exists(), 'it waited for the tables'
 assert log.finish() == 0, log.errors
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
