@@ -195,7 +195,7 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     if baseline.checkpoint is not None:
         if not Path(baseline.checkpoint).is_file():
             faults.append(Fault(f"{file}: baseline.checkpoint", "no such file", baseline.checkpoint))
-        for key in ("epochs", "lr", "schedule"):
+        for key in ("epochs", "batch_size", "lr", "schedule"):
             if getattr(baseline, key) is not None:
                 way_out = "keep one of the two"
                 faults.append(Fault(f"{file}: baseline.{key}", "has no use beside 'checkpoint'", ABSENT, way_out))

@@ -79,10 +79,11 @@ class TrainingSection(Section):
 class BaselineSection(Section):
     """The dense network that all trials start from: trained by the sweep, or taken from `checkpoint`.
 
-    epochs and lr default to the training section's, as everything else does. schedule: LR schedulers only.
+    epochs, batch_size and lr default to the training section's, as everything else does. schedule: LR schedulers only.
     """
 
     epochs: Count | None = None
+    batch_size: Count | None = None
     lr: Positive | None = None
     schedule: dict[str, Any] | None = None
     checkpoint: str | None = None

@@ -70,5 +70,7 @@ def test_a_precision_that_the_file_names_stays(write_sweep: WriteSweep) -> None:
 def test_the_baseline_follows_training_but_for_its_own_epochs_and_rate(write_sweep: WriteSweep) -> None:
     run = baseline_config(load_sweep(write_sweep(("training/weight_decay", 0.01))))
     assert (run.epochs, run.lr, run.batch_size, run.weight_decay, run.schedule) == (3, 0.05, 128, 0.01, None)
+    own = baseline_config(load_sweep(write_sweep(("baseline/batch_size", 64))))
+    assert (own.batch_size, own.epochs) == (64, 3)
     plain = baseline_config(load_sweep(write_sweep(("baseline", {}))))
     assert (plain.epochs, plain.lr) == (4, 0.02)
