@@ -7,107 +7,239 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
-from raydistill.compression import pruners
-from raydistill.compression.masks import MaskSet, pruned_count
-from raydistill.compression.policies import LRPolicy, Policy, PruningPolicy
+from raydistill.compression import pruners, quantizers, regularizers
+from raydistill.compression.masks import MaskSet
+from raydistill.compression.policies import (
+    LRPolicy,
+    Policy,
+    PruningControls,
+    PruningPolicy,
+    RegularizationControls,
+    RegularizationPolicy,
+)
+from raydistill.compression.policies.extension import Extension
 from raydistill.compression.scheduler import CompressionScheduler, ScheduledPolicy
 from raydistill.compression.sparsity import from_counts, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.resolve import resolve
 from raydistill.schedule import InstanceSpec, PolicySpec, ScheduleSpec
+from raydistill.schedule.load import without_module_prefix
 
 _LR_MENU = {
     name: cls
     for name, cls in vars(lr_scheduler).items()
     if inspect.isclass(cls) and issubclass(cls, lr_scheduler.LRScheduler) and not name.startswith("_")
 }
+_EXTENSIONS = {
+    name: f"raydistill.compression.thinning:{name}" for name in ("FilterRemover", "ChannelRemover", "StructureRemover")
+}
 _MENUS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "pruners": ("pruner class", pruners.MENU),
-    "regularizers": ("regularizer class", {}),
-    "quantizers": ("quantizer class", {}),
+    "regularizers": ("regularizer class", regularizers.MENU),
+    "quantizers": ("quantizer class", quantizers.MENU),
     "lr_schedulers": ("LR scheduler class", _LR_MENU),
-    "extensions": ("extension class", {}),
+    "extensions": ("extension class", _EXTENSIONS),
+}
+_BASES: dict[str, type] = {
+    "pruners": pruners.Pruner,
+    "regularizers": regularizers.Regularizer,
+    "quantizers": quantizers.Quantizer,
+    "extensions": Extension,
 }
 
 
-def build(spec: ScheduleSpec, model: nn.Module, optimizer: Optimizer) -> CompressionScheduler:
+def build(
+    spec: ScheduleSpec,
+    model: nn.Module,
+    optimizer: Optimizer,
+    example_input: Sequence[Any] | None = None,
+    strict: bool = True,
+) -> CompressionScheduler:
     """Build the scheduler of `model` from a schedule.
 
+    example_input: the model's positional inputs; thinning, ``fold_batchnorm`` and ``bn_scale`` need it.
+    strict: a weight that the model lacks is an error; if not, it is left out and listed in the scheduler's `warnings`,
+    as Distiller's users are used to.
+
     Raises:
-        ConfigError: unknown classes, wrong arguments, weights that the model lacks; one fault each.
+        ConfigError: unknown classes, wrong arguments, weights that the model lacks or cannot be pruned so; one fault
+            each.
     """
-    faults: list[Fault] = []
-    objects = {
-        (instance.section, instance.name): _instance(instance, spec.source, model, optimizer, faults)
-        for instance in spec.instances
-    }
-    masks = MaskSet(model)
-    policies = []
-    for policy in spec.policies:
-        if policy.args:
-            key = next(iter(policy.args))
-            faults.append(Fault(f"{spec.source}: {policy.path}.{policy.kind}.args.{key}", "unknown argument", ABSENT))
-        target = objects.get((spec.instance(policy.kind, policy.instance_name).section, policy.instance_name))
-        if target is not None and not faults:
-            policies.append(ScheduledPolicy(_policy(policy, target, model, masks), policy))
-    if faults:
-        raise ConfigError(*faults)
-    return CompressionScheduler(model, policies, masks)
+    return _Builder(spec, model, optimizer, example_input, strict).build()
 
 
-def check(spec: ScheduleSpec, model: nn.Module) -> None:
-    """Raise what `build` would raise; needs no optimizer and leaves no trace."""
-    build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1))
+def check(
+    spec: ScheduleSpec, model: nn.Module, example_input: Sequence[Any] | None = None, strict: bool = True
+) -> tuple[str, ...]:
+    """Raise what `build` would raise, or return its warnings; needs no optimizer and leaves no trace."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return _Builder(spec, model, optimizer, example_input, strict).build().warnings
 
 
-def planned_sparsity(spec: ScheduleSpec, model: nn.Module) -> tuple[float, dict[str, float]]:
+def planned_sparsity(
+    spec: ScheduleSpec, model: nn.Module, example_input: Sequence[Any] | None = None
+) -> tuple[float, dict[str, float]]:
     """What the schedule is bound for: total sparsity at its end, and each pruned weight's own.
 
     For each weight the policy that acts last decides. A pruner that does not know its level beforehand counts as 0.
     """
-    scheduler = build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1))
-    sizes = {name: weight.numel() for name, weight in weights(model)}
-    levels: dict[str, tuple[int, float]] = {}
+    scheduler = build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), example_input)
+    named = dict(weights(model))
+    planned: dict[str, tuple[int, float]] = {}
     for scheduled in scheduler.scheduled:
-        if not isinstance(scheduled.policy, PruningPolicy):
+        policy = scheduled.policy
+        if not isinstance(policy, PruningPolicy):
             continue
         last = scheduled.spec.active_epochs()[-1]
-        for name in scheduled.policy.pruner.weights:
-            level = scheduled.policy.pruner.level(name, scheduled.when(last)) or 0.0
-            if name in sizes and last >= levels.get(name, (-1, 0.0))[0]:
-                levels[name] = (last, level)
-    counts = {name: (pruned_count(levels.get(name, (0, 0.0))[1], size), size) for name, size in sizes.items()}
+        for name in policy.weights:
+            if name in named and last >= planned.get(name, (-1, 0.0))[0]:
+                fraction = policy.pruner.fraction(name, named[name], scheduled.when(last))
+                planned[name] = (last, fraction or 0.0)
+    counts = {
+        name: (round(planned.get(name, (0, 0.0))[1] * weight.numel()), weight.numel()) for name, weight in named.items()
+    }
     total, by_weight = from_counts(counts)
-    return total, {name: by_weight[name] for name in levels}
+    return total, {name: by_weight[name] for name in planned if name in by_weight}
 
 
-def _instance(
-    instance: InstanceSpec, source: str, model: nn.Module, optimizer: Optimizer, faults: list[Fault]
-) -> object | None:
-    where = f"{source}: {instance.path}"
-    what, menu = _MENUS[instance.section]
-    try:
-        cls = resolve(instance.class_name, menu, f"{where}.class", what)
-    except ConfigError as error:
-        faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
-        return None
-    args = copy.deepcopy(dict(instance.args))
-    if instance.section == "lr_schedulers":
-        return _construct(cls, (optimizer,), args, where, faults)
-    built = _construct(cls, (instance.name,), args, where, faults)
-    if built is not None and not isinstance(built, pruners.Pruner):
-        faults.append(Fault(f"{where}.class", "is not a Pruner", instance.class_name, "derive it from Pruner"))
-        return None
-    if isinstance(built, pruners.Pruner):
-        _check_weights(built, model, instance, where, faults)
-    return built
+class _Builder:
+    """Everything one `build` needs at hand; faults and warnings are gathered on the way."""
+
+    def __init__(
+        self,
+        spec: ScheduleSpec,
+        model: nn.Module,
+        optimizer: Optimizer,
+        example_input: Sequence[Any] | None,
+        strict: bool,
+    ) -> None:
+        self.spec, self.model, self.optimizer = spec, model, optimizer
+        self.example_input, self.strict = example_input, strict
+        self.faults: list[Fault] = []
+        self.warnings: list[str] = []
+        self.masks = MaskSet(model)
+        self.known = dict(model.named_parameters())
+        self.names = [name for name, _ in weights(model)]
+
+    def build(self) -> CompressionScheduler:
+        objects = {(instance.section, instance.name): self._instance(instance) for instance in self.spec.instances}
+        policies = []
+        for policy in self.spec.policies:
+            section = self.spec.instance(policy.kind, policy.instance_name).section
+            target = objects.get((section, policy.instance_name))
+            if target is None:
+                continue
+            try:
+                built = self._policy(policy, target)
+            except ConfigError as error:
+                self._add(f"{self.spec.source}: {policy.path}.{policy.kind}", error)
+                continue
+            if built is not None:
+                policies.append(ScheduledPolicy(built, policy))
+        if self.faults:
+            raise ConfigError(*self.faults)
+        return CompressionScheduler(self.model, policies, self.masks, tuple(self.warnings))
+
+    def _instance(self, instance: InstanceSpec) -> Any:
+        where = f"{self.spec.source}: {instance.path}"
+        what, menu = _MENUS[instance.section]
+        try:
+            cls = resolve(instance.class_name, menu, f"{where}.class", what)
+        except ConfigError as error:
+            self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
+            return None
+        args = copy.deepcopy(dict(instance.args))
+        if instance.section == "lr_schedulers":
+            return _construct(cls, (self.optimizer,), args, where, self.faults)
+        built = _construct(cls, (instance.name,), args, where, self.faults)
+        base = _BASES[instance.section]
+        if built is not None and not isinstance(built, base):
+            way_out = f"derive it from {base.__name__}"
+            self.faults.append(Fault(f"{where}.class", f"is not a {base.__name__}", instance.class_name, way_out))
+            return None
+        if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
+            self._check_weights(built, instance, where)
+        return built
+
+    def _check_weights(
+        self, built: pruners.Pruner | regularizers.Regularizer, instance: InstanceSpec, where: str
+    ) -> None:
+        arguments = ("weights", "levels", "thresholds", "sensitivities", "reg_regims")
+        argument = next((key for key in arguments if key in instance.args), "weights")
+        for index, name in enumerate(built.weights):
+            if name not in self.known:
+                leads = index == 0 and getattr(built, "leader", False)
+                way_out = close_match(name, self.known)
+                fault = Fault(f"{where}.{argument}", "the model has no such weight", name, way_out)
+                if self.strict or leads:
+                    self.faults.append(fault)
+                else:
+                    self.warnings.append(str(fault))
+                continue
+            weight = self.known[name]
+            reason = "the weight is empty" if weight.numel() == 0 else built.fault_of(name, weight)
+            if reason:
+                self.faults.append(Fault(f"{where}.{argument}", reason, name))
+        if isinstance(built, pruners.ComposedPruner) and built.leader and not self.faults:
+            self._check_leader(built, f"{where}.{argument}")
+
+    def _check_leader(self, pruner: pruners.ComposedPruner, where: str) -> None:
+        present = [name for name in pruner.weights if name in self.known]
+        counts = {name: pruner.granularity.groups(self.known[name].detach()).shape[0] for name in present}
+        for name, count in counts.items():
+            if count != counts[present[0]]:
+                rule = f"has {count} groups, its leader {present[0]} has {counts[present[0]]}"
+                self.faults.append(Fault(where, rule, name, "couple weights of equal size"))
+
+    def _policy(self, policy: PolicySpec, target: Any) -> Policy | None:
+        where = f"{self.spec.source}: {policy.path}.{policy.kind}.args"
+        last = policy.active_epochs()[-1]
+        if policy.kind == "pruner":
+            args = without_module_prefix(copy.deepcopy(dict(policy.args)))
+            controls = _construct(PruningControls, (), args, where, self.faults)
+            if controls is None:
+                return None
+            if controls.levels is not None:
+                target = self._with_levels(target, controls.levels, where)
+            names = [name for name in target.select(self.names) if name in self.known]
+            return PruningPolicy(
+                target, self.model, self.masks, names, last, controls, self.optimizer, self.example_input
+            )
+        if policy.kind == "regularizer":
+            controls = _construct(RegularizationControls, (), dict(policy.args), where, self.faults)
+            names = [name for name in target.weights if name in self.known]
+            return None if controls is None else RegularizationPolicy(target, self.masks, names, last, controls)
+        for key in policy.args:
+            self.faults.append(Fault(f"{where}.{key}", "unknown argument", ABSENT))
+        if policy.kind == "quantizer":
+            where = f"{self.spec.source}: {policy.path}.quantizer"
+            self.faults.append(Fault(where, "quantizers cannot be run yet", type(target).__name__))
+            return None
+        if policy.kind == "extension":
+            target.bind(self.model, self.optimizer, self.masks, self.example_input)
+            return cast(Policy, target)
+        return LRPolicy(target)
+
+    def _with_levels(self, pruner: pruners.Pruner, levels: Mapping[str, float], where: str) -> pruners.Pruner:
+        if not isinstance(pruner, pruners.SparsityLevelParameterPruner):
+            raise ConfigError(Fault("args.levels", "is for SparsityLevelParameterPruner", type(pruner).__name__))
+        replaced = pruners.SparsityLevelParameterPruner(pruner.name, dict(levels))
+        self._check_weights(replaced, InstanceSpec("pruners", pruner.name, "", {"levels": levels}), where)
+        return replaced
+
+    def _add(self, where: str, error: ConfigError) -> None:
+        for fault in error.faults:
+            if isinstance(fault, Fault):
+                self.faults.append(Fault(f"{where}.{fault.where}", fault.rule, fault.value, fault.way_out))
+            else:
+                self.faults.append(Fault(where, fault))
 
 
 def _construct(
@@ -138,22 +270,3 @@ def _construct(
     except Exception as error:  # torch's and users' own classes refuse values in ways of their own
         faults.append(Fault(where, f"{type(error).__name__}: {error}"))
     return None
-
-
-def _check_weights(
-    pruner: pruners.Pruner, model: nn.Module, instance: InstanceSpec, where: str, faults: list[Fault]
-) -> None:
-    known = dict(model.named_parameters())
-    argument = next((key for key in ("weights", "levels") if key in instance.args), "weights")
-    for name in pruner.weights:
-        if name not in known:
-            way_out = close_match(name, known)
-            faults.append(Fault(f"{where}.{argument}", "the model has no such weight", name, way_out))
-        elif known[name].numel() == 0:
-            faults.append(Fault(f"{where}.{argument}", "the weight is empty", name))
-
-
-def _policy(policy: PolicySpec, target: Any, model: nn.Module, masks: MaskSet) -> Policy:
-    if policy.kind == "pruner":
-        return PruningPolicy(target, model, masks)
-    return LRPolicy(target)

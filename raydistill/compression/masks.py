@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +43,17 @@ def smallest_mask(scores: Tensor, level: float) -> Tensor:
 class MaskSet:
     """The masks of one model, multiplied into its weights in one fused call.
 
-    Only parameters that have a mask are touched: an unpruned model costs nothing.
+    Only parameters that have a mask are touched: an unpruned model costs nothing. A mask is *in force* after every
+    optimizer step, or, set with ``forward_only``, only where its policy calls `mask_for_forward`: then training moves
+    the pruned weights too, and `restore_copies` can bring back what they were before the mask.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = dict(model.named_parameters())
         self._masks: dict[str, Tensor] = {}
-        self._weights: list[Tensor] = []
-        self._values: list[Tensor] = []
+        self._forward_only: set[str] = set()
+        self._copies: dict[str, Tensor] = {}
+        self._fused: tuple[list[Tensor], list[Tensor]] | None = ([], [])
 
     def __contains__(self, name: str) -> bool:
         return name in self._masks
@@ -61,31 +64,82 @@ class MaskSet:
     def names(self) -> tuple[str, ...]:
         return tuple(self._masks)
 
-    def set(self, name: str, mask: Tensor | None) -> None:
+    def forward_only(self) -> list[str]:
+        """Names of the masks that are not in force between forward passes."""
+        return sorted(self._forward_only)
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """The model's parameter of this name as it is now; thinning replaces parameters."""
+        return self._parameters[name]
+
+    def set(self, name: str, mask: Tensor | None, forward_only: bool = False) -> None:
         """Put a mask in place, or take it away with None. Shape: the parameter's."""
         if mask is None:
             self._masks.pop(name, None)
+            self._forward_only.discard(name)
         else:
             # The weight's own memory format: a contiguous mask on a channels_last weight leaves the fused path.
             weight = self._parameters[name]
             self._masks[name] = torch.empty_like(weight, requires_grad=False).copy_(mask)
-        self._weights = [self._parameters[name].data for name in self._masks]
-        self._values = list(self._masks.values())
+            if forward_only:
+                self._forward_only.add(name)
+            else:
+                self._forward_only.discard(name)
+        self._fused = None
 
     def apply(self) -> None:
-        """Zero the pruned weights of all masked parameters, in place."""
-        if self._values:
-            torch._foreach_mul_(self._weights, self._values)
+        """Zero the pruned weights of all parameters whose mask is in force, in place."""
+        if self._fused is None:
+            names = [name for name in self._masks if name not in self._forward_only]
+            self._fused = ([self._parameters[name].data for name in names], [self._masks[name] for name in names])
+        if self._fused[0]:
+            torch._foreach_mul_(*self._fused)
+
+    def mask_for_forward(self, names: Iterable[str], keep_copies: bool) -> None:
+        """Mask these weights for the forward pass to come; keep_copies: remember what they were."""
+        present = [name for name in names if name in self._masks]
+        if keep_copies:
+            self._copies.update((name, self._parameters[name].detach().clone()) for name in present)
+        if present:
+            weights = [self._parameters[name].data for name in present]
+            torch._foreach_mul_(weights, [self._masks[name] for name in present])
+
+    @torch.no_grad()
+    def restore_copies(self, names: Iterable[str]) -> None:
+        """Undo `mask_for_forward`: the optimizer updates the unmasked weights with the masked ones' gradients."""
+        for name in names:
+            copy = self._copies.pop(name, None)
+            if copy is not None:
+                self._parameters[name].copy_(copy)
+
+    def mask_gradients(self, names: Iterable[str]) -> None:
+        """Multiply the gradients of these weights by their masks."""
+        for name in names:
+            gradient = self._parameters[name].grad
+            if name in self._masks and gradient is not None:
+                gradient.mul_(self._masks[name])
+
+    def rebind(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        """Follow a model whose parameters were replaced or cut; `masks` take the place of all that were set."""
+        forward_only = self._forward_only & set(masks)
+        self._parameters = dict(model.named_parameters())
+        self._masks.clear()
+        self._forward_only.clear()
+        self._copies.clear()
+        self._fused = None
+        for name, mask in masks.items():
+            self.set(name, mask, name in forward_only)
 
     def sparsity(self) -> dict[str, float]:
         """Fraction pruned by each mask."""
-        return {name: 1.0 - float(mask.mean(dtype=torch.float64)) for name, mask in self._masks.items()}
+        return {name: 1.0 - float(torch.count_nonzero(mask)) / mask.numel() for name, mask in self._masks.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Masks as boolean tensors (True keeps), one byte a weight."""
-        return {name: mask.bool() for name, mask in self._masks.items()}
+        """Masks as boolean tensors (True keeps), one byte a weight; one that also scales stays as it is."""
+        return {name: mask.bool() if _is_binary(mask) else mask.clone() for name, mask in self._masks.items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor], forward_only: Iterable[str] = ()) -> None:
+        """forward_only: names whose masks act in the forward pass only, as their policies say."""
         for name, mask in state.items():
             weight = self._parameters.get(name)
             if weight is None or weight.shape != mask.shape:
@@ -94,5 +148,10 @@ class MaskSet:
                     Fault(f"masks.{name}", rule, tuple(mask.shape), "the checkpoint belongs to another model")
                 )
         self._masks.clear()
+        forward_only = set(forward_only)
         for name in state:
-            self.set(name, state[name])
+            self.set(name, state[name], name in forward_only)
+
+
+def _is_binary(mask: Tensor) -> bool:
+    return bool(torch.all((mask == 0) | (mask == 1)))

@@ -1,17 +1,96 @@
-"""Which first: a score for every weight of a parameter; the smallest scores are pruned first.
+"""Which first: a score for every group of a weight; the groups with the smallest scores are pruned first.
 
-A ranking maps a tensor of any shape to a tensor of the same shape.
+A ranking maps (groups, evidence) to scores of shape (groups,). `groups` is the weight as (groups, elements), see
+`granularity`. `evidence` is what some rankings need beside the weight, gathered during training (see `evidence`):
+
+    none         nothing
+    gradients    the loss's mean gradient, as (groups, elements)
+    movement     the sum over steps of -weight * gradient, as (groups, elements)
+    apoz, mean   one statistic a filter of the activations that follow it, as (groups,)
+    bn_scale     the scale of the batch norm that follows, as (groups,)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-Ranking = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Ranking:
+    """A named score. evidence: what it needs beside the weight. filters_only: it knows whole filters only."""
+
+    name: str
+    score: Callable[[Tensor, Tensor | None], Tensor]
+    evidence: str = "none"
+    filters_only: bool = False
 
 
-def magnitude(weight: Tensor) -> Tensor:
-    """Absolute value (Han et al. 2015, arXiv 1506.02626)."""
-    return weight.detach().abs()
+def l1(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
+    """Mean absolute value of a group (Li et al. 2017, arXiv 1608.08710; Han et al. 2015 for single weights).
+
+    The mean, not the sum: groups of different sizes stay comparable where one threshold serves several weights.
+    """
+    if groups.shape[1] == 1:  # single weights: no reduction, the fast path of fine pruning
+        return groups.detach().abs().reshape(-1)
+    return torch.linalg.vector_norm(groups.detach(), 1, dim=1) / groups.shape[1]
+
+
+def l2(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
+    """Euclidean norm of a group over its size."""
+    return torch.linalg.vector_norm(groups.detach(), 2, dim=1) / groups.shape[1]
+
+
+def taylor(groups: Tensor, gradients: Tensor | None) -> Tensor:
+    """First-order Taylor estimate of what removing a group does to the loss (Molchanov et al. 2017, arXiv 1611.06440):
+    the absolute value of the sum of weight times gradient over the group."""
+    assert gradients is not None
+    return (groups.detach() * gradients).sum(dim=1).abs()
+
+
+def snip(groups: Tensor, gradients: Tensor | None) -> Tensor:
+    """Connection sensitivity (Lee et al. 2019, arXiv 1810.02340): the sum of |weight * gradient| over the group."""
+    assert gradients is not None
+    return (groups.detach() * gradients).abs().sum(dim=1)
+
+
+def movement(groups: Tensor, moved: Tensor | None) -> Tensor:
+    """Weights that training moves away from zero score high (Sanh et al. 2020, arXiv 2005.07683)."""
+    assert moved is not None
+    return moved.mean(dim=1)
+
+
+def random(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
+    """A uniform draw from torch's global CPU generator."""
+    return torch.rand(groups.shape[0]).to(groups)
+
+
+def apoz(groups: Tensor, zeros: Tensor | None) -> Tensor:
+    """Filters whose activations are zero most often go first (Hu et al. 2016, arXiv 1607.03250)."""
+    assert zeros is not None
+    return -zeros
+
+
+def given(groups: Tensor, evidence: Tensor | None) -> Tensor:
+    """The evidence itself is the score: mean activation, or |batch-norm scale| (Liu et al. 2017, arXiv 1708.06519)."""
+    assert evidence is not None
+    return evidence
+
+
+L1 = Ranking("l1", l1)
+L2 = Ranking("l2", l2)
+TAYLOR = Ranking("taylor", taylor, "gradients")
+SNIP = Ranking("snip", snip, "gradients")
+MOVEMENT = Ranking("movement", movement, "movement")
+RANDOM = Ranking("random", random)
+APOZ = Ranking("apoz", apoz, "apoz", filters_only=True)
+MEAN_ACTIVATION = Ranking("mean_activation", given, "mean", filters_only=True)
+BN_SCALE = Ranking("bn_scale", given, "bn_scale", filters_only=True)
+
+MENU: dict[str, Ranking] = {
+    "magnitude": L1,
+    **{ranking.name: ranking for ranking in (L1, L2, TAYLOR, SNIP, MOVEMENT, RANDOM, APOZ, MEAN_ACTIVATION, BN_SCALE)},
+}

@@ -1,10 +1,11 @@
 """How much: the sparsity level to reach at an epoch. Pure functions of the policy's timing.
 
-Levels are fractions in [0, 1] of the weights of one parameter.
+Levels are fractions in [0, 1] of the groups (single weights, filters, ...) of one parameter.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,16 @@ def cubic_level(initial: float, final: float, when: PolicyTime) -> float:
     return final + (initial - final) * (1.0 - when.progress) ** 3
 
 
+def linear_level(initial: float, final: float, when: PolicyTime) -> float:
+    """The same step at every scheduled epoch."""
+    return initial + (final - initial) * when.progress
+
+
+def cosine_level(initial: float, final: float, when: PolicyTime) -> float:
+    """Half a cosine wave: slow at both ends (as Dettmers and Zettlemoyer 2019, arXiv 1907.04840, anneal their rate)."""
+    return final + (initial - final) * (1.0 + math.cos(math.pi * when.progress)) / 2.0
+
+
 def constant_level(level: float, when: PolicyTime) -> float:
     """The same level at every scheduled epoch."""
     return level
@@ -48,5 +59,26 @@ def cubic(initial: float, final: float) -> Rate:
     return partial(cubic_level, initial, final)
 
 
+def linear(initial: float, final: float) -> Rate:
+    return partial(linear_level, initial, final)
+
+
+def cosine(initial: float, final: float) -> Rate:
+    return partial(cosine_level, initial, final)
+
+
 def constant(level: float) -> Rate:
     return partial(constant_level, level)
+
+
+def one_shot(initial: float, final: float) -> Rate:
+    """The final level at once; `initial` is not used."""
+    return constant(final)
+
+
+MENU: dict[str, Callable[[float, float], Rate]] = {
+    "cubic": cubic,
+    "linear": linear,
+    "cosine": cosine,
+    "one_shot": one_shot,
+}

@@ -33,14 +33,33 @@ class CompressionScheduler:
     the schedule's end. Made by `raydistill.compression.build`.
     """
 
-    def __init__(self, model: nn.Module, policies: Sequence[ScheduledPolicy], masks: MaskSet) -> None:
+    def __init__(
+        self, model: nn.Module, policies: Sequence[ScheduledPolicy], masks: MaskSet, warnings: tuple[str, ...] = ()
+    ) -> None:
         self.model = model
         self.masks = masks
-        self.scheduled = tuple(policies)
+        self.warnings = warnings
+        self.scheduled: tuple[ScheduledPolicy, ...] = ()
         self._by_epoch: dict[int, list[ScheduledPolicy]] = {}
-        for scheduled in self.scheduled:
-            for epoch in scheduled.spec.active_epochs():
-                self._by_epoch.setdefault(epoch, []).append(scheduled)
+        for scheduled in policies:
+            self._add(scheduled)
+
+    def add(self, policy: Policy, starting_epoch: int, ending_epoch: int, frequency: int = 1) -> None:
+        """Add a policy that is not in the schedule's file (knowledge distillation, say); it acts after those that are.
+
+        ending_epoch is exclusive.
+        """
+        kind = type(policy).__name__
+        self._add(
+            ScheduledPolicy(
+                policy, PolicySpec(len(self.scheduled), kind, kind, {}, starting_epoch, ending_epoch, frequency)
+            )
+        )
+
+    def _add(self, scheduled: ScheduledPolicy) -> None:
+        self.scheduled = (*self.scheduled, scheduled)
+        for epoch in scheduled.spec.active_epochs():
+            self._by_epoch.setdefault(epoch, []).append(scheduled)
 
     def on_epoch_begin(self, epoch: int) -> None:
         for scheduled in self._by_epoch.get(epoch, ()):
@@ -75,6 +94,7 @@ class CompressionScheduler:
         """Masks and the policies' own state: tensors and plain values, safe for ``weights_only=True``."""
         return {
             "masks": self.masks.state_dict(),
+            "forward_only": self.masks.forward_only(),
             "policies": [scheduled.policy.state_dict() for scheduled in self.scheduled],
         }
 
@@ -88,7 +108,7 @@ class CompressionScheduler:
         if len(states) != len(self.scheduled):
             rule = f"has the state of {len(states)} policies, the schedule has {len(self.scheduled)}"
             raise CheckpointError(Fault("scheduler", rule, way_out="resume with the schedule it was saved with"))
-        self.masks.load_state_dict(state["masks"])
+        self.masks.load_state_dict(state["masks"], state.get("forward_only", ()))
         for scheduled, policy_state in zip(self.scheduled, states, strict=True):
             scheduled.policy.load_state_dict(policy_state)
         self.masks.apply()

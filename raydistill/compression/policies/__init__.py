@@ -2,6 +2,15 @@
 
 from raydistill.compression.policies.base import Policy, Step
 from raydistill.compression.policies.lr import LRPolicy
-from raydistill.compression.policies.pruning import PruningPolicy
+from raydistill.compression.policies.pruning import PruningControls, PruningPolicy
+from raydistill.compression.policies.regularization import RegularizationControls, RegularizationPolicy
 
-__all__ = ["LRPolicy", "Policy", "PruningPolicy", "Step"]
+__all__ = [
+    "LRPolicy",
+    "Policy",
+    "PruningControls",
+    "PruningPolicy",
+    "RegularizationControls",
+    "RegularizationPolicy",
+    "Step",
+]

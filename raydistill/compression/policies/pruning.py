@@ -1,36 +1,229 @@
-"""Pruning as a policy: masks are decided at the beginning of each scheduled epoch and stay in force after it."""
+"""Pruning as a policy: when masks are decided, and how they act between decisions.
+
+Masks are decided at the beginning of each scheduled epoch and, unless a control says otherwise, stay in force after
+every optimizer step from then on. A ranking that has to see minibatches first decides after `evidence_minibatches`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from raydistill.compression.evidence import gatherer, pairs_of
 from raydistill.compression.masks import MaskSet
-from raydistill.compression.policies.base import Policy
-from raydistill.compression.pruners import Pruner
+from raydistill.compression.policies.base import Policy, Step
+from raydistill.compression.pruners import Moment, Pruner
+from raydistill.compression.pruners.lottery import LotteryTicketPruner
+from raydistill.compression.pruners.reconstruction import FMReconstructionChannelPruner, reconstructed
 from raydistill.compression.rates import PolicyTime
+from raydistill.errors import ConfigError, Fault
+
+
+@dataclass(frozen=True)
+class PruningControls:
+    """A policy's ``args``, by Distiller's names.
+
+    levels: takes the place of the pruner's own `levels` (weight name to sparsity).
+    keep_mask: masks that act on the forward pass only come into force for good at the policy's last epoch.
+    mini_batch_pruning_frequency: decide also at every such minibatch, counted over all epochs; 0: never.
+    mask_on_forward_only: weights are masked before each forward pass only, and training may move the pruned ones.
+    mask_gradients: the gradients of pruned weights are zeroed too (needs mask_on_forward_only).
+    use_double_copies: the optimizer updates the unmasked weights with the gradients of the masked ones.
+    discard_masks_at_minibatch_end: a mask lives for one minibatch.
+    skip_first_minibatch: the first decision waits for the second minibatch.
+    fold_batchnorm: weights are ranked as they would be with the batch norm that follows folded into them.
+    evidence_minibatches: how many minibatches a ranking by gradients or activations looks at.
+    """
+
+    levels: Mapping[str, float] | None = None
+    keep_mask: bool = False
+    mini_batch_pruning_frequency: int = 0
+    mask_on_forward_only: bool = False
+    mask_gradients: bool = False
+    use_double_copies: bool = False
+    discard_masks_at_minibatch_end: bool = False
+    skip_first_minibatch: bool = False
+    fold_batchnorm: bool = False
+    evidence_minibatches: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("mini_batch_pruning_frequency", "evidence_minibatches"):
+            value, low = getattr(self, name), 0 if name.startswith("mini") else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ConfigError(Fault(name, f"must be a whole number from {low} up", value))
+        for name, kind in self.__annotations__.items():
+            if kind == "bool" and not isinstance(getattr(self, name), bool):
+                raise ConfigError(Fault(name, "must be true or false", getattr(self, name)))
+        if self.mask_gradients and not self.mask_on_forward_only:
+            way_out = "set mask_on_forward_only too"
+            raise ConfigError(Fault("mask_gradients", "needs mask_on_forward_only", True, way_out))
+
+    @property
+    def forward_only(self) -> bool:
+        return self.mask_on_forward_only or self.use_double_copies
 
 
 class PruningPolicy(Policy):
-    """Sets the masks of the pruner's weights; the scheduler's `MaskSet` applies them after every optimizer step."""
+    """Decides the masks of the pruner's weights; the scheduler's `MaskSet` applies those that are in force.
 
-    def __init__(self, pruner: Pruner, model: nn.Module, masks: MaskSet) -> None:
+    weights: the names it acts on. last_epoch: the last it is scheduled in. example_input: the model's positional
+    inputs, for controls and rankings that look at how layers follow each other.
+    """
+
+    def __init__(
+        self,
+        pruner: Pruner,
+        model: nn.Module,
+        masks: MaskSet,
+        weights: Sequence[str],
+        last_epoch: int,
+        controls: PruningControls | None = None,
+        optimizer: Optimizer | None = None,
+        example_input: Sequence[Any] | None = None,
+    ) -> None:
         self.pruner = pruner
-        self._masks = masks
-        parameters = dict(model.named_parameters())
-        self._weights = {name: parameters[name] for name in pruner.weights}
+        self.controls = controls or PruningControls()
+        self.weights = tuple(weights)
+        self._model, self._masks, self._optimizer = model, masks, optimizer
+        self._last_epoch = last_epoch
+        self._norms: dict[str, str] = {}
+        if self.controls.fold_batchnorm:
+            self._norms = pairs_of(model, example_input, "fold_batchnorm")
+        points = pruner.points if isinstance(pruner, FMReconstructionChannelPruner) else 0
+        self._evidence = gatherer(pruner.evidence, self.weights, model, masks, example_input, points)
+        self._early: dict[str, Tensor] = {}
+        self._due: int | None = None
+        self._begun = False
+        self._when: PolicyTime | None = None
+
+    def on_epoch_begin(self, when: PolicyTime) -> None:
+        self._when = when
+        first, self._begun = not self._begun, True
+        if self._evidence.waits:
+            self._evidence.start()
+            self._due = self.controls.evidence_minibatches
+        elif first and self.controls.skip_first_minibatch:
+            self._due = 1
+        else:
+            self._decide()
+
+    def on_minibatch_begin(self, step: Step) -> None:
+        frequency = self.controls.mini_batch_pruning_frequency
+        if self._due is not None:
+            if step.index >= self._due:
+                self._decide()
+        elif frequency and step.index > 0 and (step.epoch * step.count + step.index) % frequency == 0:
+            self._decide()
+        if self.controls.forward_only:
+            self._masks.mask_for_forward(self.weights, self.controls.use_double_copies)
+
+    def before_parameter_optimization(self, step: Step) -> None:
+        self._evidence.after_backward()
+        if self.controls.mask_gradients:
+            self._masks.mask_gradients(self.weights)
+        if self.controls.use_double_copies:
+            self._masks.restore_copies(self.weights)
+
+    def on_minibatch_end(self, step: Step) -> None:
+        if self._due is not None and step.index == step.count - 1:  # an epoch shorter than it wanted to see
+            self._decide()
+        if self.controls.discard_masks_at_minibatch_end:
+            self._drop_masks()
+
+    def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
+        if when.epoch != self._last_epoch or not self.controls.forward_only:
+            return
+        if self.controls.keep_mask:
+            for name in self.weights:
+                if name in self._masks:
+                    self._masks.set(name, self._masks[name])
+            self._masks.apply()
+        else:
+            self._drop_masks()
 
     @torch.no_grad()
-    def on_epoch_begin(self, when: PolicyTime) -> None:
-        for name, weight in self._weights.items():
-            self._masks.set(name, self.pruner.mask(name, weight, when))
-        self._masks.apply()
+    def _decide(self) -> None:
+        assert self._when is not None
+        self._due = None
+        if isinstance(self.pruner, LotteryTicketPruner) and self.pruner.round(self._when) == 0:
+            self._early = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
+            return
+        self._evidence.stop()
+        if not self._evidence.ready:  # nothing seen yet: the weights stay as they are until there is
+            return
+        evidence = self._evidence.result()
+        weights = {name: self._ranked(name) for name in self.weights}
+        decided = self.pruner.masks(weights, Moment(self._when, _View(self._masks), evidence))
+        if isinstance(self.pruner, FMReconstructionChannelPruner):
+            self._reconstruct(decided, evidence)
+        if self._early:
+            self._rewind()
+        for name, mask in decided.items():
+            # scaled masks (DropFilter) only make sense where each minibatch begins from unscaled weights
+            kept = mask if self.controls.use_double_copies else (mask != 0)
+            self._masks.set(name, kept, self.controls.forward_only)
+        if not self.controls.forward_only:
+            self._masks.apply()
+
+    def _ranked(self, name: str) -> Tensor:
+        """The weight as it is ranked: scaled by gamma / sigma of its batch norm where that is asked for."""
+        weight = self._masks.parameter(name).detach()
+        norm_name = self._norms.get(name.rpartition(".")[0])
+        if norm_name is None:
+            return weight
+        norm: Any = self._model.get_submodule(norm_name)
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight.detach()
+        return weight * scale.view(-1, *[1] * (weight.dim() - 1))
+
+    def _reconstruct(self, masks: Mapping[str, Tensor], evidence: Mapping[str, Tensor]) -> None:
+        for name, mask in masks.items():
+            weight = self._masks.parameter(name)
+            keep = mask.transpose(0, 1).flatten(1).amax(dim=1)
+            weight.copy_(reconstructed(weight.detach(), keep, evidence[f"{name}:x"], evidence[f"{name}:y"]))
+
+    def _rewind(self) -> None:
+        self._model.load_state_dict(self._early)
+        if self._optimizer is not None:
+            self._optimizer.state.clear()
+
+    def _drop_masks(self) -> None:
+        for name in self.weights:
+            self._masks.set(name, None)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.pruner.state_dict()
+        return {
+            "pruner": self.pruner.state_dict(),
+            "evidence": self._evidence.state_dict(),
+            "early": dict(self._early),
+            "begun": self._begun,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.pruner.load_state_dict(state)
+        self.pruner.load_state_dict(state["pruner"])
+        self._evidence.load_state_dict(state["evidence"])
+        device = next(self._model.parameters()).device
+        self._early = {name: value.to(device) for name, value in state["early"].items()}
+        self._begun = bool(state["begun"])
+
+
+class _View(Mapping[str, Tensor]):
+    """The masks in force, to read."""
+
+    def __init__(self, masks: MaskSet) -> None:
+        self._masks = masks
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._masks[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._masks.names())
+
+    def __len__(self) -> int:
+        return len(self._masks.names())

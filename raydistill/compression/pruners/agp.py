@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from raydistill.compression.pruners.base import RankedPruner, checked_level, checked_weights
+from raydistill.compression.pruners.base import ComposedPruner, checked_rise, checked_weights
 from raydistill.compression.rates import cubic
-from raydistill.errors import ConfigError, Fault
 
 
-class AutomatedGradualPruner(RankedPruner):
+class AutomatedGradualPruner(ComposedPruner):
     """Prunes the smallest weights of each parameter, from initial to final sparsity along a cubic curve.
 
     initial_sparsity, final_sparsity: fractions in [0, 1); the first is reached at the policy's first epoch, the
@@ -18,10 +17,6 @@ class AutomatedGradualPruner(RankedPruner):
     """
 
     def __init__(self, name: str, initial_sparsity: float, final_sparsity: float, weights: list[str]) -> None:
-        initial = checked_level("initial_sparsity", initial_sparsity)
-        final = checked_level("final_sparsity", final_sparsity)
-        if final < initial:
-            rule = f"must not be below initial_sparsity {initial:g}"
-            raise ConfigError(Fault("final_sparsity", rule, final, "pruning only grows: swap them or raise it"))
+        initial, final = checked_rise(initial_sparsity, final_sparsity)
         super().__init__(name, {weight: cubic(initial, final) for weight in checked_weights("weights", weights)})
         self.initial_sparsity, self.final_sparsity = initial, final

@@ -1,34 +1,79 @@
-"""A pruner says what a weight's mask is at a given time; it keeps no model and no clock."""
+"""A pruner says what the masks of its weights are at a given moment; it keeps no model and no clock.
+
+Most pruners are a composition: rate (how much) x ranking (which first) x granularity (what structure).
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from raydistill.compression.masks import smallest_mask
-from raydistill.compression.rankings import Ranking, magnitude
+from raydistill.compression.granularity import ELEMENT, Granularity
+from raydistill.compression.masks import pruned_count, smallest_mask
+from raydistill.compression.rankings import L1, Ranking
 from raydistill.compression.rates import PolicyTime, Rate
 from raydistill.errors import ConfigError, Fault
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What a pruner may look at when it decides: the time, the masks so far, and its ranking's evidence.
+
+    masks: by weight name, of the weight's shape; a weight without one is dense.
+    evidence: by weight name; see `rankings` for what it is.
+    """
+
+    when: PolicyTime
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 class Pruner(ABC):
-    """Base of all pruners. `weights`: names of the parameters it prunes, as the model spells them."""
+    """Base of all pruners.
+
+    weights: names of the parameters it prunes, as the model spells them. everything_else: it also prunes every other
+    weight of the model (a ``*`` in its arguments). evidence: what has to be gathered before it can decide.
+    """
+
+    evidence: str = "none"
+    everything_else: bool = False
 
     def __init__(self, name: str, weights: tuple[str, ...]) -> None:
         self.name = name
         self.weights = weights
 
-    @abstractmethod
-    def mask(self, weight_name: str, weight: Tensor, when: PolicyTime) -> Tensor:
-        """The mask (1 keeps) for one of `weights`, of its shape."""
+    def select(self, model_weights: Iterable[str]) -> tuple[str, ...]:
+        """Which of the model's parameters it prunes; `model_weights` are those of two or more dimensions."""
+        if not self.everything_else:
+            return self.weights
+        return (*self.weights, *(name for name in model_weights if name not in self.weights))
+
+    def fault_of(self, weight_name: str, weight: Tensor) -> str:
+        """What keeps it from pruning a weight of this shape; empty if nothing does."""
+        return ""
+
+    def masks(self, weights: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
+        """The masks (1 keeps, 0 prunes) of all weights, by name, of their shapes."""
+        return {name: self.mask(name, weight, moment.when) for name, weight in weights.items()}
 
     @abstractmethod
+    def mask(self, weight_name: str, weight: Tensor, when: PolicyTime) -> Tensor:
+        """The mask of one of `weights` by itself."""
+
     def level(self, weight_name: str, when: PolicyTime) -> float | None:
         """The sparsity it aims at, in [0, 1]; None if that is not known beforehand."""
+        return None
+
+    def fraction(self, weight_name: str, weight: Tensor, when: PolicyTime) -> float | None:
+        """The fraction of zeros this level comes to in a weight of this shape: levels floor to whole groups."""
+        level = self.level(weight_name, when)
+        return None if level is None else pruned_count(level, weight.numel()) / weight.numel()
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -37,19 +82,93 @@ class Pruner(ABC):
         del state
 
 
-class RankedPruner(Pruner):
-    """Rate (how much) and ranking (which): single weights with the smallest scores are pruned up to the level."""
+class ComposedPruner(Pruner):
+    """Prunes the groups with the smallest scores, up to the level of each weight's rate.
 
-    def __init__(self, name: str, rates: Mapping[str, Rate], ranking: Ranking = magnitude) -> None:
+    leader: the first weight decides for all: filters that a residual sum couples must go together.
+    group_size: so many adjacent groups are kept or pruned as one.
+    noise: with this probability the scores of a decision are multiplied by normal noise (epsilon-greedy).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rates: Mapping[str, Rate],
+        ranking: Ranking = L1,
+        granularity: Granularity = ELEMENT,
+        *,
+        leader: bool = False,
+        group_size: int = 1,
+        noise: float = 0.0,
+    ) -> None:
         super().__init__(name, tuple(rates))
-        self._rates = dict(rates)
-        self._ranking = ranking
+        self.rates = dict(rates)
+        self.ranking = ranking
+        self.granularity = granularity
+        self.leader = leader
+        self.group_size = group_size
+        self.noise = noise
+        self.evidence = ranking.evidence
 
-    def level(self, weight_name: str, when: PolicyTime) -> float:
-        return self._rates[weight_name](when)
+    def level(self, weight_name: str, when: PolicyTime) -> float | None:
+        return self.rates[weight_name](when)
+
+    def fraction(self, weight_name: str, weight: Tensor, when: PolicyTime) -> float | None:
+        level = self.level(weight_name, when)
+        count = self.granularity.groups(weight).shape[0] // self.group_size
+        return None if level is None else pruned_count(level, count) / count
+
+    def fault_of(self, weight_name: str, weight: Tensor) -> str:
+        fault = self.granularity.fault_of(weight)
+        if fault:
+            return fault
+        count = self.granularity.groups(weight.detach()).shape[0]
+        if self.ranking.filters_only and count != weight.shape[0]:
+            return f"ranking {self.ranking.name} knows whole filters only"
+        if count % self.group_size:
+            return f"group_size {self.group_size} does not divide its {count} groups"
+        return ""
+
+    def masks(self, weights: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
+        if not self.leader:
+            return {name: self._mask(name, w, moment.when, moment.evidence.get(name)) for name, w in weights.items()}
+        first = next(iter(weights))
+        keep = self._keep(first, weights[first], moment.when, moment.evidence.get(first))
+        return {name: self.granularity.expand(keep, weight) for name, weight in weights.items()}
 
     def mask(self, weight_name: str, weight: Tensor, when: PolicyTime) -> Tensor:
-        return smallest_mask(self._ranking(weight), self.level(weight_name, when))
+        return self._mask(weight_name, weight, when, None)
+
+    def _mask(self, name: str, weight: Tensor, when: PolicyTime, evidence: Tensor | None) -> Tensor:
+        return self.granularity.expand(self._keep(name, weight, when, evidence), weight)
+
+    def _keep(self, name: str, weight: Tensor, when: PolicyTime, evidence: Tensor | None) -> Tensor:
+        level = self.level(name, when)
+        return smallest_mask(self.scores(weight, evidence), level or 0.0).repeat_interleave(self.group_size)
+
+    def scores(self, weight: Tensor, evidence: Tensor | None) -> Tensor:
+        """One score for each group (of `group_size` adjacent ones)."""
+        if evidence is not None and evidence.shape == weight.shape:
+            evidence = self.granularity.groups(evidence)
+        scores = self.ranking.score(self.granularity.groups(weight), evidence)
+        if self.group_size > 1:
+            scores = scores.view(-1, self.group_size).mean(dim=1)
+        if self.noise and float(torch.rand(())) <= self.noise:
+            scores = scores * torch.randn(scores.shape).to(scores.device)
+        return scores
+
+
+def checked_number(argument: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
+    """A number an argument gives; ConfigError unless it is one in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(Fault(argument, "must be a number", value))
+    if not low <= value <= high:
+        if high == math.inf:
+            rule = f"must be at least {low:g}"
+        else:
+            rule = f"must be from {low:g} to {high:g}"
+        raise ConfigError(Fault(argument, rule, value))
+    return float(value)
 
 
 def checked_level(argument: str, value: object) -> float:
@@ -62,6 +181,16 @@ def checked_level(argument: str, value: object) -> float:
     return float(value)
 
 
+def checked_rise(initial_sparsity: object, final_sparsity: object) -> tuple[float, float]:
+    """Two levels, the second not below the first; ConfigError otherwise."""
+    initial = checked_level("initial_sparsity", initial_sparsity)
+    final = checked_level("final_sparsity", final_sparsity)
+    if final < initial:
+        rule = f"must not be below initial_sparsity {initial:g}"
+        raise ConfigError(Fault("final_sparsity", rule, final, "pruning only grows: swap them or raise it"))
+    return initial, final
+
+
 def checked_weights(argument: str, value: object) -> tuple[str, ...]:
     """Parameter names an argument gives; ConfigError unless it is a list of different names."""
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(entry, str) for entry in value):
@@ -70,3 +199,18 @@ def checked_weights(argument: str, value: object) -> tuple[str, ...]:
     if twice:
         raise ConfigError(Fault(argument, "names a weight twice", twice[0], "keep one"))
     return tuple(value)
+
+
+def checked_mapping(argument: str, value: object, example: str) -> dict[str, Any]:
+    """A non-empty mapping with weight names as keys; ConfigError otherwise."""
+    if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
+        raise ConfigError(Fault(argument, "must map weight names to values", value, f"such as {example}"))
+    return dict(value)
+
+
+def checked_leader(value: object) -> bool:
+    """Whether `group_dependency` is ``Leader``; ConfigError if it is neither that nor left out."""
+    if value not in (None, "Leader"):
+        way_out = "Leader: the first weight decides for all"
+        raise ConfigError(Fault("group_dependency", "must be Leader or left out", value, way_out))
+    return value == "Leader"

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from raydistill.compression.pruners.base import RankedPruner, checked_level
+from raydistill.compression.pruners.base import ComposedPruner, checked_level, checked_mapping
 from raydistill.compression.rates import constant
-from raydistill.errors import ConfigError, Fault
 
 
-class SparsityLevelParameterPruner(RankedPruner):
+class SparsityLevelParameterPruner(ComposedPruner):
     """Prunes the smallest weights of each parameter up to the level that `levels` gives for it.
 
     levels: parameter name to sparsity, a fraction in [0, 1).
     """
 
     def __init__(self, name: str, levels: dict[str, float]) -> None:
-        if not isinstance(levels, dict) or not levels:
-            raise ConfigError(Fault("levels", "must map weight names to levels", levels, "such as {fc1.weight: 0.8}"))
-        checked = {str(weight): checked_level(f"levels.{weight}", level) for weight, level in levels.items()}
-        super().__init__(name, {weight: constant(level) for weight, level in checked.items()})
-        self.levels = checked
+        given = checked_mapping("levels", levels, "{fc1.weight: 0.8}")
+        self.levels = {weight: checked_level(f"levels.{weight}", level) for weight, level in given.items()}
+        super().__init__(name, {weight: constant(level) for weight, level in self.levels.items()})

@@ -1,0 +1,229 @@
+"""What rankings need beside the weights, gathered while the network trains (the kinds are listed in `rankings`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.adjacency import batch_norms
+from raydistill.compression.masks import MaskSet
+from raydistill.compression.pruners.reconstruction import sample_points
+from raydistill.errors import ABSENT, ConfigError, Fault
+
+
+class Evidence:
+    """Gathers one kind of evidence for some weights. This one needs nothing: it is always ready.
+
+    start() begins anew, after_backward() sees each minibatch's gradients, stop() leaves no trace in the model.
+    ready: what there is now will do. waits: it has to see minibatches of the present epoch first.
+    """
+
+    waits = False
+
+    def start(self) -> None:
+        """Begin to gather."""
+
+    def after_backward(self) -> None:
+        """Between the backward pass and the optimizer's step."""
+
+    def stop(self) -> None:
+        """Take all hooks out of the model."""
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    def result(self) -> dict[str, Tensor]:
+        """By weight name; shapes as `rankings` has them, or the weight's own."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        del state
+
+
+class Gradients(Evidence):
+    """The mean gradient over the minibatches since `start`."""
+
+    waits = True
+
+    def __init__(self, names: Sequence[str], masks: MaskSet) -> None:
+        self._names, self._masks = names, masks
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._running = False
+
+    def start(self) -> None:
+        self._sums, self._count, self._running = {}, 0, True
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        if not self._running:
+            return
+        self._count += 1
+        for name in self._names:
+            gradient = self._masks.parameter(name).grad
+            if gradient is not None:
+                self._sums[name] = gradient.clone() if name not in self._sums else self._sums[name].add_(gradient)
+
+    def stop(self) -> None:
+        self._running = False
+
+    @property
+    def ready(self) -> bool:
+        return len(self._sums) == len(self._names)
+
+    def result(self) -> dict[str, Tensor]:
+        return {name: total / self._count for name, total in self._sums.items()}
+
+
+class Movement(Evidence):
+    """The sum of -weight * gradient over every minibatch of the policy's epochs; part of a checkpoint."""
+
+    def __init__(self, names: Sequence[str], masks: MaskSet) -> None:
+        self._names, self._masks = names, masks
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        for name in self._names:
+            weight = self._masks.parameter(name)
+            if weight.grad is None:
+                continue
+            if name not in self._sums or self._sums[name].shape != weight.shape:  # new, or thinned
+                self._sums[name] = torch.zeros_like(weight)
+            self._sums[name].addcmul_(weight, weight.grad, value=-1.0)
+
+    @property
+    def ready(self) -> bool:
+        return len(self._sums) == len(self._names)
+
+    def result(self) -> dict[str, Tensor]:
+        return dict(self._sums)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": {name: total.clone() for name, total in self._sums.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums = {
+            name: torch.empty_like(self._masks.parameter(name), requires_grad=False).copy_(total)
+            for name, total in state["sums"].items()
+        }
+
+
+class Activations(Evidence):
+    """One statistic a filter (``apoz`` or ``mean``) of the activations that follow it."""
+
+    waits = True
+
+    def __init__(self, kind: str, names: Sequence[str], model: nn.Module) -> None:
+        self._kind, self._names, self._model = kind, names, model
+        self._collector: Any = None
+
+    def start(self) -> None:
+        from raydistill.compression.statistics import ChannelActivations
+
+        self.stop()
+        self._collector = ChannelActivations(self._model, [_module_name(name) for name in self._names])
+        self._collector.attach()
+
+    def stop(self) -> None:
+        if self._collector is not None:
+            self._collector.detach()
+
+    @property
+    def ready(self) -> bool:
+        return self._collector is not None
+
+    def result(self) -> dict[str, Tensor]:
+        statistic = self._collector.apoz if self._kind == "apoz" else self._collector.mean
+        return {name: statistic(_module_name(name)) for name in self._names}
+
+
+class BatchNormScale(Evidence):
+    """The absolute scale of the batch norm that reads each weight's output."""
+
+    def __init__(self, names: Sequence[str], model: nn.Module, pairs: Mapping[str, str]) -> None:
+        self._model = model
+        self._norms = {name: pairs[_module_name(name)] for name in names if _module_name(name) in pairs}
+        lacking = [name for name in names if name not in self._norms]
+        if lacking:
+            raise ConfigError(Fault("ranking", "bn_scale needs a batch norm right after the weight", lacking[0]))
+
+    def result(self) -> dict[str, Tensor]:
+        return {
+            name: self._model.get_submodule(norm).weight.detach().abs()  # type: ignore[union-attr,operator]
+            for name, norm in self._norms.items()
+        }
+
+
+class FeatureMaps(Evidence):
+    """Samples of each layer's (input patch, output) pairs: {"name:x": (samples, in * kernel), "name:y": ...}."""
+
+    waits = True
+
+    def __init__(self, names: Sequence[str], model: nn.Module, points: int) -> None:
+        self._modules = {name: model.get_submodule(_module_name(name)) for name in names}
+        self._points = points
+        self._samples: dict[str, list[Tensor]] = {}
+        self._hooks: list[Any] = []
+
+    def start(self) -> None:
+        self.stop()
+        self._samples = {}
+        for name, module in self._modules.items():
+            self._hooks.append(module.register_forward_hook(partial(self._see, name)))
+
+    @torch.no_grad()
+    def _see(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not module.training:
+            return
+        x, y = sample_points(module, inputs[0], output, self._points)
+        self._samples.setdefault(f"{name}:x", []).append(x)
+        self._samples.setdefault(f"{name}:y", []).append(y)
+
+    def stop(self) -> None:
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks = []
+
+    @property
+    def ready(self) -> bool:
+        return len(self._samples) == 2 * len(self._modules)
+
+    def result(self) -> dict[str, Tensor]:
+        return {key: torch.cat(parts) for key, parts in self._samples.items()}
+
+
+def gatherer(
+    kind: str, names: Sequence[str], model: nn.Module, masks: MaskSet, example_input: Sequence[Any] | None, points: int
+) -> Evidence:
+    """The gatherer of a kind of evidence."""
+    if kind == "gradients":
+        return Gradients(names, masks)
+    if kind == "movement":
+        return Movement(names, masks)
+    if kind in ("apoz", "mean"):
+        return Activations(kind, names, model)
+    if kind == "bn_scale":
+        return BatchNormScale(names, model, pairs_of(model, example_input, "ranking bn_scale"))
+    if kind == "feature_maps":
+        return FeatureMaps(names, model, points)
+    return Evidence()
+
+
+def pairs_of(model: nn.Module, example_input: Sequence[Any] | None, who: str) -> dict[str, str]:
+    """`batch_norms`, or a one-line error where there is no input to run the model on."""
+    if example_input is None:
+        raise ConfigError(Fault(who, "needs an example input of the model", ABSENT, "pass example_input to build()"))
+    return batch_norms(model, example_input)
+
+
+def _module_name(weight_name: str) -> str:
+    return weight_name.rpartition(".")[0]
