@@ -16,7 +16,7 @@ AGP = {"initial_sparsity": 0.1, "final_sparsity": 0.5}
 LEVEL = {"desired_sparsity": 0.5}
 FILTERS = {"group_type": "Filters", "weights": ["conv.weight"]}
 CONV, BOTH = ["conv.weight"], ["conv.weight", "fc.weight"]
-# name of the class: arguments, and which fraction of zeros each weight must have at the end (None: it follows from data)
+# class: arguments, and the fraction of zeros each weight must have at the end (None: it follows from the data)
 CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "AutomatedGradualPruner": ({**AGP, "weights": BOTH}, 0.5),
     "SparsityLevelParameterPruner": ({"levels": {"conv.weight": 0.5, "fc.weight": 0.5}}, 0.5),

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from raydistill.compression.granularity import MENU, granularity
+from raydistill.errors import ConfigError
+
+CONV = torch.arange(4 * 6 * 2 * 3, dtype=torch.float32).reshape(4, 6, 2, 3)
+MATRIX = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "sums"),
+    [
+        ("Filters", CONV, CONV.numpy().sum((1, 2, 3))),
+        ("3D", CONV, CONV.numpy().sum((1, 2, 3))),
+        ("Channels", CONV, CONV.numpy().sum((0, 2, 3))),
+        ("2D", CONV, CONV.numpy().sum((2, 3)).ravel()),
+        ("4D", CONV, [CONV.numpy().sum()]),
+        ("Rows", MATRIX, MATRIX.numpy().sum(1)),
+        ("Cols", MATRIX, MATRIX.numpy().sum(0)),
+        ("Channels", MATRIX, MATRIX.numpy().sum(0)),
+        ("Element", MATRIX, MATRIX.numpy().ravel()),
+    ],
+)
+def test_groups_are_numpys_sums_over_the_other_axes(name: str, weight: torch.Tensor, sums) -> None:
+    assert MENU[name].groups(weight).sum(1).tolist() == list(sums)
+
+
+@pytest.mark.parametrize("name", MENU)
+def test_expand_marks_exactly_the_elements_of_a_group(name: str) -> None:
+    structure = MENU[name]
+    weight = CONV if CONV.dim() in structure.dimensions else MATRIX
+    count = structure.groups(weight).shape[0]
+    for group in {0, count // 2, count - 1}:
+        keep = torch.ones(count)
+        keep[group] = 0
+        mask = structure.expand(keep, weight)
+        assert sorted(weight[mask == 0].tolist()) == sorted(structure.groups(weight)[group].tolist())
+
+
+def test_blocks_by_a_loop_over_positions() -> None:
+    structure = granularity("group_type", "Blocks", [2, 3, 1, 1])
+    expected = []
+    array = CONV.numpy()
+    for f in range(0, 4, 2):
+        for c in range(0, 6, 3):
+            for y in range(2):
+                for x in range(3):
+                    expected.append(array[f : f + 2, c : c + 3, y, x].sum())
+    assert structure.groups(CONV).sum(1).tolist() == expected
+    keep = torch.ones(len(expected))
+    keep[5] = 0  # filters 0 and 1, channels 0 to 2, the last of six positions
+    zeros = np.argwhere(structure.expand(keep, CONV).numpy() == 0).tolist()
+    assert zeros == [[f, c, 1, 2] for f in (0, 1) for c in (0, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "block_shape", "says"),
+    [
+        ("Filter", None, "group_type: must be one of"),
+        (3, None, "group_type: must be one of"),
+        ("Blocks", None, "block_shape: is missing"),
+        ("Blocks", [1, 8], "block_shape: must be four whole numbers"),
+        ("Blocks", [1, 0, 1, 1], "block_shape: must be four whole numbers"),
+        ("Blocks", [1, 8, 3, 3], "block_shape: must end in 1, 1"),
+        ("Filters", [1, 8, 1, 1], "block_shape: is for group type Blocks only"),
+    ],
+)
+def test_bad_names_and_shapes_are_one_line(name: object, block_shape: object, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        granularity("group_type", name, block_shape)
+    assert str(caught.value).startswith(says)
+
+
+def test_a_weight_that_has_no_such_groups_is_named() -> None:
+    assert "needs a weight of 3 or 4 or 5 dimensions, this one has 2" in MENU["Filters"].fault_of(MATRIX)
+    assert "do not divide (4, 6, 2, 3)" in granularity("g", "Blocks", [3, 1, 1, 1]).fault_of(CONV)
