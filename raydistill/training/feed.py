@@ -13,6 +13,7 @@ import torch
 
 from raydistill.datasets import ArrayDataset, StreamedDataset
 from raydistill.errors import ConfigError, Fault
+from raydistill.datasets.split import seeded_permutation
 from raydistill.training.augment import EpochDraw, Normalise, WindowGather, draw_epoch, gather_pixels
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -32,10 +33,11 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
 class TrainFeed:
     """The train split, shuffled and augmented; order, crops and flips depend on (seed, epoch) only.
 
-    images: train images an epoch. batches: batches an epoch.
+    fraction: of the train images that one epoch takes, other ones in each. images: train images an epoch. batches:
+    batches an epoch.
 
     Raises:
-        ConfigError: a batch size below 1 or a negative seed.
+        ConfigError: a batch size below 1, a negative seed, or a fraction outside (0, 1].
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class TrainFeed:
         device: torch.device | str,
         seed: int,
         channels_last: bool = True,
+        fraction: float = 1.0,
     ) -> None:
         _check_batch_size(batch_size)
         if seed < 0:
             raise ConfigError(Fault("training.seed", "must be 0 or more", seed))
         self._dataset, self._device, self._seed = dataset, torch.device(device), seed
-        self.images = len(dataset.train_index)
+        self._all = len(dataset.train_index)
+        self.images = share(self._all, fraction, "training.effective_train_size")
         self._bounds = batch_bounds(self.images, batch_size)
         self.batches = len(self._bounds)
         _, height, width = dataset.image_shape
@@ -77,7 +81,9 @@ class TrainFeed:
     def _draw(self, epoch: int) -> EpochDraw:
         """The epoch's draw with the flipped images of each batch first, so that a flip is one block and not many;
         order within a batch is free, and this way it is the same on every device."""
-        draw = draw_epoch(self.images, self._dataset.augment, self._seed, epoch)
+        draw = draw_epoch(self._all, self._dataset.augment, self._seed, epoch)
+        if self.images < self._all:
+            draw = EpochDraw(*(getattr(draw, name)[: self.images] for name in ("order", "dy", "dx", "flip")))
         batch: np.ndarray = np.repeat(np.arange(self.batches), [stop - start for start, stop in self._bounds])
         place = np.argsort(batch * 2 + ~draw.flip, kind="stable")
         return EpochDraw(draw.order[place], draw.dy[place], draw.dx[place], draw.flip[place])
@@ -118,7 +124,10 @@ class TrainFeed:
 
 
 class EvalFeed:
-    """One split as it is, in its own order: ``validation``, ``test`` or ``train`` (without augmentation)."""
+    """One split as it is, in its own order: ``validation``, ``test`` or ``train`` (without augmentation).
+
+    fraction: of the split's images that are taken, always the same ones.
+    """
 
     def __init__(
         self,
@@ -127,6 +136,7 @@ class EvalFeed:
         batch_size: int,
         device: torch.device | str,
         channels_last: bool = True,
+        fraction: float = 1.0,
     ) -> None:
         _check_batch_size(batch_size)
         if split not in ("train", "validation", "test"):
@@ -135,7 +145,9 @@ class EvalFeed:
         self._is_test = split == "test"
         index = {"train": dataset.train_index, "validation": dataset.validation_index}
         self._index = np.arange(len(dataset.test_labels)) if self._is_test else index[split]
-        self.images = len(self._index)
+        self.images = share(len(self._index), fraction, f"training.effective_{split}_size")
+        if self.images < len(self._index):
+            self._index = np.sort(self._index[seeded_permutation(len(self._index), 0)[: self.images]])
         self._bounds = [(start, min(start + batch_size, self.images)) for start in range(0, self.images, batch_size)]
         self.batches = len(self._bounds)
         _, height, width = dataset.image_shape
@@ -172,6 +184,13 @@ def _to_device(
         rows = index[start : start + chunk]
         images[start : start + len(rows)] = _take(dataset.train_images, rows).to(device)
     return images, torch.from_numpy(dataset.train_labels[index]).to(device)
+
+
+def share(count: int, fraction: float, argument: str) -> int:
+    """How many of `count` images a fraction in (0, 1] takes; one at least."""
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0.0 < fraction <= 1.0:
+        raise ConfigError(Fault(argument, "must be a fraction above 0 and up to 1", fraction))
+    return min(count, max(1, round(count * fraction)))
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -230,3 +230,24 @@ def test_a_gpu_gets_the_batches_of_the_cpu(arrays: ArrayDataset, files: Streamed
     for split in ("validation", "test"):
         plain = [(images.cpu(), labels.cpu()) for images, labels in EvalFeed(arrays, split, 4, "cuda")]
         assert same(plain, list(EvalFeed(arrays, split, 4, "cpu")))
+
+
+def test_a_fraction_of_train_takes_other_images_in_each_epoch(arrays: ArrayDataset) -> None:
+    feed = TrainFeed(arrays, 8, "cpu", seed=1, fraction=0.5)
+    assert (feed.images, feed.batches) == (20, 3)
+    seen = [torch.cat([labels for _, labels in feed.epoch(epoch)]).tolist() for epoch in range(4)]
+    assert all(len(set(labels)) == 20 and set(labels) <= set(arrays.train_index.tolist()) for labels in seen)
+    assert len(set().union(*seen)) > 30, "the same images every time"
+
+
+def test_a_fraction_for_evaluation_is_always_the_same_images_in_order(arrays: ArrayDataset) -> None:
+    feeds = [EvalFeed(arrays, "test", 4, "cpu", fraction=0.33) for _ in range(2)]
+    labels = [torch.cat([labels for _, labels in feed]).tolist() for feed in feeds]
+    assert labels[0] == labels[1] == sorted(labels[0])
+    assert len(labels[0]) == 3
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan"), True])
+def test_a_fraction_out_of_range_is_one_line(arrays: ArrayDataset, fraction: float) -> None:
+    with pytest.raises(ConfigError, match=r"training.effective_train_size: must be a fraction above 0"):
+        TrainFeed(arrays, 8, "cpu", seed=1, fraction=fraction)
