@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from raydistill.datasets import ArrayDataset, StreamedDataset
-from raydistill.errors import ConfigError, Fault
 from raydistill.datasets.split import seeded_permutation
+from raydistill.errors import ConfigError, Fault
 from raydistill.training.augment import EpochDraw, Normalise, WindowGather, draw_epoch, gather_pixels
 
 Batch = tuple[torch.Tensor, torch.Tensor]
