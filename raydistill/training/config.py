@@ -19,6 +19,9 @@ class RunConfig:
     precision: ``fp32``, ``bf16``, or ``auto``: the faster of the two on this device.
     schedule: what is compressed and when; None trains densely.
     init_from: a checkpoint whose weights the run starts from (epoch 0, fresh optimizer).
+    continue_from: a checkpoint that the run goes on from, in the epoch after it, with its optimizer and masks.
+    effective_train_size, effective_valid_size, effective_test_size: fractions in (0, 1] of the splits that are used;
+    of train other images in each epoch, of the others always the same.
     out_dir: where ``checkpoint.pt``, TensorBoard events and tables go; None writes nothing.
     resume: go on from ``out_dir/checkpoint.pt`` if it is there. deterministic: same bits on every run (CPU).
     """
@@ -38,6 +41,10 @@ class RunConfig:
     threads: int | None = None
     schedule: ScheduleSpec | None = None
     init_from: str | None = None
+    continue_from: str | None = None
+    effective_train_size: float = 1.0
+    effective_valid_size: float = 1.0
+    effective_test_size: float = 1.0
     out_dir: str | None = None
     resume: bool = True
     checkpoint_every: int = 1

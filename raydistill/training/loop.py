@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,18 @@ from raydistill.training.feed import EvalFeed, TrainFeed
 from raydistill.training.metrics import evaluate
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
+OnStep = Callable[[int, int, int, float], None]
 _LOOK_EVERY = 50
 """Steps between looks at the loss on a GPU, where each look waits for the device; a CPU is looked at every step."""
 
 
-def fit(config: RunConfig, *, dataset: Dataset | None = None) -> Iterator[EpochMetrics]:
+def fit(config: RunConfig, *, dataset: Dataset | None = None, on_step: OnStep | None = None) -> Iterator[EpochMetrics]:
     """Train, prune and validate; yield the metrics of each epoch when its checkpoint is written.
 
-    dataset: one that is loaded already; else ``config.dataset`` is loaded. With ``config.resume`` the run goes on after
-    the epoch that ``out_dir/checkpoint.pt`` holds; `checkpoint.read_history` gives the epochs before it. Closing the
-    generator ends the run and puts torch's settings back.
+    dataset: one that is loaded already; else ``config.dataset`` is loaded. on_step: called after each minibatch whose
+    loss was looked at (every one on a CPU) with (epoch, minibatch, minibatches, mean loss of the epoch so far). With
+    ``config.resume`` the run goes on after the epoch that ``out_dir/checkpoint.pt`` holds; `checkpoint.read_history`
+    gives the epochs before it. Closing the generator ends the run and puts torch's settings back.
 
     Raises:
         ConfigError, DataError: something cannot be run as asked; nothing was written.
@@ -51,7 +53,7 @@ def fit(config: RunConfig, *, dataset: Dataset | None = None) -> Iterator[EpochM
     """
     _check(config)
     with training_environment(config.threads, config.deterministic):
-        run = _Run(config, dataset if dataset is not None else datasets.load(config.dataset))
+        run = _Run(config, dataset if dataset is not None else datasets.load(config.dataset), on_step)
         with EventLog(run.folder if config.tensorboard else None, run.first_epoch) as events:
             for epoch in range(run.first_epoch, config.epochs):
                 metrics = run.train_epoch(epoch)
@@ -78,28 +80,36 @@ def device_of(name: str) -> torch.device:
 
 
 def evaluate_checkpoint(
-    path: str | Path, dataset: Dataset, split: str, device: str = "auto", batch_size: int = 1024
+    path: str | Path,
+    dataset: Dataset,
+    split: str,
+    device: str = "auto",
+    batch_size: int = 1024,
+    fraction: float = 1.0,
 ) -> Evaluation:
-    """Evaluate a checkpoint's model once on a split ("validation" or "test") of a dataset."""
+    """Evaluate a checkpoint's model once on (a fraction of) a split, "validation" or "test", of a dataset."""
     target = device_of(device)
     content = saved.read_checkpoint(path)
     model = saved.model_of(content, str(path)).to(target).to(memory_format=torch.channels_last)
-    return evaluate(model, EvalFeed(dataset, split, batch_size, target), split, target, content["precision"])
+    feed = EvalFeed(dataset, split, batch_size, target, fraction=fraction)
+    return evaluate(model, feed, split, target, content["precision"])
 
 
 class _Run:
     """The state of one run between epochs: what `fit` builds once and each epoch moves on."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset) -> None:
+    def __init__(self, config: RunConfig, dataset: Dataset, on_step: OnStep | None) -> None:
         self.config = config
         self.dataset = dataset
+        self.on_step = on_step
         self.device = device_of(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.folder = Path(config.out_dir).resolve() if config.out_dir is not None else None
         self.path = self.folder / saved.FILE_NAME if self.folder is not None else None
         start = saved.read_checkpoint(config.init_from)["model"] if config.init_from is not None else None
-        self.identity = _identity(config, dataset, start)
+        before = saved.read_checkpoint(config.continue_from) if config.continue_from is not None else None
+        self.identity = _identity(config, dataset, start if before is None else before["model"])
         self.schedule = config.schedule or _EMPTY
         self.schedule_text = dump_schedule(config.schedule) if config.schedule is not None else ""
         seed_everything(config.seed)
@@ -114,8 +124,13 @@ class _Run:
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
         )
-        self.scheduler: CompressionScheduler = build(self.schedule, self.model, self.optimizer)
+        self.scheduler: CompressionScheduler = build(
+            self.schedule, self.model, self.optimizer, (torch.zeros(1, *dataset.image_shape),)
+        )
         self.history: list[EpochMetrics] = []
+        self.first = 0
+        if before is not None:
+            self._continue(before)
         resumed = self._resume() if config.resume and self.path is not None and self.path.exists() else None
         batch = (min(config.batch_size, 256), *dataset.image_shape)
         self.precision = (
@@ -123,14 +138,18 @@ class _Run:
             if resumed is not None
             else arithmetic.choose(config.precision, self.model, self.device, batch, config.deterministic)
         )
-        self.train_feed = TrainFeed(dataset, config.batch_size, self.device, config.seed)
-        self.validation_feed = EvalFeed(dataset, "validation", max(config.batch_size, 1024), self.device)
+        self.train_feed = TrainFeed(
+            dataset, config.batch_size, self.device, config.seed, fraction=config.effective_train_size
+        )
+        self.validation_feed = EvalFeed(
+            dataset, "validation", max(config.batch_size, 1024), self.device, fraction=config.effective_valid_size
+        )
         if self.folder is not None and self.schedule_text:
             write_atomically(self.folder / "schedule.yaml", self.schedule_text)
 
     @property
     def first_epoch(self) -> int:
-        return self.history[-1].epoch + 1 if self.history else 0
+        return self.history[-1].epoch + 1 if self.history else self.first
 
     def train_epoch(self, epoch: int) -> EpochMetrics:
         """Train and validate one epoch, then write the checkpoint."""
@@ -190,6 +209,8 @@ class _Run:
             images += len(labels)
             if index % look_every == 0 or index + 1 == count:
                 self._check_loss(total, epoch, index)
+                if self.on_step is not None:
+                    self.on_step(epoch, index, count, float(total) / images)
         return float(total) / max(1, images), images
 
     def _check_loss(self, total: Tensor, epoch: int, index: int) -> None:
@@ -220,6 +241,23 @@ class _Run:
             "rng": saved.rng_state(),
             "history": [metrics.to_json() for metrics in self.history],
         }
+
+    def _continue(self, content: dict[str, Any]) -> None:
+        """Take up another run's weights, optimizer and masks; its policies too if this run has the same schedule."""
+        where = str(self.config.continue_from)
+        self.first = int(content["epoch"]) + 1
+        if self.first >= self.config.epochs:
+            rule = f"must be above {self.first}, the epochs that {where} has trained already"
+            way_out = "raise epochs, or start again at epoch 0 (init_from, --reset-optimizer)"
+            raise ConfigError(Fault("training.epochs", rule, self.config.epochs, way_out))
+        saved.load_weights(self.model, content["model"], where)
+        self.optimizer.load_state_dict(content["optimizer"])
+        if content["schedule_hash"] == saved.schedule_hash(self.schedule_text):
+            self.scheduler.load_state_dict(content["scheduler"])
+        else:
+            self.scheduler.masks.load_state_dict(content["scheduler"]["masks"])
+            self.scheduler.masks.apply()
+        saved.set_rng_state(content["rng"])
 
     def _resume(self) -> str:
         """Take up the state of ``checkpoint.pt``; returns the precision it was trained in."""
@@ -262,6 +300,7 @@ def _identity(config: RunConfig, dataset: Dataset, start: dict[str, Tensor] | No
         "nesterov": config.nesterov,
         "seed": config.seed,
         "init": init,
+        **({} if config.effective_train_size == 1.0 else {"effective_train_size": config.effective_train_size}),
     }
 
 
@@ -276,6 +315,8 @@ def _check(config: RunConfig) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
             bound = f"from {low:g} up" if math.isinf(high) else f"from {low:g} to below {high:g}"
             faults.append(Fault(f"training.{name}", f"must be a number {bound}", value))
+    if config.init_from is not None and config.continue_from is not None:
+        faults.append(Fault("init_from", "cannot stand beside continue_from", config.init_from, "keep one of the two"))
     if config.nesterov and not config.momentum:
         faults.append(Fault("training.nesterov", "needs momentum", config.momentum, "give momentum, such as 0.9"))
     if config.threads is not None and config.threads < 1:

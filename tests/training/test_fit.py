@@ -225,3 +225,40 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(
         assert not list((disk / "run").glob(".*.tmp"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_another_run_goes_on_from_a_checkpoint_with_its_optimizer_and_masks(
+    config: RunConfig, dataset, tmp_path: Path
+) -> None:
+    whole = replace(config, out_dir=str(tmp_path / "whole"))
+    list(fit(whole, dataset=dataset))
+    first = replace(config, out_dir=str(tmp_path / "first"))
+    run = fit(first, dataset=dataset)
+    for _ in range(3):
+        next(run)
+    run.close()
+    then = replace(config, out_dir=str(tmp_path / "then"), continue_from=str(tmp_path / "first" / "checkpoint.pt"))
+    assert [metrics.epoch for metrics in fit(then, dataset=dataset)] == [3, 4, 5]
+    assert_same(weights(whole.out_dir), weights(then.out_dir))
+    # under another schedule the masks stay
+    dense = replace(then, schedule=None, out_dir=str(tmp_path / "dense"))
+    last = list(fit(dense, dataset=dataset))[-1]
+    reached = read_history(tmp_path / "first" / "checkpoint.pt")[-1]
+    assert last.layer_sparsity["fc1.weight"] == reached.layer_sparsity["fc1.weight"] > 0.3
+    with pytest.raises(ConfigError, match="training.epochs: must be above 3"):
+        next(fit(replace(then, epochs=3, out_dir=str(tmp_path / "none")), dataset=dataset))
+    with pytest.raises(ConfigError, match="init_from: cannot stand beside continue_from"):
+        next(fit(replace(then, init_from="x"), dataset=dataset))
+
+
+def test_steps_are_reported_and_fractions_are_used(config: RunConfig, dataset, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, int, float]] = []
+    small = replace(config, epochs=1, batch_size=64, schedule=None, effective_train_size=0.25, effective_valid_size=0.5)
+    (metrics,) = fit(small, dataset=dataset, on_step=lambda *step: seen.append(step))
+    count = -(-round(len(dataset.train_index) * 0.25) // 64)
+    assert [step[:3] for step in seen] == [(0, index, count) for index in range(count)]
+    assert seen[-1][3] == pytest.approx(metrics.train_loss)
+    held = round(len(dataset.validation_index) * 0.5)
+    assert (metrics.top1 * held) == pytest.approx(round(metrics.top1 * held))
+    evaluated = evaluate_checkpoint(str(metrics.checkpoint), dataset, "test", fraction=0.1)
+    assert evaluated.images == round(len(dataset.test_labels) * 0.1)
