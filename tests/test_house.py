@@ -23,7 +23,7 @@ ROOMS = {
     "search": set(),
     "tracking": set(),
     "sweep": {"schedule", "compression", "models", "datasets", "training", "search", "tracking"},
-    "cli": {"schedule", "compression", "models", "datasets", "training", "search", "sweep"},
+    "cli": {"schedule", "compression", "models", "datasets", "training", "search", "sweep", "tracking"},
 }
 ONLY_IN = {"ray": {"sweep", "cluster"}, "mlflow": {"tracking"}, "typer": {"cli"}, "rich": {"cli"}}
 

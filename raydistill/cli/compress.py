@@ -1,16 +1,20 @@
-"""``raydistill compress``: one run of a schedule, without Ray and MLflow."""
+"""``raydistill compress``: one run of a schedule, without Ray."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from raydistill.records import EpochMetrics
+    from raydistill.cli.run_report import RunReport
+    from raydistill.datasets import Dataset
+    from raydistill.training import RunConfig
+
+_DATA, _TRAIN, _RUN, _LOOK = "Data", "Training", "The run", "Looking at a network instead of training it"
 
 
 def compress(
@@ -18,47 +22,110 @@ def compress(
     schedule: Annotated[
         Path | None, typer.Option("--compress", help="The schedule to run; left out, dense training.")
     ] = None,
-    dataset: Annotated[str, typer.Option(help="cifar10, imagefolder, digits or pkg.mod:factory.")] = "cifar10",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="A cifar-10-batches-py folder, or a tree of class folders.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs to train.")] = 60,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a step.")] = 256,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate.")] = 0.05,
-    momentum: Annotated[float, typer.Option(help="SGD's momentum.")] = 0.9,
-    weight_decay: Annotated[float, typer.Option(help="SGD's weight decay.")] = 1e-4,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and augmentation.")] = 0,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits on every run (CPU).")] = False,
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: the faster one here.")] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A weight of the schedule that the model lacks is an error.")
+    ] = False,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from torchvision's published weights.")
+    ] = False,
     resume_from: Annotated[
-        Path | None, typer.Option(help="A checkpoint whose weights the run starts from, at epoch 0.")
+        Path | None, typer.Option(help="A checkpoint to go on from: its weights, optimizer, masks and epoch.")
     ] = None,
-    out_dir: Annotated[Path, typer.Option("--out-dir", "-o", help="Where runs are kept.")] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder; left out, arch and schedule.")] = None,
+    reset_optimizer: Annotated[
+        bool, typer.Option("--reset-optimizer", help="Of --resume-from take the weights only, and begin at epoch 0.")
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs in all.", rich_help_panel=_TRAIN)] = 60,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "-b", min=1, help="Images a step.", rich_help_panel=_TRAIN)
+    ] = 256,
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate.", rich_help_panel=_TRAIN)] = 0.05,
+    momentum: Annotated[float, typer.Option(help="SGD's momentum.", rich_help_panel=_TRAIN)] = 0.9,
+    weight_decay: Annotated[float, typer.Option(help="SGD's weight decay.", rich_help_panel=_TRAIN)] = 1e-4,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of weights, order and augmentation.", rich_help_panel=_TRAIN)
+    ] = 0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same bits on every run (CPU).", rich_help_panel=_TRAIN)
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or auto: the faster one here.", rich_help_panel=_TRAIN)
+    ] = "auto",
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="The GPU to use, by number; -1: the CPU; left out, a GPU if any.", rich_help_panel=_TRAIN),
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="cifar10, imagefolder, digits or pkg.mod:factory.", rich_help_panel=_DATA)
+    ] = "cifar10",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="A cifar-10-batches-py folder, or a tree of class folders.", rich_help_panel=_DATA),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", "-j", min=0, help="Processes that decode streamed images.", rich_help_panel=_DATA),
+    ] = 2,
+    validation_split: Annotated[
+        float, typer.Option(help="Fraction of train that is held out to validate on.", rich_help_panel=_DATA)
+    ] = 0.1,
+    effective_train_size: Annotated[
+        float, typer.Option(help="Fraction of train that an epoch takes, others in each.", rich_help_panel=_DATA)
+    ] = 1.0,
+    effective_valid_size: Annotated[
+        float, typer.Option(help="Fraction of the validation split that is used.", rich_help_panel=_DATA)
+    ] = 1.0,
+    effective_test_size: Annotated[
+        float, typer.Option(help="Fraction of the test split that is used.", rich_help_panel=_DATA)
+    ] = 1.0,
+    out_dir: Annotated[Path, typer.Option("--out-dir", "-o", help="Where runs are kept.", rich_help_panel=_RUN)] = Path(
+        "runs"
+    ),
+    name: Annotated[
+        str | None, typer.Option(help="The run's folder; left out, arch and schedule.", rich_help_panel=_RUN)
+    ] = None,
+    print_freq: Annotated[
+        int, typer.Option("--print-freq", "-p", min=0, help="Lines inside an epoch; 0: none.", rich_help_panel=_RUN)
+    ] = 0,
+    num_best_scores: Annotated[
+        int, typer.Option(min=1, help="Best epochs to list, by sparsity and top1.", rich_help_panel=_RUN)
+    ] = 1,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="An MLflow server; left out, a store in the out-dir.", rich_help_panel=_RUN)
+    ] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Log to MLflow.", rich_help_panel=_RUN)] = True,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", "-e", help="Test --resume-from and end.", rich_help_panel=_LOOK)
+    ] = False,
 ) -> None:
     """Train one network, pruned as a schedule says, and print accuracy and sparsity.
 
-    A run that was interrupted goes on from its last epoch when the same command is given again.
+    A run that was interrupted goes on from its last epoch when the same command is given again. Lines are also in
+    run.log, figures in TensorBoard's and MLflow's files.
     """
     from rich.console import Console
 
-    from raydistill import datasets, models
-    from raydistill.cli.tables import percent, sparsity_table
-    from raydistill.compression import check
     from raydistill.datasets import DatasetConfig
-    from raydistill.errors import ConfigError
+    from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
-    from raydistill.sweep.plan import policies_beyond
-    from raydistill.training import RunConfig, evaluate_checkpoint, fit
+    from raydistill.training import RunConfig
 
     console = Console(highlight=False)
     spec = None if schedule is None else load_schedule(schedule)
     parts = [arch.replace(":", "."), *([] if schedule is None else [schedule.stem])]
     folder = out_dir / (name or "-".join(parts))
-    checkpoint = folder / "checkpoint.pt"
+    start = None if resume_from is None else str(resume_from)
+    if start is None and (reset_optimizer or evaluate):
+        option = "--reset-optimizer" if reset_optimizer else "--evaluate"
+        raise ConfigError(Fault(option, "needs a checkpoint", ABSENT, "add --resume-from CHECKPOINT"))
     config = RunConfig(
         arch=arch,
-        dataset=DatasetConfig(name=dataset, data_dir=None if data_dir is None else str(data_dir)),
+        model_args={"pretrained": True} if pretrained else {},
+        dataset=DatasetConfig(
+            name=dataset,
+            data_dir=None if data_dir is None else str(data_dir),
+            workers=workers,
+            validation=validation_split,
+        ),
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -67,44 +134,147 @@ def compress(
         seed=seed,
         deterministic=deterministic,
         precision=precision,
+        device=_device(gpus),
         schedule=spec,
-        init_from=None if resume_from is None else str(resume_from),
+        strict=strict,
+        init_from=start if reset_optimizer else None,
+        continue_from=None if reset_optimizer else start,
+        effective_train_size=effective_train_size,
+        effective_valid_size=effective_valid_size,
+        effective_test_size=effective_test_size,
         out_dir=str(folder),
     )
-    model = models.create(arch, 10, None, "--arch")  # what is wrong is said before the images are read
-    if spec is not None:
-        faults = policies_beyond(spec, epochs, "--epochs")
-        try:
-            check(spec, model)
-        except ConfigError as error:
-            faults += error.faults
-        if faults:
-            raise ConfigError(*faults)
+    if evaluate:
+        _evaluate(str(start), config, console)
+        return
+    warnings = _checked(config)
+    images = _images(config, console)
+    _train(config, images, folder, console, warnings, print_freq, num_best_scores, mlflow, tracking_uri)
+
+
+def _device(gpus: str | None) -> str:
+    """RunConfig's device for ``--gpus``."""
+    from raydistill.errors import ConfigError, Fault
+
+    if gpus is None:
+        return "auto"
+    if gpus.strip() == "-1":
+        return "cpu"
+    if not gpus.strip().isdigit():
+        way_out = "give one number; a run uses one GPU, a sweep uses them all"
+        raise ConfigError(Fault("--gpus", "must be the number of one GPU, or -1", gpus, way_out))
+    return f"cuda:{int(gpus)}"
+
+
+def _checked(config: RunConfig) -> tuple[str, ...]:
+    """What is wrong with the schedule is said before the images are read; what is only odd is returned."""
+    import torch
+
+    from raydistill import models
+    from raydistill.compression import check
+    from raydistill.errors import ConfigError, Fault
+    from raydistill.sweep.plan import policies_beyond
+
+    model = models.create(config.arch, 10, None, "--arch")
+    if config.schedule is None:
+        return ()
+    beyond = policies_beyond(config.schedule, config.epochs, "--epochs")
+    pruning = {f"policies[{p.index}]" for p in config.schedule.policies if p.kind == "pruner"}
+    fatal = [fault for fault in beyond if isinstance(fault, Fault) and _policy_of(fault) in pruning]
+    warnings: tuple[str, ...] = ()
+    try:
+        warnings = check(config.schedule, model, (torch.zeros(1, 3, 32, 32),), config.strict)
+    except ConfigError as error:
+        fatal += [fault for fault in error.faults if isinstance(fault, Fault)]
+    if fatal:
+        raise ConfigError(*fatal)
+    return warnings
+
+
+def _policy_of(fault: Any) -> str:
+    return fault.where.rpartition(": ")[2].partition(".")[0]
+
+
+def _images(config: RunConfig, console: Console) -> Dataset:
+    from raydistill import datasets
+
     images = datasets.load(config.dataset)
     if images.warning:
         console.print(f"warning: {images.warning}", style="bold yellow")
-    last = _resumed(checkpoint, epochs, console)
-    for last in fit(config, dataset=images):
-        console.print(
-            f"{last.epoch + 1:>3}/{last.epochs}  loss {last.loss:.4f} (train {last.train_loss:.4f})  "
-            f"top1 {percent(last.top1)} %  sparsity {percent(last.sparsity)} %  {last.images_per_second:,.0f} img/s",
-            soft_wrap=True,
-        )
-    if last is None:
-        return
-    test = evaluate_checkpoint(checkpoint, images, "test")
-    console.print(sparsity_table(last))
-    console.print(f"top1 on {images.name}: validation {percent(last.top1)} %, test {percent(test.top1)} %")
-    console.print(f"checkpoint: {checkpoint}", soft_wrap=True)
+    return images
 
 
-def _resumed(checkpoint: Path, epochs: int, console: Console) -> EpochMetrics | None:
-    """The last epoch that an earlier run of the same command has trained."""
-    from raydistill.training import read_history
+def _evaluate(checkpoint: str, config: RunConfig, console: Console) -> None:
+    from raydistill.cli.tables import percent
+    from raydistill.training import evaluate_checkpoint
 
-    if not checkpoint.exists():
-        return None
-    last = read_history(checkpoint)[-1]
-    done = "all of them" if last.epoch + 1 >= epochs else "going on"
-    console.print(f"{checkpoint} holds {last.epoch + 1} epochs already: {done}", soft_wrap=True)
-    return last
+    images = _images(config, console)
+    figures = evaluate_checkpoint(checkpoint, images, "test", config.device, fraction=config.effective_test_size)
+    console.print(
+        f"{images.name}, {figures.images:,} test images: top1 {percent(figures.top1)} %  "
+        f"top5 {percent(figures.top5)} %  loss {figures.loss:.4f}"
+    )
+
+
+def _train(
+    config: RunConfig,
+    images: Dataset,
+    folder: Path,
+    console: Console,
+    warnings: tuple[str, ...],
+    print_freq: int,
+    num_best_scores: int,
+    mlflow: bool,
+    tracking_uri: str | None,
+) -> None:
+    from raydistill.cli.run_report import BestEpochs, RunReport
+    from raydistill.cli.tables import percent, sparsity_table
+    from raydistill.files import write_atomically
+    from raydistill.training import evaluate_checkpoint, fit, read_history
+
+    checkpoint = folder / "checkpoint.pt"
+    history = read_history(checkpoint) if checkpoint.exists() else []
+    last = history[-1] if history else None
+    params = {
+        key: getattr(config, key) for key in ("arch", "epochs", "batch_size", "lr", "momentum", "weight_decay", "seed")
+    }
+    params |= {"dataset": images.name, "schedule": config.schedule.source if config.schedule else "dense"}
+    with RunReport(console, folder, mlflow, tracking_uri, params) as report:
+        for warning in warnings:
+            report.warn(warning)
+        if last is not None:
+            done = "all of them" if last.epoch + 1 >= config.epochs else "going on"
+            report.say(f"{checkpoint} holds {last.epoch + 1} epochs already: {done}")
+        best = BestEpochs(num_best_scores, history)
+        steps = _Steps(report, print_freq)
+        try:
+            for last in fit(config, dataset=images, on_step=steps if print_freq else None):
+                report.epoch(last)
+                if best.add(last):
+                    write_atomically(folder / "best.pt", checkpoint.read_bytes())
+        except KeyboardInterrupt:
+            told = f"after epoch {last.epoch + 1}" if last is not None else "before the first epoch was done"
+            report.say(f"interrupted {told}; the same command goes on")
+            raise
+        if last is None:
+            return
+        test = evaluate_checkpoint(checkpoint, images, "test", config.device, fraction=config.effective_test_size)
+        report.say(sparsity_table(last))
+        for line in best.lines():
+            report.say(line)
+        report.say(f"top1 on {images.name}: validation {percent(last.top1)} %, test {percent(test.top1)} %")
+        report.say(f"checkpoint: {checkpoint}")
+        report.result(test, last)
+        report.finished()
+
+
+class _Steps:
+    """Prints a few lines inside each epoch."""
+
+    def __init__(self, report: RunReport, lines: int) -> None:
+        self._report, self._lines = report, lines
+
+    def __call__(self, epoch: int, minibatch: int, minibatches: int, loss: float) -> None:
+        every = max(1, minibatches // self._lines)
+        if (minibatch + 1) % every == 0 and minibatch + 1 < minibatches:
+            self._report.say(f"  epoch {epoch + 1}, step {minibatch + 1}/{minibatches}, training loss {loss:.4f}")

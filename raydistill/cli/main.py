@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from raydistill.cli.check import check
 from raydistill.cli.compress import compress
 from raydistill.cli.sweep import sweep
 from raydistill.errors import RaydistillError
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(sweep)
 app.command()(compress)
+app.command()(check)
 
 
 def _version(asked: bool) -> None:

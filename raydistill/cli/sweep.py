@@ -144,7 +144,7 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
     data = datasets.load(sweep.dataset)
     if data.warning:
         console.print(f"warning: {data.warning}", style="bold yellow")
-    plan = plan_sweep(sweep, data.num_classes)
+    plan = plan_sweep(sweep, data.num_classes, data.image_shape)
     node = this_machine()
     share = trial_share(sweep.sections.resources_per_trial, [node], f"{sweep.file}: resources_per_trial")
     planned = [trial.planned_sparsity for trial in plan.trials]

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import Optimizer
 
-from raydistill.compression import pruners, quantizers, regularizers
+from raydistill.compression import lr_schedulers, pruners, quantizers, regularizers
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies import (
     LRPolicy,
@@ -32,11 +32,6 @@ from raydistill.resolve import resolve
 from raydistill.schedule import InstanceSpec, PolicySpec, ScheduleSpec
 from raydistill.schedule.load import without_module_prefix
 
-_LR_MENU = {
-    name: cls
-    for name, cls in vars(lr_scheduler).items()
-    if inspect.isclass(cls) and issubclass(cls, lr_scheduler.LRScheduler) and not name.startswith("_")
-}
 _EXTENSIONS = {
     name: f"raydistill.compression.thinning:{name}" for name in ("FilterRemover", "ChannelRemover", "StructureRemover")
 }
@@ -44,7 +39,7 @@ _MENUS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "pruners": ("pruner class", pruners.MENU),
     "regularizers": ("regularizer class", regularizers.MENU),
     "quantizers": ("quantizer class", quantizers.MENU),
-    "lr_schedulers": ("LR scheduler class", _LR_MENU),
+    "lr_schedulers": ("LR scheduler class", lr_schedulers.MENU),
     "extensions": ("extension class", _EXTENSIONS),
 }
 _BASES: dict[str, type] = {
@@ -152,6 +147,8 @@ class _Builder:
         what, menu = _MENUS[instance.section]
         try:
             cls = resolve(instance.class_name, menu, f"{where}.class", what)
+            if isinstance(cls, str):  # a class whose module is imported only where a schedule names it
+                cls = resolve(cls, {}, f"{where}.class", what)
         except ConfigError as error:
             self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
             return None

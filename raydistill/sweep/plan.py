@@ -47,8 +47,10 @@ class Plan:
     weights: tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def plan_sweep(sweep: Sweep, num_classes: int = 10) -> Plan:
+def plan_sweep(sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...] = (3, 32, 32)) -> Plan:
     """Draw all trials and check each against the model.
+
+    image_shape: (C, H, W) of the dataset's images; some pruners look at how layers follow each other.
 
     Raises:
         ConfigError: weights the model lacks, arguments no pruner takes, values out of range: all of it at once.
@@ -56,9 +58,10 @@ def plan_sweep(sweep: Sweep, num_classes: int = 10) -> Plan:
     sections = sweep.sections
     with _kept_rng():
         model = models.create(sections.model.arch, num_classes, sections.model.args, f"{sweep.file}: model.arch")
+    inputs = (torch.zeros(1, *image_shape),)
     named = tuple((name, tuple(weight.shape)) for name, weight in weights(model))
     faults = _Faults()
-    faults.collect(_check_schedule, sweep, sweep.schedule, model)
+    faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
     faults.collect(baseline_config, sweep)
     dimensions = list(sweep.dimensions)
     with faults.collecting():
@@ -67,13 +70,14 @@ def plan_sweep(sweep: Sweep, num_classes: int = 10) -> Plan:
         space = SearchSpace(tuple(dimensions))
     faults.stop()
     for which, values in (("lowest", _ends(space, 0)), ("highest", _ends(space, 1))):
-        faults.collect(_trial, sweep, model, which, values, context=f"with the {which} values of 'search'")
+        faults.collect(_trial, sweep, model, inputs, which, values, context=f"with the {which} values of 'search'")
     faults.stop()
     trials = []
     for index in range(sections.num_samples):
         trial_id = f"t{index:04d}"
         values = space.sample_trial(sections.seed, index)
-        trial = faults.collect(_trial, sweep, model, trial_id, values, context=f"with the values of trial {trial_id}")
+        context = f"with the values of trial {trial_id}"
+        trial = faults.collect(_trial, sweep, model, inputs, trial_id, values, context=context)
         trials.append(trial)
     faults.stop()
     return Plan(space, tuple(trial for trial in trials if trial is not None), named)
@@ -119,21 +123,23 @@ def baseline_config(sweep: Sweep) -> RunConfig:
     return run_config(sweep, training, schedule)
 
 
-def _trial(sweep: Sweep, model: nn.Module, trial_id: str, values: Mapping[str, Scalar]) -> TrialPlan:
+def _trial(
+    sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...], trial_id: str, values: Mapping[str, Scalar]
+) -> TrialPlan:
     """One trial from its drawn values; `model` only lends its weights' names and shapes."""
     source = sweep.schedule.source
     training = training_values(sweep.sections.training, values, str(sweep.file))
     of_schedule = {path: value for path, value in values.items() if not path.startswith(TRAINING)}
     schedule = parse_schedule(with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search"), source)
-    _check_schedule(sweep, schedule, model)
-    planned, _ = planned_sparsity(schedule, model)
+    _check_schedule(sweep, schedule, model, inputs)
+    planned, _ = planned_sparsity(schedule, model, inputs)
     return TrialPlan(trial_id, values, run_config(sweep, training, schedule), dump_schedule(schedule), planned)
 
 
-def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module) -> None:
+def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     faults = policies_beyond(schedule, sweep.sections.training.epochs, "training.epochs")
     try:
-        check(schedule, model)
+        check(schedule, model, inputs)
     except ConfigError as error:
         faults += error.faults
     if faults:

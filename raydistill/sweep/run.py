@@ -78,7 +78,7 @@ def run_sweep(
     dataset = datasets.load(sweep.dataset)
     if dataset.warning:
         observer.warning(dataset.warning)
-    plan = plan_sweep(sweep, dataset.num_classes)
+    plan = plan_sweep(sweep, dataset.num_classes, dataset.image_shape)
     about = {"name": dataset.name, "fingerprint": dataset_fingerprint(dataset)}
     with hold(folder / "lock", f"the sweep in {folder}"):
         history = read_journal(folder / JOURNAL)

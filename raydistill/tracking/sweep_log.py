@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydistill.errors import Fault, StorageError, TrackingError
-from raydistill.records import FAILED, FINISHED, EpochMetrics, TrialRecord
+from raydistill.records import FAILED, FINISHED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.tracking import models
 from raydistill.tracking.figures import FrontRow, Objective, write_front
 from raydistill.tracking.keys import key, layer_key, param_text, registered_name, tag_text
@@ -112,6 +112,19 @@ class SweepLog:
         self._last[trial_id] = metrics
         values = {name: getattr(metrics, name) for name in EPOCH_METRICS}
         self._put(trial_id, metrics=values, step=metrics.epoch, timestamp_ms=metrics.timestamp_ms)
+
+    def run_epoch(self, metrics: EpochMetrics) -> None:
+        """Log one epoch of the parent run itself: a single run has no trials."""
+        self.epoch(PARENT, metrics)
+
+    def run_result(self, evaluation: Evaluation, last: EpochMetrics, artifacts: Sequence[Path] = ()) -> None:
+        """Log what a single run has come to: figures of a split, each layer's sparsity, its files."""
+        values = {f"{evaluation.split}_{name}": getattr(evaluation, name) for name in ("top1", "top5", "loss")}
+        values |= {layer_key("sparsity", weight): value for weight, value in last.layer_sparsity.items()}
+        self._put(PARENT, metrics=values, step=last.epoch, timestamp_ms=last.timestamp_ms)
+        for path in artifacts:
+            if path.exists():
+                self._live()[0].put(PARENT, Action(f"file '{path.name}'", _upload_file(path), replaces=path.name))
 
     def trial_ended(self, record: TrialRecord, artifacts: Sequence[Path] = ()) -> None:
         """Log what the trial has come to, upload its files, end its run.

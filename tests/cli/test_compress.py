@@ -25,7 +25,7 @@ def run(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     (tmp_path / "agp.yaml").write_text(SCHEDULE)
 
-    common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--precision", "fp32")
+    common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--precision", "fp32", "--no-mlflow")
 
     def command(*arguments: object) -> Ended:
         return raydistill("compress", *common, *arguments)
@@ -63,7 +63,7 @@ def test_more_epochs_go_on_where_the_first_run_ended(run: Command) -> None:
 def test_dense_training_and_starting_from_it(run: Command, tmp_path: Path) -> None:
     assert run("--epochs", "1", "--name", "dense").code == 0
     dense = tmp_path / "runs" / "dense" / "checkpoint.pt"
-    ended = run("--epochs", "2", "--compress", "agp.yaml", "--resume-from", dense, "--name", "pruned")
+    ended = run("--epochs", "2", "--compress", "agp.yaml", "--resume-from", dense, "--reset-optimizer", "--name", "pruned")
     assert ended.code == 0
     assert read_checkpoint(tmp_path / "runs" / "pruned" / "checkpoint.pt")["run"]["init"] != "random"
 
@@ -84,7 +84,7 @@ def test_dense_training_and_starting_from_it(run: Command, tmp_path: Path) -> No
 )
 def test_a_bad_schedule(run: Command, tmp_path: Path, old: str, new: str, expected: str) -> None:
     (tmp_path / "agp.yaml").write_text(SCHEDULE.replace(old, new))
-    ended = run("--compress", "agp.yaml", "--epochs", "2")
+    ended = run("--compress", "agp.yaml", "--epochs", "2", "--strict")
     assert (ended.code, ended.out) == (2, "")
     assert expected in ended.err
     assert all(line.startswith("error: ") for line in ended.err.splitlines())

@@ -192,7 +192,9 @@ def checked_rise(initial_sparsity: object, final_sparsity: object) -> tuple[floa
 
 
 def checked_weights(argument: str, value: object) -> tuple[str, ...]:
-    """Parameter names an argument gives; ConfigError unless it is a list of different names."""
+    """Parameter names an argument gives: a list of different names, or one name by itself; ConfigError otherwise."""
+    if isinstance(value, str) and value:
+        return (value,)
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(entry, str) for entry in value):
         raise ConfigError(Fault(argument, "must be a list of weight names", value, "such as [conv1.weight]"))
     twice = sorted({entry for entry in value if list(value).count(entry) > 1})

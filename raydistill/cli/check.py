@@ -1,0 +1,80 @@
+"""``raydistill check``: does a schedule fit a model, and what would it do, epoch by epoch?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from raydistill.compression.outline import Action
+
+SHOWN = 40
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="The schedule.", show_default=False)],
+    arch: Annotated[str, typer.Option("--arch", "-a", help="The model it is for, or pkg.mod:factory.")],
+    num_classes: Annotated[int | None, typer.Option(min=1, help="Classes; left out, what the arch is for.")] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Try its first, a middle and its last epoch on random data.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A weight that the model lacks is an error, not a warning.")
+    ] = False,
+    every_epoch: Annotated[
+        bool, typer.Option("--all", help=f"All epochs, however many; left out, at most {SHOWN} lines.")
+    ] = False,
+) -> None:
+    """Check a schedule against a model and print what it would do; every fault is a line, and the exit code is 2."""
+    import torch
+    from rich.console import Console
+
+    from raydistill import compression, models
+    from raydistill.compression.outline import outline
+    from raydistill.schedule import load_schedule
+    from raydistill.training.rehearsal import rehearse
+
+    console = Console(highlight=False)
+    errors = Console(stderr=True, highlight=False)
+    spec = load_schedule(file)
+    torch.manual_seed(0)
+    classes = num_classes if num_classes is not None else models.default_num_classes(arch)
+    model = models.create(arch, classes, None, "--arch")
+    inputs = models.example_input(arch, batch=2)
+    quantized = [policy for policy in spec.policies if policy.kind == "quantizer"]
+    if quantized and not run:
+        console.print(f"{file}: loads; its quantizers cannot be run yet", soft_wrap=True)
+        return
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = compression.build(spec, model, optimizer, inputs, strict)
+    for warning in scheduler.warnings:
+        errors.print(f"warning: {warning}", soft_wrap=True)
+    actions = outline(scheduler)
+    console.print(_table(actions if every_epoch else actions[:SHOWN]))
+    if len(actions) > SHOWN and not every_epoch:
+        console.print(f"... and {len(actions) - SHOWN} more: --all shows them")
+    if run:
+        done = rehearse(spec, models.create(arch, classes, None, "--arch"), inputs, strict)
+        ran = ", ".join(f"{epoch} ({fraction:.1%} sparse after it)" for epoch, fraction in done)
+        console.print(f"ran on random data: epochs {ran}", soft_wrap=True)
+    unmatched = f", {len(scheduler.warnings)} warnings" if scheduler.warnings else ""
+    console.print(f"{file}: fits {arch}{unmatched}", soft_wrap=True)
+
+
+def _table(actions: list[Action]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("epochs", justify="right", no_wrap=True)
+    table.add_column("what acts", overflow="fold")
+    table.add_column("planned %", justify="right", no_wrap=True)
+    for action in actions:
+        first, last = action.epochs
+        epochs = f"{first}" if first == last else f"{first}-{last}"
+        table.add_row(epochs, "\n".join(action.does), f"{100 * action.sparsity:.2f}")
+    return table

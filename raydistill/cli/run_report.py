@@ -1,0 +1,129 @@
+"""Where one run's lines go: the console, ``run.log`` beside the checkpoint, and MLflow."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from raydistill.cli.tables import percent
+from raydistill.errors import ABSENT, Fault, StorageError
+from raydistill.files import write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from raydistill.records import EpochMetrics, Evaluation
+    from raydistill.tracking import SweepLog
+
+
+class RunReport:
+    """Prints and appends to ``folder/run.log``; with `uri` or the embedded store, also to MLflow.
+
+    mlflow: False keeps MLflow out. uri: a tracking URI; None is the store in the folder above this run's.
+    """
+
+    def __init__(
+        self, console: Console, folder: Path, mlflow: bool, uri: str | None, params: Mapping[str, Any]
+    ) -> None:
+        self.console = console
+        self._folder = folder
+        self._log: SweepLog | None = None
+        self._state = "interrupted"
+        folder.mkdir(parents=True, exist_ok=True)
+        if mlflow:
+            from raydistill.tracking import SweepLog
+
+            tags = {"kind": "compress"}
+            self._log = SweepLog(uri, folder.parent, folder.name, self._identity(), params, tags, self.warn)
+
+    def __enter__(self) -> RunReport:
+        if self._log is not None:
+            self._log.start()
+        self._append(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        return self
+
+    def say(self, text: RenderableType, style: str | None = None) -> None:
+        """One line, or a table, on the console and in the file."""
+        self.console.print(text, style=style, soft_wrap=isinstance(text, str), markup=False)
+        if isinstance(text, str):
+            self._append(text)
+            return
+        with self.console.capture() as captured:
+            self.console.print(text)
+        self._append(captured.get().rstrip("\n"))
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}", "bold yellow")
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        self.say(
+            f"{metrics.epoch + 1:>3}/{metrics.epochs}  loss {metrics.loss:.4f} (train {metrics.train_loss:.4f})  "
+            f"top1 {percent(metrics.top1)} %  sparsity {percent(metrics.sparsity)} %  "
+            f"{metrics.images_per_second:,.0f} img/s"
+        )
+        if self._log is not None:
+            self._log.run_epoch(metrics)
+
+    def result(self, evaluation: Evaluation, metrics: EpochMetrics) -> None:
+        """The test-split figures of the run's last epoch."""
+        if self._log is not None:
+            files = (self._folder / name for name in ("schedule.yaml", "sparsity.csv"))
+            self._log.run_result(evaluation, metrics, tuple(files))
+
+    def finished(self) -> None:
+        """The run has come to its end; without this call MLflow shows it as killed."""
+        self._state = "finished"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._log is None:
+            return
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        state = "failed" if kind is not None and not stopped else self._state
+        left = self._log.finish(state, timeout_s=10.0 if stopped else 60.0)
+        if left:
+            self.warn(f"{left} records did not reach MLflow; the same command sends later ones")
+
+    def _append(self, text: str) -> None:
+        path = self._folder / "run.log"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as error:
+            rule = f"cannot be written ({error.strerror or error})"
+            raise StorageError(Fault(str(path), rule, ABSENT, "free some space, then repeat the command")) from error
+
+    def _identity(self) -> str:
+        """The same for all parts of an interrupted run, another for another run under this name."""
+        path = self._folder / "mlflow_run"
+        if not path.exists():
+            write_atomically(path, uuid.uuid4().hex)
+        return path.read_text().strip()
+
+
+class BestEpochs:
+    """The best epochs so far: by sparsity, then by top1, as a pruning run's user wants them."""
+
+    def __init__(self, count: int, history: list[EpochMetrics]) -> None:
+        self._count = count
+        self._all = list(history)
+
+    def add(self, metrics: EpochMetrics) -> bool:
+        """Whether this epoch is the best of all."""
+        self._all.append(metrics)
+        return self.best()[0] is metrics
+
+    def best(self) -> list[EpochMetrics]:
+        return sorted(self._all, key=lambda metrics: (metrics.sparsity, metrics.top1), reverse=True)[: self._count]
+
+    def lines(self) -> list[str]:
+        return [
+            f"best {rank}: epoch {metrics.epoch + 1}, sparsity {percent(metrics.sparsity)} %, "
+            f"top1 {percent(metrics.top1)} %"
+            for rank, metrics in enumerate(self.best(), 1)
+        ]

@@ -1,0 +1,252 @@
+"""LR schedulers by name: every class of `torch.optim.lr_scheduler`, and what Distiller's files name besides.
+
+A schedule's file gives arguments as YAML. Where torch wants an object that YAML has no word for, it is spelt so:
+
+- a function (`lr_lambda` of LambdaLR and MultiplicativeLR, `scale_fn` of CyclicLR): ``pkg.mod:function``, or a list of
+  them, one for each parameter group;
+- another scheduler (`schedulers` of SequentialLR and ChainedScheduler): a list of mappings, each with `class` and
+  arguments.
+
+All are stepped with the epoch of the run, ``step(epoch=...)``; ReduceLROnPlateau with a metric.
+"""
+
+from __future__ import annotations
+
+import inspect
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.resolve import resolve
+
+
+class MultiStepMultiGammaLR(LRScheduler):
+    """The rate is multiplied by ``gammas[i]`` at epoch ``milestones[i]``; both lists are of one length."""
+
+    def __init__(
+        self, optimizer: Optimizer, milestones: Sequence[int], gammas: Sequence[float], last_epoch: int = -1
+    ) -> None:
+        for name, values in (("milestones", milestones), ("gammas", gammas)):
+            if not isinstance(values, Sequence) or not all(_is_number(value) for value in values):
+                raise ConfigError(Fault(name, "must be a list of numbers", values))
+        if list(milestones) != sorted(milestones):
+            raise ConfigError(Fault("milestones", "must ascend", milestones))
+        if len(milestones) != len(gammas):
+            rule = f"must be one for each of the {len(milestones)} milestones"
+            raise ConfigError(Fault("gammas", rule, gammas))
+        self.milestones, self.gammas = list(milestones), list(gammas)
+        self._factors = [1.0]
+        for gamma in gammas:
+            self._factors.append(self._factors[-1] * gamma)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        factor = 1.0
+        for milestone, gamma in zip(self.milestones, self.gammas, strict=True):
+            if milestone == self.last_epoch:
+                factor *= gamma
+        return [group["lr"] * factor for group in self.optimizer.param_groups]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        factor = self._factors[bisect_right(self.milestones, self.last_epoch)]
+        return [base * factor for base in self.base_lrs]
+
+
+class PolynomialLR(lr_scheduler.PolynomialLR):
+    """The first rate times ``(1 - epoch / T_max) ** power``, zero from T_max on. torch's name of T_max is total_iters.
+
+    Distiller's formula turns negative or complex past T_max; there the rate stays zero here.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        T_max: int | None = None,  # Distiller's spelling
+        power: float = 1.0,
+        total_iters: int | None = None,
+        last_epoch: int = -1,
+    ) -> None:
+        if (T_max is None) == (total_iters is None):
+            value = ABSENT if T_max is None else [T_max, total_iters]
+            raise ConfigError(Fault("T_max", "must be given, as T_max or as total_iters and not both", value))
+        epochs = T_max if T_max is not None else total_iters
+        if not _is_number(epochs) or epochs is None or epochs <= 0:
+            raise ConfigError(Fault("T_max" if T_max is not None else "total_iters", "must be above 0", epochs))
+        super().__init__(optimizer, total_iters=epochs, power=power, last_epoch=last_epoch)
+
+
+class LambdaLR(lr_scheduler.LambdaLR):
+    """torch's, with `lr_lambda` named: ``pkg.mod:function`` of the epoch."""
+
+    __signature__ = inspect.signature(lr_scheduler.LambdaLR)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **_with_functions(kwargs, "lr_lambda"))
+
+
+class MultiplicativeLR(lr_scheduler.MultiplicativeLR):
+    """torch's, with `lr_lambda` named: ``pkg.mod:function`` of the epoch, by which the rate is multiplied."""
+
+    __signature__ = inspect.signature(lr_scheduler.MultiplicativeLR)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **_with_functions(kwargs, "lr_lambda"))
+
+
+class CyclicLR(lr_scheduler.CyclicLR):
+    """torch's, with `scale_fn` named: ``pkg.mod:function``. A step is an epoch."""
+
+    __signature__ = inspect.signature(lr_scheduler.CyclicLR)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **_with_functions(kwargs, "scale_fn"))
+
+
+class OneCycleLR(lr_scheduler.OneCycleLR):
+    """torch's. A step is an epoch, so `total_steps` is how many epochs the cycle takes."""
+
+    def step(self, epoch: int | None = None) -> None:
+        target = self.last_epoch + 1 if epoch is None else epoch
+        if target > self.total_steps:
+            way_out = f"end its policy by epoch {self.total_steps}, or give more total_steps"
+            raise ConfigError(Fault("OneCycleLR", "has no rate past total_steps", target, way_out))
+        super().step(epoch)
+
+
+class _Composed(LRScheduler):
+    """What SequentialLR and ChainedScheduler share: steps to an absolute epoch, and a state of plain values."""
+
+    _schedulers: Sequence[LRScheduler]
+
+    def step(self, epoch: int | None = None) -> None:
+        for _ in range(1 if epoch is None else epoch - self.last_epoch):
+            self._step_once()
+
+    def _step_once(self) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Own values by name, those of scheduler i as ``i.name``."""
+        state = {key: value for key, value in vars(self).items() if key not in ("optimizer", "_schedulers")}
+        for index, scheduler in enumerate(self._schedulers):
+            state.update((f"{index}.{key}", value) for key, value in scheduler.state_dict().items())
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        states: list[dict[str, Any]] = [{} for _ in self._schedulers]
+        for key, value in state_dict.items():
+            index, dot, name = key.partition(".")
+            if dot:
+                states[int(index)][name] = value
+            else:
+                setattr(self, key, value)
+        for scheduler, state in zip(self._schedulers, states, strict=True):
+            scheduler.load_state_dict(state)
+
+
+class SequentialLR(_Composed, lr_scheduler.SequentialLR):
+    """torch's: each of `schedulers` acts from its milestone on, and counts its epochs from there."""
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[Any], milestones: list[int], last_epoch: int = -1
+    ) -> None:
+        built = _nested(optimizer, schedulers)
+        lr_scheduler.SequentialLR.__init__(self, optimizer, built, milestones, last_epoch)
+
+    def _step_once(self) -> None:
+        lr_scheduler.SequentialLR.step(self)
+
+
+class ChainedScheduler(_Composed, lr_scheduler.ChainedScheduler):
+    """torch's: all of `schedulers` act at once, and their factors multiply."""
+
+    def __init__(self, optimizer: Optimizer, schedulers: Sequence[Any]) -> None:
+        lr_scheduler.ChainedScheduler.__init__(self, _nested(optimizer, schedulers), optimizer)
+        self.last_epoch = 0
+
+    def _step_once(self) -> None:
+        lr_scheduler.ChainedScheduler.step(self)
+        self.last_epoch += 1
+
+
+MENU: dict[str, Callable[..., LRScheduler]] = {
+    name: cls
+    for name, cls in vars(lr_scheduler).items()
+    if inspect.isclass(cls) and issubclass(cls, LRScheduler) and cls is not LRScheduler and not name.startswith("_")
+}
+"""Every scheduler a schedule's ``lr_schedulers`` can name; each is called with the optimizer and the file's arguments."""
+
+MENU.update(
+    (cls.__name__, cls)
+    for cls in (
+        ChainedScheduler,
+        CyclicLR,
+        LambdaLR,
+        MultiplicativeLR,
+        MultiStepMultiGammaLR,
+        OneCycleLR,
+        PolynomialLR,
+        SequentialLR,
+    )
+)
+
+
+def _with_functions(arguments: dict[str, Any], name: str) -> dict[str, Any]:
+    """The arguments with the one that is named for a function (or several) looked up."""
+    if arguments.get(name) is None:
+        return arguments
+    return {**arguments, name: _functions(arguments[name], name)}
+
+
+def _functions(named: Any, argument: str) -> Any:
+    """The function named ``pkg.mod:function``, or a list of them; functions themselves stay as they are."""
+    if isinstance(named, list):
+        return [_functions(entry, f"{argument}[{index}]") for index, entry in enumerate(named)]
+    if callable(named):
+        return named
+    if not isinstance(named, str) or ":" not in named:
+        raise ConfigError(Fault(argument, "must name a function", named, "spell it 'pkg.mod:function'"))
+    function = resolve(named, {}, argument, "function")
+    if not callable(function):
+        raise ConfigError(Fault(argument, "is not a function", named))
+    return function
+
+
+def _nested(optimizer: Optimizer, entries: Any) -> list[LRScheduler]:
+    """Schedulers from a list of ``{class: ..., arguments}``; those built already stay as they are."""
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+        way_out = "list mappings with 'class' and its arguments"
+        raise ConfigError(Fault("schedulers", "must be a list of schedulers", entries, way_out))
+    return [_one_nested(optimizer, entry, f"schedulers[{index}]") for index, entry in enumerate(entries)]
+
+
+def _one_nested(optimizer: Optimizer, entry: Any, where: str) -> LRScheduler:
+    if isinstance(entry, LRScheduler):
+        return entry
+    if not isinstance(entry, Mapping) or "class" not in entry:
+        raise ConfigError(Fault(where, "must be a mapping with 'class' and its arguments", entry))
+    cls = resolve(entry["class"], MENU, f"{where}.class", "LR scheduler class")
+    if cls is lr_scheduler.ReduceLROnPlateau:
+        raise ConfigError(Fault(f"{where}.class", "needs a metric and cannot be nested", entry["class"]))
+    arguments = {key: value for key, value in entry.items() if key != "class"}
+    accepted = list(inspect.signature(cls).parameters)[1:]
+    for key in arguments:
+        if key not in accepted:
+            raise ConfigError(Fault(f"{where}.{key}", "unknown argument", ABSENT, close_match(key, accepted)))
+    try:
+        return cls(optimizer, **arguments)
+    except ConfigError as error:
+        faults = [fault for fault in error.faults if isinstance(fault, Fault)]
+        raise ConfigError(
+            *(Fault(f"{where}.{fault.where}", fault.rule, fault.value, fault.way_out) for fault in faults)
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(Fault(where, f"{entry['class']} refuses its arguments ({error})")) from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
