@@ -18,6 +18,9 @@ SHOWN = 40
 def check(
     file: Annotated[Path, typer.Argument(help="The schedule.", show_default=False)],
     arch: Annotated[str, typer.Option("--arch", "-a", help="The model it is for, or pkg.mod:factory.")],
+    input_shape: Annotated[
+        str | None, typer.Option(help="Channels, height, width of an image, as 3,32,32; left out, what the arch takes.")
+    ] = None,
     num_classes: Annotated[int | None, typer.Option(min=1, help="Classes; left out, what the arch is for.")] = None,
     run: Annotated[
         bool, typer.Option("--run", help="Try its first, a middle and its last epoch on random data.")
@@ -42,9 +45,11 @@ def check(
     errors = Console(stderr=True, highlight=False)
     spec = load_schedule(file)
     torch.manual_seed(0)
-    classes = num_classes if num_classes is not None else models.default_num_classes(arch)
+    classes = num_classes if num_classes is not None else models.default_num_classes(arch, "--arch")
     model = models.create(arch, classes, None, "--arch")
-    inputs = models.example_input(arch, batch=2)
+    shape = None if input_shape is None else parsed_shape(input_shape)
+    inputs = models.example_input(arch, batch=2, dataset_shape=shape, num_classes=classes, where="--arch")
+    models.check_input(model, inputs, arch, "--arch")
     quantized = [policy for policy in spec.policies if policy.kind == "quantizer"]
     if quantized and not run:
         console.print(f"{file}: loads; its quantizers cannot be run yet", soft_wrap=True)
@@ -63,6 +68,17 @@ def check(
         console.print(f"ran on random data: epochs {ran}", soft_wrap=True)
     unmatched = f", {len(scheduler.warnings)} warnings" if scheduler.warnings else ""
     console.print(f"{file}: fits {arch}{unmatched}", soft_wrap=True)
+
+
+def parsed_shape(text: str) -> tuple[int, int, int]:
+    """``3,32,32`` as numbers."""
+    from raydistill.errors import ConfigError, Fault
+
+    parts = [part.strip() for part in text.replace("x", ",").split(",")]
+    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(Fault("--input-shape", "must be channels, height and width", text, "such as 3,32,32"))
+    channels, height, width = map(int, parts)
+    return channels, height, width
 
 
 def _table(actions: list[Action]) -> Table:

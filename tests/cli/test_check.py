@@ -1,0 +1,91 @@
+"""``raydistill check``: what a schedule would do, what is wrong with it, and whether it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Ended
+from tests.compression.compat_schedules import ARCHITECTURES
+
+Command = Callable[..., Ended]
+ROOT = Path(__file__).parents[2]
+LARGE = ("alexnet", "resnext101_32x4d", "resnet50", "mobilenet", "vgg16_cifar", "alexnet_bn", "word_lang_model")
+SCHEDULE = """
+version: 1
+pruners:
+  agp: {class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.5, weights: [fc1.weight, fc9.weight]}
+policies:
+  - {pruner: {instance_name: agp}, starting_epoch: 2, ending_epoch: 6, frequency: 1}
+"""
+
+
+def small(file: str) -> bool:
+    return ARCHITECTURES[file] not in LARGE
+
+
+def test_no_file_of_theirs_is_left_out(compat: Path) -> None:
+    folder = compat / "distiller_schedules"
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.yaml")} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    "file", [pytest.param(file, marks=[] if small(file) else [pytest.mark.slow]) for file in ARCHITECTURES]
+)
+def test_schedules_of_distillers_users_run_unchanged(raydistill: Command, compat: Path, file: str) -> None:
+    path = compat / "distiller_schedules" / file
+    if "dorefa" in file:
+        loaded = raydistill("check", path, "--arch", ARCHITECTURES[file])
+        assert (loaded.code, loaded.err) == (0, "")
+        assert "loads; its quantizers cannot be run yet" in loaded.out
+        ended = raydistill("check", path, "--arch", ARCHITECTURES[file], "--run")
+        assert ended.code == 2
+        assert ended.err.count("\n") == 1
+        assert "quantizers cannot be run yet, got 'DorefaQuantizer'" in ended.err
+        return
+    ended = raydistill("check", path, "--arch", ARCHITECTURES[file], "--run", "--strict")
+    assert (ended.code, ended.err) == (0, "")
+    assert "ran on random data: epochs " in ended.out
+    assert ended.out.rstrip().endswith(f"fits {ARCHITECTURES[file]}")
+    assert max(len(line) for line in ended.out.splitlines() if "random data" not in line and "fits" not in line) <= 80
+
+
+def test_a_weight_that_is_not_there_is_a_warning_or_with_strict_an_error(raydistill: Command, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(SCHEDULE)
+    said = f"{file}: pruners.agp.weights: the model has no such weight, got 'fc9.weight'; did you mean 'fc3.weight'?\n"
+    ended = raydistill("check", file, "--arch", "simplenet_cifar", "--run")
+    assert (ended.code, ended.err) == (0, f"warning: {said}")
+    assert "fits simplenet_cifar, 1 warnings" in ended.out
+    assert "ran on random data: epochs 2 (7.8% sparse after it), 4 " in ended.out
+    strict = raydistill("check", file, "--arch", "simplenet_cifar", "--strict")
+    assert (strict.code, strict.out, strict.err) == (2, "", f"error: {said}")
+
+
+def test_it_says_epoch_by_epoch_what_happens(raydistill: Command) -> None:
+    ended = raydistill("check", ROOT / "schedules" / "simplenet_agp.yaml", "--arch", "simplenet_cifar")
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert "1 conv1_pruner: 1 weight to 15.0% 15.00" in lines
+    assert lines[-2] == "... and 60 more: --all shows them"
+    whole = raydistill("check", ROOT / "schedules" / "simplenet_agp.yaml", "--arch", "simplenet_cifar", "--all")
+    last = [" ".join(line.split()) for line in whole.out.splitlines()]
+    assert "99 conv1_pruner: 1 weight to 30.0% 78.47" in last
+    assert "more" not in whole.out
+
+
+def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(SCHEDULE.replace("0.5", "0.05"))
+    ended = raydistill("check", file, "--arch", "simplenet_cifar")
+    assert (ended.code, ended.out) == (2, "")
+    assert "final_sparsity: must not be below initial_sparsity 0.1, got 0.05" in ended.err
+    assert raydistill("check", file, "--arch", "simplenet_cifr").err.startswith("error: --arch: unknown model")
+    assert (
+        "--input-shape: must be channels"
+        in raydistill("check", file, "-a", "simplenet_cifar", "--input-shape", "3").err
+    )
+    shape = raydistill("check", file, "-a", "simplenet_cifar", "--input-shape", "3,8,8")
+    assert "--arch: 'simplenet_cifar' does not take inputs of shape (2, 3, 8, 8)" in shape.err
+    assert "no such file" in raydistill("check", tmp_path / "none.yaml", "--arch", "simplenet_cifar").err
