@@ -82,19 +82,19 @@ def trace(model: nn.Module, example_input: Tensor | Sequence[Any]) -> Trace:
 @contextlib.contextmanager
 def _countable_kernels() -> Iterator[None]:
     """Attention and recurrent layers from plain matrix products, whose FLOPs torch knows, not from fused kernels."""
-    fused = [torch.backends.mkldnn, torch.backends.cudnn]
+    fused: list[Any] = [torch.backends.mkldnn, torch.backends.cudnn]
     before = [backend.enabled for backend in fused]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
         for backend in fused:
-            backend.enabled = False  # type: ignore[assignment]
+            backend.enabled = False
         torch.backends.mha.set_fastpath_enabled(False)
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for backend, enabled in zip(fused, before, strict=True):
-            backend.enabled = enabled  # type: ignore[assignment]
+            backend.enabled = enabled
 
 
 @contextlib.contextmanager
