@@ -1,4 +1,8 @@
-"""The menu of models. A user's own comes in as ``pkg.mod:factory``, called as ``factory(num_classes=..., **args)``."""
+"""The menu of models. A user's own comes in as ``pkg.mod:factory``, called as ``factory(num_classes=..., **args)``.
+
+Parameter names are those of Distiller's schedules. Every torchvision classifier is there under torchvision's name;
+``pretrained: true`` in its arguments loads the published weights (see `load_pretrained`).
+"""
 
 from __future__ import annotations
 
@@ -9,33 +13,44 @@ from typing import Any
 from torch import nn
 
 from raydistill.errors import ConfigError, Fault, close_match
-from raydistill.models.resnet_cifar import resnet20_cifar, resnet32_cifar, resnet44_cifar, resnet56_cifar
-from raydistill.models.simplenet import simplenet_cifar
+from raydistill.models import from_torchvision
+from raydistill.models.inputs import check_input, default_num_classes, example_input, logits_of
+from raydistill.models.menu import MENU
+from raydistill.models.pretrained import load_pretrained, published
 from raydistill.resolve import resolve
 
-MENU: dict[str, Callable[..., nn.Module]] = {
-    "simplenet_cifar": simplenet_cifar,
-    "resnet20_cifar": resnet20_cifar,
-    "resnet32_cifar": resnet32_cifar,
-    "resnet44_cifar": resnet44_cifar,
-    "resnet56_cifar": resnet56_cifar,
-}
+__all__ = [
+    "MENU",
+    "check_input",
+    "create",
+    "default_num_classes",
+    "example_input",
+    "load_pretrained",
+    "logits_of",
+    "names",
+]
 
 
 def names() -> list[str]:
-    """The built-in architectures, sorted."""
-    return sorted(MENU)
+    """The architectures, sorted: own ones and torchvision's."""
+    return list(MENU)
 
 
 def create(
-    arch: str, num_classes: int, model_args: Mapping[str, Any] | None = None, where: str = "model.arch"
+    arch: str,
+    num_classes: int,
+    model_args: Mapping[str, Any] | None = None,
+    where: str = "model.arch",
+    fetch: bool = True,
 ) -> nn.Module:
     """Build `arch` for `num_classes` outputs, with fresh random weights (seed torch before the call).
 
-    where: file and key path for the error.
+    model_args: what the factory takes; of a torchvision model also `pretrained`: true or the name of published
+    weights. where: file and key path for the error. fetch: False leaves those weights out, because others follow.
 
     Raises:
         ConfigError: unknown arch, arguments it does not take, or a factory that gives no `torch.nn.Module`.
+        CheckpointError: published weights that cannot be had.
     """
     factory = resolve(arch, MENU, where, "model")
     if not callable(factory):
@@ -45,17 +60,31 @@ def create(
         raise ConfigError(
             Fault(where, f"'{arch}' gets num_classes from the dataset", arguments["num_classes"], "leave it out")
         )
+    pretrained = arguments.pop("pretrained", None) if ":" not in arch else None  # a user's own may have its own
+    if pretrained:
+        published(arch, pretrained, f"{where} pretrained")
+        arguments = from_torchvision.as_pretrained(arch, arguments)
     arguments["num_classes"] = num_classes
     _check_arguments(factory, arguments, arch, where)
     try:
         model = factory(**arguments)
-    except (TypeError, ValueError) as error:
+    except ConfigError as error:
+        raise ConfigError(*(_inside(fault, f"{where} {arch}") for fault in error.faults)) from error
+    except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             Fault(where, f"'{arch}' refuses its arguments ({error})", dict(model_args or {}), "see its signature")
         ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(Fault(where, f"'{arch}' must return a torch.nn.Module", type(model).__name__))
+    if pretrained and fetch:
+        load_pretrained(model, arch, pretrained, f"{where} pretrained")
     return model
+
+
+def _inside(fault: Fault | str, call: str) -> Fault:
+    if isinstance(fault, str):
+        return Fault(call, fault)
+    return Fault(f"{call}({fault.where})", fault.rule, fault.value, fault.way_out)
 
 
 def _check_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any], arch: str, where: str) -> None:

@@ -7,6 +7,8 @@ paper), as the parameter names in Distiller's schedules have it (``layer2.0.down
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -18,7 +20,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.relu1 = nn.ReLU()
+        self.relu1: nn.Module = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample: nn.Module | None = None
@@ -26,7 +28,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
             )
-        self.relu2 = nn.ReLU()
+        self.relu2: nn.Module = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -38,14 +40,17 @@ class BasicBlock(nn.Module):
 class ResNetCifar(nn.Module):
     """Input (B, 3, H, W) with H and W of at least 4, output (B, num_classes) logits; depth is 6 * blocks + 2."""
 
+    block: Callable[[int, int, int], nn.Module] = BasicBlock
+    """What a stage is made of: called with the channels that come in, those that go out, and the stride."""
+
     def __init__(self, blocks: int, num_classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU()
-        self.layer1 = _stage(16, 16, blocks, stride=1)
-        self.layer2 = _stage(16, 32, blocks, stride=2)
-        self.layer3 = _stage(32, 64, blocks, stride=2)
+        self.layer1 = self._stage(16, 16, blocks, stride=1)
+        self.layer2 = self._stage(16, 32, blocks, stride=2)
+        self.layer3 = self._stage(32, 64, blocks, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, num_classes)
         for module in self.modules():
@@ -57,23 +62,7 @@ class ResNetCifar(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
-
-def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
-
-
-def resnet20_cifar(num_classes: int = 10) -> ResNetCifar:
-    return ResNetCifar(3, num_classes)
-
-
-def resnet32_cifar(num_classes: int = 10) -> ResNetCifar:
-    return ResNetCifar(5, num_classes)
-
-
-def resnet44_cifar(num_classes: int = 10) -> ResNetCifar:
-    return ResNetCifar(7, num_classes)
-
-
-def resnet56_cifar(num_classes: int = 10) -> ResNetCifar:
-    return ResNetCifar(9, num_classes)
+    def _stage(self, in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+        block = type(self).block
+        first = block(in_channels, channels, stride)
+        return nn.Sequential(first, *(block(channels, channels, 1) for _ in range(blocks - 1)))

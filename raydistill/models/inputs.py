@@ -1,0 +1,107 @@
+"""What a model takes and gives: an example of its inputs, and the logits among its outputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.models.menu import MENU, Domain, domain
+from raydistill.resolve import resolve
+
+SEQUENCE_LENGTH = 35
+"""Tokens in an example for a language model, as its training script cuts them."""
+
+
+def default_num_classes(arch: str, where: str = "model.arch") -> int:
+    """The classes a model was made for: 10 (CIFAR-10), 1000 (ImageNet), a language model's vocabulary of 33,278.
+
+    For a user's own, the default of its `num_classes`.
+
+    Raises:
+        ConfigError: unknown arch, or a user's own that has no such default.
+    """
+    factory = resolve(arch, MENU, where, "model")
+    if ":" not in arch:
+        return domain(arch, {}).num_classes
+    default = _default(factory, "num_classes")
+    if not isinstance(default, int):
+        way_out = "give num_classes a default in its signature, or name a dataset"
+        raise ConfigError(Fault(where, f"'{arch}' does not say how many classes it is for", ABSENT, way_out))
+    return default
+
+
+def example_input(
+    arch: str,
+    model_args: Mapping[str, Any] | None = None,
+    batch: int = 1,
+    dataset_shape: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    where: str = "model.arch",
+) -> tuple[Tensor, ...]:
+    """The positional inputs of a model, always the same and drawn without torch's global random state.
+
+    Images are standard normal, (batch, C, H, W): `dataset_shape` where given, else what the architecture was made for.
+    A language model gets int64 tokens (35, batch) below `num_classes` (its vocabulary).
+
+    Raises:
+        ConfigError: unknown arch, or a user's own without `dataset_shape`.
+    """
+    resolve(arch, MENU, where, "model")
+    made_for = domain(arch, model_args or {}) if ":" not in arch else Domain(tuple(dataset_shape or (0, 0, 0)), 0)  # type: ignore[arg-type]
+    if made_for.image_shape is None:
+        count = SEQUENCE_LENGTH * batch
+        tokens = torch.arange(count) % (num_classes or made_for.num_classes)
+        return (tokens.reshape(SEQUENCE_LENGTH, batch),)
+    if ":" in arch and dataset_shape is None:
+        raise ConfigError(
+            Fault(where, f"the shape of the images '{arch}' takes is not known", ABSENT, "name a dataset")
+        )
+    shape = tuple(dataset_shape) if dataset_shape is not None else made_for.image_shape
+    return (torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)),)
+
+
+def check_input(model: nn.Module, inputs: Sequence[Tensor], arch: str, where: str = "model.arch") -> None:
+    """Run the model once, in eval mode and without gradients, to see that it takes such inputs.
+
+    Raises:
+        ConfigError: it does not; too small an image, or not the size a transformer was built for.
+    """
+    flags = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()(*inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        way_out = "choose another architecture, or images of another size (transformers: image_size in its arguments)"
+        raise ConfigError(
+            Fault(where, f"'{arch}' does not take inputs of shape {shapes} ({error})", ABSENT, way_out)
+        ) from error
+    finally:
+        for module, training in flags.items():
+            module.training = training
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits that count, (..., num_classes): of early exits the last, of a tuple with more in it the first.
+
+    A list is early exits, the network's own logits at its end; a tuple is logits and auxiliary heads, or logits and
+    a hidden state.
+    """
+    if isinstance(output, list):
+        return output[-1]
+    if isinstance(output, tuple):
+        return output[0]
+    return output
+
+
+def _default(factory: Callable[..., Any], parameter: str) -> Any:
+    try:
+        found = inspect.signature(factory).parameters.get(parameter)
+    except (TypeError, ValueError):  # not callable, or written in C
+        return None
+    return None if found is None else found.default

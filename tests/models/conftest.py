@@ -1,0 +1,37 @@
+"""Models on torch's meta device: names and shapes without memory or time."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill.models import create, default_num_classes
+
+
+@cache
+def _built(arch: str, num_classes: int | None, args: tuple[tuple[str, Any], ...]) -> nn.Module:
+    with torch.device("meta"):
+        return create(arch, num_classes or default_num_classes(arch), dict(args), fetch=False).eval()
+
+
+class Meta:
+    """``meta(arch)`` is the model with its own number of classes, ``meta(arch, 10, width=...)`` another; shared."""
+
+    def __call__(self, arch: str, num_classes: int | None = None, **args: Any) -> nn.Module:
+        return _built(arch, num_classes, tuple(args.items()))
+
+    def weights(self, arch: str) -> dict[str, tuple[int, ...]]:
+        """Name to shape of what Distiller counts as weights: parameters of two dimensions and more."""
+        return {name: tuple(p.shape) for name, p in self(arch).named_parameters() if p.dim() > 1}
+
+    def count(self, arch: str) -> int:
+        return sum(p.numel() for p in self(arch).parameters() if p.dim() > 1)
+
+
+@pytest.fixture(scope="session")
+def meta() -> Meta:
+    return Meta()
