@@ -22,7 +22,10 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One trained epoch. top1, top5 and loss are of the validation split; train_loss is the mean over the epoch."""
+    """One trained epoch. top1, top5 and loss are of the validation split; train_loss is the mean over the epoch.
+
+    exits: of a network with early exits; see `Evaluation`.
+    """
 
     epoch: int
     epochs: int
@@ -37,6 +40,7 @@ class EpochMetrics:
     seconds: float
     timestamp_ms: int
     checkpoint: str | None = None
+    exits: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EpochMetrics:
@@ -48,13 +52,18 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One pass over one split, named in `split` ("validation" or "test")."""
+    """One pass over one split, named in `split` ("validation" or "test").
+
+    exits: of a network with early exits, ``exit0/top1`` of each exit on all images and, where thresholds are given,
+    ``exit0/taken``, the fraction of images that leave by it; top1, top5 and loss are then of the exits taken.
+    """
 
     split: str
     top1: float
     top5: float
     loss: float
     images: int
+    exits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class OneCycleLR(lr_scheduler.OneCycleLR):
 class _Composed(LRScheduler):
     """What SequentialLR and ChainedScheduler share: steps to an absolute epoch, and a state of plain values."""
 
-    _schedulers: Sequence[LRScheduler]
+    _schedulers: Any
 
     def step(self, epoch: int | None = None) -> None:
         for _ in range(1 if epoch is None else epoch - self.last_epoch):
@@ -178,7 +178,7 @@ MENU: dict[str, Callable[..., LRScheduler]] = {
     for name, cls in vars(lr_scheduler).items()
     if inspect.isclass(cls) and issubclass(cls, LRScheduler) and cls is not LRScheduler and not name.startswith("_")
 }
-"""Every scheduler a schedule's ``lr_schedulers`` can name; each is called with the optimizer and the file's arguments."""
+"""Every class that ``lr_schedulers`` can name; each is called with the optimizer and the file's arguments."""
 
 MENU.update(
     (cls.__name__, cls)

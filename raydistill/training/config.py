@@ -6,8 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raydistill.compression.early_exit import EarlyExit
 from raydistill.datasets.config import DatasetConfig
 from raydistill.schedule import ScheduleSpec
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A teacher for a run, and how much it says; Distiller's ``--kd-*`` options.
+
+    checkpoint: the teacher's, of raydistill or of Distiller. teacher: its arch; a checkpoint says it too. pretrained:
+    take torchvision's published weights instead of a checkpoint. temperature, distill_wt, student_wt, teacher_wt: see
+    `raydistill.compression.distillation`. It acts from start_epoch to end_epoch (exclusive; None: to the end).
+    """
+
+    teacher: str | None = None
+    checkpoint: str | None = None
+    pretrained: bool = False
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    distill_wt: float = 0.5
+    student_wt: float = 0.5
+    teacher_wt: float = 0.0
+    start_epoch: int = 0
+    end_epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -18,7 +40,10 @@ class RunConfig:
     threads: CPU threads of torch; None leaves torch's own choice. device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision: ``fp32``, ``bf16``, or ``auto``: the faster of the two on this device.
     schedule: what is compressed and when; None trains densely.
-    init_from: a checkpoint whose weights the run starts from (epoch 0, fresh optimizer).
+    strict: a weight that the schedule names and the model lacks is an error; if not, it is left out.
+    distillation: a teacher to learn from. early_exit: for a model with early exits, their weights and thresholds.
+    init_from: a checkpoint whose weights the run starts from (epoch 0, fresh optimizer); one of Distiller's brings its
+    masks too.
     continue_from: a checkpoint that the run goes on from, in the epoch after it, with its optimizer and masks.
     effective_train_size, effective_valid_size, effective_test_size: fractions in (0, 1] of the splits that are used;
     of train other images in each epoch, of the others always the same.
@@ -40,6 +65,9 @@ class RunConfig:
     device: str = "auto"
     threads: int | None = None
     schedule: ScheduleSpec | None = None
+    strict: bool = True
+    distillation: Distillation | None = None
+    early_exit: EarlyExit | None = None
     init_from: str | None = None
     continue_from: str | None = None
     effective_train_size: float = 1.0

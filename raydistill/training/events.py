@@ -34,6 +34,7 @@ class EventLog:
             "sparsity/total": metrics.sparsity,
             "images_per_second": metrics.images_per_second,
             **{f"sparsity/{name}": value for name, value in metrics.layer_sparsity.items()},
+            **{f"exits/{name}": value for name, value in metrics.exits.items()},
         }
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, metrics.epoch)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import SGD, Optimizer
 
 from raydistill import datasets, models
-from raydistill.compression import CompressionScheduler, build, sparsity
+from raydistill.compression import CompressionScheduler, build, sparsity, weights
+from raydistill.compression.distillation import KnowledgeDistillationPolicy
+from raydistill.compression.early_exit import classification_loss
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.datasets import Dataset
 from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
@@ -25,11 +26,13 @@ from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.training import checkpoint as saved
 from raydistill.training import precision as arithmetic
 from raydistill.training.allocator import keep_freed_memory
-from raydistill.training.config import RunConfig
+from raydistill.training.config import Distillation, RunConfig
 from raydistill.training.determinism import seed_everything, training_environment
+from raydistill.training.distiller_checkpoint import optimizer_state, read_any
 from raydistill.training.events import EventLog
 from raydistill.training.feed import EvalFeed, TrainFeed
 from raydistill.training.metrics import evaluate
+from raydistill.training.teacher import check_distillation, digest, identity, load_teacher
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
 OnStep = Callable[[int, int, int, float], None]
@@ -86,13 +89,19 @@ def evaluate_checkpoint(
     device: str = "auto",
     batch_size: int = 1024,
     fraction: float = 1.0,
+    thresholds: Sequence[float] | None = None,
 ) -> Evaluation:
-    """Evaluate a checkpoint's model once on (a fraction of) a split, "validation" or "test", of a dataset."""
+    """Evaluate a checkpoint's model once on (a fraction of) a split, "validation" or "test", of a dataset.
+
+    thresholds: of early exits; None takes those of the run.
+    """
     target = device_of(device)
-    content = saved.read_checkpoint(path)
+    content = read_any(path)
     model = saved.model_of(content, str(path)).to(target).to(memory_format=torch.channels_last)
     feed = EvalFeed(dataset, split, batch_size, target, fraction=fraction)
-    return evaluate(model, feed, split, target, content["precision"])
+    if thresholds is None:
+        thresholds = (content["run"].get("early_exit") or {}).get("thresholds", ())
+    return evaluate(model, feed, split, target, content["precision"], thresholds)
 
 
 class _Run:
@@ -107,15 +116,17 @@ class _Run:
             keep_freed_memory()
         self.folder = Path(config.out_dir).resolve() if config.out_dir is not None else None
         self.path = self.folder / saved.FILE_NAME if self.folder is not None else None
-        start = saved.read_checkpoint(config.init_from)["model"] if config.init_from is not None else None
-        before = saved.read_checkpoint(config.continue_from) if config.continue_from is not None else None
-        self.identity = _identity(config, dataset, start if before is None else before["model"])
+        start = read_any(config.init_from) if config.init_from is not None else None
+        before = read_any(config.continue_from) if config.continue_from is not None else None
+        self.identity = _identity(config, dataset, start if before is None else before)
         self.schedule = config.schedule or _EMPTY
         self.schedule_text = dump_schedule(config.schedule) if config.schedule is not None else ""
         seed_everything(config.seed)
-        model = models.create(config.arch, dataset.num_classes, config.model_args)
+        fresh = start is None and before is None
+        model = models.create(config.arch, dataset.num_classes, config.model_args, fetch=fresh)
+        self.dense_sizes = {name: weight.numel() for name, weight in weights(model)}
         if start is not None:
-            saved.load_weights(model, start, str(config.init_from))
+            saved.load_weights(model, start["model"], str(config.init_from))
         self.model: nn.Module = model.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer: Optimizer = SGD(
             self.model.parameters(),
@@ -125,8 +136,13 @@ class _Run:
             nesterov=config.nesterov,
         )
         self.scheduler: CompressionScheduler = build(
-            self.schedule, self.model, self.optimizer, (torch.zeros(1, *dataset.image_shape),)
+            self.schedule, self.model, self.optimizer, (torch.zeros(1, *dataset.image_shape),), config.strict
         )
+        self.scheduled = len(self.scheduler.scheduled)
+        if config.distillation is not None:
+            self._distil(config.distillation)
+        for name, mask in (start or {}).get("masks", {}).items():  # of Distiller's
+            self.scheduler.masks.set(name, mask)
         self.history: list[EpochMetrics] = []
         self.first = 0
         if before is not None:
@@ -159,14 +175,16 @@ class _Run:
             train_loss, images = self._minibatches(epoch)
             seconds = time.perf_counter() - start
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
-            result = evaluate(self.model, self.validation_feed, "validation", self.device, self.precision)
+            thresholds = self.config.early_exit.thresholds if self.config.early_exit is not None else ()
+            feed = self.validation_feed
+            result = evaluate(self.model, feed, "validation", self.device, self.precision, thresholds)
         except (torch.OutOfMemoryError, MemoryError) as error:
             way_out = "use a smaller batch_size, or a larger share of the device for each trial"
             raise TrainingError(Fault(f"epoch {epoch}", "memory ran out", self.config.batch_size, way_out)) from error
         if not math.isfinite(result.loss):
             raise TrainingError(self._not_finite(epoch, "the validation loss", result.loss))
         self.scheduler.on_epoch_end(epoch, loss=result.loss, top1=result.top1)
-        total, by_layer = sparsity(self.model)
+        total, by_layer = sparsity(self.model, self.dense_sizes)  # what thinning has removed counts as zero
         metrics = EpochMetrics(
             epoch=epoch,
             epochs=self.config.epochs,
@@ -181,6 +199,7 @@ class _Run:
             seconds=time.perf_counter() - start,
             timestamp_ms=time.time_ns() // 1_000_000,
             checkpoint=str(self.path) if self.path is not None else None,
+            exits=result.exits,
         )
         self.history.append(metrics)
         last = epoch + 1 == self.config.epochs
@@ -195,10 +214,11 @@ class _Run:
         count, images = self.train_feed.batches, 0
         total = torch.zeros((), device=self.device)
         look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
+        loss_weights = self.config.early_exit.loss_weights if self.config.early_exit is not None else ()
         for index, (inputs, labels) in enumerate(self.train_feed.epoch(epoch)):
             scheduler.on_minibatch_begin(epoch, index, count)
             with arithmetic.autocast(self.precision, self.device):
-                loss = functional.cross_entropy(model(inputs), labels)
+                loss = classification_loss(model(inputs), labels, loss_weights)
             loss = scheduler.before_backward(epoch, index, count, loss)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -242,6 +262,16 @@ class _Run:
             "history": [metrics.to_json() for metrics in self.history],
         }
 
+    def _distil(self, config: Distillation) -> None:
+        teacher = load_teacher(config, self.dataset.num_classes)
+        self.identity["distillation"] = identity(config, teacher)
+        teacher = teacher.to(self.device).to(memory_format=torch.channels_last)
+        policy = KnowledgeDistillationPolicy(
+            self.model, teacher, config.temperature, config.distill_wt, config.student_wt, config.teacher_wt
+        )
+        end = self.config.epochs if config.end_epoch is None else config.end_epoch
+        self.scheduler.add(policy, config.start_epoch, end)
+
     def _continue(self, content: dict[str, Any]) -> None:
         """Take up another run's weights, optimizer and masks; its policies too if this run has the same schedule."""
         where = str(self.config.continue_from)
@@ -251,13 +281,18 @@ class _Run:
             way_out = "raise epochs, or start again at epoch 0 (init_from, --reset-optimizer)"
             raise ConfigError(Fault("training.epochs", rule, self.config.epochs, way_out))
         saved.load_weights(self.model, content["model"], where)
-        self.optimizer.load_state_dict(content["optimizer"])
+        names = [name for name, _ in self.model.named_parameters()]
+        self.optimizer.load_state_dict(optimizer_state(content, names, where))
         if content["schedule_hash"] == saved.schedule_hash(self.schedule_text):
-            self.scheduler.load_state_dict(content["scheduler"])
+            # A teacher, which has no state, may be there in one of the two runs only.
+            policies = content["scheduler"]["policies"][: self.scheduled]
+            policies += [{}] * (len(self.scheduler.scheduled) - self.scheduled)
+            self.scheduler.load_state_dict({**content["scheduler"], "policies": policies})
         else:
             self.scheduler.masks.load_state_dict(content["scheduler"]["masks"])
             self.scheduler.masks.apply()
-        saved.set_rng_state(content["rng"])
+        if content["rng"] is not None:
+            saved.set_rng_state(content["rng"])
 
     def _resume(self) -> str:
         """Take up the state of ``checkpoint.pt``; returns the precision it was trained in."""
@@ -277,15 +312,8 @@ class _Run:
         return content["precision"]
 
 
-def _identity(config: RunConfig, dataset: Dataset, start: dict[str, Tensor] | None) -> dict[str, Any]:
+def _identity(config: RunConfig, dataset: Dataset, start: dict[str, Any] | None) -> dict[str, Any]:
     """What the weights depend on, as plain values; a resumed run must have the same. The number of epochs may grow."""
-    init = "random"
-    if start is not None:
-        digest = hashlib.sha256()
-        for name, value in start.items():
-            digest.update(name.encode())
-            digest.update(value.contiguous().numpy().tobytes())
-        init = digest.hexdigest()[:16]
     return {
         "arch": config.arch,
         "model_args": dict(config.model_args),
@@ -299,7 +327,8 @@ def _identity(config: RunConfig, dataset: Dataset, start: dict[str, Tensor] | No
         "weight_decay": config.weight_decay,
         "nesterov": config.nesterov,
         "seed": config.seed,
-        "init": init,
+        "init": "random" if start is None else digest(start["model"]),
+        **({} if config.early_exit is None else {"early_exit": asdict(config.early_exit)}),
         **({} if config.effective_train_size == 1.0 else {"effective_train_size": config.effective_train_size}),
     }
 
@@ -317,6 +346,8 @@ def _check(config: RunConfig) -> None:
             faults.append(Fault(f"training.{name}", f"must be a number {bound}", value))
     if config.init_from is not None and config.continue_from is not None:
         faults.append(Fault("init_from", "cannot stand beside continue_from", config.init_from, "keep one of the two"))
+    if config.distillation is not None:
+        faults += check_distillation(config.distillation, config.epochs)
     if config.nesterov and not config.momentum:
         faults.append(Fault("training.nesterov", "needs momentum", config.momentum, "give momentum, such as 0.9"))
     if config.threads is not None and config.threads < 1:

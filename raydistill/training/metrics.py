@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raydistill.compression.early_exit import answers, exits, exits_taken
 from raydistill.records import Evaluation
 from raydistill.training.precision import autocast
 
@@ -19,20 +20,27 @@ def evaluate(
     split: str,
     device: torch.device,
     precision: str = "fp32",
+    thresholds: Sequence[float] = (),
 ) -> Evaluation:
     """One pass over `batches` in eval mode; the model's own mode is put back.
 
-    With fewer than five classes top5 counts all of them (and is 1).
+    With fewer than five classes top5 counts all of them (and is 1). Of a model with early exits the last one counts;
+    thresholds: those of `EarlyExit`, an image counts then by the exit that it leaves by.
     """
     training = model.training
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=device)
+    by_exit: Tensor | int = 0
     images = 0
     try:
         for inputs, labels in batches:
             with autocast(precision, device):
-                logits = model(inputs)
-            logits = logits.float()
+                outputs = [logits.float() for logits in exits(model(inputs))]
+            logits = outputs[-1]
+            if len(outputs) > 1:
+                taken = exits_taken(outputs, thresholds)
+                logits = answers(outputs, taken)
+                by_exit = by_exit + _count_exits(outputs, taken, labels)
             top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([top[:, 0].sum().double(), top.sum().double(), loss.double()])
@@ -40,4 +48,20 @@ def evaluate(
     finally:
         model.train(training)
     top1, top5, loss_sum = (sums / max(1, images)).tolist()
-    return Evaluation(split=split, top1=top1, top5=top5, loss=loss_sum, images=images)
+    per_exit = _by_name(by_exit / max(1, images), bool(thresholds)) if isinstance(by_exit, Tensor) else {}
+    return Evaluation(split=split, top1=top1, top5=top5, loss=loss_sum, images=images, exits=per_exit)
+
+
+def _count_exits(outputs: Sequence[Tensor], taken: Tensor, labels: Tensor) -> Tensor:
+    """Of each exit: how many images it classifies rightly, how many leave by it; float64 (exits, 2)."""
+    right = torch.stack([(logits.argmax(1) == labels).sum() for logits in outputs])
+    return torch.stack([right, torch.bincount(taken, minlength=len(outputs))], dim=1).double()
+
+
+def _by_name(fractions: Tensor, with_taken: bool) -> dict[str, float]:
+    named = {}
+    for index, (top1, taken) in enumerate(fractions.tolist()):
+        named[f"exit{index}/top1"] = top1
+        if with_taken:
+            named[f"exit{index}/taken"] = taken
+    return named

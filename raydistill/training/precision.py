@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from raydistill.compression.early_exit import exits
 from raydistill.errors import ConfigError, Fault, close_match
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -64,8 +65,7 @@ def _step_seconds(precision: str, model: nn.Module, device: torch.device, batch:
                 torch.cuda.synchronize(device)
             start = time.perf_counter()
             with autocast(precision, device):
-                output = probe(images)
-                loss = functional.cross_entropy(output, output.argmax(1))
+                loss = torch.stack([functional.cross_entropy(o, o.argmax(1)) for o in exits(probe(images))]).sum()
             loss.backward()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

@@ -1,0 +1,287 @@
+"""Distiller's checkpoints (``*.pth.tar``): read without running code from them.
+
+Distiller saved class objects and named tuples next to the weights, so its files are no ``weights_only`` ones. Here the
+pickle is looked through first, without loading it; what it names of Distiller, of torch's optimizers and of numpy's
+scalars is then loaded by ``torch.load(weights_only=True)`` with a stand-in in its place, which keeps the arguments and
+does nothing. Any other name that torch does not allow by itself is refused. The result is plain data.
+
+Both formats of ``torch.save`` are read: zip files, and the one before torch 1.6.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raydistill.errors import ABSENT, CheckpointError, Fault
+from raydistill.training import checkpoint as saved
+
+_PACKAGES = ("distiller", "torch.optim")
+_NUMPY = {
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+}
+_ABOUT = {"epoch", "arch", "state_dict", "optimizer", "optimizer_state_dict", "optimizer_type", "compression_sched",
+          "thinning_recipe", "thinning_recipes", "quantizer_metadata", "extras"}  # fmt: skip
+_WAY_OUT = "give a checkpoint that raydistill or Distiller wrote"
+
+
+@dataclass(frozen=True)
+class DistillerCheckpoint:
+    """What a file of Distiller holds, as plain data on the CPU; names are without DataParallel's ``module.``.
+
+    epoch: the last finished one, None if the file does not say. weights: in the order of the model. masks: of the
+    pruned weights, 1 keeps. optimizer: its ``state_dict()``; optimizer_type: ``torch.optim.sgd.SGD``.
+    thinning_recipes: ``modules`` and ``parameters`` of each, as Distiller documents them; the weights are thinned
+    already. quantizer: ``type`` and ``params``. extras: whatever else there is, such as ``best_top1`` (in percent).
+    """
+
+    source: str
+    arch: str | None
+    epoch: int | None
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer_type: str | None = None
+    optimizer: Mapping[str, Any] | None = None
+    thinning_recipes: tuple[Mapping[str, Any], ...] = ()
+    quantizer: Mapping[str, Any] | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_distiller_checkpoint(path: str | Path) -> bool:
+    """Whether a file is one of Distiller's, judged by its content; nothing is loaded."""
+    return "state_dict" in _look_through(Path(path))[1]
+
+
+def read_distiller_checkpoint(path: str | Path) -> DistillerCheckpoint:
+    """Read a file of Distiller.
+
+    Raises:
+        CheckpointError: no such file, damaged, not of Distiller, or it names something that may run code.
+    """
+    path = Path(path)
+    content = _plain(_load(path), {})
+    weights = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(Fault(str(path), "is not a checkpoint of Distiller", ABSENT, _WAY_OUT))
+    masks = _mapping(_mapping(content.get("compression_sched")).get("masks_dict"))
+    recipes = content.get("thinning_recipes", content.get("thinning_recipe"))
+    others = {key: value for key, value in content.items() if key not in _ABOUT}
+    epoch, optimizer = content.get("epoch"), content.get("optimizer_state_dict", content.get("optimizer"))
+    return DistillerCheckpoint(
+        source=str(path),
+        arch=content.get("arch"),
+        epoch=int(epoch) if isinstance(epoch, (int, float)) else None,
+        weights=_without_module(weights),
+        masks=_without_module({name: mask for name, mask in masks.items() if isinstance(mask, Tensor)}),
+        optimizer_type=content.get("optimizer_type"),
+        optimizer=optimizer if isinstance(optimizer, dict) else None,
+        thinning_recipes=tuple(_recipe(entry) for entry in (recipes if isinstance(recipes, list) else [recipes])
+                               if isinstance(entry, dict)),
+        quantizer=content.get("quantizer_metadata"),
+        extras={**others, **_mapping(content.get("extras"))},
+    )  # fmt: skip
+
+
+def read_any(path: str | Path) -> dict[str, Any]:
+    """A checkpoint under raydistill's keys, whether raydistill or Distiller wrote it.
+
+    One of Distiller has run (arch only), num_classes, epoch, precision, model (pruned weights zero), scheduler (masks
+    only) and optimizer; besides those `masks`, and `parameters`: the names in the order of its optimizer. See
+    `optimizer_state`.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+    """
+    return _as_own(read_distiller_checkpoint(path)) if is_distiller_checkpoint(path) else saved.read_checkpoint(path)
+
+
+def optimizer_state(content: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+    """The optimizer's state in a content of `read_any`, its parameters in the order of `names`.
+
+    Raises:
+        CheckpointError: it is not SGD's, or of other parameters.
+    """
+    if "parameters" not in content:
+        return content["optimizer"]
+    kind, state = content["optimizer_type"], content["optimizer"]
+    way_out = "start with a fresh one at epoch 0 (init_from, --reset-optimizer)"
+    if state is None or kind not in (None, "torch.optim.sgd.SGD"):
+        rule = "has no optimizer to go on with" if state is None else "was trained with another optimizer than SGD"
+        raise CheckpointError(Fault(where, rule, ABSENT if state is None else kind, way_out))
+    # Before torch 1.5 the keys were addresses; in all versions they stand in the order of the model's parameters.
+    keys = [key for group in state["param_groups"] for key in group["params"]]
+    if len(state["param_groups"]) != 1 or sorted(content["parameters"]) != sorted(names) or len(keys) != len(names):
+        raise CheckpointError(Fault(where, "has an optimizer of other parameters", len(keys), way_out))
+    by_name = {name: state["state"][key] for name, key in zip(content["parameters"], keys, strict=True)
+               if key in state["state"]}  # fmt: skip
+    for name, entry in by_name.items():
+        for value in entry.values():
+            if isinstance(value, Tensor) and value.dim() and value.shape != content["model"][name].shape:
+                rule = f"has an optimizer whose state of '{name}' is of another shape"
+                raise CheckpointError(Fault(where, rule, tuple(value.shape), way_out))
+    group = {**state["param_groups"][0], "params": list(range(len(names)))}
+    states = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
+    return {"state": states, "param_groups": [group]}
+
+
+def _as_own(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
+    weights = dict(checkpoint.weights)
+    if checkpoint.quantizer is not None:
+        rule = "was quantized, and quantizers cannot be run yet"
+        way_out = "give one from before quantization"
+        raise CheckpointError(Fault(checkpoint.source, rule, checkpoint.quantizer.get("type"), way_out))
+    for name, mask in checkpoint.masks.items():
+        if name not in weights or weights[name].shape != mask.shape:
+            raise CheckpointError(Fault(checkpoint.source, f"has a mask of no weight ('{name}')", tuple(mask.shape)))
+        weights[name] = weights[name] * mask.to(weights[name].dtype)
+    for name in [name for name in weights if name.endswith(".running_var")]:  # files from before torch 0.4.1
+        weights.setdefault(name.replace(".running_var", ".num_batches_tracked"), torch.tensor(0))
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    shaped = [value for value in checkpoint.weights.values() if value.dim() > 1]
+    return {
+        "run": {"arch": checkpoint.arch, "model_args": {}},
+        "num_classes": shaped[-1].shape[0] if shaped else 0,
+        "precision": "fp32",
+        "epoch": -1 if checkpoint.epoch is None else checkpoint.epoch,
+        "schedule_hash": None,
+        "model": weights,
+        "masks": dict(checkpoint.masks),
+        "scheduler": {"masks": dict(checkpoint.masks)},
+        "optimizer": checkpoint.optimizer,
+        "optimizer_type": checkpoint.optimizer_type,
+        "parameters": [name for name in checkpoint.weights if not name.endswith(buffers)],
+        "rng": None,
+    }
+
+
+class _StandIn:
+    """An object of a class that is not here: its arguments and its state, and nothing that runs."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _StandIn:
+        self = object.__new__(cls)
+        self.args, self.state = args, None
+        return self
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args: tuple[Any, ...]
+        self.state: Any
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _load(path: Path) -> Any:
+    names, _ = _look_through(path)
+    inert: list[Any] = [
+        type(name, (_StandIn,), {"__module__": module, "__qualname__": name})
+        for module, name in sorted(names)
+        if (module, name) in _NUMPY or any(module == p or module.startswith(f"{p}.") for p in _PACKAGES)
+    ]
+    try:
+        with torch.serialization.safe_globals(inert):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, _WAY_OUT)) from error
+    except Exception as error:  # a damaged pickle fails in any way
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        rule = "is damaged, or no checkpoint that can be loaded without running code from it"
+        if refused:
+            rule = f"names '{refused[1]}', which may run code and which no checkpoint of Distiller needs"
+        raise CheckpointError(Fault(str(path), rule, ABSENT, _WAY_OUT)) from error
+
+
+def _look_through(path: Path) -> tuple[set[tuple[str, str]], set[str]]:
+    """(module, name) of the classes and functions a file of ``torch.save`` names, and its strings; empty for others."""
+    names: set[tuple[str, str]] = set()
+    strings: set[str] = set()
+    try:
+        with open(path, "rb") as file:
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                    with archive.open(pickled) as stream:
+                        _gather(stream, names, strings)
+            else:
+                file.seek(0)
+                for _ in range(4):  # magic number, version, byte order, and then what was saved
+                    _gather(file, names, strings)
+    except FileNotFoundError as error:
+        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, _WAY_OUT)) from error
+    except Exception:  # not a pickle, or a damaged one: loading it says so
+        pass
+    return names, strings
+
+
+def _gather(stream: Any, names: set[tuple[str, str]], strings: set[str]) -> None:
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name == "GLOBAL":
+            module, _, name = str(argument).partition(" ")
+            names.add((module, name))
+        elif isinstance(argument, str):
+            strings.add(argument)
+
+
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """The value with stand-ins turned into plain data: a class into its dotted name, an object into a mapping."""
+    if id(value) in done:
+        if done[id(value)] is done:
+            raise CheckpointError(Fault("checkpoint", "holds an object that holds itself", ABSENT, _WAY_OUT))
+        return done[id(value)]
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if not isinstance(value, (_StandIn, dict, list, tuple, set)) or isinstance(value, torch.Size):
+        return value
+    done[id(value)] = done  # under way
+    result: Any
+    if isinstance(value, _StandIn):
+        result = _object(value, done)
+    elif isinstance(value, dict):
+        result = {_plain(key, done): _plain(entry, done) for key, entry in value.items()}
+    else:
+        result = [_plain(entry, done) for entry in value]
+        result = result if isinstance(value, list) else tuple(result)
+    done[id(value)] = result
+    return result
+
+
+def _object(value: _StandIn, done: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind.__qualname__ == "ThinningRecipe" and len(value.args) == 2:
+        return dict(zip(("modules", "parameters"), (_plain(entry, done) for entry in value.args), strict=True))
+    if kind.__qualname__ == "scalar" and kind.__module__.startswith("numpy"):
+        return _numpy_scalar(value)
+    named = {"class": f"{kind.__module__}.{kind.__qualname__}", "arguments": _plain(list(value.args), done)}
+    return named if value.state is None else {**named, "state": _plain(value.state, done)}
+
+
+def _numpy_scalar(value: _StandIn) -> Any:
+    """numpy pickles a scalar as its type, such as ('f8', byte order in the state), and its bytes."""
+    dtype, data = value.args
+    order = dtype.state[1] if dtype.state else "|"
+    if not re.fullmatch(r"[biuf]\d", str(dtype.args[0])) or order not in "<>|=" or not isinstance(data, bytes):
+        raise CheckpointError(Fault("checkpoint", "holds a numpy value that is no number", ABSENT, _WAY_OUT))
+    return np.frombuffer(data, np.dtype(f"{order}{dtype.args[0]}"))[0].item()
+
+
+def _recipe(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {part: _without_module(_mapping(recipe.get(part))) for part in ("modules", "parameters")}
+
+
+def _without_module(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Names without the component ``module`` that DataParallel puts in, at the front or (VGG, AlexNet) inside."""
+    return {re.sub(r"(^|\.)module\.", r"\1", name, count=1): value for name, value in named.items()}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,80 @@
+"""The teacher of a run with knowledge distillation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor, nn
+
+from raydistill import models
+from raydistill.compression.distillation import check_weights
+from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
+from raydistill.training import checkpoint as saved
+from raydistill.training.config import Distillation
+from raydistill.training.distiller_checkpoint import read_any
+
+_WHERE = "distillation"
+
+
+def check_distillation(config: Distillation, epochs: int) -> list[Fault]:
+    """What cannot be, before anything is read."""
+    faults = []
+    try:
+        check_weights(config.temperature, config.distill_wt, config.student_wt, config.teacher_wt)
+    except ConfigError as error:
+        faults += [fault for fault in error.faults if isinstance(fault, Fault)]
+    if (config.checkpoint is None) == (not config.pretrained):
+        rule = "needs a checkpoint (--kd-resume), or pretrained and the name of a teacher, and not both"
+        faults.append(Fault(f"{_WHERE}.checkpoint", rule, config.checkpoint))
+    elif config.pretrained and config.teacher is None:
+        faults.append(Fault(f"{_WHERE}.teacher", "is missing", ABSENT, "name the architecture (--kd-teacher)"))
+    end = epochs if config.end_epoch is None else config.end_epoch
+    if not 0 <= config.start_epoch < end:
+        rule = f"must be from 0 to below {end}, where distillation ends"
+        faults.append(Fault(f"{_WHERE}.start_epoch", rule, config.start_epoch))
+    return faults
+
+
+def load_teacher(config: Distillation, num_classes: int) -> nn.Module:
+    """The teacher on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError, ConfigError: it cannot be had, or knows other classes.
+    """
+    if config.checkpoint is None:
+        assert config.teacher is not None  # checked before
+        arguments = {**config.model_args, "pretrained": True}
+        return models.create(config.teacher, num_classes, arguments, f"{_WHERE}.teacher").eval()
+    content = read_any(config.checkpoint)
+    arch = content["run"]["arch"]
+    if config.teacher is not None and arch not in (None, config.teacher):
+        raise CheckpointError(Fault(config.checkpoint, f"is of '{arch}'", config.teacher, "name that one as teacher"))
+    if arch is None and config.teacher is None:
+        raise CheckpointError(Fault(config.checkpoint, "does not say its architecture", ABSENT, "name the teacher"))
+    if content["num_classes"] != num_classes:
+        rule = f"the teacher must know the student's {num_classes} classes"
+        raise CheckpointError(Fault(config.checkpoint, rule, content["num_classes"]))
+    run = {**content["run"], "arch": config.teacher or arch}
+    if config.model_args:
+        run["model_args"] = dict(config.model_args)
+    return saved.model_of({**content, "run": run}, config.checkpoint)
+
+
+def identity(config: Distillation, teacher: nn.Module) -> dict[str, Any]:
+    """What the student's weights depend on, as plain values: the teacher by its content, wherever its file lies."""
+    values = asdict(config)
+    for key in ("checkpoint", "pretrained", "teacher", "model_args"):
+        del values[key]
+    return {**values, "teacher": digest(teacher.state_dict())}
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """A hash of tensors on the CPU and of their names."""
+    content = hashlib.sha256()
+    for name, value in state.items():
+        content.update(name.encode())
+        content.update(value.contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]

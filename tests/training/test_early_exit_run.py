@@ -1,0 +1,200 @@
+"""Runs of `fit` of networks that answer more than once."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from raydistill.compression.early_exit import EarlyExit, entropy
+from raydistill.datasets import DatasetConfig, load
+from raydistill.errors import ConfigError
+from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_history
+from raydistill.training.config import Distillation
+from raydistill.training.feed import EvalFeed
+from raydistill.training.metrics import evaluate
+from raydistill.training.precision import _step_seconds
+
+Answer = namedtuple("Answer", ["logits", "aux_logits"])
+
+
+class TwoExits(nn.Module):
+    """[first exit, end] of a small convolutional network."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 5, stride=4)
+        self.exit1 = nn.Linear(8 * 49, num_classes)
+        self.conv2 = nn.Conv2d(8, 16, 3, stride=2)
+        self.fc = nn.Linear(16 * 9, num_classes)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        x = torch.relu(self.conv1(images))
+        first = self.exit1(x.flatten(1))
+        return [first, self.fc(torch.relu(self.conv2(x)).flatten(1))]
+
+
+class WithAuxiliary(TwoExits):
+    """Answers as torchvision's Inception does: a named tuple in training, logits in eval mode."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        first, last = super().forward(images)
+        return Answer(last, first) if self.training else last
+
+
+@pytest.fixture(autouse=True)
+def factories(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("several_answers")
+    module.exits, module.auxiliary = TwoExits, WithAuxiliary  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "several_answers", module)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Any:
+    return load(DatasetConfig("digits"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return RunConfig(
+        "several_answers:exits", DatasetConfig("digits"), epochs=3, batch_size=64, lr=0.05,
+        out_dir=str(tmp_path / "run"), deterministic=True, threads=1, tensorboard=False, device="cpu",
+        early_exit=EarlyExit((0.4,), (0.9,)),
+    )  # fmt: skip
+
+
+def checkpoint(config: RunConfig) -> Path:
+    return Path(str(config.out_dir)) / "checkpoint.pt"
+
+
+def test_each_exit_is_trained_and_reported(config: RunConfig, dataset: Any) -> None:
+    *_, last = fit(config, dataset=dataset)
+    assert set(last.exits) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
+    assert last.exits["exit0/top1"] > 0.5  # ten classes: chance is 0.1
+    assert last.exits["exit1/top1"] > 0.5
+    assert last.exits["exit0/taken"] + last.exits["exit1/taken"] == pytest.approx(1)
+    assert 0 < last.exits["exit0/taken"] < 1
+    assert read_history(checkpoint(config))[-1] == last
+
+    # a second way: the network's answers to the validation images, image by image
+    model = load_model(checkpoint(config))
+    right, taken, losses = [0, 0, 0], 0, []
+    with torch.no_grad():
+        for images, labels in EvalFeed(dataset, "validation", 50, "cpu"):
+            first, end = model(images)
+            for i, label in enumerate(labels.tolist()):
+                p = np.exp(first[i].double().numpy()) / np.exp(first[i].double().numpy()).sum()
+                leaves = -(p * np.log(p)).sum() < 0.9
+                answer = first[i] if leaves else end[i]
+                taken += leaves
+                losses.append(float(functional.cross_entropy(answer, labels[i])))
+                for exit_, logits in enumerate((first[i], end[i], answer)):
+                    right[exit_] += int(logits.argmax()) == label
+    count = len(losses)
+    assert last.exits["exit0/top1"] == pytest.approx(right[0] / count)
+    assert last.exits["exit1/top1"] == pytest.approx(right[1] / count)
+    assert last.top1 == pytest.approx(right[2] / count)
+    assert last.exits["exit0/taken"] == pytest.approx(taken / count)
+    assert last.loss == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_checkpoint_is_evaluated_with_its_thresholds_or_others(config: RunConfig, dataset: Any) -> None:
+    *_, last = fit(config, dataset=dataset)
+    path = checkpoint(config)
+    own = evaluate_checkpoint(path, dataset, "validation", "cpu")
+    assert own.top1 == pytest.approx(last.top1)
+    assert own.exits == pytest.approx(last.exits)
+    at_once = evaluate_checkpoint(path, dataset, "validation", "cpu", thresholds=(100.0,))
+    assert at_once.top1 == at_once.exits["exit0/top1"]
+    assert at_once.exits["exit0/taken"] == 1
+    all_of_it = evaluate_checkpoint(path, dataset, "validation", "cpu", thresholds=())
+    assert all_of_it.top1 == all_of_it.exits["exit1/top1"]
+    assert set(all_of_it.exits) == {"exit0/top1", "exit1/top1"}
+
+
+def test_the_weight_of_an_exit_decides_what_is_trained(config: RunConfig, dataset: Any) -> None:
+    *_, last = fit(replace(config, early_exit=EarlyExit((0.0,))), dataset=dataset)
+    assert last.exits["exit1/top1"] > 0.5 > last.exits["exit0/top1"]
+
+
+def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, dataset: Any) -> None:
+    whole = list(fit(config, dataset=dataset))
+    parts = replace(config, out_dir=str(config.out_dir) + "-parts")
+    run = fit(parts, dataset=dataset)
+    first = [next(run)]
+    run.close()
+    rest = list(fit(parts, dataset=dataset))
+    assert [(m.loss, m.exits) for m in whole] == [(m.loss, m.exits) for m in first + rest]
+    left, right = load_model(checkpoint(config)).state_dict(), load_model(checkpoint(parts)).state_dict()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"early_exit": None}, "earlyexit_lossweights: must be 1: the model has 2 exits"),
+        ({"early_exit": EarlyExit((0.1, 0.1))}, "earlyexit_lossweights: must be 1: the model has 2 exits"),
+        ({"arch": "simplenet_cifar"}, "leave them out, it has a single exit"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line(config: RunConfig, dataset: Any, change: dict, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        next(fit(replace(config, **change), dataset=dataset))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_exits_of_distillers_resnet(config: RunConfig, dataset: Any) -> None:
+    run = replace(config, arch="resnet20_cifar_earlyexit", epochs=1, effective_train_size=0.1, effective_valid_size=0.2)
+    (metrics,) = fit(run, dataset=dataset)
+    assert set(metrics.exits) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
+
+
+def test_a_network_with_an_auxiliary_classifier_trains_both(config: RunConfig, dataset: Any) -> None:
+    run = replace(config, arch="several_answers:auxiliary", early_exit=None)
+    *_, last = fit(run, dataset=dataset)
+    assert last.top1 > 0.5
+    assert last.exits == {}
+    model = load_model(checkpoint(run)).train()
+    (images, labels), *_ = EvalFeed(dataset, "validation", 500, "cpu")
+    answer = model(images)
+    assert float((answer.aux_logits.argmax(1) == labels).float().mean()) > 0.5
+
+
+def test_a_student_with_exits_learns_from_a_teacher_at_its_end(config: RunConfig, dataset: Any) -> None:
+    teacher = replace(config, arch="several_answers:auxiliary", early_exit=None, epochs=1)
+    list(fit(teacher, dataset=dataset))
+    alone = Distillation(checkpoint=str(checkpoint(teacher)), distill_wt=1.0, student_wt=0.0)
+    run = replace(config, out_dir=str(config.out_dir) + "-kd", distillation=alone)
+    *_, last = fit(run, dataset=dataset)
+    assert last.exits["exit1/top1"] > 0.4 > last.exits["exit0/top1"]
+
+
+def test_precision_is_measured_on_such_networks_too() -> None:
+    assert _step_seconds("fp32", TwoExits(10), torch.device("cpu"), (2, 3, 32, 32)) > 0
+    assert _step_seconds("fp32", WithAuxiliary(10), torch.device("cpu"), (2, 3, 32, 32)) > 0
+
+
+def test_evaluation_counts_every_image_once_whatever_the_batches(dataset: Any) -> None:
+    torch.manual_seed(0)
+    model = TwoExits(10)
+    device = torch.device("cpu")
+    (images, _), *_ = EvalFeed(dataset, "validation", 64, "cpu")
+    middle = float(entropy(model(images)[0].detach()).median())
+    results = [
+        evaluate(model, EvalFeed(dataset, "validation", size, "cpu"), "validation", device, "fp32", (middle,))
+        for size in (7, 64, 1000)
+    ]
+    assert model.training
+    assert results[0].exits == pytest.approx(results[1].exits)
+    assert results[0].exits == pytest.approx(results[2].exits)
+    assert 0.2 < results[0].exits["exit0/taken"] < 0.8
