@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,17 @@ def zero_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
     return {name: (p.numel() - count, p.numel()) for (name, p), count in zip(named, nonzero, strict=True)}
 
 
-def sparsity(model: nn.Module) -> tuple[float, dict[str, float]]:
-    """Fraction of zeros: in total, and of each weight."""
-    return from_counts(zero_counts(model))
+def sparsity(model: nn.Module, dense_sizes: Mapping[str, int] | None = None) -> tuple[float, dict[str, float]]:
+    """Fraction of zeros: in total, and of each weight.
+
+    dense_sizes: elements of each weight before thinning; what was removed counts as zero then.
+    """
+    counts = zero_counts(model)
+    if dense_sizes is not None:
+        for name, (zeros, size) in counts.items():
+            dense = dense_sizes.get(name, size)
+            counts[name] = (zeros + dense - size, dense)
+    return from_counts(counts)
 
 
 def from_counts(counts: dict[str, tuple[int, int]]) -> tuple[float, dict[str, float]]:

@@ -115,6 +115,23 @@ def test_levels_take_the_place_of_the_pruners() -> None:
     assert seen[0][0] == [0, 0, 20, 0]
 
 
+def test_a_gentler_pruner_that_takes_over_brings_nothing_back() -> None:
+    model = Line()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    fine = {"class": "AutomatedGradualPruner", "initial_sparsity": 0.25, "final_sparsity": 0.75, "weights": ["weight"]}
+    mapping = {
+        "pruners": {"hard": LEVEL, "fine": fine},
+        "policies": [
+            {"pruner": {"instance_name": "hard"}, "epochs": [0]},
+            {"pruner": {"instance_name": "fine"}, "starting_epoch": 1, "ending_epoch": 4, "frequency": 1},
+        ],
+    }
+    scheduler = build(parse_schedule(mapping, "s.yaml"), model, optimizer)
+    zeros = [[value == 0 for value in after] for _, after in run(model, optimizer, scheduler, range(4), count=1)]
+    half, most = [True, True, False, False], [True, True, False, True]
+    assert zeros == [half, half, half, most]  # 25 %, 68.75 % (floors to 2 of 4), 75 %
+
+
 def test_splicing_brings_a_weight_back() -> None:
     pruner = {"class": "SplicingPruner", "sensitivities": {"weight": 0.0}, "low_thresh_mult": 0.4, "hi_thresh_mult": 2}
     model, optimizer, scheduler = scheduled({"use_double_copies": True}, pruner)

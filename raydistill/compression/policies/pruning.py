@@ -163,12 +163,21 @@ class PruningPolicy(Policy):
             self._reconstruct(decided, evidence)
         if self._early:
             self._rewind()
+        if not self.pruner.releases:
+            decided = {name: self._with_pruned(name, mask) for name, mask in decided.items()}
         for name, mask in decided.items():
             # scaled masks (DropFilter) only make sense where each minibatch begins from unscaled weights
             kept = mask if self.controls.use_double_copies else (mask != 0)
             self._masks.set(name, kept, self.controls.forward_only)
         if not self.controls.forward_only:
             self._masks.apply()
+
+    def _with_pruned(self, name: str, mask: Tensor) -> Tensor:
+        """A filter pruner's zeros stay when a gentler fine pruner takes its weight over."""
+        if name not in self._masks:
+            return mask
+        before = self._masks[name]
+        return mask * before if torch.count_nonzero(mask) > torch.count_nonzero(before) else mask
 
     def _ranked(self, name: str) -> Tensor:
         """The weight as it is ranked: scaled by gamma / sigma of its batch norm where that is asked for."""

@@ -38,11 +38,13 @@ class Pruner(ABC):
     """Base of all pruners.
 
     weights: names of the parameters it prunes, as the model spells them. everything_else: it also prunes every other
-    weight of the model (a ``*`` in its arguments). evidence: what has to be gathered before it can decide.
+    weight of the model (a ``*`` in its arguments). evidence: what has to be gathered before it can decide. releases: a
+    decision may bring back weights that are pruned already, even those that another pruner has pruned.
     """
 
     evidence: str = "none"
     everything_else: bool = False
+    releases: bool = True
 
     def __init__(self, name: str, weights: tuple[str, ...]) -> None:
         self.name = name
@@ -85,10 +87,13 @@ class Pruner(ABC):
 class ComposedPruner(Pruner):
     """Prunes the groups with the smallest scores, up to the level of each weight's rate.
 
+    Where its level lies below what is pruned already (by another pruner, before it took over), nothing comes back.
     leader: the first weight decides for all: filters that a residual sum couples must go together.
     group_size: so many adjacent groups are kept or pruned as one.
     noise: with this probability the scores of a decision are multiplied by normal noise (epsilon-greedy).
     """
+
+    releases = False
 
     def __init__(
         self,

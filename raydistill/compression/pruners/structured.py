@@ -251,6 +251,7 @@ class _Bernoulli:
     """
 
     level: Any
+    releases = True  # every draw stands for itself
 
     def _keep(self, name: str, weight: Tensor, when: PolicyTime, evidence: Tensor | None) -> Tensor:
         filters = weight.shape[0]
