@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from raydistill import models
+from raydistill.compression.thinning import reshape_like
 from raydistill.errors import ABSENT, CheckpointError, Fault
 from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics
@@ -80,22 +81,23 @@ def load_model(path: str | Path) -> nn.Module:
 def model_of(content: dict[str, Any], where: str) -> nn.Module:
     """`load_model` from a checkpoint that is read already; where: its path, for errors."""
     run = content["run"]
-    model = models.create(run["arch"], content["num_classes"], run["model_args"])
+    model = models.create(run["arch"], content["num_classes"], run["model_args"], fetch=False)
     load_weights(model, content["model"], where)
     return model.eval()
 
 
 def load_weights(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Copy weights into a model of the same architecture; CheckpointError names the first difference."""
+    """Copy weights into a model of the same architecture; CheckpointError names the first difference.
+
+    A model that was thinned comes back in its own shapes: this one is cut to them, its parameters stay the same objects.
+    """
     own = model.state_dict()
     for name in (*own, *state):
         if name not in state:
             raise CheckpointError(Fault(where, f"has no '{name}'", ABSENT, "it belongs to another architecture"))
         if name not in own:
             raise CheckpointError(Fault(where, f"has '{name}', the model does not", ABSENT, "choose its architecture"))
-        if own[name].shape != state[name].shape:
-            rule = f"'{name}' must have shape {tuple(own[name].shape)}"
-            raise CheckpointError(Fault(where, rule, tuple(state[name].shape), "choose its architecture or dataset"))
+    reshape_like(model, state, where)
     model.load_state_dict(state)
 
 

@@ -1,0 +1,46 @@
+"""What a plan removed and what it kept, as the report counts it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+from torch import nn
+
+from raydistill.compression.thinning.decide import CHANNELS, FILTERS, Plan
+from raydistill.compression.thinning.graph import Graph
+from raydistill.compression.thinning.layers import WEIGHTED, is_depthwise, zero_columns, zero_rows
+from raydistill.compression.thinning.report import Kept
+
+
+def removed(plan: Plan, graph: Graph, model: nn.Module) -> dict[str, int]:
+    """Rows that conv and linear layers lose, in the model's order."""
+    lost = {layer: len(which) for (layer, is_column), which in plan.leaving(graph).items() if not is_column}
+    return {name: lost[name] for name, module in model.named_modules() if name in lost and isinstance(module, WEIGHTED)}
+
+
+def kept(plan: Plan, graph: Graph, model: nn.Module, structures: Collection[str]) -> tuple[Kept, ...]:
+    """Zeroed rows and columns of the full-width model that stay, counted by weight and reason."""
+    leaving = plan.leaving(graph)
+    reasons: dict[tuple[str, str], dict[int, str]] = {}
+    for index, group in enumerate(graph.groups):
+        for member in group.members:
+            structure = CHANNELS if member.side == "in" else FILTERS
+            known = reasons.setdefault((member.layer, structure), {})
+            for position, channel in zip(member.where.tolist(), member.channels.tolist(), strict=True):
+                known[position] = group.blocked or plan.reasons.get(index, {}).get((structure, channel), "")
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for name, module in model.named_modules():
+        if not isinstance(module, WEIGHTED):
+            continue
+        for structure in structures:
+            if structure == CHANNELS and is_depthwise(module):
+                continue
+            zero = zero_columns(module) if structure == CHANNELS else zero_rows(module)
+            if (name, structure == CHANNELS) in leaving:
+                zero[leaving[name, structure == CHANNELS]] = False
+            known = reasons.get((name, structure), {})
+            other = "reads an input of the network" if (name, FILTERS) in reasons else "not on the traced path"
+            for position in zero.nonzero().flatten().tolist():
+                counts[f"{name}.weight" if name else "weight", structure, known.get(position) or other] += 1
+    return tuple(Kept(weight, structure, count, reason) for (weight, structure, reason), count in counts.items())

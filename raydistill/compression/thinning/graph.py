@@ -1,0 +1,232 @@
+"""Which channels of which layers stand and fall together, from Torch-Pruning's dependency graph (arXiv 2301.12900)."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch_pruning import ops
+
+from raydistill.compression.thinning.inputs import Example, call, map_tensors, tensors
+from raydistill.compression.thinning.layers import (
+    NORMS,
+    WEIGHTED,
+    columns,
+    groups_of,
+    is_depthwise,
+    is_transposed,
+    rows,
+)
+from raydistill.errors import ConfigError, Fault
+
+_MIXES = {
+    ops.OPTYPE.LN: "which normalizes over channels",
+    ops.OPTYPE.GN: "which normalizes over channels",
+    ops.OPTYPE.EMBED: "which is not thinned",
+    ops.OPTYPE.MHA: "whose heads are left alone",
+    ops.OPTYPE.LSTM: "which is not thinned",
+    ops.OPTYPE.CUSTOMIZED: "which is not thinned",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One layer's side in a group.
+
+    layer: the module's name. side: "out" (rows of its weight), "in" (columns) or "through" (norms, depthwise convs).
+    where, channels: int64 tensors of one length; position on that side, and the channel of the group that it is of.
+    """
+
+    layer: str
+    side: str
+    where: Tensor
+    channels: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels 0 to width - 1, each written and read by all members together. blocked: why none may go, or None."""
+
+    width: int
+    members: tuple[Member, ...]
+    blocked: str | None
+
+    def side(self, *sides: str) -> list[Member]:
+        return [member for member in self.members if member.side in sides]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """groups: every channel of the model that some layer writes. norm_after: for a layer whose only reader is a batch
+    norm that reads nothing else, that norm. training: the paths of training mode (auxiliary heads) are in it too."""
+
+    groups: tuple[Group, ...]
+    norm_after: dict[str, str]
+    training: bool
+
+
+def trace(model: nn.Module, example: Example) -> Graph:
+    """Trace a model in eval mode on its inputs. All its parameters must require gradients.
+
+    Raises:
+        ConfigError: the model does not run on these inputs, or autograd cannot follow it.
+    """
+    # Paths that only training takes (auxiliary heads) have to be cut too; models that want labels there have none.
+    for training in (True, False):
+        try:
+            return _trace(model, example, training)
+        except Exception as error:  # whatever the model's own code raises on such a call
+            failure = error
+        finally:
+            model.eval()
+            drop_hooks(model)
+    rule = f"the model cannot be traced ({type(failure).__name__}: {failure})"
+    raise ConfigError(
+        Fault("example_input", rule, way_out="give inputs that the model takes, or thin nothing")
+    ) from failure
+
+
+def drop_hooks(model: nn.Module) -> None:
+    """Forget all forward hooks: those of statistics would count calls that are none, and a failed trace leaves its."""
+    for module in model.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+
+
+def set_training(model: nn.Module, training: bool) -> None:
+    """Eval mode; with `training` the containers take their training paths, while norms and dropout stay in eval."""
+    model.eval()
+    if training:
+        for module in model.modules():
+            owns = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            module.training = bool(list(module.children())) and not owns
+
+
+def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
+    entries: list[Any] = []
+
+    def forward(module: nn.Module, inputs: Example) -> list[Tensor]:
+        def mark(tensor: Tensor) -> Tensor:
+            marked = tensor.detach().clone().requires_grad_() * 1.0
+            entries.append(marked.grad_fn)
+            return marked
+
+        # Marked inputs and outputs are nodes of their own, so that what is added to an input, or given out in the
+        # middle of the network, is seen to be coupled with it.
+        set_training(module, training)
+        return [tensor * 1.0 for tensor in tensors(call(module, map_tensors(inputs, mark))) if tensor.requires_grad]
+
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Maximum recursive depth")
+        graph = torch_pruning.DependencyGraph().build_dependency(model, example, forward_fn=forward, verbose=False)
+    names = {module: name for name, module in model.named_modules()}
+    shared = _shared(model)
+
+    def why_blocked(node: Any) -> str | None:
+        module = node.module
+        if node.type == ops.OPTYPE.OUTPUT:
+            return "an output of the network"
+        if node.grad_fn in entries:
+            return "coupled with an input of the network"
+        if node.type == ops.OPTYPE.PARAMETER:
+            return "coupled with a parameter outside any layer"
+        name = names.get(module)
+        if node.type in _MIXES:
+            return f"reaches {name}, {_MIXES[node.type]}"
+        if name is None:
+            return None
+        if name in shared:
+            return f"{name} shares its weight"
+        if isinstance(module, WEIGHTED) and (
+            not isinstance(getattr(module, "weight", None), nn.Parameter)
+            or (is_transposed(module) and groups_of(module) > 1)
+            or (node.type == ops.OPTYPE.DEPTHWISE_CONV and not is_depthwise(module))
+        ):
+            return f"{name} is of a kind that is not thinned"
+        return None
+
+    return Graph(
+        _joined([_group(found, graph, names, why_blocked) for found in graph.get_all_groups()], model),
+        _norms_after(graph.module2node.values(), names),
+        training,
+    )
+
+
+def _group(found: Any, graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any], str | None]) -> Group:
+    root, width = found[0].dep.target, len(found[0].idxs)
+    members = []
+    reason = None
+    for item in found.items:
+        node, module = item.dep.target, item.dep.target.module
+        reason = reason or why_blocked(node)
+        if module not in names:
+            continue
+        if isinstance(module, NORMS) or is_depthwise(module) or isinstance(module, nn.PReLU):
+            side = "through"
+            if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+                continue
+        elif not isinstance(module, WEIGHTED):
+            continue
+        else:
+            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        size = columns(module) if side == "in" else rows(module)
+        if None in item.root_idxs or max(item.root_idxs) >= width or max(item.idxs) >= size:
+            # The library's index mappings do not know every way to slice, repeat and reshape.
+            reason = reason or f"the channels of {names[module]} cannot be followed"
+            continue
+        members.append(Member(names[module], side, torch.tensor(item.idxs), torch.tensor(item.root_idxs)))
+    if root.module not in names:
+        reason = reason or "first layer is not known"
+    if reason is None and not any(member.side == "in" for member in members):
+        reason = "no layer reads it"
+    return Group(width, tuple(members), reason)
+
+
+def _joined(groups: list[Group], model: nn.Module) -> tuple[Group, ...]:
+    """The same groups, but those that a grouped conv reads together (a concatenation) are one: it must lose as many
+    channels in each of its own groups."""
+    result: list[Group] = []
+    for group in groups:
+        grouped = {(m.layer, m.side) for m in group.members if m.side != "through"}
+        grouped = {key for key in grouped if groups_of(model.get_submodule(key[0])) > 1}
+        for other in [g for g in result if grouped & {(m.layer, m.side) for m in g.members}]:
+            result.remove(other)
+            moved = [replace(member, channels=member.channels + other.width) for member in group.members]
+            members: dict[tuple[str, str], Member] = {}
+            for member in (*other.members, *moved):
+                first = members.get((member.layer, member.side))
+                if first is not None:
+                    where, channels = (first.where, member.where), (first.channels, member.channels)
+                    member = replace(member, where=torch.cat(where), channels=torch.cat(channels))
+                members[member.layer, member.side] = member
+            group = Group(other.width + group.width, tuple(members.values()), other.blocked or group.blocked)
+        result.append(group)
+    return tuple(result)
+
+
+def _norms_after(nodes: Any, names: dict[nn.Module, str]) -> dict[str, str]:
+    result = {}
+    for node in nodes:
+        if isinstance(node.module, WEIGHTED) and len(set(node.outputs)) == 1:
+            after = node.outputs[0]
+            if isinstance(after.module, _BatchNorm) and set(after.inputs) == {node}:
+                result[names[node.module]] = names[after.module]
+    return result
+
+
+def _shared(model: nn.Module) -> set[str]:
+    """Names of modules of which a parameter belongs to another module too."""
+    owners = [
+        (name, id(parameter))
+        for name, module in model.named_modules()
+        for parameter in module.parameters(recurse=False)
+    ]
+    counts = Counter(identity for _, identity in owners)
+    return {name for name, identity in owners if counts[identity] > 1}

@@ -1,0 +1,104 @@
+"""Giving a fresh model the narrower shapes of a thinned one, from nothing but its saved tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.thinning.layers import (
+    NORMS,
+    WEIGHTED,
+    fit_attributes,
+    groups_of,
+    is_depthwise,
+    is_transposed,
+    put,
+)
+from raydistill.errors import CheckpointError, Fault
+
+
+@torch.no_grad()
+def reshape_like(model: nn.Module, state: Mapping[str, Tensor], where: str = "state") -> tuple[str, ...]:
+    """Cut a model to the shapes of a thinned one's ``state_dict()``; returns the names of the tensors that changed.
+
+    The model must be of the architecture that was thinned, built as it was before. Its parameters stay the same objects
+    (also those an optimizer holds); the values of changed ones are undefined until ``model.load_state_dict(state)``.
+    Names that only one side has are not looked at. Nothing changes where something does not fit.
+
+    Widths may only shrink, where thinning shrinks them, and what some layer no longer writes another must no longer
+    read: so another number of classes or another image size is refused.
+
+    where: the file, for errors.
+
+    Raises:
+        CheckpointError: the shapes are not those of this model thinned.
+    """
+    changed: dict[str, list[tuple[str, Tensor, torch.Size]]] = {}
+    for owner, module in model.named_modules():
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            full = f"{owner}.{name}" if owner else name
+            if full in state and state[full].shape != tensor.shape:
+                if not _may_shrink(module, name, tensor.shape, state[full].shape):
+                    raise _unfit(where, full, tensor.shape, state[full].shape)
+                changed.setdefault(owner, []).append((name, tensor, state[full].shape))
+    _check_widths(model, {owner: {name: shape for name, _, shape in found} for owner, found in changed.items()}, where)
+    for owner, found in changed.items():
+        for _, tensor, shape in found:
+            put(tensor, tensor.new_zeros(shape))
+        fit_attributes(model.get_submodule(owner))
+    return tuple(f"{owner}.{name}" if owner else name for owner, found in changed.items() for name, _, _ in found)
+
+
+def _may_shrink(module: nn.Module, name: str, old: torch.Size, new: torch.Size) -> bool:
+    if len(old) != len(new) or any(after > before or after < 1 for before, after in zip(old, new, strict=True)):
+        return False
+    if isinstance(module, WEIGHTED):
+        fits = old[2:] == new[2:]
+        if is_depthwise(module):
+            fits = fits and old[1:] == new[1:]
+        elif groups_of(module) > 1:
+            fits = fits and new[0] % groups_of(module) == 0
+        return fits and name in ("weight", "bias")
+    return isinstance(module, (*NORMS, nn.PReLU))
+
+
+def _check_widths(model: nn.Module, changed: Mapping[str, Mapping[str, torch.Size]], where: str) -> None:
+    """Each layer's tensors agree; what is no longer written is no longer read, and the last layer's outputs stay."""
+    narrower_rows, narrower_columns = {}, {}
+    last = None
+    for name, module in model.named_modules():
+        if isinstance(module, WEIGHTED):
+            last = name
+        shapes = changed.get(name)
+        if not shapes:
+            continue
+        now = {
+            key: shapes.get(key, tensor.shape)
+            for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+            if tensor.dim() > 0
+        }
+        row = 1 if is_transposed(module) else 0
+        if len({shape[row if len(shape) > 1 else 0] for shape in now.values()}) > 1:
+            key = next(iter(shapes))
+            raise _unfit(where, f"{name}.{key}", model.get_submodule(name).get_parameter(key).shape, shapes[key])
+        if isinstance(module, WEIGHTED) and "weight" in shapes:
+            old, new = module.weight.shape, shapes["weight"]
+            if old[row] != new[row]:
+                narrower_rows[name] = (old[row], new[row])
+            if old[1 - row] != new[1 - row] or is_depthwise(module):
+                narrower_columns[name] = (old[1 - row], new[1 - row])
+    odd = None
+    if bool(narrower_rows) != bool(narrower_columns):
+        odd = next(iter(narrower_rows or narrower_columns))
+    elif last in narrower_rows and narrower_rows[last] not in narrower_columns.values():
+        odd = last
+    if odd is not None:
+        old = model.get_submodule(odd).get_parameter("weight").shape
+        raise _unfit(where, f"{odd}.weight" if odd else "weight", old, changed[odd]["weight"])
+
+
+def _unfit(where: str, name: str, old: torch.Size, new: torch.Size) -> CheckpointError:
+    rule = f"'{name}' must have shape {tuple(old)}"
+    return CheckpointError(Fault(where, rule, tuple(new), "choose its architecture or dataset"))

@@ -1,0 +1,145 @@
+"""Removing what is zero: `thin`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from raydistill.compression.masks import MaskSet
+from raydistill.compression.thinning import account
+from raydistill.compression.thinning.cut import cut
+from raydistill.compression.thinning.decide import STRUCTURES, Plan
+from raydistill.compression.thinning.graph import drop_hooks, trace
+from raydistill.compression.thinning.inputs import Example, kind, to_device
+from raydistill.compression.thinning.layers import is_transposed
+from raydistill.compression.thinning.report import ThinningReport
+from raydistill.compression.thinning.verify import settle
+from raydistill.errors import ConfigError, Fault, close_match
+
+
+@torch.no_grad()
+def thin(
+    model: nn.Module,
+    masks: MaskSet | MutableMapping[str, Tensor] | None,
+    example_input: Example,
+    optimizer: Optimizer | None = None,
+    *,
+    structures: Collection[str] = STRUCTURES,
+    exact: bool = True,
+) -> ThinningReport:
+    """Remove filters and channels that are zero as a whole from a model, in place, with everything coupled to them.
+
+    What goes: a *filter* (row of a conv or linear weight, or channel that a batch norm scales by zero) whose channel
+    then is the same constant for every input, and a *channel* that all layers that read it multiply by zero. With it
+    go the rows, columns, batch-norm entries and depthwise filters of all coupled layers; in a residual sum a filter
+    goes only where all that are added to it are zero too. Inputs and outputs of the network keep their widths, and so
+    does what reaches attention, recurrent layers or a normalization over channels.
+
+    A zeroed filter is not silent: its bias, or the shift of the batch norm behind it, still gives a constant (through
+    the activations) to the next layers. Of such constants nothing is lost where they can be folded into the next
+    layer's bias, or into the running mean of the batch norm behind it: at linear layers and convs without zero padding.
+    Where one meets zero padding, what it adds is smaller at the borders. Then, with
+
+    - ``exact=True``, one channel of each such group stays, and takes over what the others added: the outputs in eval
+      mode are those of the masked model up to rounding. A constant that differs over the map (behind a padded depthwise
+      conv) stays too.
+    - ``exact=False``, all go, and the constant is folded as if there were no borders. The outputs move by the report's
+      ``drift``. (Distiller drops these constants altogether, which moves them more.)
+
+    The result is checked: the outputs for fixed noise agree to 1e-5 of the largest output with those of the masked
+    model (with ``exact=False`` of the model after folding), or the groups that break this stay. The model, its
+    parameters and its buffers remain the same objects, so an optimizer's parameter groups still hold them.
+
+    model: any that Torch-Pruning can trace; its training mode stays as it is. A checkpoint of it loads with
+        `reshape_like`.
+    masks: what prunes the model; they are applied first and cut with the weights (a mapping in place). None: only what
+        is zero in the weights.
+    example_input: a tensor, a sequence of positional inputs or a mapping of named ones.
+    optimizer: its state is cut too (momentum, Adam's moments); state of another shape than its parameter's is dropped,
+        as at the optimizer's start.
+    structures: "filters", "channels" or both.
+
+    Raises:
+        ConfigError: the model cannot be traced on these inputs, a mask does not fit, or a structure is not known.
+    """
+    _check(model, masks, structures)
+    if isinstance(masks, MaskSet):
+        masks.apply()
+        values = {name: masks[name] for name in masks.names()}
+    else:
+        values = dict(masks or {})
+        for name, mask in values.items():
+            model.get_parameter(name).data.masked_fill_(mask == 0, 0)
+    before = _size(model)
+    device, dtype = kind(model)
+    work = _working_copy(model, values, torch.float64 if dtype == torch.float64 else torch.float32)
+    example = to_device(example_input, *kind(work))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        graph = trace(work, example)
+        plan, folded, drift = settle(work, graph, example, structures, exact)
+    _take_over(model, folded, plan, values)
+    cut(model, plan.leaving(graph), optimizer, values)
+    if isinstance(masks, MaskSet):
+        masks.rebind(model, values)
+    elif masks is not None:
+        masks.update(values)
+    return ThinningReport(
+        before,
+        _size(model),
+        account.removed(plan, graph, folded),
+        account.kept(plan, graph, folded, structures),
+        drift,
+    )
+
+
+def _check(model: nn.Module, masks: Any, structures: Collection[str]) -> None:
+    for structure in structures:
+        if structure not in STRUCTURES:
+            raise ConfigError(Fault("structures", "is not known", structure, close_match(structure, STRUCTURES)))
+    if isinstance(masks, Mapping):
+        parameters = dict(model.named_parameters())
+        for name, mask in masks.items():
+            if name not in parameters:
+                raise ConfigError(Fault("masks", "the model has no such weight", name, close_match(name, parameters)))
+            if mask.shape != parameters[name].shape:
+                rule = f"must have the shape {tuple(parameters[name].shape)} of its weight"
+                raise ConfigError(Fault(f"masks.{name}", rule, tuple(mask.shape)))
+
+
+def _size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _working_copy(model: nn.Module, masks: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
+    """The masked model in eval mode, contiguous and without hooks, to be traced, changed and measured."""
+    work = copy.deepcopy(model)
+    drop_hooks(work)
+    work.to(dtype).eval()
+    for name, parameter in work.named_parameters():
+        parameter.grad = None
+        parameter.data = parameter.data.contiguous()
+        if name in masks:
+            parameter.data.masked_fill_(masks[name] == 0, 0)
+        parameter.requires_grad_(True)
+    return work
+
+
+def _take_over(model: nn.Module, folded: nn.Module, plan: Plan, masks: Mapping[str, Tensor]) -> None:
+    """Bring the constants that were folded in the working copy to the model itself."""
+    modules = dict(folded.named_modules())
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name in plan.folded:
+        owner, _, attribute = name.rpartition(".")
+        own[name].data.copy_(getattr(modules[owner], attribute))
+    for layer, into in plan.carried.items():
+        name = f"{layer}.weight"
+        which = (slice(None), sorted(into)) if not is_transposed(modules[layer]) else (sorted(into),)
+        content = modules[layer].weight.data[which]  # type: ignore[union-attr, index]
+        own[name].data[which] = content.to(own[name].dtype)
+        if name in masks:
+            masks[name][which] = torch.where(content != 0, 1, masks[name][which]).to(masks[name].dtype)

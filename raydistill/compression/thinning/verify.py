@@ -1,0 +1,98 @@
+"""Cutting a copy first: a plan is taken only where the outputs stay."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.thinning.cut import cut
+from raydistill.compression.thinning.decide import STRUCTURES, Plan, decide
+from raydistill.compression.thinning.graph import Graph, set_training
+from raydistill.compression.thinning.inputs import Example, call, kind, noise_like, tensors, to_device
+
+_TOLERANCE = 1e-5
+"""Of the largest output."""
+
+
+@torch.no_grad()
+def settle(
+    work: nn.Module, graph: Graph, example: Example, structures: Collection[str], exact: bool
+) -> tuple[Plan, nn.Module, float]:
+    """The plan that keeps the outputs, the full-width model with its constants folded, and how far outputs move.
+
+    A group that is coupled with others in a way that the trace does not show breaks the cut model or its outputs; it is
+    found by halves and left alone.
+    """
+    noise = noise_like(example)
+    expected = _outputs(work, noise)
+
+    def attempt(groups: Collection[int]) -> tuple[Plan, nn.Module, float] | None:
+        folded = copy.deepcopy(work)
+        plan = decide(folded, graph, groups, example, structures, exact)
+        leaving = plan.leaving(graph)
+        if not leaving:
+            return plan, folded, 0.0
+        thin = copy.deepcopy(folded)
+        cut(thin, leaving)
+        try:
+            found = _outputs(thin, noise)
+            wanted = expected if exact else _outputs(folded, noise)
+            # A deep network can amplify the rounding of single precision past the tolerance; double precision tells.
+            if difference(wanted, found) > _TOLERANCE and not _agree_in_double(work if exact else folded, thin, noise):
+                return None
+            if graph.training:
+                set_training(thin, True)
+                call(thin, noise)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+            return None  # widths that no longer fit each other
+        return plan, folded, difference(expected, found)
+
+    accepted: list[int] = []
+    rejected: list[int] = []
+    best = attempt([])
+    parts = [[index for index, group in enumerate(graph.groups) if group.blocked is None]]
+    while parts:
+        part = parts.pop(0)
+        found = attempt([*accepted, *part])
+        if found is not None:
+            best = found
+            accepted += part
+        elif len(part) > 1:
+            parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+        else:
+            rejected += part
+    assert best is not None
+    for index in rejected:
+        channels = range(graph.groups[index].width)
+        best[0].reasons[index] = {(s, channel): "the outputs would change" for s in STRUCTURES for channel in channels}
+    return best
+
+
+def difference(expected: list[Tensor], found: list[Tensor]) -> float:
+    """The largest difference relative to the largest value, over all outputs; infinite where shapes differ."""
+    if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
+        return float("inf")
+    worst = 0.0
+    for one, other in zip(expected, found, strict=True):
+        if one.numel():
+            one, other = one.nan_to_num(), other.nan_to_num()
+            gap, largest = float((one - other).abs().amax()), float(one.abs().amax())
+            worst = max(worst, gap / largest if largest else gap * float("inf") if gap else 0.0)
+    return worst
+
+
+def _outputs(model: nn.Module, example: Example) -> list[Tensor]:
+    set_training(model, False)
+    return tensors(call(model, example))
+
+
+def _agree_in_double(one: nn.Module, other: nn.Module, example: Example) -> bool:
+    device, dtype = kind(one)
+    if dtype == torch.float64:
+        return False
+    twice = to_device(example, device, torch.float64)
+    first, second = (_outputs(copy.deepcopy(model).double(), twice) for model in (one, other))
+    return difference(first, second) <= _TOLERANCE

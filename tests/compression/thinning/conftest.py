@@ -1,0 +1,47 @@
+"""What the tests of thinning share: unsettling a fresh model, zeroing parts of it, and comparing outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def unsettled(model: nn.Module) -> nn.Module:
+    """The model in eval mode, its batch norms and biases as training could have left them: none zero, none one."""
+
+    def normal(tensor: Tensor, mean: float, deviation: float) -> None:
+        tensor.data.copy_(mean + deviation * torch.randn(tensor.shape))
+
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            normal(module.running_mean, 0.0, 0.3)
+            module.running_var.copy_(0.5 + torch.rand(module.running_var.shape))
+            normal(module.weight, 1.0, 0.3)
+        if isinstance(getattr(module, "bias", None), Tensor):
+            normal(module.bias, 0.1, 0.5)
+    return model.eval()
+
+
+def zeroed(
+    model: nn.Module,
+    filters: Mapping[str, Sequence[int]] | None = None,
+    channels: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Tensor]:
+    """Masks that prune these rows and columns of these layers' weights, applied to the model."""
+    masks: dict[str, Tensor] = {}
+    for which, dim in ((filters or {}, 0), (channels or {}, 1)):
+        for layer, positions in which.items():
+            weight = model.get_submodule(layer).weight
+            mask = masks.setdefault(f"{layer}.weight", torch.ones_like(weight.data))
+            mask.index_fill_(dim, torch.tensor(list(positions)), 0)
+            weight.data.mul_(mask)
+    return masks
+
+
+@torch.no_grad()
+def relative(expected: Tensor, found: Tensor) -> float:
+    """The largest difference, relative to the largest value expected."""
+    assert expected.shape == found.shape
+    return float((expected - found).abs().max() / expected.abs().max())
