@@ -66,11 +66,12 @@ def _may_shrink(module: nn.Module, name: str, old: torch.Size, new: torch.Size) 
 
 def _check_widths(model: nn.Module, changed: Mapping[str, Mapping[str, torch.Size]], where: str) -> None:
     """Each layer's tensors agree; what is no longer written is no longer read, and the last layer's outputs stay."""
-    narrower_rows, narrower_columns = {}, {}
-    last = None
+    narrower_rows: dict[str, tuple[int, int]] = {}
+    narrower_columns: dict[str, tuple[int, int]] = {}
+    last, last_type = "", nn.Module
     for name, module in model.named_modules():
         if isinstance(module, WEIGHTED):
-            last = name
+            last, last_type = name, type(module)
         shapes = changed.get(name)
         if not shapes:
             continue
@@ -82,17 +83,21 @@ def _check_widths(model: nn.Module, changed: Mapping[str, Mapping[str, torch.Siz
         row = 1 if is_transposed(module) else 0
         if len({shape[row if len(shape) > 1 else 0] for shape in now.values()}) > 1:
             key = next(iter(shapes))
-            raise _unfit(where, f"{name}.{key}", model.get_submodule(name).get_parameter(key).shape, shapes[key])
+            raise _unfit(where, f"{name}.{key}", getattr(module, key).shape, shapes[key])
         if isinstance(module, WEIGHTED) and "weight" in shapes:
-            old, new = module.weight.shape, shapes["weight"]
+            old, new, share = module.weight.shape, shapes["weight"], groups_of(module)
             if old[row] != new[row]:
                 narrower_rows[name] = (old[row], new[row])
             if old[1 - row] != new[1 - row] or is_depthwise(module):
-                narrower_columns[name] = (old[1 - row], new[1 - row])
+                narrower_columns[name] = (share * old[1 - row], share * new[1 - row])
     odd = None
     if bool(narrower_rows) != bool(narrower_columns):
         odd = next(iter(narrower_rows or narrower_columns))
-    elif last in narrower_rows and narrower_rows[last] not in narrower_columns.values():
+    elif last in narrower_rows and not any(
+        widths == narrower_rows[last] and type(model.get_submodule(name)) is last_type
+        for name, widths in narrower_columns.items()
+    ):
+        # the outputs of the network, unless the model lists its layers in another order than it calls them
         odd = last
     if odd is not None:
         old = model.get_submodule(odd).get_parameter("weight").shape

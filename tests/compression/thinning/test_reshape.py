@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill.compression.thinning import reshape_like, thin
+from raydistill.errors import CheckpointError
+from tests.compression.thinning.conftest import unsettled, zeroed
+
+IMAGE = torch.zeros(1, 3, 8, 8)
+
+
+def net(classes: int = 4, size: int = 8) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.PReLU(6),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        nn.ConvTranspose2d(6, 5, 1),
+        nn.InstanceNorm2d(5, affine=True),
+        nn.Conv2d(5, 8, 1),
+        nn.Conv2d(8, 6, 1, groups=2),
+        nn.Flatten(),
+        nn.Linear(6 * size * size, classes),
+    )
+
+
+@pytest.fixture
+def thinned() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = unsettled(net())
+    for layer in (0, 3):
+        model[layer].bias.data.zero_()
+    model[1].bias.data[[1, 2]] = model[1].running_mean[[1, 2]] = 0.0
+    # dim 1 of a transposed conv's weight is its outputs
+    zeroed(model, {"0": [1, 2], "6": [0, 4], "7": [2, 5]}, {"4": [0]})
+    report = thin(model, None, IMAGE)
+    assert set(report.removed) == {"0", "3", "4", "6", "7"}
+    return model
+
+
+def test_a_fresh_model_takes_the_shapes_from_the_saved_tensors_alone(thinned: nn.Sequential) -> None:
+    model = net().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    changed = reshape_like(model, thinned.state_dict())
+    assert {"0.weight", "1.running_var", "2.weight", "9.weight"} <= set(changed)
+    assert "9.bias" not in changed
+    model.load_state_dict(thinned.state_dict())
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(model(x), thinned(x))
+    assert repr(model) == repr(thinned)
+    assert model[3].groups == model[3].in_channels == 4
+    assert (model[7].groups, model[7].in_channels, model[7].out_channels) == (2, 6, 4)
+    model.train()(x).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model[0].weight, thinned[0].weight)
+
+
+def test_shapes_that_are_there_already_change_nothing(thinned: nn.Sequential) -> None:
+    assert reshape_like(copy.deepcopy(thinned), thinned.state_dict()) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("9.weight", (3, 256)),  # another number of classes, with its bias
+        ("0.weight", (4, 3, 5, 5)),  # another kernel
+        ("0.weight", (4, 3, 3)),
+        ("6.weight", (9, 4, 1, 1)),  # wider than it was built
+        ("1.running_var", (3,)),
+        ("1.bias", (3,)),  # not what the rest of its layer has
+        ("7.weight", (3, 3, 1, 1)),  # two groups cannot have three filters
+        ("3.weight", (4, 2, 3, 3)),
+    ],
+)
+def test_what_thinning_does_not_do_is_another_architecture(
+    thinned: nn.Sequential, name: str, shape: tuple[int, ...]
+) -> None:
+    state = {**thinned.state_dict(), name: torch.zeros(shape)}
+    if name == "9.weight":
+        state["9.bias"] = torch.zeros(3)
+    model = net()
+    before = repr(model)
+    with pytest.raises(CheckpointError, match=r"c.pt: '\d.\w+' must have shape .* choose its architecture or dataset"):
+        reshape_like(model, state, "c.pt")
+    assert repr(model) == before
+    assert model[0].weight.shape == (6, 3, 3, 3)
+
+
+def test_another_image_size_or_number_of_classes_is_not_taken_for_thinning() -> None:
+    with pytest.raises(CheckpointError, match=r"'9.weight' must have shape \(4, 384\), got \(4, 216\)"):
+        reshape_like(net(), net(size=6).state_dict())
+    with pytest.raises(CheckpointError, match=r"'9.weight' must have shape \(4, 384\), got \(3, 384\)"):
+        reshape_like(net(), net(classes=3).state_dict())
