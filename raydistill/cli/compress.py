@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raydistill.cli.run_report import RunReport
+    from raydistill.compression.early_exit import EarlyExit
     from raydistill.datasets import Dataset
     from raydistill.training import RunConfig
 
-_DATA, _TRAIN, _RUN, _LOOK = "Data", "Training", "The run", "Looking at a network instead of training it"
+_DATA, _TRAIN, _RUN, _LOOK = "Data", "Training", "The run", "Instead of training"
+_KD, _EXITS = "Knowledge distillation", "Early exits"
 
 
 def compress(
@@ -93,30 +95,94 @@ def compress(
         str | None, typer.Option(help="An MLflow server; left out, a store in the out-dir.", rich_help_panel=_RUN)
     ] = None,
     mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Log to MLflow.", rich_help_panel=_RUN)] = True,
+    param_hist: Annotated[
+        bool, typer.Option("--param-hist", help="Histograms of all parameters in TensorBoard.", rich_help_panel=_RUN)
+    ] = False,
+    kd_teacher: Annotated[
+        str | None, typer.Option(help="The teacher's arch; left out, --kd-resume says it.", rich_help_panel=_KD)
+    ] = None,
+    kd_pretrained: Annotated[
+        bool, typer.Option("--kd-pretrained", help="A teacher with published weights.", rich_help_panel=_KD)
+    ] = False,
+    kd_resume: Annotated[Path | None, typer.Option(help="The teacher's checkpoint.", rich_help_panel=_KD)] = None,
+    kd_temperature: Annotated[
+        float, typer.Option("--kd-temperature", "--kd-temp", help="Softens both outputs.", rich_help_panel=_KD)
+    ] = 1.0,
+    kd_distill_wt: Annotated[
+        float, typer.Option("--kd-distill-wt", "--kd-dw", help="Of the distillation loss.", rich_help_panel=_KD)
+    ] = 0.5,
+    kd_student_wt: Annotated[
+        float, typer.Option("--kd-student-wt", "--kd-sw", help="Of the loss on the labels.", rich_help_panel=_KD)
+    ] = 0.5,
+    kd_teacher_wt: Annotated[
+        float, typer.Option("--kd-teacher-wt", "--kd-tw", help="Of the teacher's own loss.", rich_help_panel=_KD)
+    ] = 0.0,
+    kd_start_epoch: Annotated[
+        int, typer.Option(min=0, help="The first epoch with a teacher.", rich_help_panel=_KD)
+    ] = 0,
+    earlyexit_lossweights: Annotated[
+        str | None, typer.Option(help="Weights of all exits but the last, as 0.3,0.3.", rich_help_panel=_EXITS)
+    ] = None,
+    earlyexit_thresholds: Annotated[
+        str | None, typer.Option(help="Entropies below which an image leaves, as 0.4,0.9.", rich_help_panel=_EXITS)
+    ] = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", "-e", help="Test --resume-from and end.", rich_help_panel=_LOOK)
     ] = False,
+    act_stats: Annotated[
+        bool, typer.Option("--act-stats", help="Statistics of all activations, as CSV.", rich_help_panel=_LOOK)
+    ] = False,
+    thinnify: Annotated[
+        bool, typer.Option("--thinnify", help="Remove what --resume-from has pruned.", rich_help_panel=_LOOK)
+    ] = False,
+    export_onnx: Annotated[
+        Path | None, typer.Option(help="Write --resume-from as this ONNX file.", rich_help_panel=_LOOK)
+    ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Greedy filter pruning of --resume-from.", rich_help_panel=_LOOK)
+    ] = False,
+    greedy_target_density: Annotated[
+        float, typer.Option(help="MACs to end at, of the dense network's.", rich_help_panel=_LOOK)
+    ] = 0.5,
+    greedy_pruning_step: Annotated[
+        float, typer.Option(help="Filters a layer loses in a step.", rich_help_panel=_LOOK)
+    ] = 0.1,
+    greedy_ft_epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs that tune each candidate.", rich_help_panel=_LOOK)
+    ] = 0,
 ) -> None:
     """Train one network, pruned as a schedule says, and print accuracy and sparsity.
 
     A run that was interrupted goes on from its last epoch when the same command is given again. Lines are also in
     run.log, figures in TensorBoard's and MLflow's files.
     """
+    import torch
     from rich.console import Console
 
+    from raydistill import models
+    from raydistill.cli import looking
     from raydistill.datasets import DatasetConfig
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
     from raydistill.training import RunConfig
+    from raydistill.training.config import Distillation
 
     console = Console(highlight=False)
     spec = None if schedule is None else load_schedule(schedule)
     parts = [arch.replace(":", "."), *([] if schedule is None else [schedule.stem])]
     folder = out_dir / (name or "-".join(parts))
     start = None if resume_from is None else str(resume_from)
-    if start is None and (reset_optimizer or evaluate):
-        option = "--reset-optimizer" if reset_optimizer else "--evaluate"
-        raise ConfigError(Fault(option, "needs a checkpoint", ABSENT, "add --resume-from CHECKPOINT"))
+    needs = {
+        "--reset-optimizer": reset_optimizer,
+        "--evaluate": evaluate,
+        "--thinnify": thinnify,
+        "--export-onnx": export_onnx is not None,
+        "--greedy": greedy,
+    }
+    asked = [option for option, given in needs.items() if given]
+    if start is None and asked:
+        raise ConfigError(Fault(asked[0], "needs a checkpoint", ABSENT, "add --resume-from CHECKPOINT"))
+    taught = kd_teacher is not None or kd_resume is not None
     config = RunConfig(
         arch=arch,
         model_args={"pretrained": True} if pretrained else {},
@@ -137,6 +203,20 @@ def compress(
         device=_device(gpus),
         schedule=spec,
         strict=strict,
+        distillation=Distillation(
+            kd_teacher,
+            None if kd_resume is None else str(kd_resume),
+            kd_pretrained,
+            temperature=kd_temperature,
+            distill_wt=kd_distill_wt,
+            student_wt=kd_student_wt,
+            teacher_wt=kd_teacher_wt,
+            start_epoch=kd_start_epoch,
+        )
+        if taught
+        else None,
+        early_exit=_early_exit(earlyexit_lossweights, earlyexit_thresholds),
+        parameter_histograms=param_hist,
         init_from=start if reset_optimizer else None,
         continue_from=None if reset_optimizer else start,
         effective_train_size=effective_train_size,
@@ -144,12 +224,76 @@ def compress(
         effective_test_size=effective_test_size,
         out_dir=str(folder),
     )
-    if evaluate:
-        _evaluate(str(start), config, console)
+    if thinnify or export_onnx is not None or evaluate or greedy:
+        _look(Path(str(start)), config, folder, console, evaluate, act_stats, thinnify, export_onnx)
+        if greedy:
+            looking.greedy(
+                Path(str(start)),
+                config,
+                _images(config, console),
+                folder,
+                console,
+                greedy_target_density,
+                greedy_pruning_step,
+                greedy_ft_epochs,
+            )
         return
     warnings = _checked(config)
     images = _images(config, console)
+    models.check_input(
+        models.create(arch, images.num_classes, None, "--arch"), (torch.zeros(1, *images.image_shape),), arch, "--arch"
+    )
     _train(config, images, folder, console, warnings, print_freq, num_best_scores, mlflow, tracking_uri)
+    if act_stats:
+        looking.activation_statistics(folder / "checkpoint.pt", config, images, folder, console)
+
+
+def _look(
+    checkpoint: Path,
+    config: RunConfig,
+    folder: Path,
+    console: Console,
+    evaluate: bool,
+    act_stats: bool,
+    thinnify: bool,
+    export_onnx: Path | None,
+) -> None:
+    """What needs a checkpoint and no training."""
+    from raydistill.cli import looking
+
+    if evaluate:
+        _evaluate(str(checkpoint), config, console)
+    if act_stats:
+        looking.activation_statistics(checkpoint, config, _images(config, console), folder, console)
+    if thinnify:
+        looking.thinnify(checkpoint, folder, console)
+    if export_onnx is not None:
+        looking.export_onnx(checkpoint, export_onnx, console)
+
+
+def _early_exit(loss_weights: str | None, thresholds: str | None) -> EarlyExit | None:
+    from raydistill.compression.early_exit import EarlyExit
+    from raydistill.errors import ABSENT, ConfigError, Fault
+
+    if loss_weights is None:
+        if thresholds is not None:
+            way_out = "add --earlyexit-lossweights"
+            raise ConfigError(Fault("--earlyexit-thresholds", "is for networks with early exits", ABSENT, way_out))
+        return None
+    return EarlyExit(
+        _numbers("--earlyexit-lossweights", loss_weights),
+        () if thresholds is None else _numbers("--earlyexit-thresholds", thresholds),
+    )
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """``0.3,0.3`` (or with spaces) as numbers."""
+    from raydistill.errors import ConfigError, Fault
+
+    try:
+        return tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError as error:
+        raise ConfigError(Fault(option, "must be numbers", text, "such as 0.3,0.3")) from error
 
 
 def _device(gpus: str | None) -> str:

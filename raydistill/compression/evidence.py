@@ -130,7 +130,8 @@ class Activations(Evidence):
         from raydistill.compression.statistics import ChannelActivations
 
         self.stop()
-        self._collector = ChannelActivations(self._model, [_module_name(name) for name in self._names])
+        modules = [_module_name(name) for name in self._names]
+        self._collector = ChannelActivations(self._model, modules, (self._kind,))
         self._collector.attach()
 
     def stop(self) -> None:

@@ -48,6 +48,7 @@ class RunConfig:
     effective_train_size, effective_valid_size, effective_test_size: fractions in (0, 1] of the splits that are used;
     of train other images in each epoch, of the others always the same.
     out_dir: where ``checkpoint.pt``, TensorBoard events and tables go; None writes nothing.
+    tensorboard: write events beside the checkpoint; parameter_histograms: with a histogram of each parameter.
     resume: go on from ``out_dir/checkpoint.pt`` if it is there. deterministic: same bits on every run (CPU).
     """
 
@@ -77,4 +78,5 @@ class RunConfig:
     resume: bool = True
     checkpoint_every: int = 1
     tensorboard: bool = True
+    parameter_histograms: bool = False
     model_args: Mapping[str, Any] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tensorboardX import SummaryWriter
+from torch import nn
 
 from raydistill.records import EpochMetrics
 
@@ -38,6 +39,13 @@ class EventLog:
         }
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, metrics.epoch)
+
+    def parameters(self, model: nn.Module, epoch: int) -> None:
+        """A histogram of each parameter."""
+        if self._writer is not None:
+            from raydistill.compression.statistics import write_parameter_histograms
+
+            write_parameter_histograms(self._writer, model, epoch)
 
     def __enter__(self) -> EventLog:
         return self

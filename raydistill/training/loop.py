@@ -61,6 +61,8 @@ def fit(config: RunConfig, *, dataset: Dataset | None = None, on_step: OnStep | 
             for epoch in range(run.first_epoch, config.epochs):
                 metrics = run.train_epoch(epoch)
                 events.write(metrics)
+                if config.parameter_histograms:
+                    events.parameters(run.model, epoch)
                 yield metrics
 
 

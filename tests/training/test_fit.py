@@ -245,7 +245,7 @@ def test_another_run_goes_on_from_a_checkpoint_with_its_optimizer_and_masks(
     last = list(fit(dense, dataset=dataset))[-1]
     reached = read_history(tmp_path / "first" / "checkpoint.pt")[-1]
     assert last.layer_sparsity["fc1.weight"] == reached.layer_sparsity["fc1.weight"] > 0.3
-    with pytest.raises(ConfigError, match="training.epochs: must be above 3"):
+    with pytest.raises(ConfigError, match=r"training\.epochs: must be above 3"):
         next(fit(replace(then, epochs=3, out_dir=str(tmp_path / "none")), dataset=dataset))
     with pytest.raises(ConfigError, match="init_from: cannot stand beside continue_from"):
         next(fit(replace(then, init_from="x"), dataset=dataset))

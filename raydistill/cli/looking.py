@@ -1,0 +1,177 @@
+"""What ``raydistill compress`` does with a network besides training it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+    from torch import Tensor, nn
+
+    from raydistill.datasets import Dataset
+    from raydistill.training import RunConfig
+
+
+def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, folder: Path, console: Console) -> None:
+    """``--act-stats``: a row for each channel of each layer, over the validation split."""
+    from raydistill.compression.statistics import ChannelActivations, activation_table
+    from raydistill.compression.statistics.channels import STATISTICS, ChannelRow
+    from raydistill.compression.summaries.rows import csv_text
+    from raydistill.training import load_model
+    from raydistill.training.feed import EvalFeed
+    from raydistill.training.loop import device_of
+    from raydistill.training.metrics import evaluate
+
+    device = device_of(config.device)
+    model = load_model(checkpoint).to(device)
+    feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
+    with ChannelActivations(model, statistics=tuple(STATISTICS)) as collector:
+        evaluate(model, feed, "validation", device, "fp32")
+    path = folder / "act_stats.csv"
+    write_atomically(path, csv_text(ChannelRow, activation_table(collector)))
+    console.print(f"activations of {feed.images:,} validation images: {path}", soft_wrap=True)
+
+
+def thinnify(checkpoint: Path, folder: Path, console: Console) -> None:
+    """``--thinnify``: a checkpoint whose pruned filters and channels are gone."""
+    import torch
+
+    from raydistill.compression.thinning import thin
+    from raydistill.training.checkpoint import model_of, write_checkpoint
+    from raydistill.training.distiller_checkpoint import read_any
+
+    content = read_any(checkpoint)
+    model = model_of(content, str(checkpoint))
+    masks = dict(content.get("scheduler", {}).get("masks", {}))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if content.get("optimizer"):
+        optimizer.load_state_dict(content["optimizer"])
+    example = _example(content)
+    report = thin(model, masks, example, optimizer)
+    for line in str(report).splitlines():
+        console.print(line, soft_wrap=True)
+    path = folder / "thinned.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {"history": [], **{key: value for key, value in content.items() if key != "format"}}
+    scheduler = {**content.get("scheduler", {}), "masks": masks}
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler}
+    write_checkpoint(path, {**kept, **state})
+    console.print(f"thinned checkpoint: {path}", soft_wrap=True)
+
+
+def _example(content: Mapping[str, Any]) -> Tensor:
+    """One image of the shape the network was trained on; Distiller's checkpoints do not say it, their arch does."""
+    import torch
+
+    from raydistill import models
+
+    if "image_shape" in content:
+        return torch.zeros(1, *content["image_shape"])
+    return models.example_input(content["run"]["arch"])[0]
+
+
+def export_onnx(checkpoint: Path, path: Path, console: Console) -> None:
+    """``--export-onnx``: the network as an ONNX file with a free batch size.
+
+    Raises:
+        ConfigError: the packages are missing, or the model cannot be exported.
+    """
+    import contextlib
+    import io
+    import logging
+    import warnings
+
+    import torch
+
+    from raydistill.training.checkpoint import model_of
+    from raydistill.training.distiller_checkpoint import read_any
+
+    try:
+        import onnx  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
+        import onnxscript  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
+    except ImportError as error:
+        way_out = "pip install 'raydistill[onnx]'"
+        raise ConfigError(Fault("--export-onnx", f"needs the package {error.name}", ABSENT, way_out)) from error
+    content = read_any(checkpoint)
+    model = model_of(content, str(checkpoint)).eval()
+    example = _example(content).repeat(2, 1, 1, 1)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                model, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), verbose=False
+            )
+        except Exception as error:  # the exporter refuses models in many ways
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise ConfigError(Fault("--export-onnx", f"the network cannot be exported ({reason})")) from error
+    assert program is not None
+    buffer = io.BytesIO()
+    program.save(buffer)
+    write_atomically(path, buffer.getvalue())
+    console.print(f"ONNX: {path}, {len(buffer.getvalue()):,} bytes", soft_wrap=True)
+
+
+def greedy(
+    checkpoint: Path,
+    config: RunConfig,
+    images: Dataset,
+    folder: Path,
+    console: Console,
+    target_density: float,
+    step: float,
+    fine_tune_epochs: int,
+) -> None:
+    """``--greedy``: greedy filter pruning from a checkpoint; a table, and the last network as a checkpoint."""
+    import torch
+
+    from raydistill.cli.tables import percent
+    from raydistill.compression.greedy import greedy_filter_pruning
+    from raydistill.compression.summaries.compute import total_macs
+    from raydistill.training.checkpoint import model_of, write_checkpoint
+    from raydistill.training.distiller_checkpoint import read_any
+    from raydistill.training.feed import EvalFeed
+    from raydistill.training.fine_tune import fine_tune
+    from raydistill.training.loop import device_of
+    from raydistill.training.metrics import evaluate
+
+    device = device_of(config.device)
+    content = read_any(checkpoint)
+    model = model_of(content, str(checkpoint)).to(device)
+    feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
+    example = torch.zeros(1, *images.image_shape, device=device)
+
+    def figures(network: nn.Module) -> Mapping[str, float]:
+        result = evaluate(network, feed, "validation", device, "fp32")
+        return {"top1": result.top1, "loss": result.loss}
+
+    def tune(network: nn.Module) -> None:
+        fine_tune(network, config, images, device, fine_tune_epochs)
+
+    console.print("step  filters  weight                          density  top1 (validation)")
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {key: value for key, value in content.items() if key not in ("format", "optimizer")}
+    steps = greedy_filter_pruning(
+        model,
+        figures,
+        (example,),
+        lambda network: total_macs(network, (example,)),
+        target_density,
+        step,
+        fine_tune=tune if fine_tune_epochs else None,
+    )
+    for found in steps:
+        console.print(
+            f"{found.index:>4}  {found.removed:>7}  {found.weight:<30}  {percent(found.density)} %  "
+            f"{percent(found.figures['top1'])} %",
+            soft_wrap=True,
+        )
+        state: dict[str, Any] = {"model": found.model.state_dict(), "optimizer": {}, "scheduler": {"masks": {}}}
+        write_checkpoint(folder / "greedy.pt", {**kept, **state})
+    console.print(f"pruned checkpoint: {folder / 'greedy.pt'}", soft_wrap=True)

@@ -1,0 +1,165 @@
+"""What ``raydistill compress`` does with a checkpoint besides training it, and with a teacher and early exits."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raydistill.training import load_model, read_checkpoint
+from tests.cli.conftest import Ended
+
+Command = Callable[..., Ended]
+FILTERS = """
+version: 1
+pruners:
+  half: {class: L1RankedStructureParameterPruner, group_type: Filters, desired_sparsity: 0.5, weights: [conv2.weight]}
+policies:
+  - {pruner: {instance_name: half}, epochs: [0]}
+"""
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simplenet with half of conv2's filters zero, one epoch on the digits."""
+    from raydistill.datasets import DatasetConfig
+    from raydistill.schedule import load_schedule
+    from raydistill.training import RunConfig, fit
+
+    folder = tmp_path_factory.mktemp("pruned")
+    (folder / "filters.yaml").write_text(FILTERS)
+    config = RunConfig(
+        arch="simplenet_cifar",
+        dataset=DatasetConfig("digits"),
+        epochs=1,
+        schedule=load_schedule(folder / "filters.yaml"),
+        precision="fp32",
+        out_dir=str(folder),
+        tensorboard=False,
+        threads=1,
+    )
+    list(fit(config))
+    return folder / "checkpoint.pt"
+
+
+@pytest.fixture
+def look(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruned: Path) -> Command:
+    monkeypatch.chdir(tmp_path)
+    common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--name", "look", "--resume-from", pruned)
+
+    def command(*arguments: object) -> Ended:
+        return raydistill("compress", *common, "--no-mlflow", *arguments)
+
+    return command
+
+
+def test_activation_statistics(look: Command, tmp_path: Path) -> None:
+    ended = look("--evaluate", "--act-stats")
+    assert ended.code == 0, ended.err
+    rows = list(csv.DictReader((tmp_path / "runs" / "look" / "act_stats.csv").open()))
+    zero = [row for row in rows if row["layer"] == "conv2" and float(row["apoz"]) == 1.0]
+    assert len([row for row in rows if row["layer"] == "conv2"]) == 16
+    assert len(zero) <= 8, "only a pruned filter may be off everywhere"
+
+
+def test_thinnify_writes_a_smaller_checkpoint_that_answers_alike(look: Command, tmp_path: Path, pruned: Path) -> None:
+    ended = look("--thinnify")
+    assert ended.code == 0, ended.err
+    assert "8 filters of 1 layers removed, 62,006 parameters to " in ended.out
+    thinned = tmp_path / "runs" / "look" / "thinned.pt"
+    small, large = load_model(thinned), load_model(pruned)
+    assert small.conv2.weight.shape[0] == 8
+    assert small.fc1.weight.shape == (120, 200)
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.allclose(small(images), large(images), atol=1e-5)
+    assert read_checkpoint(thinned)["scheduler"]["masks"]["conv2.weight"].shape[0] == 8
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_thinned_checkpoint(look: Command, raydistill: Command, tmp_path: Path) -> None:
+    look("--thinnify")
+    common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--no-mlflow", "--name", "on", "--epochs", "2")
+    ended = raydistill("compress", *common, "--resume-from", tmp_path / "runs" / "look" / "thinned.pt")
+    assert ended.code == 0, ended.err
+    assert load_model(tmp_path / "runs" / "on" / "checkpoint.pt").conv2.weight.shape[0] == 8
+
+
+@pytest.mark.slow
+def test_export_onnx_gives_what_torch_gives(look: Command, tmp_path: Path, pruned: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    ended = look("--export-onnx", "net.onnx")
+    assert ended.code == 0, ended.err
+    assert (ended.err, ended.out.count("\n")) == ("", 1)
+    session = runtime.InferenceSession(tmp_path / "net.onnx")
+    for batch in (1, 3):
+        images = torch.randn(batch, 3, 32, 32)
+        (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        assert np.allclose(found, load_model(pruned)(images).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_greedy_pruning_prints_its_steps_and_keeps_the_network(look: Command, tmp_path: Path) -> None:
+    ended = look(
+        *("--greedy", "--greedy-target-density", "0.8", "--greedy-pruning-step", "0.25", "--greedy-ft-epochs", "1"),
+        *("--effective-train-size", "0.1", "--effective-valid-size", "0.5"),
+    )
+    assert ended.code == 0, ended.err
+    steps = [line.split() for line in ended.out.splitlines()[1:-1]]
+    assert [int(step[0]) for step in steps] == list(range(1, len(steps) + 1))
+    assert {step[2] for step in steps} <= {"conv1.weight", "conv2.weight"}
+    assert float(steps[-1][3]) <= 80.0
+    assert all(len(line) <= 80 for line in ended.out.splitlines()[:-1])
+    model = load_model(tmp_path / "runs" / "look" / "greedy.pt")
+    assert model.conv1.weight.shape[0] < 6 or model.conv2.weight.shape[0] < 16
+
+
+def test_a_teacher_and_histograms_reach_the_run(raydistill: Command, tmp_path: Path, monkeypatch, pruned: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = raydistill(
+        *("compress", "--arch", "simplenet_cifar", "--dataset", "digits", "--epochs", "1", "--no-mlflow"),
+        *("--kd-resume", pruned, "--kd-temp", "4", "--kd-dw", "0.7", "--kd-sw", "0.3", "--param-hist", "--name", "kd"),
+    )
+    assert ended.code == 0, ended.err
+    taught = read_checkpoint(tmp_path / "runs" / "kd" / "checkpoint.pt")["run"]["distillation"]
+    assert (taught["temperature"], taught["distill_wt"], taught["student_wt"]) == (4.0, 0.7, 0.3)
+    (events,) = (tmp_path / "runs" / "kd").glob("events.*")
+    assert b"conv1.weight" in events.read_bytes()
+
+
+@pytest.mark.slow
+def test_early_exits_are_trained_and_used(raydistill: Command, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = raydistill(
+        *("compress", "--arch", "resnet20_cifar_earlyexit", "--dataset", "digits", "--epochs", "1", "--no-mlflow"),
+        *("--earlyexit-lossweights", "0.4", "--earlyexit-thresholds", "1.5", "--effective-train-size", "0.2"),
+        *("--name", "exits"),
+    )
+    assert ended.code == 0, ended.err
+    last = read_checkpoint(tmp_path / "runs" / "exits" / "checkpoint.pt")["history"][-1]
+    assert last["exits"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--earlyexit-thresholds", "0.5"), "--earlyexit-thresholds: is for networks with early exits"),
+        (("--earlyexit-lossweights", "a"), "--earlyexit-lossweights: must be numbers, got 'a'; such as 0.3,0.3"),
+        (("--kd-resume", "none.pt"), "none.pt: no such checkpoint"),
+        (("--greedy", "--greedy-target-density", "2"), "target_density: must be a fraction above 0 and below 1"),
+    ],
+)
+def test_wrong_options_are_one_line(look: Command, options: tuple[str, ...], says: str) -> None:
+    ended = look(*options, "--reset-optimizer", "--epochs", "1")
+    assert ended.code == 2
+    assert says in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--thinnify", "--greedy"])
+def test_what_needs_a_checkpoint_says_so(raydistill: Command, option: str) -> None:
+    ended = raydistill("compress", "--arch", "simplenet_cifar", option)
+    assert (ended.code, ended.err) == (2, f"error: {option}: needs a checkpoint; add --resume-from CHECKPOINT\n")
