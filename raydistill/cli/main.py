@@ -10,6 +10,8 @@ import typer
 
 from raydistill.cli.check import check
 from raydistill.cli.compress import compress
+from raydistill.cli.sensitivity import sensitivity
+from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
 from raydistill.errors import RaydistillError
 
@@ -24,6 +26,8 @@ app = typer.Typer(
 app.command()(sweep)
 app.command()(compress)
 app.command()(check)
+app.command()(summary)
+app.command()(sensitivity)
 
 
 def _version(asked: bool) -> None:

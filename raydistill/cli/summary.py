@@ -1,0 +1,278 @@
+"""``raydistill summary``: tables about a network and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor, nn
+
+_DATASETS: dict[str, tuple[tuple[int, ...], int]] = {
+    "cifar10": ((3, 32, 32), 10),
+    "digits": ((3, 32, 32), 10),
+    "imagenet": ((3, 224, 224), 1000),
+}
+
+
+KINDS = ("sparsity", "compute", "optimizer", "model", "modules", "png", "svg")
+
+
+class Format(str, Enum):
+    TABLE = "table"
+    CSV = "csv"
+
+
+def summary(
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)}.", show_default=False)],
+    arch: Annotated[
+        str | None, typer.Option("--arch", "-a", help="simplenet_cifar, resnet50, ... or pkg.mod:factory.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint.pt; left out, the architecture with fresh weights.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="cifar10, digits or imagenet: images and classes.")] = None,
+    num_classes: Annotated[int | None, typer.Option(min=1, help="Classes; left out, what it was made for.")] = None,
+    input_shape: Annotated[str | None, typer.Option(help="Of one input, such as 3x32x32.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file for all of it: CSV, text, or the picture.")
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="csv prints every column, in full precision.")
+    ] = Format.TABLE,
+) -> None:
+    """Show what a network is made of.
+
+    sparsity: of every weight, at every granularity. compute: the multiply-accumulates (MACs) of every layer.
+
+    optimizer: the settings in a checkpoint. model: as torch prints it. modules: its tree. png, svg: its picture.
+    """
+    from rich.console import Console
+
+    from raydistill.compression import summaries
+    from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+    from raydistill.files import write_atomically
+
+    if kind not in KINDS:
+        raise ConfigError(Fault("KIND", "no such summary", kind, close_match(kind, KINDS)))
+    console = Console(highlight=False)
+    subject = _subject(arch, checkpoint, dataset, num_classes, input_shape)
+    if kind in ("png", "svg"):
+        path = out or Path(f"{subject.name}.{kind}")
+        if path.suffix.lower() != f".{kind}":
+            raise ConfigError(Fault("--out", f"must end in .{kind}", str(path)))
+        summaries.draw(subject.model, subject.example(), path, subject.name)
+        console.print(str(path), soft_wrap=True, markup=False)
+        return
+    if kind == "model":
+        text = f"{subject.model}\n"
+        if out is None:
+            console.print(text, end="", markup=False, soft_wrap=True)
+    else:
+        columns: tuple[Column, ...]
+        rows: Sequence[Any]
+        if kind == "sparsity":
+            columns, rows = SPARSITY, summaries.sparsity_table(subject.model)
+        elif kind == "compute":
+            columns, rows = COMPUTE, summaries.compute_table(subject.model, subject.example())
+        elif kind == "modules":
+            columns, rows = MODULES, summaries.module_table(subject.model)
+        else:
+            if subject.optimizer is None:
+                way_out = "the settings of --lr and its kin are in the checkpoint of a run"
+                raise ConfigError(Fault("--checkpoint", "is needed for the optimizer's settings", ABSENT, way_out))
+            columns, rows = OPTIMIZER, summaries.optimizer_table(subject.optimizer)
+        text = summaries.csv_text(type(rows[0]), rows)
+        if out is None and form is Format.CSV:
+            console.print(text, end="", markup=False, soft_wrap=True)
+        elif out is None:
+            print_table(console, columns, rows)
+    if out is not None:
+        write_atomically(out, text)
+        console.print(str(out), soft_wrap=True, markup=False)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The network that is summarised. optimizer: the state a checkpoint has of it."""
+
+    name: str
+    model: nn.Module
+    optimizer: dict[str, Any] | None
+    example: Callable[[], tuple[Tensor, ...]]
+
+
+def _subject(
+    arch: str | None, checkpoint: Path | None, dataset: str | None, num_classes: int | None, input_shape: str | None
+) -> _Subject:
+    from raydistill import models
+    from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+
+    if dataset is not None and dataset not in _DATASETS:
+        way_out = f"{close_match(dataset, _DATASETS)} Or give --input-shape and --num-classes"
+        raise ConfigError(Fault("--dataset", "its shape is not known", dataset, way_out))
+    shape: Sequence[int] | None
+    classes: int | None
+    shape, classes = _DATASETS[dataset] if dataset is not None else (None, None)
+    if input_shape is not None:
+        shape = parse_shape(input_shape)
+    if checkpoint is not None:
+        content, model = read_network(checkpoint, arch)
+        known, arguments, classes = content["run"]["arch"], content["run"]["model_args"], content["num_classes"]
+        shape = shape or content.get("image_shape")
+        optimizer = content.get("optimizer")
+    elif arch is not None:
+        classes = num_classes or classes or models.default_num_classes(arch, "--arch")
+        known, model, arguments, optimizer = arch, models.create(arch, classes, None, "--arch"), {}, None
+    else:
+        raise ConfigError(Fault("--arch", "give an architecture, or a --checkpoint", ABSENT))
+
+    def example() -> tuple[Tensor, ...]:
+        return models.example_input(known, arguments, 1, shape, classes, "--arch")
+
+    return _Subject(known.replace(":", "."), model, optimizer, example)
+
+
+def read_network(checkpoint: Path, arch: str | None) -> tuple[dict[str, Any], nn.Module]:
+    """The content of a checkpoint, raydistill's or Distiller's, and its network; arch: what the user calls it.
+
+    Raises:
+        ConfigError: the checkpoint is of another architecture, or does not say of which. CheckpointError: it cannot be
+            used.
+    """
+    from raydistill.errors import ABSENT, ConfigError, Fault
+    from raydistill.training.checkpoint import model_of
+    from raydistill.training.distiller_checkpoint import read_any
+
+    content = read_any(checkpoint)
+    known = content["run"]["arch"] or arch
+    if known is None:
+        raise ConfigError(Fault("--arch", f"{checkpoint} does not say what it is of", ABSENT, "name it"))
+    if arch is not None and arch != known:
+        raise ConfigError(Fault("--arch", f"{checkpoint} is of {known}", arch, "leave --arch out"))
+    content = {**content, "run": {**content["run"], "arch": known}}
+    return content, model_of(content, str(checkpoint))
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """``3x32x32`` or ``3,32,32`` as whole numbers; ConfigError for anything else."""
+    from raydistill.errors import ConfigError, Fault
+
+    parts = text.replace(",", "x").lower().split("x")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(Fault("--input-shape", "must be whole numbers of 1 or more", text, "such as 3x32x32"))
+    return tuple(int(part) for part in parts)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a printed table. need: those with a low number are shown first where the room is short."""
+
+    title: str
+    text: Callable[[Any], str]
+    need: int
+    right: bool = True
+
+
+def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Any]) -> None:
+    """Print as many columns as fit the console's width, and name those that do not; the last row is the total."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = {column.title: [column.text(row) for row in rows] for column in columns}
+    filled = [column for column in columns if any(cells[column.title])]
+    room, shown = console.width, set[str]()
+    for column in sorted(filled, key=lambda column: column.need):
+        width = max(len(column.title), *map(len, cells[column.title])) + 2
+        if width <= room or not shown:
+            shown.add(column.title)
+            room -= width
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    kept = [column for column in filled if column.title in shown]
+    for column in kept:
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, no_wrap=column.need > 0, overflow="fold")
+    has_total = cells[columns[0].title][-1] == "total"
+    for index in range(len(rows)):
+        if has_total and index == len(rows) - 1:
+            table.add_section()
+        table.add_row(*(Text(cells[column.title][index]) for column in kept))
+    console.print(table)
+    left_out = [column.title for column in filled if column.title not in shown]
+    if left_out:
+        console.print(f"not shown: {', '.join(left_out)} (--format csv has all)", soft_wrap=True)
+
+
+def _percent(name: str) -> Callable[[Any], str]:
+    def text(row: Any) -> str:
+        value = getattr(row, name)
+        return "" if value is None else f"{100 * value:.2f}"
+
+    return text
+
+
+def _number(name: str) -> Callable[[Any], str]:
+    def text(row: Any) -> str:
+        value = getattr(row, name)
+        return "" if value is None else f"{value:.4f}"
+
+    return text
+
+
+def _count(name: str) -> Callable[[Any], str]:
+    return lambda row: f"{value:,}" if (value := getattr(row, name)) else ""
+
+
+def _plain(name: str) -> Callable[[Any], str]:
+    return lambda row: str(getattr(row, name))
+
+
+def _shape(name: str) -> Callable[[Any], str]:
+    return lambda row: "x".join(map(str, getattr(row, name)))
+
+
+SPARSITY = (
+    Column("weight", _plain("weight"), 0, right=False),
+    Column("shape", _shape("shape"), 1),
+    Column("dense", lambda row: f"{row.dense:,}", 7),
+    Column("nonzero", lambda row: f"{row.nonzero:,}", 3),
+    Column("cols %", _percent("cols"), 9),
+    Column("rows %", _percent("rows"), 8),
+    Column("ch %", _percent("channels"), 5),
+    Column("2D %", _percent("sparsity_2d"), 6),
+    Column("3D %", _percent("sparsity_3d"), 4),
+    Column("fine %", _percent("sparsity"), 2),
+    Column("std", _number("std"), 10),
+    Column("mean", _number("mean"), 11),
+    Column("abs mean", _number("abs_mean"), 12),
+)
+COMPUTE = (
+    Column("layer", _plain("name"), 0, right=False),
+    Column("type", _plain("type"), 2, right=False),
+    Column("attributes", _plain("attributes"), 5, right=False),
+    Column("calls", lambda row: "" if row.calls == 1 or row.name == "total" else str(row.calls), 6),
+    Column("input", _shape("input_shape"), 4),
+    Column("input volume", _count("input_volume"), 9),
+    Column("output", _shape("output_shape"), 3),
+    Column("output volume", _count("output_volume"), 8),
+    Column("weights", _count("weights"), 7),
+    Column("MACs", lambda row: f"{row.macs:,}", 1),
+)
+MODULES = (
+    Column("module", lambda row: row.name or "(model)", 0, right=False),
+    Column("type", _plain("type"), 1, right=False),
+    Column("parameters", _count("parameters"), 2),
+    Column("same as", _plain("same_as"), 3, right=False),
+)
+OPTIMIZER = (
+    Column("group", _plain("group"), 0, right=False),
+    Column("setting", _plain("setting"), 1, right=False),
+    Column("value", _plain("value"), 2, right=False),
+)
