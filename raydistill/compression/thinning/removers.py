@@ -24,8 +24,8 @@ _IMAGES = {"cifar10": (1, 3, 32, 32), "imagenet": (1, 3, 224, 224), "mnist": (1,
 class StructureRemover(Extension):
     """Removes zeroed filters and channels at the beginning of each scheduled epoch; training goes on with what is left.
 
-    Constants that removed channels gave to padded convs are folded as `thin` does with ``exact=False``, so every zeroed
-    filter that no other layer needs goes.
+    It calls `thin` with ``exact=False`` and ``align_sums=True``: schedule files count on every zeroed filter to go, in
+    residual sums whose terms they prune each by itself to one level too. The outputs move, and training mends it.
 
     thinning_func_str: remove_filters or remove_channels, as schedule files have it; it decides for `FilterRemover` and
         `ChannelRemover`, whatever their names say, while `StructureRemover` removes both.
@@ -72,7 +72,9 @@ class StructureRemover(Extension):
         if self._bound is None:
             raise ConfigError(Fault(self.name, "has no model yet", way_out="call bind first"))
         model, optimizer, masks, example_input = self._bound
-        self.report = thin(model, masks, example_input, optimizer, structures=self.structures, exact=False)
+        self.report = thin(
+            model, masks, example_input, optimizer, structures=self.structures, exact=False, align_sums=True
+        )
 
 
 class FilterRemover(StructureRemover):

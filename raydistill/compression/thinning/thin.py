@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.thinning import account
+from raydistill.compression.thinning.align import aligned_filters, prune_instead
 from raydistill.compression.thinning.cut import cut
 from raydistill.compression.thinning.decide import STRUCTURES, Plan
 from raydistill.compression.thinning.graph import drop_hooks, trace
@@ -31,6 +32,7 @@ def thin(
     *,
     structures: Collection[str] = STRUCTURES,
     exact: bool = True,
+    align_sums: bool = False,
 ) -> ThinningReport:
     """Remove filters and channels that are zero as a whole from a model, in place, with everything coupled to them.
 
@@ -63,6 +65,10 @@ def thin(
     optimizer: its state is cut too (momentum, Adam's moments); state of another shape than its parameter's is dropped,
         as at the optimizer's start.
     structures: "filters", "channels" or both.
+    align_sums: where the terms of a residual sum were pruned each by itself, to the same number of filters but not to
+        the same filters, prune the same ones in all of them first: those of least L1 norm in total. This zeroes filters
+        that were not zero (the outputs move by ``drift``), and those they take the place of may be trained again.
+        Without it only what all terms have lost goes.
 
     Raises:
         ConfigError: the model cannot be traced on these inputs, a mask does not fit, or a structure is not known.
@@ -81,7 +87,13 @@ def thin(
     example = to_device(example_input, *kind(work))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         graph = trace(work, example)
-        plan, folded, drift = settle(work, graph, example, structures, exact)
+        original = work
+        chosen = aligned_filters(work, graph) if align_sums else {}
+        if chosen:
+            original = copy.deepcopy(work)
+            prune_instead(work, chosen, {})
+            prune_instead(model, chosen, values)
+        plan, folded, drift = settle(work, original, graph, example, structures, exact)
     _take_over(model, folded, plan, values)
     cut(model, plan.leaving(graph), optimizer, values)
     if isinstance(masks, MaskSet):

@@ -19,9 +19,9 @@ _TOLERANCE = 1e-5
 
 @torch.no_grad()
 def settle(
-    work: nn.Module, graph: Graph, example: Example, structures: Collection[str], exact: bool
+    work: nn.Module, original: nn.Module, graph: Graph, example: Example, structures: Collection[str], exact: bool
 ) -> tuple[Plan, nn.Module, float]:
-    """The plan that keeps the outputs, the full-width model with its constants folded, and how far outputs move.
+    """The plan that keeps the outputs of `work`, `work` with its constants folded, and how far it is from `original`.
 
     A group that is coupled with others in a way that the trace does not show breaks the cut model or its outputs; it is
     found by halves and left alone.
@@ -48,7 +48,7 @@ def settle(
                 call(thin, noise)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
             return None  # widths that no longer fit each other
-        return plan, folded, difference(expected, found)
+        return plan, folded, difference(_outputs(original, noise), found)
 
     accepted: list[int] = []
     rejected: list[int] = []
