@@ -70,27 +70,12 @@ def read_distiller_checkpoint(path: str | Path) -> DistillerCheckpoint:
         CheckpointError: no such file, damaged, not of Distiller, or it names something that may run code.
     """
     path = Path(path)
-    content = _plain(_load(path), {})
-    weights = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(Fault(str(path), "is not a checkpoint of Distiller", ABSENT, _WAY_OUT))
-    masks = _mapping(_mapping(content.get("compression_sched")).get("masks_dict"))
-    recipes = content.get("thinning_recipes", content.get("thinning_recipe"))
-    others = {key: value for key, value in content.items() if key not in _ABOUT}
-    epoch, optimizer = content.get("epoch"), content.get("optimizer_state_dict", content.get("optimizer"))
-    return DistillerCheckpoint(
-        source=str(path),
-        arch=content.get("arch"),
-        epoch=int(epoch) if isinstance(epoch, (int, float)) else None,
-        weights=_without_module(weights),
-        masks=_without_module({name: mask for name, mask in masks.items() if isinstance(mask, Tensor)}),
-        optimizer_type=content.get("optimizer_type"),
-        optimizer=optimizer if isinstance(optimizer, dict) else None,
-        thinning_recipes=tuple(_recipe(entry) for entry in (recipes if isinstance(recipes, list) else [recipes])
-                               if isinstance(entry, dict)),
-        quantizer=content.get("quantizer_metadata"),
-        extras={**others, **_mapping(content.get("extras"))},
-    )  # fmt: skip
+    content = _load(path)
+    try:
+        return _checkpoint(_plain(content, {}), str(path))
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        rule = f"holds what no checkpoint of Distiller does ({error})"
+        raise CheckpointError(Fault(str(path), rule, ABSENT, _WAY_OUT)) from error
 
 
 def read_any(path: str | Path) -> dict[str, Any]:
@@ -120,19 +105,42 @@ def optimizer_state(content: Mapping[str, Any], names: Sequence[str], where: str
         rule = "has no optimizer to go on with" if state is None else "was trained with another optimizer than SGD"
         raise CheckpointError(Fault(where, rule, ABSENT if state is None else kind, way_out))
     # Before torch 1.5 the keys were addresses; in all versions they stand in the order of the model's parameters.
-    keys = [key for group in state["param_groups"] for key in group["params"]]
-    if len(state["param_groups"]) != 1 or sorted(content["parameters"]) != sorted(names) or len(keys) != len(names):
+    groups, found = state["param_groups"], state["state"]
+    keys = [key for group in groups for key in group["params"]]
+    if len(groups) != 1 or sorted(content["parameters"]) != sorted(names) or len(keys) != len(names):
         raise CheckpointError(Fault(where, "has an optimizer of other parameters", len(keys), way_out))
-    by_name = {name: state["state"][key] for name, key in zip(content["parameters"], keys, strict=True)
-               if key in state["state"]}  # fmt: skip
+    by_name = {name: found[key] for name, key in zip(content["parameters"], keys, strict=True) if key in found}
     for name, entry in by_name.items():
         for value in entry.values():
             if isinstance(value, Tensor) and value.dim() and value.shape != content["model"][name].shape:
                 rule = f"has an optimizer whose state of '{name}' is of another shape"
                 raise CheckpointError(Fault(where, rule, tuple(value.shape), way_out))
-    group = {**state["param_groups"][0], "params": list(range(len(names)))}
+    group = {**groups[0], "params": list(range(len(names)))}
     states = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
     return {"state": states, "param_groups": [group]}
+
+
+def _checkpoint(content: Any, source: str) -> DistillerCheckpoint:
+    weights = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(Fault(source, "is not a checkpoint of Distiller", ABSENT, _WAY_OUT))
+    masks = _mapping(_mapping(content.get("compression_sched")).get("masks_dict"))
+    recipes = content.get("thinning_recipes", content.get("thinning_recipe"))
+    recipes = recipes if isinstance(recipes, list) else [recipes]
+    others = {key: value for key, value in content.items() if key not in _ABOUT}
+    epoch, optimizer = content.get("epoch"), content.get("optimizer_state_dict", content.get("optimizer"))
+    return DistillerCheckpoint(
+        source=source,
+        arch=content.get("arch"),
+        epoch=None if epoch is None else int(epoch),
+        weights=_without_module(weights),
+        masks=_without_module({name: mask for name, mask in masks.items() if isinstance(mask, Tensor)}),
+        optimizer_type=content.get("optimizer_type"),
+        optimizer=optimizer if _is_optimizer(optimizer) else None,
+        thinning_recipes=tuple(_recipe(recipe) for recipe in recipes if isinstance(recipe, dict)),
+        quantizer=content.get("quantizer_metadata"),
+        extras={**others, **_mapping(content.get("extras"))},
+    )
 
 
 def _as_own(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
@@ -183,12 +191,12 @@ class _StandIn:
 
 def _load(path: Path) -> Any:
     names, _ = _look_through(path)
-    inert: list[Any] = [
-        type(name, (_StandIn,), {"__module__": module, "__qualname__": name})
-        for module, name in sorted(names)
-        if (module, name) in _NUMPY or any(module == p or module.startswith(f"{p}.") for p in _PACKAGES)
-    ]
     try:
+        inert: list[Any] = [
+            type(name, (_StandIn,), {"__module__": module, "__qualname__": name})
+            for module, name in sorted(names)
+            if (module, name) in _NUMPY or any(module == p or module.startswith(f"{p}.") for p in _PACKAGES)
+        ]
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -236,7 +244,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
     """The value with stand-ins turned into plain data: a class into its dotted name, an object into a mapping."""
     if id(value) in done:
         if done[id(value)] is done:
-            raise CheckpointError(Fault("checkpoint", "holds an object that holds itself", ABSENT, _WAY_OUT))
+            raise ValueError("an object that holds itself")
         return done[id(value)]
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
@@ -270,7 +278,7 @@ def _numpy_scalar(value: _StandIn) -> Any:
     dtype, data = value.args
     order = dtype.state[1] if dtype.state else "|"
     if not re.fullmatch(r"[biuf]\d", str(dtype.args[0])) or order not in "<>|=" or not isinstance(data, bytes):
-        raise CheckpointError(Fault("checkpoint", "holds a numpy value that is no number", ABSENT, _WAY_OUT))
+        raise ValueError("a numpy value that is no number")
     return np.frombuffer(data, np.dtype(f"{order}{dtype.args[0]}"))[0].item()
 
 
@@ -281,6 +289,18 @@ def _recipe(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
 def _without_module(named: Mapping[str, Any]) -> dict[str, Any]:
     """Names without the component ``module`` that DataParallel puts in, at the front or (VGG, AlexNet) inside."""
     return {re.sub(r"(^|\.)module\.", r"\1", name, count=1): value for name, value in named.items()}
+
+
+def _is_optimizer(value: Any) -> bool:
+    """Whether it has the shape of an optimizer's ``state_dict()``."""
+    value = _mapping(value)
+    groups, states = value.get("param_groups"), value.get("state")
+    return (
+        isinstance(groups, list)
+        and all(isinstance(_mapping(group).get("params"), list) for group in groups)
+        and isinstance(states, dict)
+        and all(isinstance(state, dict) for state in states.values())
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

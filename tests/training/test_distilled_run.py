@@ -15,8 +15,7 @@ from raydistill.compression.distillation import distillation_loss
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, RaydistillError
 from raydistill.schedule import parse_schedule
-from raydistill.training import RunConfig, fit, load_model, read_checkpoint
-from raydistill.training.config import Distillation
+from raydistill.training import Distillation, RunConfig, fit, load_model, read_checkpoint
 from raydistill.training.determinism import seed_everything
 from raydistill.training.feed import TrainFeed
 
@@ -45,7 +44,7 @@ def dataset() -> Any:
 def config(tmp_path: Path) -> RunConfig:
     return RunConfig(
         "simplenet_cifar", DatasetConfig("digits"), epochs=4, lr=0.05, schedule=SCHEDULE, out_dir=str(tmp_path / "run"),
-        deterministic=True, threads=1, tensorboard=False, device="cpu", effective_train_size=0.5,
+        deterministic=True, threads=1, tensorboard=False, device="cpu", effective_train_size=0.3,
     )  # fmt: skip
 
 
@@ -102,16 +101,15 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(
     )
     whole = list(fit(distilled, dataset=dataset))
     assert whole[-1].layer_sparsity["fc1.weight"] == pytest.approx(0.8)
-    for cut in (1, 2):
-        parts = replace(distilled, out_dir=str(tmp_path / f"parts{cut}"))
-        run = fit(parts, dataset=dataset)
-        first = [next(run) for _ in range(cut)]
-        run.close()
-        torch.manual_seed(12345)
-        rest = list(fit(parts, dataset=dataset))
-        assert [m.loss for m in whole] == [m.loss for m in first + rest]
-        left, right = saved(distilled)["model"], saved(parts)["model"]
-        assert all(torch.equal(left[name], right[name]) for name in left)
+    parts = replace(distilled, out_dir=str(tmp_path / "parts"))
+    run = fit(parts, dataset=dataset)
+    first = [next(run), next(run)]
+    run.close()
+    torch.manual_seed(12345)
+    rest = list(fit(parts, dataset=dataset))
+    assert [m.loss for m in whole] == [m.loss for m in first + rest]
+    left, right = saved(distilled)["model"], saved(parts)["model"]
+    assert all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_it_acts_in_its_epochs_only(config: RunConfig, dataset: Any, teacher: str) -> None:

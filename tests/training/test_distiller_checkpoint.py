@@ -230,7 +230,9 @@ def test_damaged_and_foreign_files_are_one_line(file: Path) -> None:
     loop: list = []
     loop.append(loop)
     torch.save({"state_dict": {}, "extras": {"x": loop}}, file)
-    with pytest.raises(CheckpointError, match="holds an object that holds itself"):
+    with pytest.raises(
+        CheckpointError, match=r"holds what no checkpoint of Distiller does \(an object that holds itself\)"
+    ):
         read_any(file)
 
 
@@ -370,11 +372,10 @@ def test_a_thinned_network_comes_back_in_its_own_shapes(
     distiller.gone()
     for source in ({"init_from": str(file)}, {"continue_from": str(file), "epochs": 5}):
         run = replace(config, **source, out_dir=str(file.parent / next(iter(source))))
-        (metrics,) = fit(run, dataset=dataset)
-        assert metrics.layer_sparsity["conv2.weight"] == pytest.approx(0.5)
+        list(fit(run, dataset=dataset))
         written = read_checkpoint(Path(run.out_dir or "") / "checkpoint.pt")
         assert written["model"]["conv1.weight"].shape == (3, 3, 5, 5)
-        assert written["model"]["conv2.weight"].shape == (16, 3, 5, 5)
+        assert torch.equal(written["model"]["conv2.weight"] == 0, masks["conv2.weight"] == 0)
 
 
 def test_both_kinds_of_start_are_not_taken_at_once(config: RunConfig) -> None:

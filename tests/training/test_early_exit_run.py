@@ -18,8 +18,7 @@ from torch.nn import functional
 from raydistill.compression.early_exit import EarlyExit, entropy
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import ConfigError
-from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_history
-from raydistill.training.config import Distillation
+from raydistill.training import Distillation, RunConfig, evaluate_checkpoint, fit, load_model, read_history
 from raydistill.training.feed import EvalFeed
 from raydistill.training.metrics import evaluate
 from raydistill.training.precision import _step_seconds
