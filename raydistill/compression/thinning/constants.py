@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from raydistill.compression.thinning.graph import set_training
 from raydistill.compression.thinning.inputs import Example, call, map_tensors
 from raydistill.compression.thinning.layers import NORMS, WEIGHTED, is_depthwise, zero_rows
+from raydistill.errors import ConfigError, Fault
 
 _ROUNDING = 1e-5
 
@@ -72,6 +73,9 @@ def read_constants(model: nn.Module, example: Example, training: bool) -> dict[s
     set_training(model, training)
     try:
         call(model, map_tensors(example, lambda tensor: torch.full_like(tensor, torch.nan)))
+    except Exception as error:  # whatever the model's own code raises
+        rule = f"the model cannot be followed on inputs of NaN ({type(error).__name__}: {error})"
+        raise ConfigError(Fault("model", rule, way_out="leave it as it is")) from error
     finally:
         model.eval()
         for hook in hooks:

@@ -47,11 +47,12 @@ def thin(
     layer's bias, or into the running mean of the batch norm behind it: at linear layers and convs without zero padding.
     Where one meets zero padding, what it adds is smaller at the borders. Then, with
 
-    - ``exact=True``, one channel of each such group stays, and takes over what the others added: the outputs in eval
-      mode are those of the masked model up to rounding. A constant that differs over the map (behind a padded depthwise
-      conv) stays too.
-    - ``exact=False``, all go, and the constant is folded as if there were no borders. The outputs move by the report's
-      ``drift``. (Distiller drops these constants altogether, which moves them more.)
+    - ``exact=True``, one channel of the group stays (or as few as can serve all layers that read it), and takes over
+      what the others added: the outputs in eval mode are those of the masked model up to rounding. Constants that
+      reach the padding of a grouped conv, or whose map is like no other (behind a padded depthwise conv), stay too.
+    - ``exact=False``, all go, and their constants are folded as if there were no borders; one stays only for a layer
+      that has neither a bias nor a batch norm of its own behind it. The outputs move by the report's ``drift``.
+      (Distiller drops the constants, which moves them more.)
 
     The result is checked: the outputs for fixed noise agree to 1e-5 of the largest output with those of the masked
     model (with ``exact=False`` of the model after folding), or the groups that break this stay. The model, its
@@ -80,7 +81,8 @@ def thin(
     else:
         values = dict(masks or {})
         for name, mask in values.items():
-            model.get_parameter(name).data.masked_fill_(mask == 0, 0)
+            weight = model.get_parameter(name).data
+            weight.masked_fill_(mask.to(weight.device) == 0, 0)
     before = _size(model)
     device, dtype = kind(model)
     work = _working_copy(model, values, torch.float64 if dtype == torch.float64 else torch.float32)
@@ -92,8 +94,8 @@ def thin(
         if chosen:
             original = copy.deepcopy(work)
             prune_instead(work, chosen, {})
-            prune_instead(model, chosen, values)
         plan, folded, drift = settle(work, original, graph, example, structures, exact)
+    prune_instead(model, chosen, values)
     _take_over(model, folded, plan, values)
     cut(model, plan.leaving(graph), optimizer, values)
     if isinstance(masks, MaskSet):
@@ -136,12 +138,12 @@ def _working_copy(model: nn.Module, masks: Mapping[str, Tensor], dtype: torch.dt
         parameter.grad = None
         parameter.data = parameter.data.contiguous()
         if name in masks:
-            parameter.data.masked_fill_(masks[name] == 0, 0)
+            parameter.data.masked_fill_(masks[name].to(parameter.device) == 0, 0)
         parameter.requires_grad_(True)
     return work
 
 
-def _take_over(model: nn.Module, folded: nn.Module, plan: Plan, masks: Mapping[str, Tensor]) -> None:
+def _take_over(model: nn.Module, folded: nn.Module, plan: Plan, masks: MutableMapping[str, Tensor]) -> None:
     """Bring the constants that were folded in the working copy to the model itself."""
     modules = dict(folded.named_modules())
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -154,4 +156,5 @@ def _take_over(model: nn.Module, folded: nn.Module, plan: Plan, masks: Mapping[s
         content = modules[layer].weight.data[which]  # type: ignore[union-attr, index]
         own[name].data[which] = content.to(own[name].dtype)
         if name in masks:
-            masks[name][which] = torch.where(content != 0, 1, masks[name][which]).to(masks[name].dtype)
+            mask = masks[name] = masks[name].clone()
+            mask[which] = torch.where(content.to(mask.device) != 0, 1, mask[which]).to(mask.dtype)
