@@ -85,6 +85,7 @@ def export_onnx(checkpoint: Path, path: Path, console: Console) -> None:
     import contextlib
     import io
     import logging
+    import tempfile
     import warnings
 
     import torch
@@ -112,10 +113,12 @@ def export_onnx(checkpoint: Path, path: Path, console: Console) -> None:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise ConfigError(Fault("--export-onnx", f"the network cannot be exported ({reason})")) from error
     assert program is not None
-    buffer = io.BytesIO()
-    program.save(buffer)
-    write_atomically(path, buffer.getvalue())
-    console.print(f"ONNX: {path}, {len(buffer.getvalue()):,} bytes", soft_wrap=True)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "model.onnx"
+        program.save(str(whole))
+        content_bytes = whole.read_bytes()
+    write_atomically(path, content_bytes)
+    console.print(f"ONNX: {path}, {len(content_bytes):,} bytes", soft_wrap=True)
 
 
 def greedy(

@@ -16,6 +16,7 @@ from typing import Any
 from raydistill import datasets
 from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
+from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
 from raydistill.sweep.faults import validate
@@ -177,6 +178,9 @@ def _resolved(sections: SweepSections, file: Path) -> SweepSections:
     if sections.dataset.data_dir is not None:
         data_dir = str(beside(file, sections.dataset.data_dir))
         update["dataset"] = sections.dataset.model_copy(update={"data_dir": data_dir})
+    if sections.distillation is not None and sections.distillation.teacher != BASELINE:
+        teacher = str(beside(file, sections.distillation.teacher))
+        update["distillation"] = sections.distillation.model_copy(update={"teacher": teacher})
     if sections.baseline.checkpoint is not None:
         checkpoint = str(beside(file, sections.baseline.checkpoint))
         update["baseline"] = sections.baseline.model_copy(update={"checkpoint": checkpoint})
@@ -199,6 +203,16 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
             if getattr(baseline, key) is not None:
                 way_out = "keep one of the two"
                 faults.append(Fault(f"{file}: baseline.{key}", "has no use beside 'checkpoint'", ABSENT, way_out))
+    taught = sections.distillation
+    if taught is not None:
+        if taught.teacher != BASELINE and not Path(taught.teacher).is_file():
+            way_out = f"name a checkpoint, or '{BASELINE}'"
+            faults.append(Fault(f"{file}: distillation.teacher", "no such file", taught.teacher, way_out))
+        if taught.distill_wt + taught.student_wt == 0:
+            faults.append(Fault(f"{file}: distillation", "distill_wt and student_wt must not both be 0"))
+        if taught.end_epoch is not None and taught.end_epoch <= taught.start_epoch:
+            rule = f"must be above start_epoch {taught.start_epoch}"
+            faults.append(Fault(f"{file}: distillation.end_epoch", rule, taught.end_epoch))
     if asha.grace_period is not None and asha.grace_period > sections.training.epochs:
         rule = f"must be at most training.epochs ({sections.training.epochs})"
         faults.append(Fault(f"{file}: trial_scheduler.grace_period", rule, asha.grace_period))
@@ -226,6 +240,11 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
     if grace is not None:
         scaled = min(new, max(1, round(grace * ratio)))
         update["trial_scheduler"] = sections.trial_scheduler.model_copy(update={"grace_period": scaled})
+    taught = sections.distillation
+    if taught is not None:
+        start = round(taught.start_epoch * ratio)
+        end = None if taught.end_epoch is None else max(start + 1, round(taught.end_epoch * ratio))
+        update["distillation"] = taught.model_copy(update={"start_epoch": start, "end_epoch": end})
     if baseline.checkpoint is None:
         epochs = baseline.epochs or old
         shorter = max(1, round(epochs * min(1.0, ratio)))

@@ -14,12 +14,12 @@ from torch import nn
 from raydistill import models
 from raydistill.compression import check, planned_sparsity, weights
 from raydistill.errors import ABSENT, ConfigError, Fault
-from raydistill.records import Scalar
+from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import ScheduleSpec, dump_schedule, parse_schedule, with_values
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
 from raydistill.sweep.load import TRAINING, Sweep, relocate, training_values
 from raydistill.sweep.spec import TrainingSection
-from raydistill.training import RunConfig
+from raydistill.training import Distillation, RunConfig
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class TrialPlan:
     def placed(self, init_from: str, out_dir: Path, threads: int | None, device: str, precision: str) -> TrialPlan:
         """precision: what ``auto`` stands for here, so that no trial is faster or coarser than another."""
         run = replace(self.run, init_from=init_from, out_dir=str(out_dir), threads=threads, device=device)
+        if run.distillation is not None and run.distillation.checkpoint is None:  # the baseline teaches
+            run = replace(run, distillation=replace(run.distillation, checkpoint=init_from))
         return replace(self, run=replace(run, precision=precision) if run.precision == "auto" else run)
 
 
@@ -133,7 +135,23 @@ def _trial(
     schedule = parse_schedule(with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search"), source)
     _check_schedule(sweep, schedule, model, inputs)
     planned, _ = planned_sparsity(schedule, model, inputs)
-    return TrialPlan(trial_id, values, run_config(sweep, training, schedule), dump_schedule(schedule), planned)
+    run = replace(run_config(sweep, training, schedule), distillation=_distillation(sweep))
+    return TrialPlan(trial_id, values, run, dump_schedule(schedule), planned)
+
+
+def _distillation(sweep: Sweep) -> Distillation | None:
+    """The teacher of every trial; without a checkpoint it is the baseline, which is not there yet."""
+    section = sweep.sections.distillation
+    if section is None:
+        return None
+    return Distillation(
+        checkpoint=None if section.teacher == BASELINE else section.teacher,
+        temperature=section.temperature,
+        distill_wt=section.distill_wt,
+        student_wt=section.student_wt,
+        start_epoch=section.start_epoch,
+        end_epoch=section.end_epoch,
+    )
 
 
 def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -89,6 +89,21 @@ class BaselineSection(Section):
     checkpoint: str | None = None
 
 
+class DistillationSection(Section):
+    """Trials learn from a teacher as well as from the labels: the dense baseline, or another checkpoint.
+
+    temperature, distill_wt, student_wt: see `raydistill.compression.distillation`. start_epoch, end_epoch (exclusive;
+    left out: the trial's end): when.
+    """
+
+    teacher: str = "baseline"
+    temperature: Positive = 4.0
+    distill_wt: NotNegative = 0.7
+    student_wt: NotNegative = 0.3
+    start_epoch: Whole = 0
+    end_epoch: Count | None = None
+
+
 class TrialSchedulerSection(Section):
     """grace_period: epochs before any trial is stopped. reduction_factor: one in so many goes on at a rung.
 
@@ -123,6 +138,7 @@ class SweepSections(Section):
     dataset: DatasetSection = Field(default_factory=DatasetSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     baseline: BaselineSection = Field(default_factory=BaselineSection)
+    distillation: DistillationSection | None = None
     schedule: str | dict[str, Any]
     search: dict[str, Any]
     objectives: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_OBJECTIVES))

@@ -106,11 +106,15 @@ def test_the_six_callbacks_come_in_the_order_of_the_drawing_and_only_in_schedule
 
 def test_policies_of_one_epoch_act_in_file_order(model: nn.Module) -> None:
     mapping = agp(0, 1, 1)
-    mapping["pruners"]["second"] = {"class": "SparsityLevelParameterPruner", "levels": {"fc.weight": 0.3}}
+    # a threshold decides anew, whatever was pruned; AGP after it would prune 70 %
+    mapping["pruners"]["second"] = {"class": "MagnitudeParameterPruner", "thresholds": {"fc.weight": 0.01}}
     mapping["policies"].append({"pruner": {"instance_name": "second"}, "epochs": [0]})
     scheduler = build(parse_schedule(mapping, "s"), model, sgd(model))
     scheduler.on_epoch_begin(0)
-    assert scheduler.masks.sparsity()["fc.weight"] == pytest.approx(0.3)
+    assert scheduler.masks.sparsity()["fc.weight"] == pytest.approx(0.7)  # what is zero already is below it too
+    model.fc.weight.data.normal_()
+    scheduler.on_epoch_begin(0)
+    assert scheduler.masks.sparsity()["fc.weight"] == pytest.approx(0.7)
 
 
 def test_state_resumes_masks_and_learning_rate(model: nn.Module) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 import yaml
 
+from raydistill.errors import ConfigError
 from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import baseline_config, plan_sweep
+from raydistill.training import Distillation
 
 WriteSweep = Callable[..., Path]
 
@@ -60,6 +62,39 @@ def test_placed_fills_in_where_a_trial_runs(write_sweep: WriteSweep) -> None:
     run = trial.placed("/b/checkpoint.pt", Path("/s/t0000"), 2, "cpu", "bf16").run
     assert (run.init_from, run.out_dir, run.threads, run.device) == ("/b/checkpoint.pt", "/s/t0000", 2, "cpu")
     assert run.precision == "bf16"
+
+
+def test_the_baseline_teaches_every_trial_but_not_itself(write_sweep: WriteSweep) -> None:
+    taught = ("distillation", {"temperature": 3, "distill_wt": 0.6, "start_epoch": 2, "end_epoch": 4})
+    sweep = load_sweep(write_sweep(taught))
+    assert baseline_config(sweep).distillation is None
+    trial = plan_sweep(sweep).trials[0]
+    run = trial.placed("/b/checkpoint.pt", Path("/s/t0000"), 1, "cpu", "fp32").run
+    assert run.distillation == Distillation(
+        checkpoint="/b/checkpoint.pt", temperature=3.0, distill_wt=0.6, student_wt=0.3, start_epoch=2, end_epoch=4
+    )
+    shorter = load_sweep(write_sweep(taught), Overrides(epochs=2))
+    found = plan_sweep(shorter).trials[0].run.distillation
+    assert found is not None
+    assert (found.start_epoch, found.end_epoch) == (1, 2)
+    assert plan_sweep(load_sweep(write_sweep())).trials[0].run.distillation is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"teacher": "none.pt"}, "distillation.teacher: no such file"),
+        ({"distill_wt": 0, "student_wt": 0}, "distillation: distill_wt and student_wt must not both be 0"),
+        ({"start_epoch": 3, "end_epoch": 3}, "distillation.end_epoch: must be above start_epoch 3, got 3"),
+        ({"temperature": 0}, "distillation.temperature"),
+        ({"temprature": 2}, "did you mean 'temperature'?"),
+    ],
+)
+def test_a_wrong_teacher_is_one_line(write_sweep: WriteSweep, change: dict, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(write_sweep(("distillation", change)))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_precision_that_the_file_names_stays(write_sweep: WriteSweep) -> None:
