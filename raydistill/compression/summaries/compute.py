@@ -85,7 +85,8 @@ def _row(
     module = modules[call.module]
     names = [name for name in call.parameters if parameters[name].dim() >= 2]
     weights = [parameters[name] for name in names]
-    name, kind, attributes, ordinal = call.module, call.function, "", 0
+    name, kind, attributes = call.module, call.function, ""
+    key = (name, "", 0)
     if isinstance(module, _LAYERS):
         kind = type(module).__name__
         attributes = layer_attributes(module)
@@ -93,9 +94,10 @@ def _row(
     elif len(weights) == 1:
         name = names[0].removesuffix(".weight")
         attributes = _kernel(weights[0].shape[2:])
+        key = (name, "", 0)
     else:
-        ordinal = ordinals[(call.module, call.visit, call.function)]
-        ordinals[(call.module, call.visit, call.function)] += 1
+        key = (name, kind, ordinals[(name, call.visit, kind)])
+        ordinals[(name, call.visit, kind)] += 1
     inputs = call.input_shapes[0] if call.input_shapes else ()
     outputs = call.output_shapes[0]
     row = ComputeRow(
@@ -110,7 +112,7 @@ def _row(
         weights=sum(weight.numel() for weight in weights),
         macs=call.macs,
     )
-    return (name, kind, ordinal), row, weights
+    return key, row, weights
 
 
 def layer_attributes(module: nn.Module) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -63,6 +63,7 @@ class Box:
 def boxes(seen: Trace, model: nn.Module) -> tuple[Box, ...]:
     """The boxes of a trace in the order they run, the input first; constants and what is made of them have none."""
     modules = dict(model.named_modules())
+    matrices = {name for name, parameter in model.named_parameters() if parameter.dim() >= 2}
     sources = _sources(seen.calls)
     readers = Counter(source for inputs in sources.values() for source in inputs)
     found: list[Box] = []
@@ -76,7 +77,7 @@ def boxes(seen: Trace, model: nn.Module) -> tuple[Box, ...]:
             place[index] = above[0]
         else:
             place[index] = len(found)
-            found.append(_box(call, modules[call.module], above))
+            found.append(_box(call, modules[call.module], above, matrices))
     return tuple(found)
 
 
@@ -95,7 +96,7 @@ def _sources(calls: Sequence[Call]) -> dict[int, tuple[int, ...]]:
     return drawn
 
 
-def _box(call: Call, module: nn.Module, inputs: tuple[int, ...]) -> Box:
+def _box(call: Call, module: nn.Module, inputs: tuple[int, ...], matrices: Set[str]) -> Box:
     kind = _KIND_OF.get(call.function, "other")
     if "conv" in call.function:
         kind = "conv"
@@ -104,8 +105,8 @@ def _box(call: Call, module: nn.Module, inputs: tuple[int, ...]) -> Box:
     ):
         kind = "pool"
     title, detail = call.function, ""
-    weights = [name for name in call.parameters if name.endswith("weight")]
-    if call.module and (call.parameters or not any(True for _ in module.children())):
+    weights = [name for name in call.parameters if name in matrices]
+    if call.module and (call.parameters or next(module.children(), None) is None):
         title, detail = call.module, f"{type(module).__name__} {layer_attributes(module)}".strip()
     elif weights:
         title, detail = weights[0].removesuffix(".weight"), call.function

@@ -1,0 +1,154 @@
+"""``raydistill sensitivity``: a run, Ctrl-C and going on, another range, errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill.training.checkpoint import write_checkpoint
+from tests.cli.conftest import Ended
+
+Command = Callable[..., Ended]
+MODULE = """
+import os, signal
+from pathlib import Path
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3, stride=4)
+        self.fc = nn.Linear(5, num_classes)
+
+    def forward(self, x):
+        countdown = Path("countdown")
+        if countdown.exists():
+            left = int(countdown.read_text()) - 1
+            countdown.write_text(str(left))
+            if left == 0:
+                countdown.unlink()
+                os.kill(os.getpid(), signal.{signal})
+        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+"""
+
+
+@pytest.fixture
+def sensitivity(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    name = f"net_{abs(hash(tmp_path))}"  # a module of its own: an earlier test's would still be imported
+    for number in ("SIGINT", "SIGTERM"):
+        (tmp_path / f"{name}_{number.lower()}.py").write_text(MODULE.replace("{signal}", number))
+        monkeypatch.syspath_prepend(tmp_path)
+        net = nn.ModuleDict({"conv": nn.Conv2d(3, 5, 3, stride=4), "fc": nn.Linear(5, 10)})
+        content = {
+            "run": {"arch": f"{name}_{number.lower()}:Net", "model_args": {}, "validation": 0.1, "split_seed": 0},
+            "num_classes": 10,
+            "precision": "fp32",
+            "dataset": "digits",
+            "model": net.state_dict(),
+        }
+        write_checkpoint(tmp_path / f"{number.lower()}.pt", content)
+
+    def command(*arguments: object, checkpoint: str = "sigint.pt") -> Ended:
+        return raydistill("sensitivity", "--checkpoint", checkpoint, *arguments)
+
+    return command
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "sensitivity.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run(sensitivity: Command, tmp_path: Path) -> None:
+    ended = sensitivity("--sense-range", "0", "0.9", "0.3")
+    assert (ended.code, ended.err) == (0, "")
+    found = rows(tmp_path / "sensitivity")
+    assert [(row["weight"], row["level"]) for row in found] == [
+        (name, level) for name in ("conv.weight", "fc.weight") for level in ("0.0", "0.3", "0.6")
+    ]
+    assert found[0]["top1"] == found[3]["top1"]
+    assert all(0 <= float(row["top1"]) <= float(row["top5"]) <= 1 for row in found)
+    assert len({row["loss"] for row in found}) == 5
+    assert (tmp_path / "sensitivity" / "sensitivity.png").read_bytes()[:4] == b"\x89PNG"
+    assert "on the validation split of digits (145 images), one weight pruned by element" in ended.out
+    lines = ended.out.splitlines()
+    assert lines[1].split() == ["0", "%", "30", "%", "60", "%"]
+    assert lines[2].split() == ["conv.weight", *(f"{100 * float(row['top1']):.2f}" for row in found[:3])]
+    assert max(map(len, lines[1:])) <= 80
+
+
+@pytest.mark.parametrize(("kind", "number"), [("sigint", signal.SIGINT), ("sigterm", signal.SIGTERM)])
+def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
+    sensitivity: Command, tmp_path: Path, kind: str, number: int
+) -> None:
+    arguments = ("--sense-range", "0", "0.9", "0.1")
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    whole = sensitivity(*arguments, "-o", "whole", checkpoint=f"{kind}.pt")
+    (tmp_path / "countdown").write_text("12")
+    ended = sensitivity(*arguments, "-o", "part", checkpoint=f"{kind}.pt")
+    assert ended.code == 130
+    assert "interrupted: 12 of 18 points are measured; the same command goes on" in ended.out
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert len(rows(tmp_path / "part")) == 12, "11 evaluations, and the dense one stands for both weights"
+    (tmp_path / "countdown").write_text("1000")
+    again = sensitivity(*arguments, "-o", "part", checkpoint=f"{kind}.pt")
+    assert (tmp_path / "countdown").read_text() == "994", "6 of 18 points were left"
+    assert rows(tmp_path / "part") == rows(tmp_path / "whole")
+    assert again.out.replace("part/", "whole/") == whole.out
+
+
+def test_filters_some_weights_and_another_range_in_the_same_folder(sensitivity: Command, tmp_path: Path) -> None:
+    arguments = ("--sense", "filter", "--weights", "conv*", "--images", "40", "--split", "test")
+    ended = sensitivity(*arguments, "--sense-range", "0", "0.9", "0.4")
+    assert "on the test split of digits (40 images), one weight pruned by filter" in ended.out
+    assert [row["pruned"] for row in rows(tmp_path / "sensitivity")] == ["0.0", "0.4", "0.8"]
+    sensitivity(*arguments, "--sense-range", "0.2", "0.9", "0.4")
+    assert [row["level"] for row in rows(tmp_path / "sensitivity")] == ["0.0", "0.2", "0.4", "0.6", "0.8"]
+    before = (tmp_path / "sensitivity" / "sensitivity.csv").read_bytes()
+    ended = sensitivity("--sense", "channel")
+    assert ended.code == 2
+    assert "sensitivity: holds an analysis with another split, 'test', got 'validation'" in ended.err
+    assert (tmp_path / "sensitivity" / "sensitivity.csv").read_bytes() == before
+    (tmp_path / "sensitivity" / "sensitivity.json").write_text("{")
+    assert "sensitivity.json: cannot be read" in sensitivity(*arguments).err
+
+
+def test_what_it_was_measured_with_is_beside_it(sensitivity: Command, tmp_path: Path) -> None:
+    sensitivity("--sense-range", "0", "0.5", "0.25", "--images", "10")
+    about = json.loads((tmp_path / "sensitivity" / "sensitivity.json").read_text())
+    assert {key: about[key] for key in ("dataset", "split", "images", "sense")} == {
+        "dataset": "digits",
+        "split": "validation",
+        "images": 10,
+        "sense": "element",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--sense-range", "0.5", "0.2", "0.1"], "--sense-range: start and stop must satisfy 0 <= start < stop <= 1"),
+        (["--sense-range", "0", "0.9", "0"], "--sense-range: step must be above 0"),
+        (["--weights", "conf.weight"], "--weights: no weight matches, got 'conf.weight'; did you mean 'conv.weight'?"),
+        (["--arch", "simplenet_cifar"], "--arch: sigint.pt is of net_"),
+        (["--dataset", "digit"], "did you mean 'digits'?"),
+        (["--dataset", "cifar10", "--data-dir", "gone"], "gone"),
+        (["--checkpoint", "gone.pt"], "gone.pt"),
+    ],
+)
+def test_errors_are_one_line(sensitivity: Command, tmp_path: Path, arguments: list[str], expected: str) -> None:
+    ended = sensitivity(*arguments)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert expected in ended.err
+    assert not (tmp_path / "sensitivity").exists()

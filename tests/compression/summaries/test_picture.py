@@ -1,0 +1,124 @@
+"""Pictures: what is in them, for modules, functions and shared modules."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raydistill import models
+from raydistill.compression.summaries import draw, trace
+from raydistill.compression.summaries.graph import boxes
+from raydistill.errors import ConfigError
+
+IMAGES = torch.zeros(1, 3, 32, 32)
+
+
+def texts(path: Path) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text())
+
+
+def test_svg_names_every_layer_and_its_shape(tmp_path: Path) -> None:
+    draw(models.create("simplenet_cifar", 10), IMAGES, tmp_path / "net.svg", "simplenet")
+    found = texts(tmp_path / "net.svg")
+    for part in ("simplenet", "input", "conv1", "conv2", "fc1", "fc2", "fc3", "Conv2d k=5x5", "16x10x10", "+ relu"):
+        assert part in found, part
+    assert found.count("+ relu") == 4
+
+
+def test_png_and_svg_are_what_their_names_say_and_always_the_same(tmp_path: Path) -> None:
+    model = models.create("simplenet_cifar", 10)
+    for suffix in ("png", "svg"):
+        first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+        draw(model, IMAGES, first)
+        draw(model, IMAGES, second)
+        assert first.read_bytes() == second.read_bytes()
+    content = (tmp_path / "a.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", content[16:24])
+    assert 100 < width < height < 3000
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+
+
+def test_boxes_of_resnet20() -> None:
+    model = models.create("resnet20_cifar", 10)
+    found = boxes(trace(model, IMAGES), model)
+    kinds = [box.kind for box in found]
+    # 19 + 2 convolutions, 9 sums, pooling, classifier, input
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "conv": 21,
+        "merge": 9,
+        "pool": 1,
+        "linear": 1,
+        "input": 1,
+    }
+    by_title = {box.title: box for box in found}
+    assert by_title["layer1.0.conv1"].joined == ("batch_norm", "relu")
+    assert by_title["layer1.0.conv2"].joined == ("batch_norm",)
+    first_sum = next(box for box in found if box.kind == "merge")
+    assert [found[i].title for i in first_sum.inputs] == ["layer1.0.conv2", "conv1"]
+    assert first_sum.joined == ("relu",)
+    assert by_title["fc"].inputs == (kinds.index("pool"),)
+
+
+class Mixed(nn.Module):
+    """A functional convolution, a module used twice, shape changes, constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(3, 3, 1, 1))
+        self.twice = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.twice(torch.relu(nn.functional.conv2d(x, self.kernel)))
+        y = self.twice(y).flatten(2).reshape(x.shape) * torch.ones(1)
+        return torch.cat([x, y], 1).mean((2, 3))
+
+
+def test_functions_and_modules_used_twice(tmp_path: Path) -> None:
+    model = Mixed()
+    found = boxes(trace(model, IMAGES), model)
+    titles = [box.title for box in found]
+    assert titles == ["input", "kernel", "twice", "twice", "mul", "cat", "mean"]
+    assert found[1].joined == ("relu",)
+    assert [found[4].inputs, found[5].inputs] == [(3,), (0, 4)]
+    draw(model, IMAGES, tmp_path / "mixed.svg")
+    assert texts(tmp_path / "mixed.svg").count("twice") == 2
+
+
+def test_a_name_that_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must end in .png or .svg"):
+        draw(models.create("simplenet_cifar", 10), IMAGES, tmp_path / "net.pdf")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["inception_v3", "densenet121", "vit_b_16", "swin_t", "word_lang_model"])
+def test_large_networks(arch: str, tmp_path: Path) -> None:
+    if arch not in models.names():
+        pytest.skip(f"{arch} is not on the menu")
+    model = models.create(arch, models.default_num_classes(arch))
+    draw(model, models.example_input(arch), tmp_path / "net.svg", arch)
+    assert len(texts(tmp_path / "net.svg")) > 5
+
+
+@pytest.mark.slow
+def test_drawing_needs_no_program_and_no_window(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "import torch\n"
+        "from raydistill.compression import summaries\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "os.environ['PATH'] = ''\n"
+        "summaries.draw(torch.nn.Linear(2, 2), torch.zeros(1, 2), sys.argv[1])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    path = tmp_path / "net.png"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    assert path.exists()
