@@ -19,7 +19,9 @@ SPACE = ROOT / "search_spaces" / "simplenet.yaml"
 Command = Callable[..., Ended]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["compress", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([command, "--help"] for command in ("sweep", "compress", "summary", "sensitivity"))]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""
 import sys
