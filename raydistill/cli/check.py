@@ -37,6 +37,7 @@ def check(
     from rich.console import Console
 
     from raydistill import compression, models
+    from raydistill.cli.summary import parse_shape
     from raydistill.compression.outline import outline
     from raydistill.schedule import load_schedule
     from raydistill.training.rehearsal import rehearse
@@ -47,7 +48,7 @@ def check(
     torch.manual_seed(0)
     classes = num_classes if num_classes is not None else models.default_num_classes(arch, "--arch")
     model = models.create(arch, classes, None, "--arch")
-    shape = None if input_shape is None else parsed_shape(input_shape)
+    shape = None if input_shape is None else parse_shape(input_shape)
     inputs = models.example_input(arch, batch=2, dataset_shape=shape, num_classes=classes, where="--arch")
     models.check_input(model, inputs, arch, "--arch")
     quantized = [policy for policy in spec.policies if policy.kind == "quantizer"]
@@ -68,17 +69,6 @@ def check(
         console.print(f"ran on random data: epochs {ran}", soft_wrap=True)
     unmatched = f", {len(scheduler.warnings)} warnings" if scheduler.warnings else ""
     console.print(f"{file}: fits {arch}{unmatched}", soft_wrap=True)
-
-
-def parsed_shape(text: str) -> tuple[int, int, int]:
-    """``3,32,32`` as numbers."""
-    from raydistill.errors import ConfigError, Fault
-
-    parts = [part.strip() for part in text.replace("x", ",").split(",")]
-    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise ConfigError(Fault("--input-shape", "must be channels, height and width", text, "such as 3,32,32"))
-    channels, height, width = map(int, parts)
-    return channels, height, width
 
 
 def _table(actions: list[Action]) -> Table:

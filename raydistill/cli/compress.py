@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raydistill.cli.sensitivity import Sense, sensitivity
+from raydistill.cli.summary import KINDS
+from raydistill.cli.summary import summary as show_summary
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -129,6 +133,16 @@ def compress(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", "-e", help="Test --resume-from and end.", rich_help_panel=_LOOK)
     ] = False,
+    summary: Annotated[
+        str | None, typer.Option(help=f"Print one of {', '.join(KINDS)}.", rich_help_panel=_LOOK)
+    ] = None,
+    sense: Annotated[
+        Sense | None, typer.Option(help="Sensitivity of --resume-from to pruning.", rich_help_panel=_LOOK)
+    ] = None,
+    sense_range: Annotated[
+        tuple[float, float, float],
+        typer.Option(help="Its levels: START STOP STEP.", metavar="START STOP STEP", rich_help_panel=_LOOK),
+    ] = (0.0, 0.95, 0.05),
     act_stats: Annotated[
         bool, typer.Option("--act-stats", help="Statistics of all activations, as CSV.", rich_help_panel=_LOOK)
     ] = False,
@@ -178,6 +192,7 @@ def compress(
         "--thinnify": thinnify,
         "--export-onnx": export_onnx is not None,
         "--greedy": greedy,
+        "--sense": sense is not None,
     }
     asked = [option for option, given in needs.items() if given]
     if start is None and asked:
@@ -224,6 +239,12 @@ def compress(
         effective_test_size=effective_test_size,
         out_dir=str(folder),
     )
+    if summary is not None:
+        show_summary(summary, None if resume_from is not None else arch, resume_from)
+        return
+    if sense is not None and resume_from is not None:
+        sensitivity(resume_from, arch, dataset, data_dir, sense, sense_range, batch_size=batch_size, out_dir=folder)
+        return
     if thinnify or export_onnx is not None or evaluate or greedy:
         _look(Path(str(start)), config, folder, console, evaluate, act_stats, thinnify, export_onnx)
         if greedy:

@@ -83,8 +83,8 @@ def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
     assert "final_sparsity: must not be below initial_sparsity 0.1, got 0.05" in ended.err
     assert raydistill("check", file, "--arch", "simplenet_cifr").err.startswith("error: --arch: unknown model")
     assert (
-        "--input-shape: must be channels"
-        in raydistill("check", file, "-a", "simplenet_cifar", "--input-shape", "3").err
+        "--input-shape: must be whole numbers"
+        in raydistill("check", file, "-a", "simplenet_cifar", "--input-shape", "3xa").err
     )
     shape = raydistill("check", file, "-a", "simplenet_cifar", "--input-shape", "3,8,8")
     assert "--arch: 'simplenet_cifar' does not take inputs of shape (2, 3, 8, 8)" in shape.err

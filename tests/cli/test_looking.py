@@ -163,3 +163,25 @@ def test_wrong_options_are_one_line(look: Command, options: tuple[str, ...], say
 def test_what_needs_a_checkpoint_says_so(raydistill: Command, option: str) -> None:
     ended = raydistill("compress", "--arch", "simplenet_cifar", option)
     assert (ended.code, ended.err) == (2, f"error: {option}: needs a checkpoint; add --resume-from CHECKPOINT\n")
+
+
+def test_summary_and_sensitivity_by_their_options(look: Command, raydistill: Command, tmp_path: Path) -> None:
+    sparse = look("--summary", "sparsity")
+    assert sparse.code == 0, sparse.err
+    (row,) = [line.split() for line in sparse.out.splitlines() if line.strip().startswith("conv2.weight")]
+    assert row[-1] == "50.00"
+    fresh = raydistill("compress", "--arch", "resnet20_cifar", "--summary", "compute")
+    assert "40,813,184" in fresh.out
+    curves = look("--sense", "filter", "--sense-range", "0", "0.6", "0.5", "--effective-valid-size", "0.5")
+    assert curves.code == 0, curves.err
+    assert (tmp_path / "runs" / "look" / "sensitivity.csv").read_text().count("\n") == 5  # 2 weights, 2 levels
+    wrong = look("--summary", "sparse")
+    assert wrong.err.startswith("error: KIND: no such summary, got 'sparse'; did you mean 'sparsity'?")
+
+
+def test_published_weights_that_cannot_be_had_are_one_line(raydistill: Command, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = raydistill("compress", "--arch", "simplenet_cifar", "--dataset", "digits", "--pretrained")
+    assert (ended.code, ended.out) == (2, "")
+    assert "no published weights" in ended.err
+    assert ended.err.count("\n") == 1
