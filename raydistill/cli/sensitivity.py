@@ -65,8 +65,7 @@ def sensitivity(
 ) -> None:
     """Prune each weight alone, level by level, and draw what accuracy is left.
 
-    All other weights stay dense, nothing is retrained and the checkpoint is not changed. Ctrl-C keeps what was
-    measured; the same command goes on from there, with another range too.
+    All other weights stay dense, nothing is retrained. Ctrl-C keeps what was measured; the same command goes on.
     """
     from rich.console import Console
 
