@@ -133,6 +133,9 @@ def compress(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", "-e", help="Test --resume-from and end.", rich_help_panel=_LOOK)
     ] = False,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Confusion matrix of --resume-from.", rich_help_panel=_LOOK)
+    ] = False,
     summary: Annotated[
         str | None, typer.Option(help=f"Print one of {', '.join(KINDS)}.", rich_help_panel=_LOOK)
     ] = None,
@@ -167,8 +170,9 @@ def compress(
 ) -> None:
     """Train one network, pruned as a schedule says, and print accuracy and sparsity.
 
-    A run that was interrupted goes on from its last epoch when the same command is given again. Lines are also in
-    run.log, figures in TensorBoard's and MLflow's files.
+    A run that was interrupted goes on from its last epoch when the same command is given again.
+
+    Its lines are also in run.log, its figures in TensorBoard's and MLflow's files.
     """
     import torch
     from rich.console import Console
@@ -193,6 +197,7 @@ def compress(
         "--export-onnx": export_onnx is not None,
         "--greedy": greedy,
         "--sense": sense is not None,
+        "--confusion": confusion,
     }
     asked = [option for option, given in needs.items() if given]
     if start is None and asked:
@@ -245,8 +250,8 @@ def compress(
     if sense is not None and resume_from is not None:
         sensitivity(resume_from, arch, dataset, data_dir, sense, sense_range, batch_size=batch_size, out_dir=folder)
         return
-    if thinnify or export_onnx is not None or evaluate or greedy:
-        _look(Path(str(start)), config, folder, console, evaluate, act_stats, thinnify, export_onnx)
+    if thinnify or export_onnx is not None or evaluate or confusion or greedy:
+        _look(Path(str(start)), config, folder, console, evaluate, confusion, act_stats, thinnify, export_onnx)
         if greedy:
             looking.greedy(
                 Path(str(start)),
@@ -275,6 +280,7 @@ def _look(
     folder: Path,
     console: Console,
     evaluate: bool,
+    confusion: bool,
     act_stats: bool,
     thinnify: bool,
     export_onnx: Path | None,
@@ -284,6 +290,8 @@ def _look(
 
     if evaluate:
         _evaluate(str(checkpoint), config, console)
+    if confusion:
+        looking.confusion_matrix(checkpoint, config, _images(config, console), folder, console)
     if act_stats:
         looking.activation_statistics(checkpoint, config, _images(config, console), folder, console)
     if thinnify:

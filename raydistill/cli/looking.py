@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, folder: Path, console: Console) -> None:
-    """``--act-stats``: a row for each channel of each layer, over the validation split."""
-    from raydistill.compression.statistics import ChannelActivations, activation_table
+    """``--act-stats``: a row for each channel of each layer, and each layer's histogram, over the validation split."""
+    from raydistill.compression.statistics import ActivationHistograms, ChannelActivations, activation_table
     from raydistill.compression.statistics.channels import STATISTICS, ChannelRow
     from raydistill.compression.summaries.rows import csv_text
     from raydistill.training import load_model
@@ -31,11 +31,42 @@ def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, 
     device = device_of(config.device)
     model = load_model(checkpoint).to(device)
     feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
-    with ChannelActivations(model, statistics=tuple(STATISTICS)) as collector:
+    with ChannelActivations(model, statistics=tuple(STATISTICS)) as collector, ActivationHistograms(model) as drawn:
         evaluate(model, feed, "validation", device, "fp32")
-    path = folder / "act_stats.csv"
+    path, histograms = folder / "act_stats.csv", folder / "act_histograms.csv"
     write_atomically(path, csv_text(ChannelRow, activation_table(collector)))
-    console.print(f"activations of {feed.images:,} validation images: {path}", soft_wrap=True)
+    lines = ["layer,from,to,count"]
+    for name in drawn.seen():
+        found = drawn.histogram(name)
+        edges = found.edges.tolist()
+        cells = zip(edges[:-1], edges[1:], found.counts.tolist(), strict=True)
+        lines += [f"{name},{low:g},{high:g},{count:.0f}" for low, high, count in cells]
+    write_atomically(histograms, "\n".join(lines) + "\n")
+    console.print(f"activations of {feed.images:,} validation images: {path}, {histograms.name}", soft_wrap=True)
+
+
+def confusion_matrix(checkpoint: Path, config: RunConfig, images: Dataset, folder: Path, console: Console) -> None:
+    """``--confusion``: which classes of the test split are taken for which, as CSV and PNG."""
+    import torch
+
+    from raydistill.compression.statistics import ConfusionMatrix, confusion_csv, confusion_png
+    from raydistill.models import logits_of
+    from raydistill.training.checkpoint import model_of
+    from raydistill.training.distiller_checkpoint import read_any
+    from raydistill.training.feed import EvalFeed
+    from raydistill.training.loop import device_of
+
+    device = device_of(config.device)
+    model = model_of(read_any(checkpoint), str(checkpoint)).to(device)
+    matrix = ConfusionMatrix(images.num_classes)
+    with torch.no_grad():
+        for inputs, labels in EvalFeed(images, "test", 1024, device, fraction=config.effective_test_size):
+            matrix.update(logits_of(model(inputs)), labels)
+    path = folder / "confusion.csv"
+    write_atomically(path, confusion_csv(matrix.counts, images.classes))
+    title = f"{config.arch} on {images.name} (test)"
+    confusion_png(matrix.counts, path.with_suffix(".png"), images.classes, title)
+    console.print(f"confusion matrix: {path}, {path.with_suffix('.png').name}", soft_wrap=True)
 
 
 def thinnify(checkpoint: Path, folder: Path, console: Console) -> None:

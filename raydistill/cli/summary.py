@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,7 +21,7 @@ _DATASETS: dict[str, tuple[tuple[int, ...], int]] = {
 }
 
 
-KINDS = ("sparsity", "compute", "optimizer", "model", "modules", "png", "svg")
+KINDS = ("sparsity", "masks", "compute", "optimizer", "model", "modules", "png", "svg")
 
 
 class Format(str, Enum):
@@ -49,7 +49,9 @@ def summary(
 ) -> None:
     """Show what a network is made of.
 
-    sparsity: of every weight, at every granularity. compute: the multiply-accumulates (MACs) of every layer.
+    sparsity: of every weight, at every granularity. masks: the same of a checkpoint's masks.
+
+    compute: the multiply-accumulates (MACs) of every layer.
 
     optimizer: the settings in a checkpoint. model: as torch prints it. modules: its tree. png, svg: its picture.
     """
@@ -79,6 +81,10 @@ def summary(
         rows: Sequence[Any]
         if kind == "sparsity":
             columns, rows = SPARSITY, summaries.sparsity_table(subject.model)
+        elif kind == "masks":
+            if not subject.masks:
+                raise ConfigError(Fault("--checkpoint", "is needed, one with masks", ABSENT, "give a pruned run's"))
+            columns, rows = SPARSITY, summaries.mask_table(subject.masks)
         elif kind == "compute":
             columns, rows = COMPUTE, summaries.compute_table(subject.model, subject.example())
         elif kind == "modules":
@@ -105,6 +111,7 @@ class _Subject:
     name: str
     model: nn.Module
     optimizer: dict[str, Any] | None
+    masks: Mapping[str, Tensor]
     example: Callable[[], tuple[Tensor, ...]]
 
 
@@ -127,16 +134,18 @@ def _subject(
         known, arguments, classes = content["run"]["arch"], content["run"]["model_args"], content["num_classes"]
         shape = shape or content.get("image_shape")
         optimizer = content.get("optimizer")
+        masks = content.get("scheduler", {}).get("masks", {})
     elif arch is not None:
         classes = num_classes or classes or models.default_num_classes(arch, "--arch")
         known, model, arguments, optimizer = arch, models.create(arch, classes, None, "--arch"), {}, None
+        masks = {}
     else:
         raise ConfigError(Fault("--arch", "give an architecture, or a --checkpoint", ABSENT))
 
     def example() -> tuple[Tensor, ...]:
         return models.example_input(known, arguments, 1, shape, classes, "--arch")
 
-    return _Subject(known.replace(":", "."), model, optimizer, example)
+    return _Subject(known.replace(":", "."), model, optimizer, masks, example)
 
 
 def read_network(checkpoint: Path, arch: str | None) -> tuple[dict[str, Any], nn.Module]:

@@ -89,7 +89,8 @@ def model_of(content: dict[str, Any], where: str) -> nn.Module:
 def load_weights(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
     """Copy weights into a model of the same architecture; CheckpointError names the first difference.
 
-    A model that was thinned comes back in its own shapes: this one is cut to them, its parameters stay the same objects.
+    A model that was thinned comes back in its own shapes: this one is cut to them; its parameters stay the same
+    objects.
     """
     own = model.state_dict()
     for name in (*own, *state):

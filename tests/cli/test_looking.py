@@ -58,8 +58,20 @@ def look(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
 
 
 def test_activation_statistics(look: Command, tmp_path: Path) -> None:
-    ended = look("--evaluate", "--act-stats")
+    ended = look("--evaluate", "--act-stats", "--confusion", "--effective-test-size", "0.5")
     assert ended.code == 0, ended.err
+    folder = tmp_path / "runs" / "look"
+    matrix = list(csv.DictReader((folder / "confusion.csv").open()))
+    counts = sum(int(row[name]) for row in matrix for name in row if name not in ("actual", "recall"))
+    assert f"{counts:,} test images" in ended.out
+    right = sum(int(row[row["actual"]]) for row in matrix)
+    assert f"top1 {100 * right / counts:.2f} %" in ended.out
+    assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    bins = list(csv.DictReader((folder / "act_histograms.csv").open()))
+    of_conv2 = sum(int(row["count"]) for row in bins if row["layer"] == "conv2")
+    held = int(ended.out.split("activations of ")[1].split()[0])
+    assert of_conv2 % held == 0
+    assert of_conv2 > 0
     rows = list(csv.DictReader((tmp_path / "runs" / "look" / "act_stats.csv").open()))
     zero = [row for row in rows if row["layer"] == "conv2" and float(row["apoz"]) == 1.0]
     assert len([row for row in rows if row["layer"] == "conv2"]) == 16
@@ -170,6 +182,9 @@ def test_summary_and_sensitivity_by_their_options(look: Command, raydistill: Com
     assert sparse.code == 0, sparse.err
     (row,) = [line.split() for line in sparse.out.splitlines() if line.strip().startswith("conv2.weight")]
     assert row[-1] == "50.00"
+    masked = look("--summary", "masks")
+    assert ["50.00" in line.split() for line in masked.out.splitlines() if "conv2.weight" in line] == [True]
+    assert raydistill("summary", "masks", "--arch", "simplenet_cifar").err.startswith("error: --checkpoint: is needed")
     fresh = raydistill("compress", "--arch", "resnet20_cifar", "--summary", "compute")
     assert "40,813,184" in fresh.out
     curves = look("--sense", "filter", "--sense-range", "0", "0.6", "0.5", "--effective-valid-size", "0.5")

@@ -235,9 +235,10 @@ def test_folding_without_an_example_input_is_one_line() -> None:
     pruner = {"class": "SparsityLevelParameterPruner", "levels": {"conv.weight": 0.5}}
     policy = {"pruner": {"instance_name": "p", "args": {"fold_batchnorm": True}}, "epochs": [0]}
     model = Net()
+    spec = parse_schedule({"pruners": {"p": pruner}, "policies": [policy]}, "s")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match=r"s: policies\[0\].pruner.fold_batchnorm: needs an example input"):
-        spec = parse_schedule({"pruners": {"p": pruner}, "policies": [policy]}, "s")
-        build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1))
+        build(spec, model, optimizer)
 
 
 def test_gradient_ranking_looks_at_so_many_minibatches_and_then_decides() -> None:

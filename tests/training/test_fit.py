@@ -156,7 +156,7 @@ def test_it_starts_from_the_weights_of_a_checkpoint(config: RunConfig, dataset, 
     (metrics,) = list(fit(tuned, dataset=dataset))
     assert metrics.top1 == pytest.approx(dense.top1, abs=0.02)
     assert dense.top1 > 0.3
-    with pytest.raises(CheckpointError, match="another architecture|choose its architecture"):
+    with pytest.raises(CheckpointError, match=r"another architecture|choose its architecture"):
         next(fit(replace(tuned, arch="resnet20_cifar", resume=False), dataset=dataset))
 
 
