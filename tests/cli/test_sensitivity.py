@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,15 @@ def test_a_run(sensitivity: Command, tmp_path: Path) -> None:
     assert max(map(len, lines[1:])) <= 80
 
 
+@pytest.fixture
+def ctrl_c_works() -> Iterator[None]:
+    """A shell that starts tests in the background has them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_works")
 @pytest.mark.parametrize(("kind", "number"), [("sigint", signal.SIGINT), ("sigterm", signal.SIGTERM)])
 def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
     sensitivity: Command, tmp_path: Path, kind: str, number: int
