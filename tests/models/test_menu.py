@@ -71,6 +71,7 @@ def test_a_model_on_the_cpu_takes_its_example(name: str) -> None:
     assert float(logits.detach().std()) > 1e-3
 
 
+@pytest.mark.slow
 def test_importing_the_models_does_not_import_torchvision_and_a_known_name_does_neither() -> None:
     code = (
         "import sys, raydistill.models as models\n"

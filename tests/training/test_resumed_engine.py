@@ -101,6 +101,7 @@ def dataset():
     return load(DatasetConfig("digits"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_cut_in_the_middle_has_the_bits_of_one_never_cut(kind: str, dataset, tmp_path: Path) -> None:
     config = RunConfig(

@@ -140,6 +140,7 @@ def test_the_scheduler_thins_in_mid_run_and_goes_on_pruning() -> None:
         assert int((small.conv2.weight == 0).sum()) == 90
 
 
+@pytest.mark.slow
 def test_a_run_that_thins_resumes_bit_for_bit_and_its_checkpoint_loads_by_itself(tmp_path: Path) -> None:
     dataset = load(DatasetConfig("digits"))
     config = RunConfig(
