@@ -288,12 +288,14 @@ def _look(
     """What needs a checkpoint and no training."""
     from raydistill.cli import looking
 
-    if evaluate:
-        _evaluate(str(checkpoint), config, console)
-    if confusion:
-        looking.confusion_matrix(checkpoint, config, _images(config, console), folder, console)
-    if act_stats:
-        looking.activation_statistics(checkpoint, config, _images(config, console), folder, console)
+    if evaluate or confusion or act_stats:
+        images = _images(config, console)
+        if evaluate:
+            _evaluate(str(checkpoint), config, images, console)
+        if confusion:
+            looking.confusion_matrix(checkpoint, config, images, folder, console)
+        if act_stats:
+            looking.activation_statistics(checkpoint, config, images, folder, console)
     if thinnify:
         looking.thinnify(checkpoint, folder, console)
     if export_onnx is not None:
@@ -377,11 +379,10 @@ def _images(config: RunConfig, console: Console) -> Dataset:
     return images
 
 
-def _evaluate(checkpoint: str, config: RunConfig, console: Console) -> None:
+def _evaluate(checkpoint: str, config: RunConfig, images: Dataset, console: Console) -> None:
     from raydistill.cli.tables import percent
     from raydistill.training import evaluate_checkpoint
 
-    images = _images(config, console)
     figures = evaluate_checkpoint(checkpoint, images, "test", config.device, fraction=config.effective_test_size)
     console.print(
         f"{images.name}, {figures.images:,} test images: top1 {percent(figures.top1)} %  "

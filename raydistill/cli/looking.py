@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raydistill.cli.summary import read_network
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.files import write_atomically
 
@@ -23,13 +24,12 @@ def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, 
     from raydistill.compression.statistics import ActivationHistograms, ChannelActivations, activation_table
     from raydistill.compression.statistics.channels import STATISTICS, ChannelRow
     from raydistill.compression.summaries.rows import csv_text
-    from raydistill.training import load_model
     from raydistill.training.feed import EvalFeed
     from raydistill.training.loop import device_of
     from raydistill.training.metrics import evaluate
 
     device = device_of(config.device)
-    model = load_model(checkpoint).to(device)
+    model = read_network(checkpoint, None)[1].to(device)
     feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
     with ChannelActivations(model, statistics=tuple(STATISTICS)) as collector, ActivationHistograms(model) as drawn:
         evaluate(model, feed, "validation", device, "fp32")
@@ -51,13 +51,11 @@ def confusion_matrix(checkpoint: Path, config: RunConfig, images: Dataset, folde
 
     from raydistill.compression.statistics import ConfusionMatrix, confusion_csv, confusion_png
     from raydistill.models import logits_of
-    from raydistill.training.checkpoint import model_of
-    from raydistill.training.distiller_checkpoint import read_any
     from raydistill.training.feed import EvalFeed
     from raydistill.training.loop import device_of
 
     device = device_of(config.device)
-    model = model_of(read_any(checkpoint), str(checkpoint)).to(device)
+    model = read_network(checkpoint, None)[1].to(device)
     matrix = ConfusionMatrix(images.num_classes)
     with torch.no_grad():
         for inputs, labels in EvalFeed(images, "test", 1024, device, fraction=config.effective_test_size):
@@ -74,11 +72,9 @@ def thinnify(checkpoint: Path, folder: Path, console: Console) -> None:
     import torch
 
     from raydistill.compression.thinning import thin
-    from raydistill.training.checkpoint import model_of, write_checkpoint
-    from raydistill.training.distiller_checkpoint import read_any
+    from raydistill.training.checkpoint import write_checkpoint
 
-    content = read_any(checkpoint)
-    model = model_of(content, str(checkpoint))
+    content, model = read_network(checkpoint, None)
     masks = dict(content.get("scheduler", {}).get("masks", {}))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     if content.get("optimizer"):
@@ -121,17 +117,13 @@ def export_onnx(checkpoint: Path, path: Path, console: Console) -> None:
 
     import torch
 
-    from raydistill.training.checkpoint import model_of
-    from raydistill.training.distiller_checkpoint import read_any
-
     try:
         import onnx  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
         import onnxscript  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
     except ImportError as error:
         way_out = "pip install 'raydistill[onnx]'"
         raise ConfigError(Fault("--export-onnx", f"needs the package {error.name}", ABSENT, way_out)) from error
-    content = read_any(checkpoint)
-    model = model_of(content, str(checkpoint)).eval()
+    content, model = read_network(checkpoint, None)
     example = _example(content).repeat(2, 1, 1, 1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -168,16 +160,15 @@ def greedy(
     from raydistill.cli.tables import percent
     from raydistill.compression.greedy import greedy_filter_pruning
     from raydistill.compression.summaries.compute import total_macs
-    from raydistill.training.checkpoint import model_of, write_checkpoint
-    from raydistill.training.distiller_checkpoint import read_any
+    from raydistill.training.checkpoint import write_checkpoint
     from raydistill.training.feed import EvalFeed
     from raydistill.training.fine_tune import fine_tune
     from raydistill.training.loop import device_of
     from raydistill.training.metrics import evaluate
 
     device = device_of(config.device)
-    content = read_any(checkpoint)
-    model = model_of(content, str(checkpoint)).to(device)
+    content, model = read_network(checkpoint, None)
+    model = model.to(device)
     feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
     example = torch.zeros(1, *images.image_shape, device=device)
 

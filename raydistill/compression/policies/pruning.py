@@ -158,7 +158,8 @@ class PruningPolicy(Policy):
             return
         evidence = self._evidence.result()
         weights = {name: self._ranked(name) for name in self.weights}
-        decided = self.pruner.masks(weights, Moment(self._when, _View(self._masks), evidence))
+        masks = {name: self._masks[name] for name in self._masks.names()}
+        decided = self.pruner.masks(weights, Moment(self._when, masks, evidence))
         if isinstance(self.pruner, FMReconstructionChannelPruner):
             self._reconstruct(decided, evidence)
         if self._early:
@@ -220,19 +221,3 @@ class PruningPolicy(Policy):
         device = next(self._model.parameters()).device
         self._early = {name: value.to(device) for name, value in state["early"].items()}
         self._begun = bool(state["begun"])
-
-
-class _View(Mapping[str, Tensor]):
-    """The masks in force, to read."""
-
-    def __init__(self, masks: MaskSet) -> None:
-        self._masks = masks
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._masks[name]
-
-    def __iter__(self) -> Any:
-        return iter(self._masks.names())
-
-    def __len__(self) -> int:
-        return len(self._masks.names())

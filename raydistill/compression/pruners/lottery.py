@@ -18,8 +18,6 @@ class LotteryTicketPruner(ComposedPruner):
     fraction: pruned in each round, of what is left: 0.2 leaves 0.8, 0.64, 0.512 ...
     """
 
-    rewinds = True
-
     def __init__(self, name: str, weights: list[str], fraction: float = 0.2) -> None:
         self._fraction = checked_level("fraction", fraction)
         if self._fraction == 0.0:

@@ -19,8 +19,6 @@ class FMReconstructionChannelPruner(ComposedPruner):
     minibatches of the policy's epoch. group_type: Channels. points: sampled per image and minibatch.
     """
 
-    reconstructs = True
-
     def __init__(
         self, name: str, group_type: str, desired_sparsity: float, weights: list[str], points: int = 10
     ) -> None:
