@@ -13,6 +13,9 @@ from typing import Any
 Scalar = bool | int | float | str
 
 RUNNING, FINISHED, STOPPED, FAILED, INTERRUPTED = "running", "finished", "stopped", "failed", "interrupted"
+PAUSED = "paused"
+"""Waits at a rung, without resources, to be promoted."""
+
 ENDED = frozenset({FINISHED, STOPPED, FAILED})
 """States a trial never leaves. `INTERRUPTED` is resumed by ``--resume``."""
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raydistill.cli.tables import counts, percent
-from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, STOPPED, EpochMetrics, TrialRecord
+from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, PAUSED, RUNNING, STOPPED, EpochMetrics, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.events import Observer, Opening
 
@@ -134,8 +134,9 @@ class Progress(Observer):
         total = self._opening.trials if self._opening is not None else 0
         number = counts(self._records)
         parts = [f"{number.get(state, 0)} {state}" for state in (RUNNING, FINISHED, STOPPED)]
+        parts += [f"{number[PAUSED]} paused"] if PAUSED in number else []
         parts += [f"{number[FAILED]} failed"] if FAILED in number else []
-        waiting = total - sum(number.get(state, 0) for state in (RUNNING, FINISHED, STOPPED, FAILED))
+        waiting = total - sum(number.get(state, 0) for state in (RUNNING, PAUSED, FINISHED, STOPPED, FAILED))
         parts += [f"{waiting} waiting"] if waiting > 0 else []
         left = self._seconds_left()
         if left is None:
@@ -150,7 +151,7 @@ class Progress(Observer):
             return None
         ended = [_epochs(record) for record in self._records.values() if record.state in ENDED]
         usual = sum(ended) / len(ended) if ended else float(self._opening.epochs)
-        running = [r for r in self._records.values() if r.state not in ENDED]
+        running = [r for r in self._records.values() if r.state not in (*ENDED, PAUSED)]
         epochs = sum(max(0.0, self._opening.epochs - _epochs(record)) for record in running)
         epochs += usual * (self._opening.trials - len(self._records))
         return epochs * (self._clock() - self._pace_from) / self._trained

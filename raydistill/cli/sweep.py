@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raydistill.sweep.load import Sweep
+    from raydistill.sweep.plan import Plan
     from raydistill.sweep.run import Outcome
 
 
@@ -150,25 +151,43 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
     planned = [trial.planned_sparsity for trial in plan.trials]
     sections = sweep.sections
     baseline = sections.baseline.checkpoint or f"{baseline_config(sweep).epochs} epochs, trained or reused"
-    scheduler = sections.trial_scheduler
-    stops = "none: every trial runs to its end"
-    if scheduler.name == "asha":
-        grace = scheduler.grace_period or max(1, sections.training.epochs // 4)
-        stops = f"asha, from epoch {grace}, one in {scheduler.reduction_factor:g} goes on"
     console.print(space_table([(d.path, d.distribution.describe()) for d in plan.space.dimensions]))
     for title, text in (
         ("model", f"{sections.model.arch}, {sum(_size(shape) for _, shape in plan.weights):,} weights"),
         ("dataset", f"{data.name}, {len(data.train_index):,} train, {len(data.validation_index):,} validation"),
         ("baseline", baseline),
-        ("trials", f"{len(plan.trials)} of {sections.training.epochs} epochs, seed {sections.seed}"),
+        ("trials", f"{plan.count} of {sections.training.epochs} epochs, seed {sections.seed}"),
+        ("searcher", _searcher(sweep, plan)),
         ("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),
-        ("scheduler", stops),
+        ("scheduler", _scheduler(sweep)),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
         ("resources", f"{share} a trial, {concurrent(share, [node])} at a time on this machine"),
         ("storage", _short(storage.resolve() / sections.name)),
     ):
         console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)
     console.print("dry run: everything checked, nothing started")
+
+
+def _searcher(sweep: Sweep, plan: Plan) -> str:
+    name, known = sweep.sections.searcher.name, len(plan.trials)
+    if known < plan.count:
+        return f"{name}, {known} trials spread evenly, then {plan.count - known} that follow results"
+    size = getattr(plan.searcher, "size", None)
+    return name if size is None else f"{name}, {known} of its {size:,} points"
+
+
+def _scheduler(sweep: Sweep) -> str:
+    from raydistill.search.halving import rung_levels
+    from raydistill.sweep.trials import default_grace
+
+    section, epochs = sweep.sections.trial_scheduler, sweep.sections.training.epochs
+    grace = section.grace_period or default_grace(epochs)
+    if section.name == "none":
+        return "none: every trial runs to its end"
+    if section.name == "median":
+        return f"median, from epoch {grace}"
+    rungs = ", ".join(str(level) for level in rung_levels(grace, section.reduction_factor, epochs)) or "none"
+    return f"{section.name} ({section.mode}), rungs at epochs {rungs}, one in {section.reduction_factor:g} goes on"
 
 
 def _size(shape: tuple[int, ...]) -> int:

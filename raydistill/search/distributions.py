@@ -1,6 +1,9 @@
 """Distributions that a search space draws from, and their YAML form: ``{uniform: [0.1, 0.9]}``.
 
 Draws are builtins (bool, int, float, str), never numpy scalars: they go into JSON, YAML and schedules as they are.
+
+Every distribution is also a map of [0, 1] onto its values, `from_unit`, with equal shares for equal chances; `to_unit`
+gives the middle of a value's share back. Searchers that mutate or fill space work there.
 """
 
 from __future__ import annotations
@@ -31,6 +34,12 @@ class Uniform:
     def contains(self, value: object) -> bool:
         return _is_number(value) and self.low <= value <= self.high  # type: ignore[operator]
 
+    def from_unit(self, u: float) -> Scalar:
+        return min(max(float(self.low + u * (self.high - self.low)), float(self.low)), float(self.high))
+
+    def to_unit(self, value: Scalar) -> float:
+        return _clipped((float(value) - self.low) / (self.high - self.low))
+
     def describe(self) -> str:
         return f"uniform({self.low:g}, {self.high:g})"
 
@@ -48,6 +57,14 @@ class LogUniform:
 
     def contains(self, value: object) -> bool:
         return _is_number(value) and self.low <= value <= self.high  # type: ignore[operator]
+
+    def from_unit(self, u: float) -> Scalar:
+        drawn = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
+        return min(max(drawn, float(self.low)), float(self.high))
+
+    def to_unit(self, value: Scalar) -> float:
+        position = math.log(max(float(value), self.low)) - math.log(self.low)
+        return _clipped(position / (math.log(self.high) - math.log(self.low)))
 
     def describe(self) -> str:
         return f"loguniform({self.low:g}, {self.high:g})"
@@ -81,6 +98,14 @@ class QUniform:
         k = round(float(value) / self.q)  # type: ignore[arg-type]
         return first <= k <= last and math.isclose(self._value(k), float(value), abs_tol=1e-12)  # type: ignore[arg-type]
 
+    def from_unit(self, u: float) -> Scalar:
+        first, last = self.steps
+        return self._value(first + _share(u, last - first + 1))
+
+    def to_unit(self, value: Scalar) -> float:
+        first, last = self.steps
+        return _clipped((round(float(value) / self.q) - first + 0.5) / (last - first + 1))
+
     def describe(self) -> str:
         return f"quniform({self.low:g}, {self.high:g}, q={self.q:g})"
 
@@ -102,6 +127,12 @@ class RandInt:
     def contains(self, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value < self.high
 
+    def from_unit(self, u: float) -> Scalar:
+        return self.low + _share(u, self.high - self.low)
+
+    def to_unit(self, value: Scalar) -> float:
+        return _clipped((int(value) - self.low + 0.5) / (self.high - self.low))
+
     def describe(self) -> str:
         return f"randint({self.low}, {self.high})"
 
@@ -116,7 +147,14 @@ class Choice:
         return self.options[int(rng.integers(len(self.options)))]
 
     def contains(self, value: object) -> bool:
-        return any(isinstance(value, bool) == isinstance(option, bool) and value == option for option in self.options)
+        return any(_same(option, value) for option in self.options)
+
+    def from_unit(self, u: float) -> Scalar:
+        return self.options[_share(u, len(self.options))]
+
+    def to_unit(self, value: Scalar) -> float:
+        place = next((i for i, option in enumerate(self.options) if _same(option, value)), len(self.options) // 2)
+        return (place + 0.5) / len(self.options)
 
     def describe(self) -> str:
         return f"choice({', '.join(str(option) for option in self.options)})"
@@ -236,6 +274,19 @@ def _bounds(node: object, where: str, names: tuple[str, ...]) -> list:
     if faults:
         raise ConfigError(*faults)
     return list(node)
+
+
+def _same(option: object, value: object) -> bool:
+    return isinstance(value, bool) == isinstance(option, bool) and value == option
+
+
+def _share(u: float, count: int) -> int:
+    """Which of `count` equal shares of [0, 1] holds u."""
+    return min(max(int(u * count), 0), count - 1)
+
+
+def _clipped(u: float) -> float:
+    return min(max(u, 0.0), 1.0)
 
 
 def _is_number(value: object) -> bool:

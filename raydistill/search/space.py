@@ -60,6 +60,14 @@ class SearchSpace:
         """The values of trial `i`: they depend on (seed, i) alone, so a resumed sweep draws the same ones."""
         return self.sample(np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(i,))))
 
+    def from_unit(self, units: Sequence[float] | np.ndarray) -> dict[str, Scalar]:
+        """Values from a point of the unit cube, one coordinate a dimension."""
+        return {d.path: d.distribution.from_unit(float(u)) for d, u in zip(self.dimensions, units, strict=True)}
+
+    def to_unit(self, values: Mapping[str, Scalar]) -> np.ndarray:
+        """(dimensions,) float64 in [0, 1]."""
+        return np.array([d.distribution.to_unit(values[d.path]) for d in self.dimensions])
+
     def __len__(self) -> int:
         return len(self.dimensions)
 

@@ -47,7 +47,8 @@ def _fault(model: type[BaseModel], data: Any, detail: Mapping[str, Any], source:
     kind, context = detail["type"], detail.get("ctx") or {}
     keys, holder = _real_keys(model, data, detail["loc"])
     where = f"{source}: {_path(prefix, keys)}" if keys or prefix else source
-    value = ABSENT if kind == "missing" else detail["input"]
+    whole_section = kind == "value_error" and isinstance(detail["input"], Mapping)
+    value = ABSENT if kind == "missing" or whole_section else detail["input"]
     if kind == "extra_forbidden":
         return Fault(where, "unknown key", ABSENT, close_match(keys[-1], holder.model_fields if holder else ()))
     if kind == "literal_error":

@@ -1,7 +1,8 @@
 """The state of a sweep: an append-only file of JSON lines, written by the driver only.
 
 A line is written whole or, when the driver is killed in mid-write, torn: the torn tail is dropped at the next start.
-Events: sweep_started, sweep_resumed, baseline, trial_started, epoch, trial_retried, trial_ended, tested.
+Events: sweep_started, sweep_resumed, baseline, trial_started, epoch, trial_retried, trial_paused, trial_ended, tested.
+A trial that is promoted, or resumed after an interruption, starts again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from raydistill.errors import ABSENT, Fault, StorageError
-from raydistill.records import EpochMetrics, Evaluation, TrialRecord
+from raydistill.records import PAUSED, EpochMetrics, Evaluation, TrialRecord
 
 FORMAT = 1
 _DURABLE = frozenset({"sweep_started", "baseline", "trial_ended", "tested"})
@@ -33,6 +34,8 @@ class History:
     start: dict[str, Any] | None = None
     records: dict[str, TrialRecord] = field(default_factory=dict)
     epochs: list[tuple[str, EpochMetrics]] = field(default_factory=list)
+    story: list[tuple[str, str, EpochMetrics | None]] = field(default_factory=list)
+    """(event, trial id, its metrics) of trial_started and epoch, in order: what a search is replayed from."""
 
 
 class Journal:
@@ -117,11 +120,17 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
         if known is not None and kind == "trial_started":  # started again after an interruption: keep its progress
             record = replace(record, last=known.last, started_ms=known.started_ms)
         history.records[record.trial_id] = record
+        if kind == "trial_started":
+            history.story.append((kind, record.trial_id, None))
     elif kind == "epoch":
         metrics = EpochMetrics.from_json(event["metrics"])
         trial_id = event["trial_id"]
         history.epochs.append((trial_id, metrics))
+        history.story.append((kind, trial_id, metrics))
         history.records[trial_id] = replace(history.records[trial_id], last=metrics, checkpoint=metrics.checkpoint)
+    elif kind == "trial_paused":
+        known = history.records[event["trial_id"]]
+        history.records[event["trial_id"]] = replace(known, state=PAUSED, reason=event["reason"])
     elif kind == "trial_ended":
         known = history.records[event["trial_id"]]
         ended = replace(known, state=event["state"], reason=event["reason"], ended_ms=event["time_ms"])

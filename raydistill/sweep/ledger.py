@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from raydistill.records import BASELINE, ENDED, RUNNING, EpochMetrics, Evaluation, TrialRecord
+from raydistill.records import BASELINE, ENDED, PAUSED, RUNNING, EpochMetrics, Evaluation, TrialRecord
 from raydistill.search import FrontRow, Objective, front_rows
 from raydistill.sweep.events import Observer
 from raydistill.sweep.journal import History, Journal
@@ -75,6 +75,14 @@ class Ledger:
     def retried(self, trial_id: str, reason: str) -> None:
         self._journal.append("trial_retried", trial_id=trial_id, reason=reason)
         self._observer.warning(f"trial {trial_id} starts again from its last checkpoint: {reason}")
+
+    def paused(self, trial_id: str, reason: str) -> None:
+        """A trial waits at its rung; it holds no resources."""
+        record = replace(self.records[trial_id], state=PAUSED, reason=reason)
+        self.records[trial_id] = record
+        self._journal.append("trial_paused", trial_id=trial_id, reason=reason)
+        self._log.trial_started(record)
+        self._observer.trial(record)
 
     def ended(self, trial_id: str, state: str, reason: str) -> None:
         record = replace(self.records[trial_id], state=state, reason=reason, ended_ms=time.time_ns() // 1_000_000)

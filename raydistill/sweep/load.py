@@ -216,12 +216,13 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     if asha.grace_period is not None and asha.grace_period > sections.training.epochs:
         rule = f"must be at most training.epochs ({sections.training.epochs})"
         faults.append(Fault(f"{file}: trial_scheduler.grace_period", rule, asha.grace_period))
-    for name in asha.score:
-        if name not in SCORABLE:
-            where = f"{file}: trial_scheduler.score.{name}"
-            faults.append(Fault(where, "unknown figure", ABSENT, close_match(name, SCORABLE)))
-    if not asha.score:
-        faults.append(Fault(f"{file}: trial_scheduler.score", "must weigh at least one figure", {}, "as in {top1: 1}"))
+    for key, score in (("trial_scheduler", asha.score), ("searcher", sections.searcher.score)):
+        for name in score:
+            if name not in SCORABLE:
+                where = f"{file}: {key}.score.{name}"
+                faults.append(Fault(where, "unknown figure", ABSENT, close_match(name, SCORABLE)))
+        if not score:
+            faults.append(Fault(f"{file}: {key}.score", "must weigh at least one figure", {}, "as in {top1: 1}"))
     return faults
 
 

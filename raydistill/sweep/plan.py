@@ -1,9 +1,9 @@
-"""A `Sweep` and its model become the trials: what each draws, its schedule, its run. Checked before anything starts."""
+"""A `Sweep` and its model become trials: what each draws, its schedule, its run. Checked before anything starts."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import ScheduleSpec, dump_schedule, parse_schedule, with_values
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
+from raydistill.search.searchers import LEARNS, SEARCHERS, GridSearcher, Searcher
 from raydistill.sweep.load import TRAINING, Sweep, relocate, training_values
 from raydistill.sweep.spec import TrainingSection
 from raydistill.training import Distillation, RunConfig
@@ -42,15 +43,30 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of a sweep, in order, and what the space expanded to. weights: (name, shape) of the model's."""
+    """What the space expanded to, and the trials that are known before any result. weights: (name, shape) of each.
+
+    trials: all of them with a searcher that does not learn, else those of its start. count: how many there will be at
+    most. searcher: asked for the others. draw: a trial's number and values to its plan.
+    """
 
     space: SearchSpace
     trials: tuple[TrialPlan, ...]
     weights: tuple[tuple[str, tuple[int, ...]], ...]
+    count: int
+    searcher: Searcher
+    draw: Callable[[int, Mapping[str, Scalar]], TrialPlan]
+
+
+def trial_name(number: int) -> str:
+    return f"t{number:04d}"
+
+
+def trial_number(trial_id: str) -> int:
+    return int(trial_id[1:])
 
 
 def plan_sweep(sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...] = (3, 32, 32)) -> Plan:
-    """Draw all trials and check each against the model.
+    """Draw the trials that are known beforehand and check each against the model.
 
     image_shape: (C, H, W) of the dataset's images; some pruners look at how layers follow each other.
 
@@ -74,15 +90,22 @@ def plan_sweep(sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...]
     for which, values in (("lowest", _ends(space, 0)), ("highest", _ends(space, 1))):
         faults.collect(_trial, sweep, model, inputs, which, values, context=f"with the {which} values of 'search'")
     faults.stop()
+    section = sections.searcher
+    searcher = SEARCHERS[section.name](space, sections.seed, **section.options())
+    count = min(sections.num_samples, searcher.size) if isinstance(searcher, GridSearcher) else sections.num_samples
     trials = []
-    for index in range(sections.num_samples):
-        trial_id = f"t{index:04d}"
-        values = space.sample_trial(sections.seed, index)
-        context = f"with the values of trial {trial_id}"
-        trial = faults.collect(_trial, sweep, model, inputs, trial_id, values, context=context)
-        trials.append(trial)
+    for number in range(count):
+        if section.name in LEARNS and number >= searcher.startup:
+            break
+        drawn = searcher.suggest(number, (), ()) or {}
+        context = f"with the values of trial {trial_name(number)}"
+        trials.append(faults.collect(_trial, sweep, model, inputs, trial_name(number), drawn, context=context))
     faults.stop()
-    return Plan(space, tuple(trial for trial in trials if trial is not None), named)
+
+    def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
+        return _trial(sweep, model, inputs, trial_name(number), values)
+
+    return Plan(space, tuple(trial for trial in trials if trial is not None), named, count, searcher, draw)
 
 
 def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec | None) -> RunConfig:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.errors import ABSENT, ConfigError, Fault
-from raydistill.records import BASELINE
 from raydistill.sweep.journal import History
 from raydistill.sweep.plan import Plan
 
@@ -46,7 +45,7 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
     if not faults:
         values = {trial.trial_id: dict(trial.values) for trial in plan.trials}
         for trial_id, record in history.records.items():
-            if trial_id != BASELINE and values.get(trial_id) != dict(record.values):
+            if trial_id in values and values[trial_id] != dict(record.values):
                 rule = "was drawn by another version of raydistill, its values differ"
                 faults.append(Fault(f"trial {trial_id}", rule, ABSENT, "start another sweep with --name NAME"))
     if faults:

@@ -178,6 +178,7 @@ def _log(sweep: Sweep, folder: Path, sweep_id: str, dataset: Dataset, observer: 
         "num_samples": sections.num_samples,
         "seed": sections.seed,
         "trial_scheduler": sections.trial_scheduler.name,
+        "searcher": sections.searcher.name,
         **sections.training.model_dump(),
         **{f"search.{d.path}": d.distribution.describe() for d in sweep.dimensions},
     }

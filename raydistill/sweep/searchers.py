@@ -1,30 +1,40 @@
-"""Hands Ray Tune the planned trials in order. What they are was decided before: by the space, the seed, the journal."""
+"""Hands Ray Tune the conductor's legs. A promotion is a leg like any other: Tune knows of no paused trials."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune.search import Searcher
 
+from raydistill.sweep.conductor import Conductor
+from raydistill.sweep.trainable import Boxed
 
-class PlannedSearcher(Searcher):
-    """Suggests ``{"trial_id": ...}`` for each planned trial, then says that it is finished."""
 
-    def __init__(self, trial_ids: Sequence[str]) -> None:
+class ConductedSearcher(Searcher):
+    """Suggests one leg for each free place, then says that it is finished."""
+
+    def __init__(self, conductor: Conductor) -> None:
         super().__init__()
-        self._waiting = list(trial_ids)
+        self._conductor = conductor
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: Mapping[str, Any], **_: Any) -> bool:
         return True
 
-    def suggest(self, trial_id: str) -> Any:  # Tune's own trial id is of no use: it changes with every start
-        if not self._waiting:
-            return Searcher.FINISHED
-        return {"trial_id": self._waiting.pop(0)}
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles it; the journal holds the state
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ConductedSearcher:
+        return self
+
+    def suggest(self, trial_id: str) -> Any:  # Tune's own trial id is of no use: it changes with every leg
+        leg = self._conductor.next_leg()
+        if leg is None:
+            return Searcher.FINISHED if self._conductor.done else None
+        return {"trial_id": leg.plan.trial_id, "plan": Boxed(leg.plan), "known": leg.known, "until": leg.until}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing is learnt from results."""
+        """The conductor hears of it from the callback."""
 
     def save(self, checkpoint_path: str) -> None:
         """The journal holds the state."""

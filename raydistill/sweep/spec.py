@@ -5,8 +5,9 @@ Paths in the file are relative to the file. See search_spaces/simplenet.yaml for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -104,16 +105,81 @@ class DistillationSection(Section):
     end_epoch: Count | None = None
 
 
-class TrialSchedulerSection(Section):
-    """grace_period: epochs before any trial is stopped. reduction_factor: one in so many goes on at a rung.
+class Menu(Section):
+    """A section whose `name` chooses a method; an option that the method has no use for is a fault."""
 
-    score: what ASHA compares, a weighted sum of figures (see `trial_scheduler`).
+    uses: ClassVar[Mapping[str, frozenset[str]]]
+
+    @model_validator(mode="after")
+    def _no_idle_option(self) -> Menu:
+        name = getattr(self, "name")  # noqa: B009 - each menu has its own kind of name
+        idle = sorted(self.model_fields_set - {"name"} - self.uses[name])
+        if idle:
+            known = ", ".join(sorted(self.uses[name])) or "none"
+            raise ValueError(f"{name} has no use for {', '.join(idle)} (its options: {known})")
+        return self
+
+
+_SCORE = {"top1": 1.0, "planned_sparsity": 0.3}
+_RUNGS = frozenset({"grace_period", "reduction_factor"})
+
+
+class TrialSchedulerSection(Menu):
+    """When trials stop early. grace_period: epochs before any does; left out, a quarter of a trial.
+
+    reduction_factor: one in so many goes on at a rung. mode: ``stop`` for good at a rung, or pause and ``promote`` the
+    best. spread: which members of a rank count as best. brackets: Hyperband's. score: what asha, hyperband and
+    median compare, a weighted sum of figures; moasha compares the objectives themselves.
     """
 
-    name: Literal["asha", "none"] = "asha"
+    uses: ClassVar = {
+        "moasha": _RUNGS | {"mode", "spread", "brackets"},
+        "asha": _RUNGS | {"score"},
+        "hyperband": _RUNGS | {"score", "brackets", "mode"},
+        "median": frozenset({"grace_period", "score"}),
+        "none": frozenset(),
+    }
+
+    name: Literal["moasha", "asha", "hyperband", "median", "none"] = "asha"
     grace_period: Count | None = None
     reduction_factor: Annotated[float, BeforeValidator(_no_bool), Field(gt=1, allow_inf_nan=False)] = 2.0
-    score: dict[str, Number] = Field(default_factory=lambda: {"top1": 1.0, "planned_sparsity": 0.3})
+    mode: Literal["stop", "promote"] = "stop"
+    spread: Literal["epsilon_net", "crowding", "hypervolume"] = "epsilon_net"
+    brackets: Count | None = None
+    score: dict[str, Number] = Field(default_factory=lambda: dict(_SCORE))
+
+
+class SearcherSection(Menu):
+    """How values are drawn. startup: trials spread evenly before results are learnt from.
+
+    points: values the grid takes of a continuous dimension. population: NSGA-II's. step: evolution's, in shares of a
+    range. parents: front members that evolution mutates. score: what tpe learns from; the others learn all objectives.
+    """
+
+    uses: ClassVar = {
+        "random": frozenset(),
+        "sobol": frozenset(),
+        "grid": frozenset({"points"}),
+        "tpe": frozenset({"startup", "score"}),
+        "motpe": frozenset({"startup"}),
+        "nsga2": frozenset({"startup", "population"}),
+        "gp": frozenset({"startup"}),
+        "evolution": frozenset({"startup", "step", "parents"}),
+    }
+
+    name: Literal["random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution"] = "random"
+    startup: Count | None = None
+    points: Count | None = None
+    population: Annotated[int, BeforeValidator(_no_bool), Field(ge=2)] | None = None
+    step: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)] | None = None
+    parents: Count | None = None
+    score: dict[str, Number] = Field(default_factory=lambda: dict(_SCORE))
+
+    def options(self) -> dict[str, Any]:
+        """What the searcher is made with, besides the space and the seed."""
+        return {
+            k: v for k in ("startup", "points", "population", "step", "parents") if (v := getattr(self, k)) is not None
+        }
 
 
 class ResourcesSection(Section):
@@ -143,6 +209,7 @@ class SweepSections(Section):
     search: dict[str, Any]
     objectives: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_OBJECTIVES))
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
+    searcher: SearcherSection = Field(default_factory=SearcherSection)
     num_samples: Count = 16
     seed: Whole = 0
     resources_per_trial: ResourcesSection | None = None

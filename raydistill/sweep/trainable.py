@@ -19,10 +19,12 @@ from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import TrialPlan
-from raydistill.sweep.trial_scheduler import EPOCHS_DONE, FAILURE
 from raydistill.training import RunConfig, fit, read_history
 
 METRICS = "metrics"
+FAILURE = "failure"
+"""Key of a report that ends its trial: training cannot go on, for the reason given."""
+
 FATAL = "fatal"
 """Key of a report that ends the whole sweep: what every other trial would meet too, such as a full disk."""
 
@@ -30,13 +32,29 @@ ORPHAN_WAIT_S = 30.0
 """How long a resumed trial waits for a process of the killed driver that still trains it."""
 
 
-def train_trial(config: Mapping[str, Any], *, plans: Mapping[str, TrialPlan], shared: list[Any]) -> None:
-    """Tune's function trainable. shared: the dataset's boxed reference; its arrays are read in place, not copied.
+class Boxed:
+    """Carries a plan in Tune's config, which Tune would copy, flatten and spell out in names of folders."""
+
+    def __init__(self, plan: TrialPlan) -> None:
+        self.plan = plan
+
+    def __repr__(self) -> str:
+        return self.plan.trial_id
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Boxed:
+        return self
+
+
+def train_trial(config: Mapping[str, Any], *, shared: list[Any]) -> None:
+    """Tune's function trainable: one leg of a trial (see `conductor.Leg`).
+
+    config: trial_id, plan (`Boxed`), known and until. shared: the dataset's boxed reference; its arrays are read in
+    place, not copied.
 
     A user's mistake, a diverged loss or a defect ends this trial with a reason; only the death of the process is left
     to Tune, which starts the trial again from its checkpoint.
     """
-    run = plans[config["trial_id"]].run
+    run = config["plan"].plan.run
     folder = Path(str(run.out_dir))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +63,10 @@ def train_trial(config: Mapping[str, Any], *, plans: Mapping[str, TrialPlan], sh
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
         with hold(folder / "lock", "this trial", ORPHAN_WAIT_S), contextlib.closing(_epochs(run, dataset)) as epochs:
             for metrics in epochs:
-                tune.report(_report(metrics))
+                if metrics.epoch >= config["known"]:
+                    tune.report(_report(metrics))
+                if metrics.epoch + 1 == config["until"]:
+                    break  # it pauses by ending: what waits in a report would hold on to the worker
     except TrainingError as error:
         tune.report({FAILURE: "; ".join(str(fault) for fault in error.faults)})
     except RaydistillError as error:
@@ -69,4 +90,4 @@ def _report(metrics: EpochMetrics) -> dict[str, Any]:
     figures = ("top1", "top5", "loss", "train_loss", "sparsity")
     report: dict[str, Any] = {name: getattr(metrics, name) for name in figures}
     # as text: Tune would flatten the layers into hundreds of keys of its own
-    return {**report, EPOCHS_DONE: metrics.epoch + 1, METRICS: json.dumps(metrics.to_json())}
+    return {**report, METRICS: json.dumps(metrics.to_json())}

@@ -1,30 +1,39 @@
-"""The trials of a sweep through Ray Tune: those that have not ended, in order, compared by ASHA."""
+"""The trials of a sweep through Ray Tune: those that have not ended, begun ones first."""
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from raydistill.datasets import Dataset
 from raydistill.errors import TrainingError
-from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, STOPPED, TrialRecord
+from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
+from raydistill.search.conduct import Search
+from raydistill.search.decisions import Decider, RunAll, by_objectives, by_score
+from raydistill.search.halving import Halving, rung_levels
+from raydistill.search.median import MedianStopping
 from raydistill.sweep.callback import Bookkeeper
+from raydistill.sweep.conductor import Conductor
 from raydistill.sweep.events import Opening
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
-from raydistill.sweep.plan import TrialPlan
+from raydistill.sweep.load import Sweep
+from raydistill.sweep.plan import TrialPlan, trial_name
+from raydistill.sweep.ray_asha import RayASHA
 from raydistill.sweep.resources import concurrent
-from raydistill.sweep.searchers import PlannedSearcher
+from raydistill.sweep.searchers import ConductedSearcher
 from raydistill.sweep.session import Session
 from raydistill.sweep.trainable import train_trial
-from raydistill.sweep.trial_scheduler import ExplainedASHA
+from raydistill.sweep.trial_scheduler import ConductedScheduler
 from raydistill.training import read_checkpoint
 
 TUNE = "tune"
 """Ray Tune's own folder in the sweep's, while it runs."""
+
+_ENDLESS = 10**9
+"""Legs that Tune may be given: the search knows when it is done."""
 
 
 def run_trials(session: Session, history: History) -> None:
@@ -34,24 +43,13 @@ def run_trials(session: Session, history: History) -> None:
         RaydistillError: the sweep cannot go on.
     """
     sweep, ledger, share = session.sweep, session.ledger, session.share
-    checkpoint = str(ledger.records[BASELINE].checkpoint)
-    given = sweep.sections.baseline.checkpoint is not None
-    precision = "auto" if given else read_checkpoint(checkpoint)["precision"]
-    plans = {
-        trial.trial_id: trial.placed(
-            checkpoint, session.folder / "trials" / trial.trial_id, share.threads, share.device, precision
-        )
-        for trial in session.plan.trials
-    }
-    scheduler = _trial_scheduler(session)
-    if isinstance(scheduler, ExplainedASHA):
-        _replay(scheduler, history, ledger)
-    waiting = [trial_id for trial_id in plans if _state(ledger, trial_id) not in ENDED]
-    waiting.sort(key=lambda trial_id: trial_id not in ledger.records)  # begun ones first
-    at_once = max(1, min(concurrent(share, session.nodes), len(waiting)))
+    conductor = Conductor(_search(session), ledger, _draw(session), _recorded(session), session.interrupt)
+    conductor.replay(history)
+    left = session.plan.count - sum(r.state in ENDED for key, r in ledger.records.items() if key != BASELINE)
+    at_once = max(1, min(concurrent(share, session.nodes), left))
     opening = Opening(
         name=sweep.sections.name,
-        trials=len(plans),
+        trials=session.plan.count,
         epochs=sweep.sections.training.epochs,
         max_concurrent=at_once,
         dataset=session.dataset.name,
@@ -59,17 +57,22 @@ def run_trials(session: Session, history: History) -> None:
         records=dict(ledger.records),
     )
     session.observer.opening(opening)
-    if not waiting:
-        return
-    reasons = scheduler.reasons if isinstance(scheduler, ExplainedASHA) else {}
-    planned = {trial_id: _planned_record(trial, session.dataset) for trial_id, trial in plans.items()}
-    bookkeeper = Bookkeeper(ledger, planned, reasons, session.observer.beat, session.interrupt)
+    if not conductor.idle:
+        _tune(session, conductor, at_once)
+    if conductor.fatal is not None:
+        raise conductor.fatal
+    if not session.interrupt.requested:
+        conductor.close()
+        _check_any_finished(ledger)
+
+
+def _tune(session: Session, conductor: Conductor, at_once: int) -> None:
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(train_trial, plans=plans, shared=session.shared), share.request()),
+        tune.with_resources(tune.with_parameters(train_trial, shared=session.shared), session.share.request()),
         tune_config=tune.TuneConfig(
-            scheduler=scheduler,
-            search_alg=PlannedSearcher(waiting),
-            num_samples=len(waiting),
+            scheduler=ConductedScheduler(conductor),
+            search_alg=ConductedSearcher(conductor),
+            num_samples=_ENDLESS,
             max_concurrent_trials=at_once,
             reuse_actors=True,
         ),
@@ -77,66 +80,93 @@ def run_trials(session: Session, history: History) -> None:
             name=TUNE,
             storage_path=str(session.folder),
             verbose=0,
-            callbacks=[bookkeeper],
+            callbacks=[Bookkeeper(conductor, session.observer.beat)],
             stop=session.interrupt,
-            failure_config=tune.FailureConfig(max_failures=sweep.sections.max_failures),
+            failure_config=tune.FailureConfig(max_failures=session.sweep.sections.max_failures),
         ),
     )
     try:
         tuner.fit()
     finally:
         shutil.rmtree(session.folder / TUNE, ignore_errors=True)  # all that counts is in the journal and in trials/
-    if bookkeeper.fatal is not None:
-        raise bookkeeper.fatal
-    if not session.interrupt.requested:
-        _check_any_finished(ledger)
 
 
-def _trial_scheduler(session: Session) -> TrialScheduler:
-    section, epochs = session.sweep.sections.trial_scheduler, session.sweep.sections.training.epochs
+def _search(session: Session) -> Search:
+    sweep, plan = session.sweep, session.plan
+    section, epochs = sweep.sections.trial_scheduler, sweep.sections.training.epochs
+    grace = section.grace_period or default_grace(epochs)
+    stages = {epochs}
+    if section.name in ("moasha", "asha", "hyperband"):
+        stages |= set(rung_levels(grace, section.reduction_factor, epochs))
+    learns = sweep.sections.searcher
+    measure = by_score(learns.score) if learns.name == "tpe" else by_objectives(sweep.objectives)
+    return Search(plan.searcher, make_decider(sweep, grace), measure, num_samples=plan.count, stages=sorted(stages))
+
+
+def default_grace(epochs: int) -> int:
+    """Epochs before any trial is stopped, where the file does not say."""
+    return max(1, epochs // 4)
+
+
+def make_decider(sweep: Sweep, grace_period: int) -> Decider:
+    """The trial scheduler that the sweep file names."""
+    section, epochs = sweep.sections.trial_scheduler, sweep.sections.training.epochs
+    score, factor = by_score(section.score), section.reduction_factor
     if section.name == "none":
-        return FIFOScheduler()
-    return ExplainedASHA(
-        max_t=epochs,
-        grace_period=section.grace_period or max(1, epochs // 4),
-        reduction_factor=section.reduction_factor,
-        score=section.score,
-        planned_sparsity={trial.trial_id: trial.planned_sparsity for trial in session.plan.trials},
+        return RunAll()
+    if section.name == "median":
+        return MedianStopping(score, max_epochs=epochs, grace_period=grace_period)
+    if section.name == "asha":
+        return RayASHA(score, max_epochs=epochs, grace_period=grace_period, reduction_factor=factor)
+    single = section.name == "hyperband"
+    return Halving(
+        score if single else by_objectives(sweep.objectives),
+        max_epochs=epochs,
+        grace_period=grace_period,
+        reduction_factor=factor,
+        brackets=section.brackets or (3 if single else 1),
+        promote=section.mode == "promote",
+        spread=section.spread,
     )
 
 
-def _replay(scheduler: ExplainedASHA, history: History, ledger: Ledger) -> None:
-    """Fill the rungs as they were. A trial whose stop was decided but not yet recorded is stopped now."""
-    for trial_id, metrics in history.epochs:
-        if trial_id == BASELINE:
-            continue
-        why = scheduler.decide(trial_id, metrics.epoch + 1, metrics.to_json())
-        if why and _state(ledger, trial_id) not in ENDED:
-            ledger.ended(trial_id, STOPPED, why)
-    for trial_id, record in list(ledger.records.items()):
-        done = record.last is not None and record.last.epoch + 1 >= record.epochs
-        if trial_id != BASELINE and record.state not in ENDED and done:
-            ledger.ended(trial_id, FINISHED, f"trained all {record.epochs} epochs")
+def _draw(session: Session):  # type: ignore[no-untyped-def]
+    """Plans, each made once and placed in its folder."""
+    share = session.share
+    checkpoint = str(session.ledger.records[BASELINE].checkpoint)
+    given = session.sweep.sections.baseline.checkpoint is not None
+    precision = "auto" if given else read_checkpoint(checkpoint)["precision"]
+    plans: dict[int, TrialPlan] = dict(enumerate(session.plan.trials))
+    placed: dict[int, TrialPlan] = {}
+
+    def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
+        if number not in placed:
+            known = plans.get(number)
+            plan = known if known is not None and known.values == values else session.plan.draw(number, values)
+            folder = session.folder / "trials" / plan.trial_id
+            placed[number] = plan.placed(checkpoint, folder, share.threads, share.device, precision)
+        return placed[number]
+
+    return draw
 
 
-def _state(ledger: Ledger, trial_id: str) -> str:
-    record = ledger.records.get(trial_id)
-    return record.state if record is not None else ""
+def _recorded(session: Session):  # type: ignore[no-untyped-def]
+    def record(number: int, values: Mapping[str, Scalar], plan: TrialPlan | None) -> TrialRecord:
+        sections = session.sweep.sections
+        return TrialRecord(
+            trial_id=trial_name(number),
+            values=dict(values),
+            state=RUNNING,
+            arch=sections.model.arch,
+            dataset=session.dataset.name,
+            seed=sections.seed,
+            planned_sparsity=plan.planned_sparsity if plan is not None else 0.0,
+            epochs=sections.training.epochs,
+            started_ms=time.time_ns() // 1_000_000,
+            schedule_text=plan.schedule_text if plan is not None else "",
+        )
 
-
-def _planned_record(trial: TrialPlan, dataset: Dataset) -> TrialRecord:
-    return TrialRecord(
-        trial_id=trial.trial_id,
-        values=dict(trial.values),
-        state=RUNNING,
-        arch=trial.run.arch,
-        dataset=dataset.name,
-        seed=trial.run.seed,
-        planned_sparsity=trial.planned_sparsity,
-        epochs=trial.run.epochs,
-        started_ms=time.time_ns() // 1_000_000,
-        schedule_text=trial.schedule_text,
-    )
+    return record
 
 
 def _check_any_finished(ledger: Ledger) -> None:

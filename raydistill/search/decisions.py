@@ -1,0 +1,99 @@
+"""What a trial scheduler answers, and the figures that it is asked about: shared by all of them.
+
+A trial scheduler here is a plain object without Ray: `Decider.result` is told of every trained epoch and says whether
+the trial goes on, stops, or pauses at its rung. The same results in the same order give the same answers, so the
+journal of a sweep is all of its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from raydistill.search.objectives import Objective
+
+GO_ON, STOP, PAUSE = "go on", "stop", "pause"
+
+Figures = Mapping[str, float]
+"""An epoch's figures by name (top1, loss, sparsity, ...), and ``planned_sparsity``, the trial's final one."""
+
+Measure = Callable[[Figures], tuple[float, ...]]
+"""Figures to the numbers that are compared, the larger the better."""
+
+QUALITY = ("top1", "top5", "loss", "train_loss")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """why: in words, for every verdict but `GO_ON`."""
+
+    action: str
+    why: str = ""
+
+
+class Decider(Protocol):
+    """Trials are numbered from 0 in the order they were drawn."""
+
+    def result(self, trial: int, epochs_done: int, figures: Figures) -> Verdict:
+        """Enter one trained epoch. Entering the same again changes nothing and goes on."""
+
+    def promotable(self, paused: Collection[int], drained: bool) -> int | None:
+        """The one of the paused trials that should go on next. drained: nothing runs and nothing is left to draw."""
+
+    def promoted(self, trial: int) -> None:
+        """A paused trial goes on."""
+
+    def until(self, trial: int, epochs_done: int) -> int | None:
+        """How many epochs the trial may have trained when it next pauses; None: it does not."""
+
+    def farewell(self, trial: int) -> str:
+        """Why a paused trial was never promoted, in words."""
+
+
+class Stopping:
+    """The part of a decider that never pauses a trial."""
+
+    def promotable(self, paused: Collection[int], drained: bool) -> int | None:
+        return None
+
+    def promoted(self, trial: int) -> None:
+        return None
+
+    def until(self, trial: int, epochs_done: int) -> int | None:
+        return None
+
+    def farewell(self, trial: int) -> str:
+        return ""
+
+
+class RunAll(Stopping):
+    """No trial scheduler: every trial trains to its end."""
+
+    def result(self, trial: int, epochs_done: int, figures: Figures) -> Verdict:
+        return Verdict(GO_ON)
+
+
+def by_objectives(objectives: Sequence[Objective]) -> Measure:
+    """What a rung compares: quality as it is now, and the sparsity that the trial's schedule is bound for.
+
+    Every objective that pruning drives (sparsity, MACs, parameters, size, latency) is known only when pruning is done,
+    and early sparsity says more of a schedule's pace than of its end. ``planned_sparsity`` stands for them all, once.
+    """
+    quality = [objective for objective in objectives if objective.name in QUALITY]
+    by_size = len(quality) < len(objectives)
+
+    def measure(figures: Figures) -> tuple[float, ...]:
+        now = [figures[o.name] if o.maximise else -figures[o.name] for o in quality]
+        return (*now, figures["planned_sparsity"]) if by_size else tuple(now)
+
+    return measure
+
+
+def by_score(weights: Mapping[str, float]) -> Measure:
+    """One number: a weighted sum of figures. Bare top1 would stop whatever prunes hard."""
+
+    def measure(figures: Figures) -> tuple[float, ...]:
+        return (float(sum(weight * float(figures[name]) for name, weight in weights.items())),)
+
+    return measure

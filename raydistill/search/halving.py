@@ -1,0 +1,168 @@
+"""Asynchronous successive halving over several objectives (MO-ASHA), stopping or promoting.
+
+Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (arXiv 1810.05934): rungs stand at
+``grace_period * reduction_factor^k`` epochs, and one in `reduction_factor` of a rung's trials goes on. A bracket `s`
+leaves the first `s` rungs out; trials are dealt out to brackets in Hyperband's proportions (Li et al. 2018, arXiv
+1603.06560). With several objectives "one in so many" is what `selection.best` takes (Schmucker et al. 2021, arXiv
+2106.12639). With one number to compare it is plain ASHA.
+
+*Stopping*: a trial that is not among the best of its rung when it gets there stops for good; the first always goes on.
+*Promotion*: every trial pauses at its rung, and goes on when it is among the best of it, at once or later. Of a rung
+that nobody was promoted from, the best goes on when nothing else is left to do.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raydistill.search.decisions import GO_ON, PAUSE, STOP, Figures, Measure, Verdict
+from raydistill.search.selection import best
+
+
+@dataclass
+class Rung:
+    """The trials that reached `epochs`, in the order of their arrival. points: what was compared there."""
+
+    epochs: int
+    trials: list[int] = field(default_factory=list)
+    points: list[tuple[float, ...]] = field(default_factory=list)
+    promoted: set[int] = field(default_factory=set)
+
+    def enter(self, trial: int, point: tuple[float, ...]) -> None:
+        self.trials.append(trial)
+        self.points.append(point)
+
+
+class Halving:
+    """grace_period: epochs before the first rung. brackets: 1 is ASHA, more is asynchronous Hyperband.
+
+    measure: what is compared. spread: one of `selection.SPREADS`. promote: pause and promote instead of stopping.
+    """
+
+    def __init__(
+        self,
+        measure: Measure,
+        *,
+        max_epochs: int,
+        grace_period: int,
+        reduction_factor: float,
+        brackets: int = 1,
+        promote: bool = False,
+        spread: str = "epsilon_net",
+    ) -> None:
+        if reduction_factor <= 1 or grace_period < 1 or brackets < 1:
+            raise ValueError("halving needs reduction_factor > 1, grace_period >= 1 and brackets >= 1")
+        levels = rung_levels(grace_period, reduction_factor, max_epochs)
+        self.brackets = [[Rung(epochs) for epochs in levels[skip:]] for skip in range(min(brackets, len(levels) or 1))]
+        self._measure = measure
+        self._max_epochs = max_epochs
+        self._factor = reduction_factor
+        self._promote = promote
+        self._spread = spread
+
+    def result(self, trial: int, epochs_done: int, figures: Figures) -> Verdict:
+        if epochs_done >= self._max_epochs:  # trained to the end: a rung there could only spoil it
+            return Verdict(GO_ON)
+        at = f"after {epochs_done} of {self._max_epochs} epochs"
+        point = self._measure(figures)
+        if not np.isfinite(point).all():
+            return Verdict(STOP, f"stopped {at}: what its rung compares is not a number")
+        rung = next((rung for rung in reversed(self._rungs(trial)) if epochs_done >= rung.epochs), None)
+        if rung is None or trial in rung.trials:
+            return Verdict(GO_ON)
+        rung.enter(trial, point)
+        if self._promote:
+            return Verdict(PAUSE, f"paused {at}, at its rung")
+        if self._selected(rung, least=1)[-1]:
+            return Verdict(GO_ON)
+        return Verdict(STOP, f"stopped {at}: {self._place(rung, len(rung.trials) - 1)}")
+
+    def promotable(self, paused: Collection[int], drained: bool) -> int | None:
+        """The trial that has come farthest goes first. When drained, every rung may promote its best one at least."""
+        if not self._promote or not paused:
+            return None
+        everywhere = sorted((rung for rungs in self.brackets for rung in rungs), key=lambda rung: -rung.epochs)
+        for rung in everywhere:
+            if not rung.trials:
+                continue
+            selected = self._selected(rung, least=1 if drained and not rung.promoted else 0)
+            chosen = [rung.trials[i] for i in np.flatnonzero(selected)]
+            waiting = [trial for trial in chosen if trial not in rung.promoted and trial in paused]
+            if waiting:
+                return waiting[0]
+        return None
+
+    def promoted(self, trial: int) -> None:
+        rung = self._reached(trial)
+        if rung is not None:
+            rung.promoted.add(trial)
+
+    def until(self, trial: int, epochs_done: int) -> int | None:
+        later = [rung.epochs for rung in self._rungs(trial) if rung.epochs > epochs_done and trial not in rung.trials]
+        return later[0] if self._promote and later else None
+
+    def farewell(self, trial: int) -> str:
+        rung = self._reached(trial)
+        if rung is None:
+            return ""
+        at = f"stopped after {rung.epochs} of {self._max_epochs} epochs"
+        return f"{at}: {self._place(rung, rung.trials.index(trial))}"
+
+    def _rungs(self, trial: int) -> list[Rung]:
+        return self.brackets[bracket_of(trial, len(self.brackets), self._factor)]
+
+    def _reached(self, trial: int) -> Rung | None:
+        """The last rung that the trial came to."""
+        return next((rung for rung in reversed(self._rungs(trial)) if trial in rung.trials), None)
+
+    def _selected(self, rung: Rung, least: int = 0) -> np.ndarray:
+        keep = max(least, math.floor(len(rung.trials) / self._factor + 1e-9))
+        if keep == 0:
+            return np.zeros(len(rung.trials), dtype=bool)
+        return best(np.array(rung.points), keep, self._spread)
+
+    def _place(self, rung: Rung, index: int) -> str:
+        """Why one of the rung's trials is not among its best."""
+        points = np.array(rung.points)
+        own, count = points[index], len(points)
+        if points.shape[1] == 1:
+            how = f"place {int((points[:, 0] > own[0]).sum()) + 1} of {count}, with {own[0]:.3f}"
+        else:
+            dominating = int(((points >= own).all(axis=1) & (points > own).any(axis=1)).sum())
+            how = f"{dominating} of {count} trials are better in all" if dominating else "others cover the front better"
+        keep = max(1, math.floor(count / self._factor + 1e-9))
+        return f"{how}; {keep} of {count} go on from the rung at epoch {rung.epochs}"
+
+
+def rung_levels(grace_period: int, reduction_factor: float, max_epochs: int) -> list[int]:
+    """Whole epochs, each below `max_epochs`: there is nothing to decide at the end."""
+    levels: list[int] = []
+    level = float(grace_period)
+    while round(level) < max_epochs:
+        if not levels or round(level) > levels[-1]:
+            levels.append(round(level))
+        level *= reduction_factor
+    return levels
+
+
+@functools.lru_cache(maxsize=100_000)
+def bracket_of(trial: int, brackets: int, reduction_factor: float) -> int:
+    """Deals trials out so that bracket s gets about ``reduction_factor^-s * B / (B - s)`` for each one of bracket 0.
+
+    Hyperband's n_s with s counted from the most exploring bracket. It depends on the trial's number alone.
+    """
+    if brackets == 1:
+        return 0
+    weights = [reduction_factor**-s * brackets / (brackets - s) for s in range(brackets)]
+    shares = np.array(weights) / sum(weights)
+    dealt = np.zeros(brackets)
+    bracket = 0
+    for number in range(trial + 1):
+        bracket = int(np.argmax(shares * (number + 1) - dealt))
+        dealt[bracket] += 1
+    return bracket

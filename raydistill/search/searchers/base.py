@@ -1,0 +1,30 @@
+"""What every searcher is, and the seeds of its suggestions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from raydistill.records import Scalar
+from raydistill.search.observations import Observation
+
+ALL = 2**31
+
+
+class Searcher(Protocol):
+    """startup: how many suggestions depend on no result; of one that learns nothing, all."""
+
+    startup: int
+
+    def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar] | None:
+        """The values of trial number `trial`; None when there is nothing left to try.
+
+        seen: the trials before it. stages: the epochs at which trials are compared: rungs, and the last epoch.
+        """
+
+
+def generator(seed: int, trial: int) -> np.random.Generator:
+    """A stream for each trial: it depends on (seed, trial) alone, so a resumed sweep draws the same."""
+    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(trial,)))

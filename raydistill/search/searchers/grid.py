@@ -1,0 +1,69 @@
+"""Grid search: every combination once, in an order shuffled by the seed, so that a part of the grid spans all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from raydistill.records import Scalar
+from raydistill.search.distributions import Choice, Distribution, QUniform, RandInt
+from raydistill.search.observations import Observation
+from raydistill.search.searchers.base import ALL
+from raydistill.search.space import SearchSpace
+
+_MANY = 10**7
+
+
+class GridSearcher:
+    """points: values a continuous dimension takes, its ends among them; of whole ones and choices at most that many.
+
+    Every option of a choice is taken, however many.
+    """
+
+    startup = ALL
+
+    def __init__(self, space: SearchSpace, seed: int, points: int = 3) -> None:
+        self._axes = [(d.path, _values(d.distribution, points)) for d in space.dimensions]
+        self.size = 1
+        for _, values in self._axes:
+            self.size *= len(values)
+        self._seed = seed
+
+    def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar] | None:
+        if trial >= self.size:
+            return None
+        cell = _shuffled(trial, self.size, self._seed)
+        chosen: dict[str, Scalar] = {}
+        for path, values in reversed(self._axes):
+            cell, place = divmod(cell, len(values))
+            chosen[path] = values[place]
+        return dict(reversed(chosen.items()))
+
+
+def _values(distribution: Distribution, points: int) -> list[Scalar]:
+    if isinstance(distribution, Choice):
+        return list(distribution.options)
+    if isinstance(distribution, QUniform | RandInt):
+        low, high = (
+            distribution.steps if isinstance(distribution, QUniform) else (distribution.low, distribution.high - 1)
+        )
+        count = high - low + 1
+        if count <= points:
+            return [distribution.from_unit((i + 0.5) / count) for i in range(count)]
+    if points == 1:
+        return [distribution.from_unit(0.5)]
+    return [distribution.from_unit(i / (points - 1)) for i in range(points)]
+
+
+def _shuffled(trial: int, size: int, seed: int) -> int:
+    """Cell number `trial` of a permutation of the grid."""
+    rng = np.random.default_rng(seed)
+    if size <= _MANY:
+        return int(rng.permutation(size)[trial])
+    step = (
+        int(rng.integers(size // 3, size // 2)) | 1
+    )  # too many to list: steps through the grid without meeting itself
+    while np.gcd(step, size) != 1:
+        step += 2
+    return int((int(rng.integers(size)) + trial * step) % size)

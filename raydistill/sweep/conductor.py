@@ -1,0 +1,197 @@
+"""The driver's side of the search: its orders become planned trials, their results are entered, all of it is recorded.
+
+Ray Tune's searcher, trial scheduler and callback only translate. A *leg* is one stay of a trial on a worker: from its
+start or its last checkpoint to its end, or to the rung where it pauses. A paused trial is nothing but its checkpoint:
+it holds no resources. A promoted one runs its next leg.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raydistill.errors import ConfigError, RaydistillError
+from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, PAUSED, STOPPED, EpochMetrics, Scalar, TrialRecord
+from raydistill.search.conduct import DONE, NEW, WAIT, Search
+from raydistill.search.decisions import GO_ON, PAUSE, STOP, Verdict
+from raydistill.sweep.interrupt import Interrupt
+from raydistill.sweep.journal import History
+from raydistill.sweep.ledger import Ledger
+from raydistill.sweep.plan import TrialPlan, trial_name, trial_number
+from raydistill.sweep.trainable import FAILURE, FATAL, METRICS
+
+
+@dataclass(frozen=True)
+class Leg:
+    """known: epochs that the ledger holds already. until: epochs after which the trial pauses; None: it does not."""
+
+    plan: TrialPlan
+    known: int
+    until: int | None
+
+
+class Conductor:
+    """draw: a trial's number and values to its plan. record: a trial as it is first recorded (no plan: it failed).
+
+    done: all legs have been handed out. fatal: a sweep-wide error; it is kept, for an exception in one of Tune's hooks
+    would tear its loop.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        ledger: Ledger,
+        draw: Callable[[int, Mapping[str, Scalar]], TrialPlan],
+        record: Callable[[int, Mapping[str, Scalar], TrialPlan | None], TrialRecord],
+        interrupt: Interrupt,
+    ) -> None:
+        self.done = False
+        self.fatal: RaydistillError | None = None
+        self._search, self._ledger = search, ledger
+        self._draw, self._record = draw, record
+        self._interrupt = interrupt
+        self._open: list[int] = []
+        self._verdicts: dict[str, Verdict] = {}
+        self._failures: dict[str, str] = {}
+
+    def replay(self, history: History) -> None:
+        """Bring the search to where the journal left it. What was decided but not yet recorded is recorded now.
+
+        Trials that were running come first, in order.
+        """
+        for event, trial_id, metrics in history.story:
+            if trial_id == BASELINE:
+                continue
+            number, record = trial_number(trial_id), history.records[trial_id]
+            if number not in self._search.observations:
+                self._search.recall(number, record.values)
+            elif event == "trial_started" and number in self._search.paused:
+                self._search.resumed(number)
+            if metrics is not None:
+                self._enter(trial_id, metrics, record.planned_sparsity)
+                if self._verdicts.get(trial_id, Verdict(GO_ON)).action == PAUSE:
+                    self._search.pause(number)
+                    del self._verdicts[trial_id]
+        for trial_id, record in list(self._ledger.records.items()):
+            if trial_id == BASELINE:
+                continue
+            number = trial_number(trial_id)
+            if record.state in ENDED:
+                self._search.ended(number)
+            elif number in self._search.paused:
+                if record.state != PAUSED:
+                    self._ledger.paused(trial_id, "paused at its rung")
+            else:
+                self.completed(trial_id)
+        self._open = sorted(self._search.running)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to run."""
+        return not self._open and self._search.idle
+
+    def next_leg(self) -> Leg | None:
+        """What runs next; None: nothing now, or, when `done`, nothing more."""
+        with self._guarded():
+            while self.fatal is None:
+                number = self._open.pop(0) if self._open else -1
+                if number < 0:
+                    order = self._search.next()
+                    self.done = order.kind == DONE
+                    if order.kind in (DONE, WAIT):
+                        return None
+                    number = order.trial
+                    if order.kind == NEW and not self._drawable(number):
+                        continue
+                return self._leg(number)
+        self.done = True
+        return None
+
+    def report(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """One report of a trial; False: it has to stop."""
+        with self._guarded():
+            if FATAL in result:
+                raise RaydistillError(*result[FATAL])
+            if FAILURE in result:
+                self._failures[trial_id] = str(result[FAILURE])
+                return False
+            if METRICS in result:
+                metrics = EpochMetrics.from_json(json.loads(result[METRICS]))
+                self._ledger.epoch(trial_id, metrics)
+                self._enter(trial_id, metrics, self._ledger.records[trial_id].planned_sparsity)
+        return self._verdicts.get(trial_id, Verdict(GO_ON)).action != STOP
+
+    def retried(self, trial_id: str, reason: str) -> None:
+        """Its process died; Tune starts the leg again."""
+        with self._guarded():
+            self._ledger.retried(trial_id, reason)
+
+    def completed(self, trial_id: str) -> None:
+        """A leg is over. Not so a trial that was cut off by an interruption: that one is resumed."""
+        record = self._ledger.records.get(trial_id)
+        if record is None or record.state in ENDED or self.fatal is not None:
+            return
+        number, verdict = trial_number(trial_id), self._verdicts.pop(trial_id, Verdict(GO_ON))
+        with self._guarded():
+            if trial_id in self._failures:
+                self._end(trial_id, FAILED, self._failures.pop(trial_id))
+            elif verdict.action == STOP:
+                self._end(trial_id, STOPPED, verdict.why)
+            elif verdict.action == PAUSE:
+                self._search.pause(number)
+                self._ledger.paused(trial_id, verdict.why)
+            elif record.last is not None and record.last.epoch + 1 >= record.epochs:
+                self._end(trial_id, FINISHED, f"trained all {record.epochs} epochs")
+
+    def failed(self, trial_id: str, reason: str) -> None:
+        """Its process died too often."""
+        with self._guarded():
+            self._end(trial_id, FAILED, reason)
+
+    def close(self) -> None:
+        """No more promotions: what still pauses is stopped, and told why."""
+        with self._guarded():
+            for number in sorted(self._search.paused):
+                self._end(trial_name(number), STOPPED, self._search.decider.farewell(number))
+
+    def _end(self, trial_id: str, state: str, reason: str) -> None:
+        self._search.ended(trial_number(trial_id))
+        self._ledger.ended(trial_id, state, reason)
+
+    def _enter(self, trial_id: str, metrics: EpochMetrics, planned_sparsity: float) -> None:
+        figures = {name: getattr(metrics, name) for name in ("top1", "top5", "loss", "train_loss", "sparsity")}
+        figures["planned_sparsity"] = planned_sparsity
+        verdict = self._search.result(trial_number(trial_id), metrics.epoch + 1, figures)
+        if verdict.action != GO_ON:
+            self._verdicts[trial_id] = verdict
+
+    def _drawable(self, number: int) -> bool:
+        """Whether the drawn values make a trial; where they do not, it is recorded as failed and the others go on."""
+        values = self._search.observations[number].values
+        try:
+            self._draw(number, values)
+        except ConfigError as error:
+            self._ledger.started(self._record(number, values, None))
+            self._end(trial_name(number), FAILED, "; ".join(str(fault) for fault in error.faults))
+            return False
+        return True
+
+    def _leg(self, number: int) -> Leg:
+        values = self._search.observations[number].values
+        plan = self._draw(number, values)
+        self._ledger.started(self._record(number, values, plan))
+        last = self._ledger.records[plan.trial_id].last
+        known = 0 if last is None else last.epoch + 1
+        return Leg(plan, known, self._search.decider.until(number, known))
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Keeps a user's error (the journal's disk is full) for the end of Tune's loop."""
+        try:
+            yield
+        except RaydistillError as error:
+            self.fatal = self.fatal or error
+            self._interrupt.halted = True
