@@ -177,17 +177,15 @@ def _searcher(sweep: Sweep, plan: Plan) -> str:
 
 
 def _scheduler(sweep: Sweep) -> str:
-    from raydistill.search.halving import rung_levels
-    from raydistill.sweep.trials import default_grace
+    from raydistill.sweep.methods import grace_period, rungs
 
     section, epochs = sweep.sections.trial_scheduler, sweep.sections.training.epochs
-    grace = section.grace_period or default_grace(epochs)
     if section.name == "none":
         return "none: every trial runs to its end"
     if section.name == "median":
-        return f"median, from epoch {grace}"
-    rungs = ", ".join(str(level) for level in rung_levels(grace, section.reduction_factor, epochs)) or "none"
-    return f"{section.name} ({section.mode}), rungs at epochs {rungs}, one in {section.reduction_factor:g} goes on"
+        return f"median, from epoch {grace_period(section, epochs)}"
+    levels = ", ".join(str(level) for level in rungs(section, epochs)) or "none"
+    return f"{section.name} ({section.mode}), rungs at epochs {levels}, one in {section.reduction_factor:g} goes on"
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -17,8 +17,9 @@ from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import ScheduleSpec, dump_schedule, parse_schedule, with_values
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
-from raydistill.search.searchers import LEARNS, SEARCHERS, GridSearcher, Searcher
+from raydistill.search.searchers import LEARNS, GridSearcher, Searcher
 from raydistill.sweep.load import TRAINING, Sweep, relocate, training_values
+from raydistill.sweep.methods import make_searcher
 from raydistill.sweep.spec import TrainingSection
 from raydistill.training import Distillation, RunConfig
 
@@ -91,7 +92,7 @@ def plan_sweep(sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...]
         faults.collect(_trial, sweep, model, inputs, which, values, context=f"with the {which} values of 'search'")
     faults.stop()
     section = sections.searcher
-    searcher = SEARCHERS[section.name](space, sections.seed, **section.options())
+    searcher = make_searcher(section, space, sections.seed)
     count = min(sections.num_samples, searcher.size) if isinstance(searcher, GridSearcher) else sections.num_samples
     trials = []
     for number in range(count):

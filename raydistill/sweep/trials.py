@@ -10,18 +10,13 @@ from ray import tune
 
 from raydistill.errors import TrainingError
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
-from raydistill.search.conduct import Search
-from raydistill.search.decisions import Decider, RunAll, by_objectives, by_score
-from raydistill.search.halving import Halving, rung_levels
-from raydistill.search.median import MedianStopping
 from raydistill.sweep.callback import Bookkeeper
 from raydistill.sweep.conductor import Conductor
 from raydistill.sweep.events import Opening
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
-from raydistill.sweep.load import Sweep
+from raydistill.sweep.methods import make_search
 from raydistill.sweep.plan import TrialPlan, trial_name
-from raydistill.sweep.ray_asha import RayASHA
 from raydistill.sweep.resources import concurrent
 from raydistill.sweep.searchers import ConductedSearcher
 from raydistill.sweep.session import Session
@@ -43,13 +38,22 @@ def run_trials(session: Session, history: History) -> None:
         RaydistillError: the sweep cannot go on.
     """
     sweep, ledger, share = session.sweep, session.ledger, session.share
-    conductor = Conductor(_search(session), ledger, _draw(session), _recorded(session), session.interrupt)
+    plan, sections = session.plan, sweep.sections
+    search = make_search(
+        sections.searcher,
+        sections.trial_scheduler,
+        plan.searcher,
+        sweep.objectives,
+        sections.training.epochs,
+        plan.count,
+    )
+    conductor = Conductor(search, ledger, _draw(session), _recorded(session), session.interrupt)
     conductor.replay(history)
-    left = session.plan.count - sum(r.state in ENDED for key, r in ledger.records.items() if key != BASELINE)
+    left = plan.count - sum(r.state in ENDED for key, r in ledger.records.items() if key != BASELINE)
     at_once = max(1, min(concurrent(share, session.nodes), left))
     opening = Opening(
         name=sweep.sections.name,
-        trials=session.plan.count,
+        trials=plan.count,
         epochs=sweep.sections.training.epochs,
         max_concurrent=at_once,
         dataset=session.dataset.name,
@@ -89,45 +93,6 @@ def _tune(session: Session, conductor: Conductor, at_once: int) -> None:
         tuner.fit()
     finally:
         shutil.rmtree(session.folder / TUNE, ignore_errors=True)  # all that counts is in the journal and in trials/
-
-
-def _search(session: Session) -> Search:
-    sweep, plan = session.sweep, session.plan
-    section, epochs = sweep.sections.trial_scheduler, sweep.sections.training.epochs
-    grace = section.grace_period or default_grace(epochs)
-    stages = {epochs}
-    if section.name in ("moasha", "asha", "hyperband"):
-        stages |= set(rung_levels(grace, section.reduction_factor, epochs))
-    learns = sweep.sections.searcher
-    measure = by_score(learns.score) if learns.name == "tpe" else by_objectives(sweep.objectives)
-    return Search(plan.searcher, make_decider(sweep, grace), measure, num_samples=plan.count, stages=sorted(stages))
-
-
-def default_grace(epochs: int) -> int:
-    """Epochs before any trial is stopped, where the file does not say."""
-    return max(1, epochs // 4)
-
-
-def make_decider(sweep: Sweep, grace_period: int) -> Decider:
-    """The trial scheduler that the sweep file names."""
-    section, epochs = sweep.sections.trial_scheduler, sweep.sections.training.epochs
-    score, factor = by_score(section.score), section.reduction_factor
-    if section.name == "none":
-        return RunAll()
-    if section.name == "median":
-        return MedianStopping(score, max_epochs=epochs, grace_period=grace_period)
-    if section.name == "asha":
-        return RayASHA(score, max_epochs=epochs, grace_period=grace_period, reduction_factor=factor)
-    single = section.name == "hyperband"
-    return Halving(
-        score if single else by_objectives(sweep.objectives),
-        max_epochs=epochs,
-        grace_period=grace_period,
-        reduction_factor=factor,
-        brackets=section.brackets or (3 if single else 1),
-        promote=section.mode == "promote",
-        spread=section.spread,
-    )
 
 
 def _draw(session: Session):  # type: ignore[no-untyped-def]

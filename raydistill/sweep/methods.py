@@ -1,0 +1,67 @@
+"""The trial scheduler and the searcher that a sweep file names, as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raydistill.search import Objective, SearchSpace
+from raydistill.search.conduct import Search
+from raydistill.search.decisions import Decider, RunAll, by_objectives, by_score
+from raydistill.search.halving import Halving, rung_levels
+from raydistill.search.median import MedianStopping
+from raydistill.search.searchers import SEARCHERS, Searcher
+from raydistill.sweep.ray_asha import RayASHA
+from raydistill.sweep.spec import SearcherSection, TrialSchedulerSection
+
+_BRACKETS = 3
+"""Hyperband's, where the file does not say."""
+
+
+def make_searcher(section: SearcherSection, space: SearchSpace, seed: int) -> Searcher:
+    return SEARCHERS[section.name](space, seed, **section.options())
+
+
+def make_search(
+    searching: SearcherSection,
+    scheduling: TrialSchedulerSection,
+    searcher: Searcher,
+    objectives: Sequence[Objective],
+    epochs: int,
+    count: int,
+) -> Search:
+    """The whole search of `count` trials of `epochs` epochs."""
+    measure = by_score(searching.score) if searching.name == "tpe" else by_objectives(objectives)
+    decider = make_decider(scheduling, objectives, epochs)
+    return Search(searcher, decider, measure, num_samples=count, stages=[*rungs(scheduling, epochs), epochs])
+
+
+def grace_period(section: TrialSchedulerSection, epochs: int) -> int:
+    """Epochs before any trial is stopped; a quarter of a trial where the file does not say."""
+    return section.grace_period or max(1, epochs // 4)
+
+
+def rungs(section: TrialSchedulerSection, epochs: int) -> list[int]:
+    """The epochs at which trials are compared; none for a trial scheduler without rungs."""
+    if section.name not in ("moasha", "asha", "hyperband"):
+        return []
+    return rung_levels(grace_period(section, epochs), section.reduction_factor, epochs)
+
+
+def make_decider(section: TrialSchedulerSection, objectives: Sequence[Objective], epochs: int) -> Decider:
+    score, grace, factor = by_score(section.score), grace_period(section, epochs), section.reduction_factor
+    if section.name == "none":
+        return RunAll()
+    if section.name == "median":
+        return MedianStopping(score, max_epochs=epochs, grace_period=grace)
+    if section.name == "asha":
+        return RayASHA(score, max_epochs=epochs, grace_period=grace, reduction_factor=factor)
+    single = section.name == "hyperband"
+    return Halving(
+        score if single else by_objectives(objectives),
+        max_epochs=epochs,
+        grace_period=grace,
+        reduction_factor=factor,
+        brackets=section.brackets or (_BRACKETS if single else 1),
+        promote=section.mode == "promote",
+        spread=section.spread,
+    )
