@@ -75,6 +75,7 @@ class TrialRecord:
 
     values: what was searched, by key path. planned_sparsity: total sparsity that its schedule is bound for.
     reason: why it ended, in words. last: its latest epoch. test: filled in for front members only.
+    confirms: the trial that this run repeats with another seed; "" for a trial of the search.
     """
 
     trial_id: str
@@ -92,6 +93,7 @@ class TrialRecord:
     ended_ms: int = 0
     test: Evaluation | None = None
     schedule_text: str = ""
+    confirms: str = ""
     extra: Mapping[str, Scalar] = field(default_factory=dict)
 
     @classmethod

@@ -64,7 +64,9 @@ class Progress(Observer):
     def opening(self, opening: Opening) -> None:
         self.stop()
         self._opening = opening
-        self._records = {key: record for key, record in opening.records.items() if key != BASELINE}
+        self._records = {
+            key: record for key, record in opening.records.items() if key != BASELINE and not record.confirms
+        }
         self._last_line = self._clock()
         ended = sum(record.state in ENDED for record in self._records.values())
         left = f", {ended} of them ended before" if ended else ""
@@ -84,6 +86,9 @@ class Progress(Observer):
 
     def trial(self, record: TrialRecord) -> None:
         if record.trial_id == BASELINE:
+            return
+        if record.confirms:
+            self._confirmed(record)
             return
         before = self._records.get(record.trial_id)
         self._count(_epochs(record) - _epochs(before))
@@ -116,6 +121,10 @@ class Progress(Observer):
         reason = f"  {record.reason.removeprefix('stopped ')}" if record.state != FINISHED else ""
         style = "red" if record.state == FAILED else ""
         self._print(Text(f"{record.trial_id} {record.state:<8}{figures}{reason}", style=style))
+
+    def _confirmed(self, record: TrialRecord) -> None:
+        if record.state in ENDED and record.last is not None:
+            self._print(Text(f"{record.trial_id} {record.state}  top1 {percent(record.last.top1)} %"))
 
     def _print(self, text: RenderableType) -> None:
         self._console.print(text, soft_wrap=not self._console.is_terminal)

@@ -68,6 +68,6 @@ def counts(records: Mapping[str, TrialRecord]) -> dict[str, int]:
     """How many trials are in each state; the baseline is none."""
     found: dict[str, int] = {}
     for trial_id, record in records.items():
-        if trial_id != BASELINE:
+        if trial_id != BASELINE and not record.confirms:
             found[record.state] = found.get(record.state, 0) + 1
     return found

@@ -36,8 +36,8 @@ class Leg:
 class Conductor:
     """draw: a trial's number and values to its plan. record: a trial as it is first recorded (no plan: it failed).
 
-    done: all legs have been handed out. fatal: a sweep-wide error; it is kept, for an exception in one of Tune's hooks
-    would tear its loop.
+    name, number: a trial's id from its number, and back. done: all legs have been handed out. fatal: a sweep-wide
+    error; it is kept, for an exception in one of Tune's hooks would tear its loop.
     """
 
     def __init__(
@@ -47,12 +47,15 @@ class Conductor:
         draw: Callable[[int, Mapping[str, Scalar]], TrialPlan],
         record: Callable[[int, Mapping[str, Scalar], TrialPlan | None], TrialRecord],
         interrupt: Interrupt,
+        name: Callable[[int], str] = trial_name,
+        number: Callable[[str], int] = trial_number,
     ) -> None:
         self.done = False
         self.fatal: RaydistillError | None = None
         self._search, self._ledger = search, ledger
         self._draw, self._record = draw, record
         self._interrupt = interrupt
+        self._name, self._number = name, number
         self._open: list[int] = []
         self._verdicts: dict[str, Verdict] = {}
         self._failures: dict[str, str] = {}
@@ -63,9 +66,9 @@ class Conductor:
         Trials that were running come first, in order.
         """
         for event, trial_id, metrics in history.story:
-            if trial_id == BASELINE:
+            if trial_id == BASELINE or history.records[trial_id].confirms:
                 continue
-            number, record = trial_number(trial_id), history.records[trial_id]
+            number, record = self._number(trial_id), history.records[trial_id]
             if number not in self._search.observations:
                 self._search.recall(number, record.values)
             elif event == "trial_started" and number in self._search.paused:
@@ -76,9 +79,9 @@ class Conductor:
                     self._search.pause(number)
                     del self._verdicts[trial_id]
         for trial_id, record in list(self._ledger.records.items()):
-            if trial_id == BASELINE:
+            if trial_id == BASELINE or record.confirms:
                 continue
-            number = trial_number(trial_id)
+            number = self._number(trial_id)
             if record.state in ENDED:
                 self._search.ended(number)
             elif number in self._search.paused:
@@ -134,7 +137,7 @@ class Conductor:
         record = self._ledger.records.get(trial_id)
         if record is None or record.state in ENDED or self.fatal is not None:
             return
-        number, verdict = trial_number(trial_id), self._verdicts.pop(trial_id, Verdict(GO_ON))
+        number, verdict = self._number(trial_id), self._verdicts.pop(trial_id, Verdict(GO_ON))
         with self._guarded():
             if trial_id in self._failures:
                 self._end(trial_id, FAILED, self._failures.pop(trial_id))
@@ -155,16 +158,16 @@ class Conductor:
         """No more promotions: what still pauses is stopped, and told why."""
         with self._guarded():
             for number in sorted(self._search.paused):
-                self._end(trial_name(number), STOPPED, self._search.decider.farewell(number))
+                self._end(self._name(number), STOPPED, self._search.decider.farewell(number))
 
     def _end(self, trial_id: str, state: str, reason: str) -> None:
-        self._search.ended(trial_number(trial_id))
+        self._search.ended(self._number(trial_id))
         self._ledger.ended(trial_id, state, reason)
 
     def _enter(self, trial_id: str, metrics: EpochMetrics, planned_sparsity: float) -> None:
         figures = {name: getattr(metrics, name) for name in ("top1", "top5", "loss", "train_loss", "sparsity")}
         figures["planned_sparsity"] = planned_sparsity
-        verdict = self._search.result(trial_number(trial_id), metrics.epoch + 1, figures)
+        verdict = self._search.result(self._number(trial_id), metrics.epoch + 1, figures)
         if verdict.action != GO_ON:
             self._verdicts[trial_id] = verdict
 
@@ -175,7 +178,7 @@ class Conductor:
             self._draw(number, values)
         except ConfigError as error:
             self._ledger.started(self._record(number, values, None))
-            self._end(trial_name(number), FAILED, "; ".join(str(fault) for fault in error.faults))
+            self._end(self._name(number), FAILED, "; ".join(str(fault) for fault in error.faults))
             return False
         return True
 

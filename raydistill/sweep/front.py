@@ -10,7 +10,7 @@ import torch
 
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError, TrackingError
-from raydistill.records import BASELINE, Evaluation
+from raydistill.records import BASELINE, FINISHED, Evaluation
 from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
 from raydistill.tracking import SweepLog
@@ -21,7 +21,10 @@ from raydistill.training.feed import EvalFeed
 def test_front(session: Session) -> None:
     """Evaluate the front's members and the baseline on the test split, each once in a sweep's life."""
     ledger, share = session.ledger, session.share
-    wanted = [row.record for row in ledger.front() if row.pareto or row.record.trial_id == BASELINE]
+    members = [row.record for row in ledger.front() if row.pareto or row.record.trial_id == BASELINE]
+    ids = {record.trial_id for record in members}
+    repeats = [r for r in ledger.records.values() if r.confirms in ids and r.state == FINISHED]
+    wanted = [*members, *repeats]
     untested = [record for record in wanted if record.test is None]
     if not untested:
         return

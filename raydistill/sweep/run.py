@@ -20,6 +20,7 @@ from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
 from raydistill.sweep.cluster import connected
+from raydistill.sweep.confirm import confirm_front
 from raydistill.sweep.events import Observer
 from raydistill.sweep.front import publish_front, test_front
 from raydistill.sweep.interrupt import Interrupt
@@ -130,6 +131,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         session.shared = [ray.put(session.dataset)]
         if ensure_baseline(session) and not interrupt.requested:
             run_trials(session, history)
+            confirm_front(session)
         if not interrupt.requested:
             test_front(session)
             model = publish_front(session, log)

@@ -196,7 +196,7 @@ class TrackingSection(Section):
 
 
 class SweepSections(Section):
-    """The whole file."""
+    """The whole file. confirm: how often each member of the front is trained again, with other seeds."""
 
     version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
@@ -211,6 +211,7 @@ class SweepSections(Section):
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
     searcher: SearcherSection = Field(default_factory=SearcherSection)
     num_samples: Count = 16
+    confirm: Whole = 0
     seed: Whole = 0
     resources_per_trial: ResourcesSection | None = None
     max_failures: Whole = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ray import tune
 
@@ -37,37 +37,44 @@ def run_trials(session: Session, history: History) -> None:
     Raises:
         RaydistillError: the sweep cannot go on.
     """
-    sweep, ledger, share = session.sweep, session.ledger, session.share
-    plan, sections = session.plan, sweep.sections
-    search = make_search(
-        sections.searcher,
-        sections.trial_scheduler,
-        plan.searcher,
-        sweep.objectives,
-        sections.training.epochs,
-        plan.count,
-    )
-    conductor = Conductor(search, ledger, _draw(session), _recorded(session), session.interrupt)
+    ledger, plan, sections = session.ledger, session.plan, session.sweep.sections
+    epochs = sections.training.epochs
+    methods = (sections.searcher, sections.trial_scheduler)
+    search = make_search(*methods, plan.searcher, session.sweep.objectives, epochs, plan.count)
+    conductor = Conductor(search, ledger, drawn(session), _recorded(session), session.interrupt)
     conductor.replay(history)
-    left = plan.count - sum(r.state in ENDED for key, r in ledger.records.items() if key != BASELINE)
-    at_once = max(1, min(concurrent(share, session.nodes), left))
+    trials = [record for key, record in ledger.records.items() if key != BASELINE and not record.confirms]
+    left = plan.count - sum(record.state in ENDED for record in trials)
     opening = Opening(
-        name=sweep.sections.name,
+        name=sections.name,
         trials=plan.count,
-        epochs=sweep.sections.training.epochs,
-        max_concurrent=at_once,
+        epochs=epochs,
+        max_concurrent=_at_once(session, left),
         dataset=session.dataset.name,
-        arch=sweep.sections.model.arch,
+        arch=sections.model.arch,
         records=dict(ledger.records),
     )
     session.observer.opening(opening)
-    if not conductor.idle:
-        _tune(session, conductor, at_once)
-    if conductor.fatal is not None:
-        raise conductor.fatal
+    run_legs(session, conductor, left)
     if not session.interrupt.requested:
         conductor.close()
         _check_any_finished(ledger)
+
+
+def run_legs(session: Session, conductor: Conductor, most: int) -> None:
+    """Everything that a conductor has to run, at most `most` at once, through Ray Tune.
+
+    Raises:
+        RaydistillError: the sweep cannot go on.
+    """
+    if not conductor.idle:
+        _tune(session, conductor, _at_once(session, most))
+    if conductor.fatal is not None:
+        raise conductor.fatal
+
+
+def _at_once(session: Session, most: int) -> int:
+    return max(1, min(concurrent(session.share, session.nodes), most))
 
 
 def _tune(session: Session, conductor: Conductor, at_once: int) -> None:
@@ -95,8 +102,8 @@ def _tune(session: Session, conductor: Conductor, at_once: int) -> None:
         shutil.rmtree(session.folder / TUNE, ignore_errors=True)  # all that counts is in the journal and in trials/
 
 
-def _draw(session: Session):  # type: ignore[no-untyped-def]
-    """Plans, each made once and placed in its folder."""
+def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
+    """A trial's number and values to its plan, made once and placed in its folder."""
     share = session.share
     checkpoint = str(session.ledger.records[BASELINE].checkpoint)
     given = session.sweep.sections.baseline.checkpoint is not None
@@ -115,7 +122,7 @@ def _draw(session: Session):  # type: ignore[no-untyped-def]
     return draw
 
 
-def _recorded(session: Session):  # type: ignore[no-untyped-def]
+def _recorded(session: Session) -> Callable[[int, Mapping[str, Scalar], TrialPlan | None], TrialRecord]:
     def record(number: int, values: Mapping[str, Scalar], plan: TrialPlan | None) -> TrialRecord:
         sections = session.sweep.sections
         return TrialRecord(
