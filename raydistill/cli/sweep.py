@@ -47,8 +47,8 @@ def sweep(
 ) -> None:
     """Prune one network in many ways and print the front of accuracy and sparsity.
 
-    Every trial starts from the same dense baseline, draws its values, prunes and fine-tunes; Ray's ASHA stops weak
-    ones early. Everything is in MLflow, every point of the front is a checkpoint.
+    Every trial starts from the same dense baseline, draws its values, prunes and fine-tunes; the trial
+    scheduler stops weak ones early. Everything is in MLflow, every point of the front is a checkpoint.
     """
     from rich.console import Console
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, INTERRUPTED, STOPPED, EpochMetrics, TrialRecord
+from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, INTERRUPTED, PAUSED, STOPPED, EpochMetrics, TrialRecord
 from raydistill.sweep.journal import History, read_journal
 from raydistill.training import read_history
 
@@ -182,8 +182,18 @@ def test_a_sweep_from_the_command_to_a_model_that_predicts(
     assert len(list((tmp_path / "sweeps" / "baselines").iterdir())) == 1
 
 
-def test_killed_and_resumed(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    file = write_sweep(*FIVE_TRIALS)
+METHODS = {
+    "asha": {},
+    "promotion and evolution": {
+        "trial_scheduler": {"name": "moasha", "mode": "promote", "grace_period": 2},
+        "searcher": {"name": "evolution", "startup": 3},
+    },
+}
+
+
+@pytest.mark.parametrize("methods", METHODS.values(), ids=METHODS.keys())
+def test_killed_and_resumed(write_sweep: WriteSweep, tmp_path: Path, methods: dict[str, Any]) -> None:
+    file = write_sweep(*FIVE_TRIALS, *methods.items())
     journal = tmp_path / "sweeps" / "tiny" / "journal.jsonl"
     process = start(tmp_path, str(file))
     wait_for_epochs(process, journal, 11)
@@ -193,6 +203,7 @@ def test_killed_and_resumed(write_sweep: WriteSweep, tmp_path: Path) -> None:
     out, _ = finish(start(tmp_path, str(file), "--resume"))
     assert "Pareto front" in out
     after = assert_complete(journal.parent, "tiny", 5)
+    assert not [record for record in after.records.values() if record.state == PAUSED]
     assert after.epochs[: len(before.epochs)] == before.epochs
     assert {key: record.values for key, record in before.records.items()}.items() <= {
         key: record.values for key, record in after.records.items()
