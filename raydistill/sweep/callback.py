@@ -16,6 +16,7 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.trainable import FATAL, METRICS
 from raydistill.sweep.trial_scheduler import FAILURE
+from raydistill.training.memory import WAY_OUT
 
 
 class Bookkeeper(tune.Callback):
@@ -39,6 +40,7 @@ class Bookkeeper(tune.Callback):
         self._failures: dict[str, str] = {}
         self._beat = beat
         self._interrupt = interrupt
+        self._oom_kills = oom_kills()
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks; the journal holds this one's state
         return {}
@@ -65,7 +67,7 @@ class Bookkeeper(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         with self._guarded():
-            self._ledger.retried(trial.config["trial_id"], _why(trial))
+            self._ledger.retried(trial.config["trial_id"], self._why(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
@@ -81,8 +83,17 @@ class Bookkeeper(tune.Callback):
                 self._ledger.ended(trial_id, FINISHED, f"trained all {record.epochs} epochs")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial_id = trial.config["trial_id"]
+        record = self._ledger.records[trial_id]
         with self._guarded():
-            self._ledger.ended(trial.config["trial_id"], FAILED, _why(trial))
+            if record.last is not None and record.last.epoch + 1 >= record.epochs:  # it died after its work was done
+                self._ledger.ended(trial_id, FINISHED, f"trained all {record.epochs} epochs")
+            else:
+                self._ledger.ended(trial_id, FAILED, self._why(trial))
+
+    def _why(self, trial: Any) -> str:
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return why_it_died(_latest_error(trial), self._oom_kills > before)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -94,17 +105,36 @@ class Bookkeeper(tune.Callback):
             self._interrupt.halted = True
 
 
-def _why(trial: Any) -> str:
-    """One line from what Tune wrote down of a trial whose process died or could not be started."""
+def why_it_died(text: str, oom_killed: bool = False) -> str:
+    """One line from Ray's account of a process that died or could not be started.
+
+    oom_killed: the kernel of this machine has killed a process for want of memory; Ray does not see that.
+    """
+    if "low on memory" in text:
+        return f"out of memory: its process was killed, the node ran low on memory; {WAY_OUT}"
+    died = "actor died" in text or "ActorDied" in text or "worker died" in text
+    if died and oom_killed:
+        return f"out of memory: its process was killed by the kernel; {WAY_OUT}"
+    if died:
+        return f"its process died, perhaps killed because the node was out of memory (dmesg tells); {WAY_OUT}"
+    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
+    return lines[-1][:300] if lines else "its process ended without a word"
+
+
+def oom_kills() -> int:
+    """How many processes this machine's kernel has killed for want of memory; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def _latest_error(trial: Any) -> str:
+    """What Tune wrote down of the trial's latest failure; "" if it could not."""
     path = getattr(trial, "error_file", None)
     try:
         text = Path(path).read_text(errors="replace") if path else ""
     except OSError:
-        text = ""
-    latest = text.rpartition("Failure # ")[2]
-    if "low on memory" in latest:
-        return "its process was killed, the node ran low on memory"
-    if "actor died" in latest or "ActorDied" in latest:
-        return "its process died"
-    lines = [line.strip() for line in latest.splitlines()[1:] if line.strip()]
-    return lines[-1][:300] if lines else "its process ended without a word"
+        return ""
+    return text.rpartition("Failure # ")[2]

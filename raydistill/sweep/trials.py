@@ -10,11 +10,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raydistill.datasets import Dataset
 from raydistill.errors import TrainingError
+from raydistill.files import clear_temporaries, full_disk, unwritable
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, STOPPED, TrialRecord
 from raydistill.sweep.callback import Bookkeeper
 from raydistill.sweep.events import Opening
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
+from raydistill.sweep.memory_kills import survive_memory_kills
 from raydistill.sweep.plan import TrialPlan
 from raydistill.sweep.resources import concurrent
 from raydistill.sweep.searchers import PlannedSearcher
@@ -64,6 +66,7 @@ def run_trials(session: Session, history: History) -> None:
     reasons = scheduler.reasons if isinstance(scheduler, ExplainedASHA) else {}
     planned = {trial_id: _planned_record(trial, session.dataset) for trial_id, trial in plans.items()}
     bookkeeper = Bookkeeper(ledger, planned, reasons, session.observer.beat, session.interrupt)
+    survive_memory_kills()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(train_trial, plans=plans, shared=session.shared), share.request()),
         tune_config=tune.TuneConfig(
@@ -84,8 +87,14 @@ def run_trials(session: Session, history: History) -> None:
     )
     try:
         tuner.fit()
+    except Exception as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        bookkeeper.fatal = bookkeeper.fatal or unwritable(full.filename or session.folder / TUNE, full)
     finally:
         shutil.rmtree(session.folder / TUNE, ignore_errors=True)  # all that counts is in the journal and in trials/
+        clear_temporaries(*(session.folder / "trials").glob("*"))
     if bookkeeper.fatal is not None:
         raise bookkeeper.fatal
     if not session.interrupt.requested:
