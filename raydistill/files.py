@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
 
 from raydistill.errors import ABSENT, Fault, StorageError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -29,6 +32,26 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        reason = (error.strerror or str(error)).lower()
-        way_out = "free some space or choose another folder, then resume; what was there is unharmed"
-        raise StorageError(Fault(str(path), f"cannot be written ({reason})", ABSENT, way_out)) from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | Path, error: OSError) -> StorageError:
+    """What a failed write to `path` is to the user."""
+    reason = (error.strerror or str(error)).lower()
+    way_out = "free some space or choose another folder, then resume; what was there is unharmed"
+    return StorageError(Fault(str(path), f"cannot be written ({reason})", ABSENT, way_out))
+
+
+def full_disk(error: BaseException | None) -> OSError | None:
+    """The error, or what lies beneath it, that says that a disk, a quota or a file size limit is used up."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _FULL):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def clear_temporaries(*folders: str | Path) -> None:
+    """Remove what a process that was killed in `write_atomically` left; nobody else may be writing there."""
+    for folder in folders:
+        for path in Path(folder).glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -14,9 +14,11 @@ import numpy as np
 import ray
 
 from raydistill.datasets import Dataset
-from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError
+from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
+from raydistill.files import clear_temporaries
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
+from raydistill.sweep.callback import why_it_died
 from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
@@ -49,8 +51,17 @@ def ensure_baseline(session: Session) -> bool:
         session.observer.step(f"training the dense baseline, {run.epochs} epochs")
         share = baseline_share(session.share, session.nodes)
         watch = session.observer.baseline_epoch
-        if not train_baseline(run, session.shared[0], share, watch, lambda: session.interrupt.requested):
-            return False
+        failures = 0
+        while True:
+            try:
+                if not train_baseline(run, session.shared[0], share, watch, lambda: session.interrupt.requested):
+                    return False
+                break
+            except ResourceError as error:
+                failures += 1
+                if failures > sweep.sections.max_failures:
+                    raise
+                session.observer.warning(f"the baseline starts again from its last checkpoint: {error.faults[0]}")
     history = before or finished(checkpoint, run.epochs)
     reason = f"trained {run.epochs} epochs" + (" by an earlier sweep" if before else "")
     ledger.baseline(baseline_record(run, dataset, history[-1], reason), history)
@@ -99,6 +110,7 @@ def train_baseline(
     dataset: an object reference.
 
     Raises:
+        ResourceError: its process died; what it trained is in its checkpoint.
         RaydistillError: what `fit` raises.
     """
     run = replace(run, threads=share.threads, device=share.device)
@@ -117,8 +129,7 @@ def train_baseline(
             return True
         except ray.exceptions.RayError as error:
             way_out = "run the command again with --resume"
-            rule = f"its process died ({type(error).__name__})"
-            raise CheckpointError(Fault("baseline", rule, ABSENT, way_out)) from error
+            raise ResourceError(Fault("baseline", why_it_died(str(error)), ABSENT, way_out)) from error
         if isinstance(message, RaydistillError):
             raise message
         on_epoch(message)
@@ -129,6 +140,7 @@ def _train(run: RunConfig, dataset: Dataset) -> Iterator[EpochMetrics | Raydisti
     folder = Path(str(run.out_dir))
     try:
         with hold(folder / "lock", "this baseline", _LOCK_WAIT_S):
+            clear_temporaries(folder)
             if not _usable(folder / "checkpoint.pt"):
                 (folder / "checkpoint.pt").unlink(missing_ok=True)
             yield from fit(run, dataset=dataset)

@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from raydistill.sweep.conductor import Conductor
+from raydistill.training.memory import WAY_OUT
 
 
 class Bookkeeper(tune.Callback):
@@ -17,6 +18,7 @@ class Bookkeeper(tune.Callback):
     def __init__(self, conductor: Conductor, beat: Callable[[], None]) -> None:
         self._conductor = conductor
         self._beat = beat
+        self._oom_kills = oom_kills()
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks; the journal holds this one's state
         return {}
@@ -25,26 +27,49 @@ class Bookkeeper(tune.Callback):
         self._beat()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._conductor.retried(trial.config["trial_id"], _why(trial))
+        self._conductor.retried(trial.config["trial_id"], self._why(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._conductor.completed(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._conductor.failed(trial.config["trial_id"], _why(trial))
+        self._conductor.failed(trial.config["trial_id"], self._why(trial))
+
+    def _why(self, trial: Any) -> str:
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return why_it_died(_latest_error(trial), self._oom_kills > before)
 
 
-def _why(trial: Any) -> str:
-    """One line from what Tune wrote down of a trial whose process died or could not be started."""
+def why_it_died(text: str, oom_killed: bool = False) -> str:
+    """One line from Ray's account of a process that died or could not be started.
+
+    oom_killed: the kernel of this machine has killed a process for want of memory; Ray does not see that.
+    """
+    if "low on memory" in text:
+        return f"out of memory: its process was killed, the node ran low on memory; {WAY_OUT}"
+    died = "actor died" in text or "ActorDied" in text or "worker died" in text
+    if died and oom_killed:
+        return f"out of memory: its process was killed by the kernel; {WAY_OUT}"
+    if died:
+        return f"its process died, perhaps killed because the node was out of memory (dmesg tells); {WAY_OUT}"
+    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
+    return lines[-1][:300] if lines else "its process ended without a word"
+
+
+def oom_kills() -> int:
+    """How many processes this machine's kernel has killed for want of memory; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def _latest_error(trial: Any) -> str:
+    """What Tune wrote down of the trial's latest failure; "" if it could not."""
     path = getattr(trial, "error_file", None)
     try:
         text = Path(path).read_text(errors="replace") if path else ""
     except OSError:
-        text = ""
-    latest = text.rpartition("Failure # ")[2]
-    if "low on memory" in latest:
-        return "its process was killed, the node ran low on memory"
-    if "actor died" in latest or "ActorDied" in latest:
-        return "its process died"
-    lines = [line.strip() for line in latest.splitlines()[1:] if line.strip()]
-    return lines[-1][:300] if lines else "its process ended without a word"
+        return ""
+    return text.rpartition("Failure # ")[2]

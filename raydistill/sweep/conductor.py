@@ -146,13 +146,16 @@ class Conductor:
             elif verdict.action == PAUSE:
                 self._search.pause(number)
                 self._ledger.paused(trial_id, verdict.why)
-            elif record.last is not None and record.last.epoch + 1 >= record.epochs:
-                self._end(trial_id, FINISHED, f"trained all {record.epochs} epochs")
+            elif _trained(record):
+                self._end(trial_id, FINISHED, _whole(record))
 
     def failed(self, trial_id: str, reason: str) -> None:
-        """Its process died too often."""
+        """Its process died too often; if that was after its last epoch, nothing is lost."""
         with self._guarded():
-            self._end(trial_id, FAILED, reason)
+            if _trained(self._ledger.records[trial_id]):
+                self._end(trial_id, FINISHED, _whole(self._ledger.records[trial_id]))
+            else:
+                self._end(trial_id, FAILED, reason)
 
     def close(self) -> None:
         """No more promotions: what still pauses is stopped, and told why."""
@@ -198,3 +201,11 @@ class Conductor:
         except RaydistillError as error:
             self.fatal = self.fatal or error
             self._interrupt.halted = True
+
+
+def _trained(record: TrialRecord) -> bool:
+    return record.last is not None and record.last.epoch + 1 >= record.epochs
+
+
+def _whole(record: TrialRecord) -> str:
+    return f"trained all {record.epochs} epochs"

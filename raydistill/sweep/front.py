@@ -9,8 +9,9 @@ import ray
 import torch
 
 from raydistill.datasets import Dataset
-from raydistill.errors import RaydistillError, TrackingError
+from raydistill.errors import Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.records import BASELINE, FINISHED, Evaluation
+from raydistill.sweep.callback import why_it_died
 from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
 from raydistill.tracking import SweepLog
@@ -34,7 +35,12 @@ def test_front(session: Session) -> None:
     while pending and not session.interrupt.requested:
         ready, _ = ray.wait(list(pending), timeout=0.2)
         for reference in ready:
-            result = ray.get(reference)
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                why = why_it_died(str(error))
+                where = f"test of {pending[reference]}"
+                raise ResourceError(Fault(where, why, way_out="run the command again with --resume")) from error
             if isinstance(result, RaydistillError):
                 raise result
             ledger.tested(pending.pop(reference), result)

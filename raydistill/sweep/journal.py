@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from raydistill.errors import ABSENT, Fault, StorageError
+from raydistill.files import unwritable
 from raydistill.records import PAUSED, EpochMetrics, Evaluation, TrialRecord
 
 FORMAT = 1
@@ -53,19 +54,24 @@ class Journal:
                 _cut_torn_tail(path)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
     def append(self, event: str, **data: Any) -> None:
         """Write one event. It is with the operating system on return, on the disk too if it is a durable one."""
         line = json.dumps({"event": event, "time_ms": time.time_ns() // 1_000_000, **data}) + "\n"
         try:
-            rest = memoryview(line.encode())
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            whole = os.fstat(self._file).st_size
+            try:
+                rest = memoryview(line.encode())
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError:  # half a line must not stand before the next one: space may be freed meanwhile
+                os.ftruncate(self._file, whole)
+                raise
             if event in _DURABLE:
                 os.fsync(self._file)
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def close(self) -> None:
         if self._file >= 0:
@@ -122,6 +128,7 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
         history.records[record.trial_id] = record
         if kind == "trial_started":
             history.story.append((kind, record.trial_id, None))
+        history.epochs += [(record.trial_id, EpochMetrics.from_json(metrics)) for metrics in event.get("epochs", [])]
     elif kind == "epoch":
         metrics = EpochMetrics.from_json(event["metrics"])
         trial_id = event["trial_id"]
@@ -146,9 +153,3 @@ def _cut_torn_tail(path: Path) -> None:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             file.truncate(whole)
-
-
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    reason = error.strerror or str(error)
-    way_out = "free space or choose another --storage"
-    return StorageError(Fault(str(path), f"cannot be written ({reason})", ABSENT, way_out))

@@ -43,10 +43,11 @@ class Ledger:
     def baseline(self, record: TrialRecord, epochs: Sequence[EpochMetrics]) -> None:
         """The dense baseline is there; epochs: what is known of its training, ``record.last`` the last of it."""
         self.records[BASELINE] = record
-        self._journal.append("baseline", record=record.to_json())
+        # one line: a driver killed between two would leave a baseline without all of its epochs
+        history = [metrics.to_json() for metrics in epochs]
+        self._journal.append("baseline", record=record.to_json(), epochs=history)
         self._log.trial_started(record)
         for metrics in epochs:
-            self._journal.append("epoch", trial_id=BASELINE, metrics=metrics.to_json())
             self._log.epoch(BASELINE, metrics)
         self._log.trial_ended(record, files_of(record))
         self._observer.trial(record)

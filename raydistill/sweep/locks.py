@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raydistill.errors import ABSENT, Fault, StorageError
+from raydistill.files import unwritable
 
 
 @contextlib.contextmanager
@@ -26,12 +27,12 @@ def hold(path: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        rule = f"cannot be written ({error.strerror})"
-        raise StorageError(Fault(str(path), rule, ABSENT, "choose another --storage")) from error
+        raise unwritable(path, error) from error
     try:
         _acquire(file, path, what, time.monotonic() + wait_s)
-        os.truncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # who holds it is a courtesy: on a full disk the lock is held all the same
+            os.truncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         os.close(file)  # drops the lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from raydistill import datasets
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError
+from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
@@ -32,7 +34,7 @@ from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.resources import this_machine, trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start
 from raydistill.sweep.session import Session
-from raydistill.sweep.trials import run_trials
+from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.tracking import SweepLog
 
 
@@ -82,6 +84,8 @@ def run_sweep(
     plan = plan_sweep(sweep, dataset.num_classes, dataset.image_shape)
     about = {"name": dataset.name, "fingerprint": dataset_fingerprint(dataset)}
     with hold(folder / "lock", f"the sweep in {folder}"):
+        clear_temporaries(folder, *(folder / "trials").glob("*"))  # of a driver and trials that were killed
+        shutil.rmtree(folder / TUNE, ignore_errors=True)
         history = read_journal(folder / JOURNAL)
         check_start(folder, history, resume)
         check_same(sweep.file, history, sweep.config(), about, plan)
@@ -92,9 +96,10 @@ def run_sweep(
             share = trial_share(sweep.sections.resources_per_trial, nodes, where)
             sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
             log = _log(sweep, folder, sweep_id, dataset, observer)
-            log.start()
+            log.connect()
             with Journal(folder / JOURNAL) as journal:
                 _open(journal, history, sweep_id, sweep.config(), about)
+                log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()
                 ledger = Ledger(journal, history, log, observer, sweep.objectives)
                 session = Session(
@@ -156,16 +161,23 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
 
 
 def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0) -> None:
-    """End what still runs, give MLflow the last front and the time to take it."""
+    """End what still runs, give MLflow the last front and the time to take it.
+
+    Raises:
+        StorageError: the journal or the front's files cannot be written; what MLflow can take has been delivered.
+    """
     ledger = session.ledger
-    for record in ledger.running():
-        ledger.ended(record.trial_id, INTERRUPTED, "the sweep was interrupted")
-    log.front(ledger.front(), session.sweep.objectives)
-    if timeout_s:
-        session.observer.step("delivering to MLflow")
-    left = log.finish(state, timeout_s)
-    if left:
-        session.observer.warning(f"MLflow did not take {left} records in time; --resume sends them again")
+    try:
+        for record in ledger.running():
+            ledger.ended(record.trial_id, INTERRUPTED, "the sweep was interrupted")
+    finally:
+        log.front(ledger.front(), session.sweep.objectives)
+        if timeout_s:
+            session.observer.step("delivering to MLflow")
+        left = log.finish(state, timeout_s)
+        if left:
+            rule = f"MLflow did not take {left} records in time, they are safe in {session.folder / JOURNAL}"
+            session.observer.warning(f"{rule}; once it answers again --resume sends them")
 
 
 def _log(sweep: Sweep, folder: Path, sweep_id: str, dataset: Dataset, observer: Observer) -> SweepLog:

@@ -14,8 +14,8 @@ import ray
 from ray import tune
 
 from raydistill.datasets import Dataset
-from raydistill.errors import RaydistillError, TrainingError
-from raydistill.files import write_atomically
+from raydistill.errors import RaydistillError, StorageError, TrainingError
+from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import TrialPlan
@@ -70,12 +70,21 @@ def train_trial(config: Mapping[str, Any], *, shared: list[Any]) -> None:
     except TrainingError as error:
         tune.report({FAILURE: "; ".join(str(fault) for fault in error.faults)})
     except RaydistillError as error:
-        tune.report({FAILURE: "the sweep cannot go on", FATAL: [str(fault) for fault in error.faults]})
+        _end_sweep(error)
     except Exception as error:
+        full = full_disk(error)
+        if full is not None:  # met by something that is not ours
+            _end_sweep(unwritable(full.filename or folder, full))
+            return
         path = folder / "error.txt"
-        write_atomically(path, traceback.format_exc())
+        with contextlib.suppress(StorageError):
+            write_atomically(path, traceback.format_exc())
         first_line = str(error).strip().partition("\n")[0][:200]
         tune.report({FAILURE: f"{type(error).__name__}: {first_line} (traceback in {path})"})
+
+
+def _end_sweep(error: RaydistillError) -> None:
+    tune.report({FAILURE: "the sweep cannot go on", FATAL: [str(fault) for fault in error.faults]})
 
 
 def _epochs(run: RunConfig, dataset: Dataset) -> Generator[EpochMetrics, None, None]:

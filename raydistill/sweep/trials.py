@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from ray import tune
 
 from raydistill.errors import TrainingError
+from raydistill.files import clear_temporaries, full_disk, unwritable
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
 from raydistill.sweep.callback import Bookkeeper
 from raydistill.sweep.conductor import Conductor
 from raydistill.sweep.events import Opening
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
+from raydistill.sweep.memory_kills import survive_memory_kills
 from raydistill.sweep.methods import make_search
 from raydistill.sweep.plan import TrialPlan, trial_name
 from raydistill.sweep.resources import concurrent
@@ -78,6 +80,7 @@ def _at_once(session: Session, most: int) -> int:
 
 
 def _tune(session: Session, conductor: Conductor, at_once: int) -> None:
+    survive_memory_kills()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(train_trial, shared=session.shared), session.share.request()),
         tune_config=tune.TuneConfig(
@@ -98,8 +101,14 @@ def _tune(session: Session, conductor: Conductor, at_once: int) -> None:
     )
     try:
         tuner.fit()
+    except Exception as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        conductor.fatal = conductor.fatal or unwritable(full.filename or session.folder / TUNE, full)
     finally:
         shutil.rmtree(session.folder / TUNE, ignore_errors=True)  # all that counts is in the journal and in trials/
+        clear_temporaries(*(session.folder / "trials").glob("*"))
 
 
 def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:

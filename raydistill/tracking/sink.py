@@ -25,6 +25,7 @@ _PERMANENT = frozenset({
     "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE",
     "NOT_IMPLEMENTED", "ENDPOINT_NOT_FOUND", "MALFORMED_REQUEST",
 })  # fmt: skip
+_FULL = ("disk is full", "no space left on device", "disk quota exceeded")
 _NOT_LIMITS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -77,6 +78,8 @@ class MlflowSink:
             else:
                 self._experiment_id = experiment.experiment_id
         except MlflowException as error:
+            if is_full(error):
+                raise self._full(error) from error
             if is_permanent(error) or "out-of-date" in str(error):
                 raise Broken(first_line(error)) from error
             raise Unavailable(root_cause(error)) from error
@@ -96,6 +99,8 @@ class MlflowSink:
         except (Unavailable, Refused, Broken):
             raise
         except Exception as error:
+            if is_full(error):  # reading still works there, which says nothing of writing
+                raise self._full(error) from error
             if is_permanent(error):
                 raise Refused(first_line(error)) from error
             raise Unavailable(root_cause(error), alive=self._answers()) from error
@@ -150,6 +155,10 @@ class MlflowSink:
             tags=[RunTag(key, value) for key, value in batch.tags],
         )
 
+    def _full(self, error: BaseException) -> Unavailable:
+        where = getattr(error, "filename", None) or self.place.shown
+        return Unavailable(f"{where}: the disk is full; free some space there", trouble="cannot write")
+
     def _answers(self) -> bool:
         try:
             self._client.get_experiment(self._experiment_id)
@@ -166,6 +175,15 @@ def is_permanent(error: Exception) -> bool:
     if isinstance(error, OSError):  # a full disk and the errors of `requests` among them
         return isinstance(error, _NOT_LIMITS)
     return not type(error).__module__.startswith(("sqlalchemy", "urllib3", "requests"))
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a store has no space left: SQLite's words, those of the operating system, or a server's of either."""
+    while error is not None:
+        if any(words in str(error).lower() for words in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def first_line(error: BaseException) -> str:

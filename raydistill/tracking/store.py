@@ -38,6 +38,11 @@ class Place:
     artifacts: str | None
     embedded: bool
 
+    @property
+    def shown(self) -> str:
+        """For a line to the user: without a password, the embedded store as its file."""
+        return masked(self.uri).removeprefix("sqlite:///")
+
 
 def embedded_uri(storage: Path) -> str:
     """The SQLite store inside a sweep's storage."""

@@ -74,8 +74,8 @@ class SweepLog:
         """What went wrong so far, one line each."""
         return list(self._live()[0].errors)
 
-    def start(self) -> None:
-        """Check that the store is there, open the parent run.
+    def connect(self) -> None:
+        """Check that the store is there; makes no run yet, so that a sweep can first write down who it is.
 
         The embedded store's tables (4 s) are made in the background; any other store is opened here, to fail early.
 
@@ -93,10 +93,20 @@ class SweepLog:
                 self._stack.close()
                 rule, way_out = f"the store cannot be used ({error})", "mend it or choose another"
                 raise TrackingError(Fault(OPTION, rule, masked(place.uri), way_out)) from error
+
+    def start(self) -> None:
+        """Open the parent run; connects first where that was not done.
+
+        Raises:
+            TrackingError: the store cannot be reached or cannot be used.
+        """
+        if self._writer is None:
+            self.connect()
+        writer, _ = self._live()
         self._cards[PARENT] = RunCard(self.name, now_ms())
-        self._writer.start()
+        writer.start()
         self._reopen(PARENT)
-        self._writer.put(PARENT, Action("its parameters", self._send_params))
+        writer.put(PARENT, Action("its parameters", self._send_params))
         self._put(PARENT, tags={**self._tags, "state": "running"})
 
     def trial_started(self, record: TrialRecord) -> None:

@@ -23,11 +23,11 @@ MAX_ATTEMPTS = 5
 
 
 class Unavailable(Exception):
-    """Try again later. alive: the server does answer, only this operation failed."""
+    """Try again later. alive: the server does answer, only this operation failed. trouble: what it does else."""
 
-    def __init__(self, message: str, alive: bool = False) -> None:
+    def __init__(self, message: str, alive: bool = False, trouble: str = "does not answer") -> None:
         super().__init__(message)
-        self.alive = alive
+        self.alive, self.trouble = alive, trouble
 
 
 class Refused(Exception):
@@ -200,7 +200,7 @@ class TrackingWriter:
                 held_up = True
                 if not error.alive:
                     if not self._away:  # once an outage
-                        self._tell(f"MLflow does not answer, its records wait: {error}")
+                        self._tell(f"MLflow {error.trouble}, its records wait: {error}")
                     self._away = True
                     return True
                 self._attempts[run] = self._attempts.get(run, 0) + 1

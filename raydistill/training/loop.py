@@ -24,6 +24,7 @@ from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.training import checkpoint as saved
+from raydistill.training import memory
 from raydistill.training import precision as arithmetic
 from raydistill.training.allocator import keep_freed_memory
 from raydistill.training.config import Distillation, RunConfig
@@ -56,7 +57,8 @@ def fit(config: RunConfig, *, dataset: Dataset | None = None, on_step: OnStep | 
     """
     _check(config)
     with training_environment(config.threads, config.deterministic):
-        run = _Run(config, dataset if dataset is not None else datasets.load(config.dataset), on_step)
+        with memory.said_plainly("before the first epoch", config.batch_size):
+            run = _Run(config, dataset if dataset is not None else datasets.load(config.dataset), on_step)
         with EventLog(run.folder if config.tensorboard else None, run.first_epoch) as events:
             for epoch in range(run.first_epoch, config.epochs):
                 metrics = run.train_epoch(epoch)
@@ -172,7 +174,7 @@ class _Run:
     def train_epoch(self, epoch: int) -> EpochMetrics:
         """Train and validate one epoch, then write the checkpoint."""
         start = time.perf_counter()
-        try:
+        with memory.said_plainly(f"epoch {epoch}", self.config.batch_size):
             self.scheduler.on_epoch_begin(epoch)
             train_loss, images = self._minibatches(epoch)
             seconds = time.perf_counter() - start
@@ -180,9 +182,6 @@ class _Run:
             thresholds = self.config.early_exit.thresholds if self.config.early_exit is not None else ()
             feed = self.validation_feed
             result = evaluate(self.model, feed, "validation", self.device, self.precision, thresholds)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            way_out = "use a smaller batch_size, or a larger share of the device for each trial"
-            raise TrainingError(Fault(f"epoch {epoch}", "memory ran out", self.config.batch_size, way_out)) from error
         if not math.isfinite(result.loss):
             raise TrainingError(self._not_finite(epoch, "the validation loss", result.loss))
         self.scheduler.on_epoch_end(epoch, loss=result.loss, top1=result.top1)

@@ -115,8 +115,34 @@ def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, before[1]))
     try:
-        with Journal(path) as journal, pytest.raises(StorageError, match=r"journal.jsonl: cannot be written \(File"):
+        with Journal(path) as journal, pytest.raises(StorageError, match=r"journal.jsonl: cannot be written \(file"):
             journal.append("trial_ended", trial_id="t0001", state=FINISHED, reason="done")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert read_journal(path).records["t0001"].state == RUNNING
+
+
+def test_half_a_line_does_not_stay_where_space_is_freed_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    whole = path.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(path) as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
+        try:
+            with pytest.raises(StorageError):
+                journal.append("trial_ended", trial_id="t0001", state=FINISHED, reason="done")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert path.read_bytes() == whole
+        journal.append("trial_ended", trial_id="t0001", state=INTERRUPTED, reason="the disk was full")
+    assert read_journal(path).records["t0001"].reason == "the disk was full"
+
+
+def test_the_baseline_and_its_epochs_are_one_line(tmp_path: Path) -> None:
+    """A driver killed between two lines would leave a baseline that is there, without all of its epochs."""
+    epochs = [metrics(epoch) for epoch in range(3)]
+    with Journal(tmp_path / "j") as journal:
+        baseline = record(BASELINE, FINISHED).to_json()
+        journal.append("baseline", record=baseline, epochs=[trained.to_json() for trained in epochs])
+    assert read_journal(tmp_path / "j").epochs == [(BASELINE, trained) for trained in epochs]

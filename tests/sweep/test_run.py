@@ -17,7 +17,17 @@ from typing import Any
 import psutil
 import pytest
 
-from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, INTERRUPTED, PAUSED, STOPPED, EpochMetrics, TrialRecord
+from raydistill.records import (
+    BASELINE,
+    ENDED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PAUSED,
+    STOPPED,
+    EpochMetrics,
+    TrialRecord,
+)
 from raydistill.sweep.journal import History, read_journal
 from raydistill.training import read_history
 
@@ -286,7 +296,7 @@ def test_what_goes_wrong_in_a_trial_ends_that_trial_alone(write_sweep: WriteSwee
     error_file = folder / "trials" / "t0000" / "error.txt"
     assert records["t0000"].reason == f"RuntimeError: of my own making (traceback in {error_file})"
     assert "own_model.py" in error_file.read_text()
-    assert records["t0001"].reason == "its process died"
+    assert records["t0001"].reason.startswith("its process died, perhaps killed because the node was out of memory")
     assert "loss" in records["t0002"].reason
     assert "nan" in records["t0002"].reason
     runs = mlflow_runs(folder, "tiny")

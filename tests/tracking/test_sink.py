@@ -91,9 +91,28 @@ def test_a_run_deleted_by_hand_is_refused(storage: Path) -> None:
 
 
 def test_an_action_that_fails_with_the_server_alive_says_so(storage: Path) -> None:
-    def full(client: Any, run_id: str) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fails(client: Any, run_id: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
 
-    with pytest.raises(Unavailable, match="No space left") as caught:
-        make_sink(storage).send("t0000", Action("file", full))
+    with pytest.raises(Unavailable, match="Input/output error") as caught:
+        make_sink(storage).send("t0000", Action("file", fails))
     assert caught.value.alive
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        MlflowException("(sqlite3.OperationalError) database or disk is full"),  # a server's answer: status 500
+    ],
+)
+def test_a_full_disk_is_waited_for_however_long_and_said_with_its_place(storage: Path, error: Exception) -> None:
+    """Reading works there, so the server seems alive; after five tries the record would be given up."""
+
+    def full(client: Any, run_id: str) -> None:
+        raise error
+
+    with pytest.raises(Unavailable, match=r"mlflow\.db: the disk is full; free some space there") as caught:
+        make_sink(storage).send("t0000", Action("file", full))
+    assert not caught.value.alive
+    assert caught.value.trouble == "cannot write"
