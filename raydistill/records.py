@@ -27,7 +27,8 @@ BASELINE = "baseline"
 class EpochMetrics:
     """One trained epoch. top1, top5 and loss are of the validation split; train_loss is the mean over the epoch.
 
-    exits: of a network with early exits; see `Evaluation`.
+    exits: of a network with early exits; see `Evaluation`. figures: in a sweep, of a trial's last epoch, what the
+    network then costs (macs, parameters, ...; see `raydistill.training.footprint`).
     """
 
     epoch: int
@@ -44,6 +45,7 @@ class EpochMetrics:
     timestamp_ms: int
     checkpoint: str | None = None
     exits: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EpochMetrics:

@@ -97,10 +97,12 @@ def sweep(
 
 
 def _report(outcome: Outcome, again: str, console: Console) -> None:
-    from raydistill.cli.tables import counts, front_report
+    from raydistill.cli.tables import counts, front_report, infeasible_lines
 
     for part in front_report(outcome.rows, outcome.dataset):
         console.print(part)
+    for line in infeasible_lines(outcome.rows):
+        console.print(line, style="yellow", soft_wrap=True, markup=False)
     number = counts(outcome.records)
     console.print("trials: " + ", ".join(f"{count} {state}" for state, count in sorted(number.items())))
     if outcome.used_fallback:

@@ -9,37 +9,72 @@ from rich.table import Table
 from rich.text import Text
 
 from raydistill.records import BASELINE, EpochMetrics, TrialRecord
-from raydistill.search import FrontRow
+from raydistill.search import FrontRow, mean_and_std
 
 
 def percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def front_report(rows: Sequence[FrontRow], dataset: str, seeds: int = 1) -> tuple[Text, Table]:
-    """The front's members, sparsity ascending, and the dense baseline in any case; the knee is marked."""
+def front_report(rows: Sequence[FrontRow], dataset: str) -> tuple[Text, Table]:
+    """The front's members, sparsity ascending, and the dense baseline in any case; the knee is marked.
+
+    Figures of a member that was trained with several seeds are means and sample standard deviations.
+    """
+    shown = [row for row in rows if row.record.last is not None and (row.pareto or row.record.trial_id == BASELINE)]
+    numbers = sorted({len(row.runs) for row in shown if row.record.trial_id != BASELINE}) or [1]
+    seeds = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     title = Text(f"Pareto front: {dataset}, top1 on its validation and test split, seeds: {seeds}", style="bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("trial", no_wrap=True)
     for name in ("sparsity %", "validation %", "test %"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    shown = sorted(rows, key=lambda row: row.record.trial_id != BASELINE)
-    for row in shown:
+    others = [name for name in (shown[0].values if shown else ()) if name not in _SHOWN]
+    for name in others:
+        table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
+    table.add_column("")
+    for row in sorted(shown, key=lambda row: row.record.trial_id != BASELINE):
         dense = row.record.trial_id == BASELINE
-        if row.record.last is None or not (row.pareto or dense):
-            continue
-        test = row.record.test.top1 if row.record.test is not None else None
-        notes = ["dense"] if dense and row.pareto else ["dense (not on the front)"] if dense else []
+        notes = ["dense"] if dense and row.pareto else ["dense (dominated)"] if dense else []
         notes += ["knee"] if row.knee else []
         table.add_row(
             row.record.trial_id,
-            percent(row.record.last.sparsity),
-            percent(row.record.last.top1),
-            percent(test),
+            _spread([run.last.sparsity if run.last else None for run in row.runs]),
+            _spread([run.last.top1 if run.last else None for run in row.runs]),
+            _spread([run.test.top1 if run.test else None for run in row.runs]),
+            *(_amount(row.values[name]) for name in others),
             ", ".join(notes),
         )
     return title, table
+
+
+_SHOWN = frozenset({"top1", "sparsity"})
+_SHORT = {"size_bytes": "bytes", "compressed_size_bytes": "bytes, packed", "latency_ms": "ms"}
+
+
+def _amount(value: float) -> str:
+    """1.23 M, 45.6 k, 0.789: three digits that mean something."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def infeasible_lines(rows: Sequence[FrontRow], most: int = 8) -> list[str]:
+    """One line for each finished trial that breaks a constraint, the first `most`."""
+    broken = [row for row in rows if row.violations]
+    lines = [f"{row.record.trial_id} is infeasible: {'; '.join(row.violations)}" for row in broken[:most]]
+    lines += [f"and {len(broken) - most} more are infeasible"] if len(broken) > most else []
+    trials = [row for row in rows if row.record.trial_id != BASELINE]
+    if broken and len(broken) == len(trials):
+        lines.append("no trial meets every constraint: loosen them (--resume shows the new front) or widen the search")
+    return lines
+
+
+def _spread(fractions: Sequence[float | None]) -> str:
+    """ "70.12 ± 0.35" in percent; without a deviation that shows, "70.12"."""
+    mean, std = mean_and_std(fractions)
+    return percent(mean) if std is None or std < 5e-6 else f"{percent(mean)} ± {percent(std)}"
 
 
 def sparsity_table(metrics: EpochMetrics) -> Table:

@@ -10,7 +10,7 @@ from raydistill.search.distributions import (
     parse_distribution,
 )
 from raydistill.search.objectives import Objective, parse_objectives, score_matrix
-from raydistill.search.pareto import FrontRow, front_rows, hypervolume, knee, pareto_rank
+from raydistill.search.pareto import FrontRow, front_rows, hypervolume, knee, mean_and_std, pareto_rank
 from raydistill.search.space import Dimension, PerLayer, SearchSpace, expand, parse_space
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "front_rows",
     "hypervolume",
     "knee",
+    "mean_and_std",
     "parse_distribution",
     "parse_objectives",
     "parse_space",

@@ -11,7 +11,10 @@ import numpy as np
 from raydistill.errors import ConfigError, Fault, close_match
 from raydistill.records import TrialRecord
 
-NAMES = ("top1", "top5", "loss", "sparsity")
+FOOTPRINT = ("macs", "parameters", "size_bytes", "compressed_size_bytes", "latency_ms")
+"""What a trained trial costs: `raydistill.training.footprint` says how each is counted or measured."""
+
+NAMES = ("top1", "top5", "loss", "sparsity", *FOOTPRINT)
 """top1, top5 and loss are the validation split's; the test split is never optimised."""
 
 DIRECTIONS = ("max", "min")
@@ -30,7 +33,11 @@ class Objective:
 
     def value(self, record: TrialRecord) -> float:
         """NaN for a record without a trained epoch."""
-        return math.nan if record.last is None else float(getattr(record.last, self.name))
+        if record.last is None:
+            return math.nan
+        if self.name in FOOTPRINT:
+            return float(record.last.figures.get(self.name, math.nan))
+        return float(getattr(record.last, self.name))
 
 
 def parse_objectives(mapping: object, where: str) -> tuple[Objective, ...]:

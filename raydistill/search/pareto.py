@@ -6,6 +6,8 @@ infinity are no points: rank -1, never on the front, never the knee.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from raydistill.records import BASELINE, FINISHED, TrialRecord
+from raydistill.search.constraints import Constraint, violations
 from raydistill.search.objectives import Objective, score_matrix
 
 NO_RANK = -1
@@ -77,25 +80,60 @@ def hypervolume(points: ArrayLike, directions: Sequence[str], reference: Sequenc
 
 @dataclass(frozen=True)
 class FrontRow:
-    """One eligible trial. values: its objectives by name. pareto: on the front (rank 0). knee: the front's knee."""
+    """One eligible trial. values: its objectives by name. pareto: on the front (rank 0). knee: the front's knee.
+
+    repeats: its finished runs with other seeds; values are then means over all of them (see `mean_and_std`).
+    violations: the constraints it breaks, in words; with any it has no rank.
+    """
 
     record: TrialRecord
     values: Mapping[str, float]
     rank: int
     pareto: bool
     knee: bool
+    repeats: tuple[TrialRecord, ...] = ()
+    violations: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> tuple[TrialRecord, ...]:
+        """The trial and its repeats."""
+        return (self.record, *self.repeats)
 
 
-def front_rows(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[FrontRow]:
+def mean_and_std(figures: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation (n - 1); no mean without figures, no deviation of one."""
+    known = [figure for figure in figures if figure is not None]
+    return (
+        statistics.mean(known) if known else None,
+        statistics.stdev(known) if len(known) > 1 else None,
+    )
+
+
+def front_rows(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
+) -> list[FrontRow]:
     """Rank the finished trials and the baseline; stopped, failed and unfinished trials are not eligible.
 
-    Sorted: the front first, sparsity ascending; then by rank and sparsity; those without figures last.
+    A trial that was trained again with other seeds stands with its means. Sorted: the front first, sparsity ascending;
+    then by rank and sparsity; those without figures last.
     """
-    eligible = [record for record in records if record.state == FINISHED or record.trial_id == BASELINE]
+    finished = [record for record in records if record.state == FINISHED or record.trial_id == BASELINE]
+    eligible = [record for record in finished if not record.confirms]
+    repeats: dict[str, list[TrialRecord]] = {}
+    for record in finished:
+        if record.confirms:
+            repeats.setdefault(record.confirms, []).append(record)
     directions = [objective.direction for objective in objectives]
     points = score_matrix(eligible, objectives)
-    ranks = pareto_rank(points, directions)
-    knee_index = knee(points, directions)
+    for place, record in enumerate(eligible):
+        if record.trial_id in repeats:
+            # rounded, so that the mean of three times 0.8 is 0.8: one bit more would be a better sparsity
+            points[place] = score_matrix([record, *repeats[record.trial_id]], objectives).mean(axis=0).round(12)
+    dense = next((record for record in eligible if record.trial_id == BASELINE), None)
+    broken = [violations(record, constraints, dense) for record in eligible]
+    feasible = np.where(np.array([bool(said) for said in broken], dtype=bool)[:, None], math.nan, points)
+    ranks = pareto_rank(feasible, directions)
+    knee_index = knee(feasible, directions)
     rows = [
         FrontRow(
             record,
@@ -103,6 +141,8 @@ def front_rows(records: Sequence[TrialRecord], objectives: Sequence[Objective]) 
             int(rank),
             bool(rank == 0),
             i == knee_index,
+            tuple(repeats.get(record.trial_id, ())),
+            broken[i],
         )
         for i, (record, point, rank) in enumerate(zip(eligible, points, ranks, strict=True))
     ]

@@ -24,6 +24,7 @@ from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
 from raydistill.sweep.session import Session
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_checkpoint, read_history
+from raydistill.training.footprint import footprint
 
 _WHERE_IT_RUNS = ("out_dir", "resume", "checkpoint_every", "tensorboard", "threads", "device", "dataset", "schedule")
 _HOW_IT_IS_READ = ("root", "workers", "used_fallback", "warning")
@@ -41,7 +42,7 @@ def ensure_baseline(session: Session) -> bool:
     given = sweep.sections.baseline.checkpoint
     if given is not None:
         session.observer.step("evaluating the dense baseline")
-        last = given_baseline(given, run, dataset)
+        last = replace(given_baseline(given, run, dataset), figures=_figures(session, given))
         ledger.baseline(baseline_record(run, dataset, last, "taken from baseline.checkpoint"), [last])
         return True
     run = replace(run, out_dir=str(session.storage / "baselines" / baseline_hash(run, session.fingerprint)))
@@ -63,9 +64,20 @@ def ensure_baseline(session: Session) -> bool:
                     raise
                 session.observer.warning(f"the baseline starts again from its last checkpoint: {error.faults[0]}")
     history = before or finished(checkpoint, run.epochs)
+    figures = _figures(session, str(checkpoint))
+    history = [*history[:-1], replace(history[-1], figures=figures)]
     reason = f"trained {run.epochs} epochs" + (" by an earlier sweep" if before else "")
     ledger.baseline(baseline_record(run, dataset, history[-1], reason), history)
     return True
+
+
+def _figures(session: Session, checkpoint: str) -> dict[str, float]:
+    """What the dense network costs; its latency is measured where a trial's would be."""
+    shape, share = session.dataset.image_shape, session.share
+    if not session.sweep.wants_latency:
+        return footprint(checkpoint, shape)
+    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(footprint)
+    return dict(ray.get(task.remote(checkpoint, shape, share.device, latency=True)))
 
 
 def dataset_fingerprint(dataset: Dataset) -> str:

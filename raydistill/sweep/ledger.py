@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raydistill.records import BASELINE, ENDED, PAUSED, RUNNING, EpochMetrics, Evaluation, TrialRecord
 from raydistill.search import FrontRow, Objective, front_rows
+from raydistill.search.constraints import Constraint
 from raydistill.sweep.events import Observer
 from raydistill.sweep.journal import History, Journal
 from raydistill.tracking import SweepLog
@@ -21,13 +22,20 @@ class Ledger:
     """`records`: every trial's latest state, by trial id, the baseline's among them."""
 
     def __init__(
-        self, journal: Journal, history: History, log: SweepLog, observer: Observer, objectives: Sequence[Objective]
+        self,
+        journal: Journal,
+        history: History,
+        log: SweepLog,
+        observer: Observer,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         self.records: dict[str, TrialRecord] = dict(history.records)
         self._journal = journal
         self._log = log
         self._observer = observer
         self._objectives = tuple(objectives)
+        self._constraints = tuple(constraints)
         self._front_sent = 0.0
 
     def resend(self, history: History) -> None:
@@ -99,7 +107,7 @@ class Ledger:
 
     def front(self) -> list[FrontRow]:
         """All finished trials and the baseline, the front first."""
-        return front_rows(list(self.records.values()), self._objectives)
+        return front_rows(list(self.records.values()), self._objectives, self._constraints)
 
     def running(self) -> list[TrialRecord]:
         return [record for record in self.records.values() if record.state == RUNNING]

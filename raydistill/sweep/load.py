@@ -19,8 +19,10 @@ from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
+from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.faults import validate
 from raydistill.sweep.spec import DEFAULT_OBJECTIVES, SweepSections, TrainingSection, beside
+from raydistill.training.footprint import LATENCY
 
 TRAINING = "training."
 _INLINE = re.compile(r": ((?:baseline\.)?schedule|search): ")
@@ -51,6 +53,12 @@ class Sweep:
     dimensions: tuple[Dimension, ...]
     per_layer: tuple[PerLayer, ...]
     objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def wants_latency(self) -> bool:
+        """Latency is measured where something asks for it; everything else is counted anyway."""
+        return LATENCY in {o.name for o in self.objectives} | {c.figure for c in self.constraints}
 
     @property
     def dataset(self) -> DatasetConfig:
@@ -82,13 +90,16 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     if "objectives" not in broken:
         directions = raw.get("objectives", DEFAULT_OBJECTIVES)
         objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives") or ()
+    constraints: tuple[Constraint, ...] = ()
+    if "constraints" not in broken:
+        constraints = _collected(faults, parse_constraints, raw.get("constraints", []), f"{file}: constraints") or ()
     faults += _training_paths(dimensions, str(file))
     if sections is not None:
         sections = _resolved(sections, file)
         faults += _cross_checks(sections, str(file))
     if faults or sections is None or schedule is None:
         raise ConfigError(*faults)
-    return _shortened(Sweep(file, sections, schedule, dimensions, per_layer, objectives), overrides)
+    return _shortened(Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints), overrides)
 
 
 def training_values(training: TrainingSection, values: Mapping[str, Any], source: str) -> TrainingSection:
@@ -254,6 +265,4 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
             changed["schedule"] = scale_epochs(baseline.schedule, epochs, shorter)
         update["baseline"] = baseline.model_copy(update=changed)
     schedule = parse_schedule(scale_epochs(sweep.schedule.mapping, old, new), sweep.schedule.source)
-    return Sweep(
-        sweep.file, sections.model_copy(update=update), schedule, sweep.dimensions, sweep.per_layer, sweep.objectives
-    )
+    return replace(sweep, sections=sections.model_copy(update=update), schedule=schedule)

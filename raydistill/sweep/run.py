@@ -101,7 +101,7 @@ def run_sweep(
                 _open(journal, history, sweep_id, sweep.config(), about)
                 log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()
-                ledger = Ledger(journal, history, log, observer, sweep.objectives)
+                ledger = Ledger(journal, history, log, observer, sweep.objectives, sweep.constraints)
                 session = Session(
                     sweep,
                     storage,

@@ -208,6 +208,7 @@ class SweepSections(Section):
     schedule: str | dict[str, Any]
     search: dict[str, Any]
     objectives: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_OBJECTIVES))
+    constraints: list[Any] = Field(default_factory=list)
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
     searcher: SearcherSection = Field(default_factory=SearcherSection)
     num_samples: Count = 16

@@ -7,6 +7,7 @@ import json
 import os
 import traceback
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from raydistill.records import EpochMetrics
 from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import TrialPlan
 from raydistill.training import RunConfig, fit, read_history
+from raydistill.training.footprint import footprint
 
 METRICS = "metrics"
 FAILURE = "failure"
@@ -45,11 +47,11 @@ class Boxed:
         return self
 
 
-def train_trial(config: Mapping[str, Any], *, shared: list[Any]) -> None:
+def train_trial(config: Mapping[str, Any], *, shared: list[Any], latency: bool = False) -> None:
     """Tune's function trainable: one leg of a trial (see `conductor.Leg`).
 
     config: trial_id, plan (`Boxed`), known and until. shared: the dataset's boxed reference; its arrays are read in
-    place, not copied.
+    place, not copied. latency: whether the trained network's latency is wanted.
 
     A user's mistake, a diverged loss or a defect ends this trial with a reason; only the death of the process is left
     to Tune, which starts the trial again from its checkpoint.
@@ -63,6 +65,9 @@ def train_trial(config: Mapping[str, Any], *, shared: list[Any]) -> None:
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
         with hold(folder / "lock", "this trial", ORPHAN_WAIT_S), contextlib.closing(_epochs(run, dataset)) as epochs:
             for metrics in epochs:
+                if metrics.epoch + 1 == run.epochs:
+                    figures = footprint(folder / "checkpoint.pt", dataset.image_shape, run.device, latency=latency)
+                    metrics = replace(metrics, figures=figures)
                 if metrics.epoch >= config["known"]:
                     tune.report(_report(metrics))
                 if metrics.epoch + 1 == config["until"]:

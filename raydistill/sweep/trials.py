@@ -81,8 +81,9 @@ def _at_once(session: Session, most: int) -> int:
 
 def _tune(session: Session, conductor: Conductor, at_once: int) -> None:
     survive_memory_kills()
+    trainable = tune.with_parameters(train_trial, shared=session.shared, latency=session.sweep.wants_latency)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(train_trial, shared=session.shared), session.share.request()),
+        tune.with_resources(trainable, session.share.request()),
         tune_config=tune.TuneConfig(
             scheduler=ConductedScheduler(conductor),
             search_alg=ConductedSearcher(conductor),

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,14 @@ FRACTIONS = frozenset({"top1", "top5", "sparsity"})
 TESTED = frozenset({"top1", "top5", "loss"})
 FRONT, REST, DENSE, KNEE = "#1f5fa8", "#a9b4c2", "#2b2b2b", "#d1495b"
 _HOVER_LINES = 14
+AXIS_LABELS = {
+    "sparsity": "sparsity (zeros among the weights)",
+    "macs": "multiply-accumulates of one image",
+    "parameters": "parameters that are not zero",
+    "size_bytes": "size in bytes",
+    "compressed_size_bytes": "compressed size in bytes",
+    "latency_ms": "latency of one image in ms",
+}
 
 
 class FrontRow(Protocol):
@@ -35,6 +44,10 @@ class FrontRow(Protocol):
     def pareto(self) -> bool: ...
     @property
     def knee(self) -> bool: ...
+    @property
+    def repeats(self) -> Sequence[TrialRecord]: ...
+    @property
+    def violations(self) -> Sequence[str]: ...
 
 
 class Objective(Protocol):
@@ -59,10 +72,21 @@ def front_table(rows: Sequence[FrontRow]) -> pandas.DataFrame:
             line[name] = getattr(last, name) if last is not None else None
         for name in ("top1", "top5", "loss"):
             line[f"test_{name}"] = getattr(test, name) if test is not None else None
+        line["seeds"] = 1 + len(row.repeats)
+        line["top1_mean"], line["top1_std"] = _over_seeds(run.last for run in (row.record, *row.repeats))
+        line["test_top1_mean"], line["test_top1_std"] = _over_seeds(run.test for run in (row.record, *row.repeats))
+        line |= dict(last.figures) if last is not None else {}
+        line["infeasible"] = "; ".join(row.violations)
         line |= {"epochs": last.epoch + 1 if last is not None else 0, "dataset": row.record.dataset}
         line |= {"arch": row.record.arch, "seed": row.record.seed, "checkpoint": row.record.checkpoint}
         lines.append(line | dict(row.record.values))
     return pandas.DataFrame(lines)
+
+
+def _over_seeds(runs: Iterable[Any]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation of top1; None where there is too little to say."""
+    known = [run.top1 for run in runs if run is not None]
+    return statistics.mean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None
 
 
 def write_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], folder: Path, name: str) -> list[Path]:
@@ -142,6 +166,11 @@ def front_png(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: P
             [figure_of(row, x) for row in tested], [getattr(row.record.test, y) for row in tested],
             s=40, facecolors="none", edgecolors=FRONT, linewidths=1.1, label="front on the test split", zorder=3,
         )  # fmt: skip
+    for row in (row for row in front if row.repeats):
+        last = [run.last for run in (row.record, *row.repeats) if run.last is not None]
+        if y in TESTED and len(last) > 1:
+            deviation = statistics.stdev(getattr(metrics, y) for metrics in last)
+            plot.errorbar(figure_of(row, x), figure_of(row, y), deviation, color=FRONT, capsize=3, zorder=3)
     plot.margins(0.06)
     if drawn:
         plot.legend(loc="best", fontsize=8, framealpha=0.9)
@@ -217,13 +246,15 @@ def axes(objectives: Sequence[Objective]) -> tuple[str, str, str | None]:
 
 
 def axis_label(name: str, dataset: str) -> str:
-    if name == "sparsity":
-        return "sparsity (zeros among the weights)"
+    if name in AXIS_LABELS:
+        return AXIS_LABELS[name]
     return f"validation {name}" + (f" ({dataset})" if dataset else "")
 
 
 def figure_of(row: FrontRow, name: str) -> float:
-    """A validation figure of a row, objective or not; NaN where there is none."""
+    """A validation figure of a row, objective or not; NaN where there is none. Objectives are means over its seeds."""
+    if name in row.values:
+        return float(row.values[name])
     return float(getattr(row.record.last, name)) if row.record.last is not None else float("nan")
 
 

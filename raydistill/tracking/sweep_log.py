@@ -152,6 +152,7 @@ class SweepLog:
         if record.last is not None:
             self.epoch(record.trial_id, record.last)  # a reused baseline has no other; sent twice it is still one
             layers = {layer_key("sparsity", weight): value for weight, value in record.last.layer_sparsity.items()}
+            layers |= record.last.figures
             self._put(record.trial_id, metrics=layers, step=record.last.epoch, timestamp_ms=record.last.timestamp_ms)
         self._log_test(record)
         present = [Path(path) for path in artifacts if Path(path).exists()]
@@ -177,6 +178,7 @@ class SweepLog:
         for row in rows:
             trial_id = row.record.trial_id
             tags = {"pareto": tag_text(row.pareto), "pareto_rank": tag_text(row.rank), "knee": tag_text(row.knee)}
+            tags |= {"feasible": tag_text(not row.violations)}
             if self._front_tags.get(trial_id) != tags:
                 self._front_tags[trial_id] = tags
                 self._put(trial_id, tags=tags)

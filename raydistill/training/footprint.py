@@ -1,0 +1,95 @@
+"""What a pruned network costs to keep and to run: figures that a sweep can optimise or bound.
+
+All are of the network as it would be deployed: filters and channels that are zero as a whole are taken out first (see
+`raydistill.compression.thinning`), which leaves its outputs as they are.
+
+- ``macs``: multiply-accumulates of one image, counted as `compression.summaries` does; single zeros still count.
+- ``parameters``: those that are not zero.
+- ``size_bytes``: every parameter and buffer at its own width.
+- ``compressed_size_bytes``: of each tensor the smaller of that and a bitmap, one bit an element, with the other values.
+- ``latency_ms``: milliseconds of one image on the given device, the median of many passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.summaries import total_macs
+from raydistill.compression.thinning import thin
+from raydistill.errors import RaydistillError
+from raydistill.training.checkpoint import load_model
+
+LATENCY = "latency_ms"
+FOOTPRINT = ("macs", "parameters", "size_bytes", "compressed_size_bytes", LATENCY)
+_WARM_UP, _PASSES, _MOST_S = 5, 50, 2.0
+
+
+def footprint(
+    checkpoint: str | Path, image_shape: Sequence[int], device: str = "cpu", *, latency: bool = False
+) -> dict[str, float]:
+    """The figures of a checkpoint's network, `FOOTPRINT` by name. image_shape: (C, H, W).
+
+    latency: measured only when asked for, it takes up to two seconds.
+
+    Raises:
+        CheckpointError, ConfigError: the checkpoint cannot be used.
+    """
+    image = torch.zeros(1, *image_shape)
+    model = thinned(load_model(checkpoint), image)
+    tensors = [*model.parameters(), *model.buffers()]
+    figures = {
+        "macs": float(total_macs(model, image)),
+        "parameters": float(sum(int(torch.count_nonzero(p)) for p in model.parameters())),
+        "size_bytes": float(sum(_dense(tensor) for tensor in tensors)),
+        "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in tensors)),
+    }
+    return {**figures, LATENCY: latency_ms(model, image, device)} if latency else figures
+
+
+def thinned(model: nn.Module, image: Tensor) -> nn.Module:
+    """The model without its dead filters and channels; as it is where there are none, or where it cannot be traced."""
+    if not any(_has_dead_structure(weight) for weight in model.parameters() if weight.dim() >= 2):
+        return model
+    smaller = copy.deepcopy(model)
+    with contextlib.suppress(RaydistillError):
+        thin(smaller, None, image)
+        return smaller
+    return model
+
+
+def latency_ms(model: nn.Module, image: Tensor, device: str = "cpu") -> float:
+    """Median milliseconds of one forward pass in eval mode, after a warm-up; on a GPU the device is waited for."""
+    target = torch.device(device)
+    model, image = model.to(target).eval(), image.to(target)
+    times: list[float] = []
+    begun = time.perf_counter()
+    with torch.inference_mode():
+        while len(times) < _WARM_UP + _PASSES and (len(times) <= _WARM_UP or time.perf_counter() - begun < _MOST_S):
+            start = time.perf_counter()
+            model(image)
+            if target.type == "cuda":
+                torch.cuda.synchronize(target)
+            times.append(time.perf_counter() - start)
+    return 1000.0 * statistics.median(times[_WARM_UP:])
+
+
+def _has_dead_structure(weight: Tensor) -> bool:
+    zero = (weight == 0).flatten(2) if weight.dim() > 2 else (weight == 0).unsqueeze(2)
+    return bool(zero.all(dim=2).all(dim=1).any() or zero.all(dim=2).all(dim=0).any())
+
+
+def _dense(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _bitmap(tensor: Tensor) -> int:
+    return math.ceil(tensor.numel() / 8) + int(torch.count_nonzero(tensor)) * tensor.element_size()

@@ -1,0 +1,101 @@
+"""Constraints: what they accept, what breaks them, and that what breaks one is not on the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from raydistill.errors import ConfigError
+from raydistill.records import BASELINE, TrialRecord
+from raydistill.search import front_rows, parse_objectives
+from raydistill.search.constraints import Constraint, parse_constraints, violations
+
+Make = Callable[..., TrialRecord]
+OBJECTIVES = parse_objectives({"top1": "max", "sparsity": "max"}, "objectives")
+
+
+def test_what_is_written_is_what_is_meant() -> None:
+    found = parse_constraints(
+        ["top1_drop <= 0.005", "sparsity>=0.8", " latency_ms < 3e0 ", "macs > 10"], "f: constraints"
+    )
+    assert found == (
+        Constraint("top1_drop", "<=", 0.005),
+        Constraint("sparsity", ">=", 0.8),
+        Constraint("latency_ms", "<", 3.0),
+        Constraint("macs", ">", 10.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ("sparsity >= 0.8", "f: constraints: must be a list of bounds, got 'sparsity >= 0.8'; as in"),
+        (["sparsity => 0.8"], "f: constraints[0]: must be a figure, one of <= >= < >, and a number, got"),
+        ([0.8], "f: constraints[0]: must be a figure"),
+        (["sparsty >= 0.8"], "f: constraints[0]: unknown figure, got 'sparsty'; did you mean 'sparsity'?"),
+        (["sparsity >= most"], "f: constraints[0]: the bound must be a number, got 'most'"),
+        (["sparsity >= nan"], "f: constraints[0]: the bound must be a number, got 'nan'"),
+    ],
+)
+def test_each_fault_is_one_line(node: object, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_constraints(node, "f: constraints")
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_faults_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_constraints(["sparsty >= 0.8", "macs ~ 3"], "f: constraints")
+    assert len(caught.value.faults) == 2
+
+
+def test_the_drop_is_from_the_baseline(record: Make) -> None:
+    baseline, trial = record(BASELINE, 0.70, 0.0), record("t0000", 0.69, 0.8)
+    (half, two) = parse_constraints(["top1_drop <= 0.005", "top1_drop <= 0.02"], "c")
+    assert violations(trial, [half], baseline) == ("top1_drop 0.01, not <= 0.005",)
+    assert violations(trial, [two], baseline) == ()
+    assert violations(baseline, [half], baseline) == ()
+    assert violations(trial, [half], None) == ("top1_drop is not known",)
+
+
+def test_a_figure_that_was_not_measured_breaks_its_bound(record: Make) -> None:
+    trial = record("t0000", 0.69, 0.8)
+    bounds = parse_constraints(["latency_ms <= 3"], "c")
+    assert violations(trial, bounds, None) == ("latency_ms is not known",)
+    assert trial.last is not None
+    measured = replace(trial, last=replace(trial.last, figures={"latency_ms": 2.5}))
+    assert violations(measured, bounds, None) == ()
+
+
+def test_an_infeasible_trial_leaves_the_front_to_those_it_dominated(record: Make) -> None:
+    records = [
+        record(BASELINE, 0.70, 0.0),
+        record("t0000", 0.60, 0.9),
+        record("t0001", 0.695, 0.8),
+        record("t0002", 0.69, 0.7),
+    ]
+    free = {row.record.trial_id: row for row in front_rows(records, OBJECTIVES)}
+    assert {name for name, row in free.items() if row.pareto} == {BASELINE, "t0000", "t0001"}
+    bounds = parse_constraints(["top1_drop <= 0.02", "sparsity <= 0.75"], "c")
+    bound = {row.record.trial_id: row for row in front_rows(records, OBJECTIVES, bounds)}
+    assert {name for name, row in bound.items() if row.pareto} == {BASELINE, "t0002"}
+    assert (bound["t0000"].rank, bound["t0001"].rank) == (-1, -1)
+    assert bound["t0000"].violations == ("top1_drop 0.1, not <= 0.02", "sparsity 0.9, not <= 0.75")
+    assert bound["t0001"].violations == ("sparsity 0.8, not <= 0.75",)
+
+
+def test_repeats_count_with_their_mean_and_are_no_points_themselves(record: Make) -> None:
+    lucky, honest = record("t0000", 0.72, 0.8), record("t0001", 0.70, 0.8)
+    repeats = [replace(record(f"t0000.s{i}", top1, 0.8), confirms="t0000") for i, top1 in ((1, 0.66), (2, 0.69))]
+    alone = {row.record.trial_id: row for row in front_rows([lucky, honest], OBJECTIVES)}
+    assert alone["t0000"].pareto
+    assert not alone["t0001"].pareto
+    rows = {row.record.trial_id: row for row in front_rows([lucky, honest, *repeats], OBJECTIVES)}
+    assert set(rows) == {"t0000", "t0001"}
+    assert rows["t0000"].values["top1"] == pytest.approx(0.69)  # (0.72 + 0.66 + 0.69) / 3
+    assert [run.trial_id for run in rows["t0000"].runs] == ["t0000", "t0000.s1", "t0000.s2"]
+    assert not rows["t0000"].pareto
+    assert rows["t0001"].pareto

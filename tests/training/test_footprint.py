@@ -1,0 +1,67 @@
+"""What a network costs: counted by hand on a small one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill import datasets
+from raydistill.datasets import DatasetConfig
+from raydistill.training import RunConfig, fit
+from raydistill.training.footprint import footprint, latency_ms, thinned
+
+
+def test_a_dense_simplenet(tmp_path: Path) -> None:
+    """conv 3->6 5x5 on 28x28, conv 6->16 5x5 on 10x10, fc 400-120-84-10: LeNet-5's own numbers."""
+    config = DatasetConfig("digits")
+    run = RunConfig(
+        "simplenet_cifar", config, epochs=1, batch_size=256, threads=1, out_dir=str(tmp_path), tensorboard=False
+    )
+    list(fit(run, dataset=datasets.load(config)))
+    figures = footprint(tmp_path / "checkpoint.pt", (3, 32, 32))
+    assert figures["macs"] == 450 * 28 * 28 + 2400 * 10 * 10 + 48000 + 10080 + 840
+    parameters = 61_770 + 6 + 16 + 120 + 84 + 10
+    assert figures["parameters"] == parameters
+    assert figures["size_bytes"] == 4 * parameters
+    assert figures["compressed_size_bytes"] == figures["size_bytes"]  # a bitmap would only add to a dense one
+    assert "latency_ms" not in figures
+    assert footprint(tmp_path / "checkpoint.pt", (3, 32, 32), latency=True)["latency_ms"] > 0
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 4, bias=False)
+        self.second = nn.Linear(4, 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def test_dead_filters_are_taken_out_and_single_zeros_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Small()
+    with torch.no_grad():
+        model.first.weight.fill_(1.0)
+        model.second.weight.fill_(1.0)
+        model.first.weight[0] = 0.0  # a dead filter: with it goes a column of the second layer
+        model.first.weight[1, :6] = 0.0
+    monkeypatch.setattr("raydistill.training.footprint.load_model", lambda path: model)
+    figures = footprint("anything", (8,))
+    assert figures["macs"] == 3 * 8 + 2 * 3
+    assert figures["parameters"] == 3 * 8 - 6 + 2 * 3
+    assert figures["size_bytes"] == 4 * (24 + 6)
+    # 24 elements: 3 bytes of bitmap and 18 values of 4 bytes = 75, less than 96; the 6 dense ones stay 24
+    assert figures["compressed_size_bytes"] == 75 + 24
+
+
+def test_a_model_without_dead_structure_is_left_alone() -> None:
+    model = Small()
+    assert thinned(model, torch.zeros(1, 8)) is model
+
+
+def test_latency_grows_with_the_network() -> None:
+    small, large = nn.Linear(8, 8), nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(4)))
+    assert latency_ms(small, torch.zeros(1, 8)) < latency_ms(large, torch.zeros(1, 2048))
