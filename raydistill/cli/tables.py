@@ -32,6 +32,7 @@ def front_report(rows: Sequence[FrontRow], dataset: str, seeds: int = 1) -> tupl
         test = row.record.test.top1 if row.record.test is not None else None
         notes = ["dense"] if dense and row.pareto else ["dense (not on the front)"] if dense else []
         notes += ["knee"] if row.knee else []
+        notes += ["warm start"] if "warm_start" in row.record.extra else []
         table.add_row(
             row.record.trial_id,
             percent(row.record.last.sparsity),

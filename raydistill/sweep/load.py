@@ -21,6 +21,7 @@ from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_e
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
 from raydistill.sweep.faults import validate
 from raydistill.sweep.spec import DEFAULT_OBJECTIVES, SweepSections, TrainingSection, beside
+from raydistill.sweep.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
 
 TRAINING = "training."
 _INLINE = re.compile(r": ((?:baseline\.)?schedule|search): ")
@@ -43,7 +44,7 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, parsed. schedule: the default one, before any drawn value."""
+    """A sweep file, parsed. schedule: the default one, before any drawn value. warm_start: as written, files read."""
 
     file: Path
     sections: SweepSections
@@ -51,14 +52,16 @@ class Sweep:
     dimensions: tuple[Dimension, ...]
     per_layer: tuple[PerLayer, ...]
     objectives: tuple[Objective, ...]
+    warm_start: tuple[Entry, ...] = ()
 
     @property
     def dataset(self) -> DatasetConfig:
         return self.sections.dataset.config()
 
     def config(self) -> dict[str, Any]:
-        """All that is said, as one JSON-able mapping with the schedule written out."""
+        """All that is said, as one JSON-able mapping with the schedules written out."""
         said = {**self.sections.model_dump(mode="json"), "schedule": dict(self.schedule.mapping)}
+        said["warm_start"] = [entry.said() for entry in self.warm_start] or None
         return json.loads(json.dumps(said, default=str))
 
 
@@ -82,13 +85,19 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     if "objectives" not in broken:
         directions = raw.get("objectives", DEFAULT_OBJECTIVES)
         objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives") or ()
+    warm_start: tuple[Entry, ...] = ()
+    if "warm_start" in raw:
+        warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
     faults += _training_paths(dimensions, str(file))
     if sections is not None:
         sections = _resolved(sections, file)
         faults += _cross_checks(sections, str(file))
+        if trials_of(warm_start) > sections.num_samples:
+            rule = f"begins {trials_of(warm_start)} trials, more than num_samples ({sections.num_samples})"
+            faults.append(Fault(f"{file}: warm_start", rule, ABSENT, "raise num_samples, or take some out"))
     if faults or sections is None or schedule is None:
         raise ConfigError(*faults)
-    return _shortened(Sweep(file, sections, schedule, dimensions, per_layer, objectives), overrides)
+    return _shortened(Sweep(file, sections, schedule, dimensions, per_layer, objectives, warm_start), overrides)
 
 
 def training_values(training: TrainingSection, values: Mapping[str, Any], source: str) -> TrainingSection:
@@ -136,12 +145,7 @@ def _schedule(node: Any, file: Path, faults: list[Fault | str]) -> ScheduleSpec 
     source = f"{file}: schedule"
     try:
         if isinstance(node, str):
-            path = beside(file, node)
-            if not path.is_file():
-                near = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-                way_out = close_match(path.name, near) if near else "paths are relative to the sweep file"
-                raise ConfigError(Fault(source, "no such schedule file", node, way_out))
-            return parse_schedule(read_yaml(path), node)
+            return schedule_file(file, node, source)
         return parse_schedule(node or {}, source)
     except ConfigError as error:
         faults += relocate(error.faults)
@@ -254,6 +258,10 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
             changed["schedule"] = scale_epochs(baseline.schedule, epochs, shorter)
         update["baseline"] = baseline.model_copy(update=changed)
     schedule = parse_schedule(scale_epochs(sweep.schedule.mapping, old, new), sweep.schedule.source)
-    return Sweep(
-        sweep.file, sections.model_copy(update=update), schedule, sweep.dimensions, sweep.per_layer, sweep.objectives
+    warm_start = tuple(
+        replace(entry, schedule=parse_schedule(scale_epochs(entry.schedule.mapping, old, new), entry.schedule.source))
+        if isinstance(entry, ScheduleEntry)
+        else entry
+        for entry in sweep.warm_start
     )
+    return replace(sweep, sections=sections.model_copy(update=update), schedule=schedule, warm_start=warm_start)
