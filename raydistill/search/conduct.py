@@ -30,8 +30,8 @@ class Search:
     """Trials are numbered from 0 in the order they are drawn.
 
     fixed: the values of the first trials (warm starts); the searcher's own are numbered from 0 behind them, and it is
-    not shown those with fewer values than `dimensions` (hand-written schedules do not say all). stages: the epochs at which trials are compared, the last epoch
-    among them. measure: what the searcher learns from.
+    not shown those with fewer values than `dimensions` (hand-written schedules do not say all). stages: the epochs at
+    which trials are compared, the last epoch among them. measure: what the searcher learns from.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from raydistill.compression.tolerance import START_POINTS, Tolerance, no_drop
+from raydistill.compression.tolerance import LEAST, START_POINTS, Tolerance, no_drop
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.sweep.spec import DatasetSection, TrainingSection
 
@@ -47,7 +47,7 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
     """
     searched = [tolerance for tolerance in tolerances if not tolerance.dense]
     if not searched:
-        rule = f"no weight bears {100 * min(t.upper for t in tolerances):.1f} % and more for a drop of"
+        rule = f"no weight bears {100 * LEAST:g} % of pruning for a drop of"
         raise ConfigError(Fault("--max-drop", rule, measured.max_drop, "raise it"))
     epochs, said = measured.epochs, dict(measured.training)
     lr = float(f"{LR_SHARE * said.get('lr', TrainingSection().lr):.3g}")

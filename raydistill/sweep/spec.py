@@ -222,7 +222,7 @@ class SweepSections(Section):
     objectives: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_OBJECTIVES))
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
     searcher: SearcherSection = Field(default_factory=SearcherSection)
-    warm_start: list[Any] | None = None
+    warm_start: Any = None  # see warm_entries
     num_samples: Count = 16
     confirm: Whole = 0
     seed: Whole = 0
