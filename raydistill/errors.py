@@ -39,13 +39,14 @@ class Fault:
     def __str__(self) -> str:
         text = f"{self.where}: {self.rule}"
         if self.value is not ABSENT:
-            text += f", got {_short(self.value)}"
+            text += f", got {short(self.value)}"
         if self.way_out:
             text += f"; {self.way_out}"
         return " ".join(text.split())
 
 
-def _short(value: object, limit: int = 160) -> str:
+def short(value: object, limit: int = 160) -> str:
+    """`value` as a message shows it."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

@@ -62,10 +62,19 @@ def sensitivity(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 256,
     out_dir: Annotated[Path, typer.Option("--out-dir", "-o", help="Where CSV and plot go.")] = Path("sensitivity"),
+    write_space: Annotated[
+        Path | None,
+        typer.Option(help="Write a sweep file too: bounds and start points from the curves.", metavar="FILE"),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option(help="With --write-space: top1 that pruning one weight may cost, 0.1 is ten points.")
+    ] = 0.1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --write-space.")] = False,
 ) -> None:
     """Prune each weight alone, level by level, and draw what accuracy is left.
 
-    All other weights stay dense, nothing is retrained. Ctrl-C keeps what was measured; the same command goes on.
+    All other weights stay dense, nothing is retrained. Ctrl-C keeps what was measured; the same command goes on. With
+    --write-space the curves become a search space: how far each weight can go by itself sets its bounds.
     """
     from rich.console import Console
 
@@ -77,7 +86,11 @@ def sensitivity(
         steps = levels(*sense_range)
     except ConfigError as error:
         raise _renamed(error, "--sense-range") from error
+    if write_space is not None:
+        _check_space(write_space, sense, split, steps, max_drop, overwrite)
     subject = _Subject(checkpoint, arch, dataset, data_dir, split.value, images, batch_size, console)
+    if write_space is not None:
+        subject.must_start_a_sweep()
     names = _matching(subject.model, sense.value, weights)
     store = _Store(out_dir, {**subject.identity, "sense": sense.value})
     console.print(
@@ -106,6 +119,57 @@ def sensitivity(
         done, whole = store.among(names, steps), len(names) * len(steps)
         console.print(f"interrupted: {done} of {whole} points are measured; the same command goes on", soft_wrap=True)
         raise typer.Exit(130)
+    if write_space is not None:
+        _write_space(write_space, subject, [p for p in shown if p.level in steps], max_drop, console)
+
+
+def _check_space(
+    file: Path, sense: Sense, split: Split, steps: Sequence[float], max_drop: float, overwrite: bool
+) -> None:
+    """What stands against ``--write-space``, before minutes are spent on measuring."""
+    from raydistill.errors import ABSENT, ConfigError, Fault
+    from raydistill.sweep.space_file import may_write
+
+    may_write(file, overwrite)
+    if sense is not Sense.ELEMENT:
+        rule = "--write-space searches single weights"
+        raise ConfigError(Fault("--sense", rule, sense.value, "leave --sense out"))
+    if split is Split.TEST:
+        raise ConfigError(Fault("--split", "the test split selects nothing, not even bounds", ABSENT, "use validation"))
+    if steps[0] != 0.0 or len(steps) < 2:
+        rule = "--write-space compares with the dense network, so the levels must begin at 0 and go on"
+        raise ConfigError(Fault("--sense-range", rule, ABSENT, "as in 0 0.95 0.05"))
+    if not 0.0 < max_drop < 1.0:
+        raise ConfigError(Fault("--max-drop", "must be above 0 and below 1", max_drop, "as in 0.1, ten points of top1"))
+
+
+def _write_space(file: Path, subject: _Subject, points: Sequence[Point], max_drop: float, console: Console) -> None:
+    import shlex
+    import sys
+
+    from raydistill.compression.tolerance import tolerances
+    from raydistill.files import write_atomically
+    from raydistill.sweep.space_file import Measured, space_text
+
+    run = subject.content["run"]
+    measured = Measured(
+        arch=subject.arch,
+        checkpoint=subject.checkpoint,
+        epochs=len(subject.content["history"]),
+        max_drop=max_drop,
+        images=subject.images,
+        top1=points[0].metrics["top1"],
+        command=shlex.join(["raydistill", *sys.argv[1:]]),
+        model_args=run.get("model_args") or {},
+        dataset={**vars(subject.data_config), "augment": run.get("augment", "auto")},
+        training=run,
+    )
+    found = tolerances(points, max_drop, subject.images)
+    write_atomically(file, space_text(file, measured, found))
+    dense = [tolerance.weight for tolerance in found if tolerance.dense]
+    if dense:
+        console.print(f"left dense, for they drop at once: {', '.join(dense)}", soft_wrap=True, markup=False)
+    console.print(f"{file}    raydistill sweep {shlex.quote(str(file))}", soft_wrap=True, markup=False)
 
 
 class _Subject:
@@ -133,6 +197,7 @@ class _Subject:
 
         content, model = read_network(checkpoint, arch)
         run = content["run"]
+        self.checkpoint, self.content = checkpoint, content
         self.arch = run["arch"]
         self.device = device_of("auto")
         if self.device.type == "cpu":
@@ -145,6 +210,7 @@ class _Subject:
             data_dir=None if data_dir is None else str(data_dir),
             **{key: run[key] for key in ("validation", "split_seed") if key in run},
         )
+        self.data_config = config
         self.data = datasets.load(config)
         if self.data.warning:
             console.print(f"warning: {self.data.warning}", style="bold yellow")
@@ -162,6 +228,14 @@ class _Subject:
             "split": split,
             "images": self.images,
         }
+
+    def must_start_a_sweep(self) -> None:
+        """Raises ConfigError for a checkpoint that a sweep cannot take as its baseline."""
+        from raydistill.errors import ABSENT, ConfigError, Fault
+
+        if not self.content.get("history"):
+            rule, way_out = "--write-space needs a checkpoint that raydistill trained", "train it with compress"
+            raise ConfigError(Fault(str(self.checkpoint), rule, ABSENT, way_out))
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         from raydistill.training.metrics import evaluate

@@ -142,12 +142,20 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
     from raydistill.cli.tables import percent, space_table
     from raydistill.sweep.plan import baseline_config, plan_sweep
     from raydistill.sweep.resources import concurrent, this_machine, trial_share
+    from raydistill.sweep.seeds import find_seeds
 
     plan_sweep(sweep)
+
+    def warn(line: str) -> None:
+        console.print(f"warning: {line}", style="bold yellow", markup=False, soft_wrap=True)
+
+    seeds = find_seeds(sweep, storage.resolve(), warn)
     data = datasets.load(sweep.dataset)
     if data.warning:
-        console.print(f"warning: {data.warning}", style="bold yellow")
-    plan = plan_sweep(sweep, data.num_classes, data.image_shape)
+        warn(data.warning)
+    plan = plan_sweep(sweep, data.num_classes, data.image_shape, seeds)
+    for line in plan.warnings:
+        warn(line)
     node = this_machine()
     share = trial_share(sweep.sections.resources_per_trial, [node], f"{sweep.file}: resources_per_trial")
     planned = [trial.planned_sparsity for trial in plan.trials]
@@ -159,6 +167,7 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
         ("dataset", f"{data.name}, {len(data.train_index):,} train, {len(data.validation_index):,} validation"),
         ("baseline", baseline),
         ("trials", f"{plan.count} of {sections.training.epochs} epochs, seed {sections.seed}"),
+        *((trial.trial_id, f"{trial.origin}, {percent(trial.planned_sparsity)} % sparsity") for trial in plan.warm),
         ("searcher", _searcher(sweep, plan)),
         ("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),
         ("scheduler", _scheduler(sweep)),

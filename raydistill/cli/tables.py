@@ -37,6 +37,7 @@ def front_report(rows: Sequence[FrontRow], dataset: str) -> tuple[Text, Table]:
         dense = row.record.trial_id == BASELINE
         notes = ["dense"] if dense and row.pareto else ["dense (dominated)"] if dense else []
         notes += ["knee"] if row.knee else []
+        notes += ["warm start"] if "warm_start" in row.record.extra else []
         table.add_row(
             row.record.trial_id,
             _spread([run.last.sparsity if run.last else None for run in row.runs]),

@@ -1,7 +1,7 @@
 """Compression schedules: YAML to frozen values and back, without torch."""
 
 from raydistill.schedule.load import dump_schedule, load_schedule, parse_schedule, read_yaml
-from raydistill.schedule.override import get_value, scale_epochs, split_per_weight, with_values
+from raydistill.schedule.override import get_value, read_value, scale_epochs, split_per_weight, with_values
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ScheduleSpec",
     "dump_schedule",
     "get_value",
+    "read_value",
     "load_schedule",
     "parse_schedule",
     "read_yaml",

@@ -53,6 +53,13 @@ def get_value(mapping: Mapping[str, Any], path: str, source: str) -> Any:
     return holder.get(key, ABSENT)
 
 
+def read_value(mapping: Mapping[str, Any], path: str) -> Any:
+    """The value at a key path; `ABSENT` if the schedule has none, or several that differ (two pruners of a weight)."""
+    result = split_per_weight(mapping) if path.startswith(PER_LAYER) else copy.deepcopy(dict(mapping))
+    found = [holder.get(key, ABSENT) for holder, key in _targets(result, path, "", [])]
+    return found[0] if found and all(value == found[0] for value in found) else ABSENT
+
+
 def split_per_weight(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """A copy in which every pruner that lists weights becomes one pruner a weight, named ``PRUNER/WEIGHT``.
 

@@ -11,6 +11,7 @@ from raydistill.search.distributions import (
 )
 from raydistill.search.objectives import Objective, parse_objectives, score_matrix
 from raydistill.search.pareto import FrontRow, front_rows, hypervolume, knee, mean_and_std, pareto_rank
+from raydistill.search.points import from_text, middle, nearest, spread, typed
 from raydistill.search.space import Dimension, PerLayer, SearchSpace, expand, parse_space
 
 __all__ = [
@@ -26,13 +27,18 @@ __all__ = [
     "SearchSpace",
     "Uniform",
     "expand",
+    "from_text",
     "front_rows",
     "hypervolume",
     "knee",
     "mean_and_std",
+    "middle",
+    "nearest",
     "parse_distribution",
     "parse_objectives",
     "parse_space",
     "pareto_rank",
     "score_matrix",
+    "spread",
+    "typed",
 ]

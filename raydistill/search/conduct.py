@@ -29,8 +29,9 @@ class Order:
 class Search:
     """Trials are numbered from 0 in the order they are drawn.
 
-    fixed: the values of the first trials (warm starts). stages: the epochs at which trials are compared, the last epoch
-    among them. measure: what the searcher learns from.
+    fixed: the values of the first trials (warm starts); the searcher's own are numbered from 0 behind them, and it is
+    not shown those with fewer values than `dimensions` (hand-written schedules do not say all). stages: the epochs at
+    which trials are compared, the last epoch among them. measure: what the searcher learns from.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Search:
         num_samples: int,
         stages: Sequence[int],
         fixed: Sequence[Mapping[str, Scalar]] = (),
+        dimensions: int = 0,
     ) -> None:
         self.observations: dict[int, Observation] = {}
         self.running: set[int] = set()
@@ -50,7 +52,7 @@ class Search:
         self._searcher, self._measure = searcher, measure
         self._num_samples = num_samples
         self._stages = tuple(stages)
-        self._fixed = tuple(fixed)
+        self._fixed, self._dimensions = tuple(fixed), dimensions
         self._exhausted = False
         self._next = 0
 
@@ -114,6 +116,7 @@ class Search:
         if self._next < len(self._fixed):
             return self._fixed[self._next]
         seen = [self.observations[trial] for trial in sorted(self.observations)]
-        values = self._searcher.suggest(self._next, seen, self._stages)
+        seen = [observation for observation in seen if len(observation.values) >= self._dimensions]
+        values = self._searcher.suggest(self._next - len(self._fixed), seen, self._stages)
         self._exhausted = values is None
         return values

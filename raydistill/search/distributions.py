@@ -89,18 +89,18 @@ class QUniform:
 
     def sample(self, rng: np.random.Generator) -> Scalar:
         first, last = self.steps
-        return self._value(int(rng.integers(first, last, endpoint=True)))
+        return self.value(int(rng.integers(first, last, endpoint=True)))
 
     def contains(self, value: object) -> bool:
         if not _is_number(value):
             return False
         first, last = self.steps
         k = round(float(value) / self.q)  # type: ignore[arg-type]
-        return first <= k <= last and math.isclose(self._value(k), float(value), abs_tol=1e-12)  # type: ignore[arg-type]
+        return first <= k <= last and math.isclose(self.value(k), float(value), abs_tol=1e-12)  # type: ignore[arg-type]
 
     def from_unit(self, u: float) -> Scalar:
         first, last = self.steps
-        return self._value(first + _share(u, last - first + 1))
+        return self.value(first + _share(u, last - first + 1))
 
     def to_unit(self, value: Scalar) -> float:
         first, last = self.steps
@@ -109,7 +109,8 @@ class QUniform:
     def describe(self) -> str:
         return f"quniform({self.low:g}, {self.high:g}, q={self.q:g})"
 
-    def _value(self, k: int) -> int | float:
+    def value(self, k: int) -> int | float:
+        """k times q, exact in decimal."""
         product = Decimal(repr(self.q)) * k
         return int(product) if isinstance(self.q, int) else float(product)
 
@@ -229,8 +230,8 @@ def _parse_choice(node: object, where: str) -> Distribution:
             faults.append(Fault(at, "an option is a number, a string, true or false", option, "give a single value"))
         elif isinstance(option, float) and not math.isfinite(option):
             faults.append(Fault(at, "an option must be finite", option, "give a number"))
-        elif isinstance(option, str) and _looks_like_number(option):
-            faults.append(_text_number(at, option))
+        elif isinstance(option, str) and looks_like_number(option):
+            faults.append(text_number(at, option))
     if faults:
         raise ConfigError(*faults)
     return Choice(tuple(node))
@@ -261,8 +262,8 @@ def _bounds(node: object, where: str, names: tuple[str, ...]) -> list:
         raise ConfigError(Fault(where, f"takes {len(names)} numbers {form}", node, f"{len(node)} given"))
     faults = []
     for name, number in zip(names, node, strict=True):
-        if isinstance(number, str) and _looks_like_number(number):
-            faults.append(_text_number(where, number))
+        if isinstance(number, str) and looks_like_number(number):
+            faults.append(text_number(where, number))
         elif not _is_number(number):
             shown = ABSENT if number is None else number
             faults.append(Fault(where, f"{name} must be a number", shown, f"write {form}"))
@@ -296,11 +297,12 @@ def _is_number(value: object) -> bool:
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
-def _looks_like_number(text: str) -> bool:
+def looks_like_number(text: str) -> bool:
+    """Whether this text is a number in a spelling that YAML 1.1 does not know."""
     return _EXPONENT.fullmatch(text.strip()) is not None
 
 
-def _text_number(where: str, text: str) -> Fault:
+def text_number(where: str, text: str) -> Fault:
     """YAML 1.1 reads 1e-3 as text, for want of a dot and a sign."""
     mantissa, exponent = re.split("[eE]", text.strip())
     spelt = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent if exponent[0] in '+-' else '+' + exponent}"

@@ -22,6 +22,7 @@ from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, 
 from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.faults import validate
 from raydistill.sweep.spec import DEFAULT_OBJECTIVES, SweepSections, TrainingSection, beside
+from raydistill.sweep.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
 from raydistill.training.footprint import LATENCY
 
 TRAINING = "training."
@@ -45,7 +46,7 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, parsed. schedule: the default one, before any drawn value."""
+    """A sweep file, parsed. schedule: the default one, before any drawn value. warm_start: as written, files read."""
 
     file: Path
     sections: SweepSections
@@ -54,6 +55,7 @@ class Sweep:
     per_layer: tuple[PerLayer, ...]
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...] = ()
+    warm_start: tuple[Entry, ...] = ()
 
     @property
     def wants_latency(self) -> bool:
@@ -65,8 +67,9 @@ class Sweep:
         return self.sections.dataset.config()
 
     def config(self) -> dict[str, Any]:
-        """All that is said, as one JSON-able mapping with the schedule written out."""
+        """All that is said, as one JSON-able mapping with the schedules written out."""
         said = {**self.sections.model_dump(mode="json"), "schedule": dict(self.schedule.mapping)}
+        said["warm_start"] = [entry.said() for entry in self.warm_start] or None
         return json.loads(json.dumps(said, default=str))
 
 
@@ -93,13 +96,21 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     constraints: tuple[Constraint, ...] = ()
     if "constraints" not in broken:
         constraints = _collected(faults, parse_constraints, raw.get("constraints", []), f"{file}: constraints") or ()
+    warm_start: tuple[Entry, ...] = ()
+    if "warm_start" in raw:
+        warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
     faults += _training_paths(dimensions, str(file))
     if sections is not None:
         sections = _resolved(sections, file)
         faults += _cross_checks(sections, str(file))
+        if trials_of(warm_start) > sections.num_samples:
+            rule = f"begins {trials_of(warm_start)} trials, more than num_samples ({sections.num_samples})"
+            faults.append(Fault(f"{file}: warm_start", rule, ABSENT, "raise num_samples, or take some out"))
     if faults or sections is None or schedule is None:
         raise ConfigError(*faults)
-    return _shortened(Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints), overrides)
+    return _shortened(
+        Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints, warm_start), overrides
+    )
 
 
 def training_values(training: TrainingSection, values: Mapping[str, Any], source: str) -> TrainingSection:
@@ -147,12 +158,7 @@ def _schedule(node: Any, file: Path, faults: list[Fault | str]) -> ScheduleSpec 
     source = f"{file}: schedule"
     try:
         if isinstance(node, str):
-            path = beside(file, node)
-            if not path.is_file():
-                near = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-                way_out = close_match(path.name, near) if near else "paths are relative to the sweep file"
-                raise ConfigError(Fault(source, "no such schedule file", node, way_out))
-            return parse_schedule(read_yaml(path), node)
+            return schedule_file(file, node, source)
         return parse_schedule(node or {}, source)
     except ConfigError as error:
         faults += relocate(error.faults)
@@ -265,4 +271,10 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
             changed["schedule"] = scale_epochs(baseline.schedule, epochs, shorter)
         update["baseline"] = baseline.model_copy(update=changed)
     schedule = parse_schedule(scale_epochs(sweep.schedule.mapping, old, new), sweep.schedule.source)
-    return replace(sweep, sections=sections.model_copy(update=update), schedule=schedule)
+    warm_start = tuple(
+        replace(entry, schedule=parse_schedule(scale_epochs(entry.schedule.mapping, old, new), entry.schedule.source))
+        if isinstance(entry, ScheduleEntry)
+        else entry
+        for entry in sweep.warm_start
+    )
+    return replace(sweep, sections=sections.model_copy(update=update), schedule=schedule, warm_start=warm_start)

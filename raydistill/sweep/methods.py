@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from raydistill.records import Scalar
 from raydistill.search import Objective, SearchSpace
 from raydistill.search.conduct import Search
 from raydistill.search.decisions import Decider, RunAll, by_objectives, by_score
@@ -28,11 +29,14 @@ def make_search(
     objectives: Sequence[Objective],
     epochs: int,
     count: int,
+    fixed: Sequence[Mapping[str, Scalar]] = (),
+    dimensions: int = 0,
 ) -> Search:
-    """The whole search of `count` trials of `epochs` epochs."""
+    """The whole search of `count` trials of `epochs` epochs; fixed, dimensions: see `Search`."""
     measure = by_score(searching.score) if searching.name == "tpe" else by_objectives(objectives)
     decider = make_decider(scheduling, objectives, epochs)
-    return Search(searcher, decider, measure, num_samples=count, stages=[*rungs(scheduling, epochs), epochs])
+    stages = [*rungs(scheduling, epochs), epochs]
+    return Search(searcher, decider, measure, num_samples=count, stages=stages, fixed=fixed, dimensions=dimensions)
 
 
 def grace_period(section: TrialSchedulerSection, epochs: int) -> int:

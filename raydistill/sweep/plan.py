@@ -20,19 +20,25 @@ from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandIn
 from raydistill.search.searchers import LEARNS, GridSearcher, Searcher
 from raydistill.sweep.load import TRAINING, Sweep, relocate, training_values
 from raydistill.sweep.methods import make_searcher
+from raydistill.sweep.seeds import Seeds
 from raydistill.sweep.spec import TrainingSection
+from raydistill.sweep.warm_start import WarmStart, resolve_warm_starts
 from raydistill.training import Distillation, RunConfig
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """One trial. run: without init_from, out_dir, threads and device, which the driver fills in (`placed`)."""
+    """One trial. run: without init_from, out_dir, threads and device, which the driver fills in (`placed`).
+
+    origin: where a warm start is from, "" for a drawn trial.
+    """
 
     trial_id: str
     values: Mapping[str, Scalar]
     run: RunConfig
     schedule_text: str
     planned_sparsity: float
+    origin: str = ""
 
     def placed(self, init_from: str, out_dir: Path, threads: int | None, device: str, precision: str) -> TrialPlan:
         """precision: what ``auto`` stands for here, so that no trial is faster or coarser than another."""
@@ -46,8 +52,9 @@ class TrialPlan:
 class Plan:
     """What the space expanded to, and the trials that are known before any result. weights: (name, shape) of each.
 
-    trials: all of them with a searcher that does not learn, else those of its start. count: how many there will be at
-    most. searcher: asked for the others. draw: a trial's number and values to its plan.
+    trials: the warm starts, then all others with a searcher that does not learn, else those of its start. count: how
+    many there will be at most. searcher: asked for the others. draw: a trial's number and values to its plan.
+    warnings: lines about the warm starts.
     """
 
     space: SearchSpace
@@ -56,6 +63,12 @@ class Plan:
     count: int
     searcher: Searcher
     draw: Callable[[int, Mapping[str, Scalar]], TrialPlan]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def warm(self) -> tuple[TrialPlan, ...]:
+        """The trials from warm starts, the first ones."""
+        return tuple(trial for trial in self.trials if trial.origin)
 
 
 def trial_name(number: int) -> str:
@@ -66,9 +79,12 @@ def trial_number(trial_id: str) -> int:
     return int(trial_id[1:])
 
 
-def plan_sweep(sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...] = (3, 32, 32)) -> Plan:
-    """Draw the trials that are known beforehand and check each against the model.
+def plan_sweep(
+    sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...] = (3, 32, 32), seeds: Seeds | None = None
+) -> Plan:
+    """Draw the trials that are known beforehand, behind the warm starts, and check each against the model.
 
+    seeds: see `resolve_warm_starts`.
     image_shape: (C, H, W) of the dataset's images; some pruners look at how layers follow each other.
 
     Raises:
@@ -91,14 +107,19 @@ def plan_sweep(sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...]
     for which, values in (("lowest", _ends(space, 0)), ("highest", _ends(space, 1))):
         faults.collect(_trial, sweep, model, inputs, which, values, context=f"with the {which} values of 'search'")
     faults.stop()
+    with faults.collecting():
+        starts = resolve_warm_starts(sweep, space, seeds)
+    faults.stop()
     section = sections.searcher
     searcher = make_searcher(section, space, sections.seed)
-    count = min(sections.num_samples, searcher.size) if isinstance(searcher, GridSearcher) else sections.num_samples
-    trials = []
-    for number in range(count):
+    count, warm = sections.num_samples, len(starts)
+    if isinstance(searcher, GridSearcher):
+        count = min(count, warm + searcher.size)
+    trials = [_warm_trial(sweep, model, inputs, number, start, faults) for number, start in enumerate(starts)]
+    for number in range(warm, count):
         if section.name in LEARNS and number >= searcher.startup:
             break
-        drawn = searcher.suggest(number, (), ()) or {}
+        drawn = searcher.suggest(number - warm, (), ()) or {}
         context = f"with the values of trial {trial_name(number)}"
         trials.append(faults.collect(_trial, sweep, model, inputs, trial_name(number), drawn, context=context))
     faults.stop()
@@ -106,7 +127,9 @@ def plan_sweep(sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...]
     def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
         return _trial(sweep, model, inputs, trial_name(number), values)
 
-    return Plan(space, tuple(trial for trial in trials if trial is not None), named, count, searcher, draw)
+    warnings = tuple(line for start in starts for line in start.warnings)
+    known = tuple(trial for trial in trials if trial is not None)
+    return Plan(space, known, named, count, searcher, draw, warnings)
 
 
 def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec | None) -> RunConfig:
@@ -161,6 +184,21 @@ def _trial(
     planned, _ = planned_sparsity(schedule, model, inputs)
     run = replace(run_config(sweep, training, schedule), distillation=_distillation(sweep))
     return TrialPlan(trial_id, values, run, dump_schedule(schedule), planned)
+
+
+def _warm_trial(
+    sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...], number: int, start: WarmStart, faults: _Faults
+) -> TrialPlan | None:
+    """A trial from a warm start: of the sweep's schedule with its values, or of its own schedule as it is."""
+    trial_id = trial_name(number)
+    with faults.collecting(f"as a warm start of {sweep.file.name}"):
+        if start.schedule is None:
+            return replace(_trial(sweep, model, inputs, trial_id, start.values), origin=start.origin)
+        _check_schedule(sweep, start.schedule, model, inputs)
+        run = replace(run_config(sweep, sweep.sections.training, start.schedule), distillation=_distillation(sweep))
+        planned, _ = planned_sparsity(start.schedule, model, inputs)
+        return TrialPlan(trial_id, start.values, run, dump_schedule(start.schedule), planned, start.origin)
+    return None
 
 
 def _distillation(sweep: Sweep) -> Distillation | None:

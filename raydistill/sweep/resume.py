@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.errors import ABSENT, ConfigError, Fault, short
 from raydistill.sweep.journal import History
 from raydistill.sweep.plan import Plan
 
@@ -36,7 +36,7 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
         if path == "num_samples" and isinstance(new, int) and new < old:
             faults.append(Fault(f"{file}: {path}", f"may grow on --resume, not shrink (it was {old})", new))
         elif not any(path == key or path.startswith(f"{key}.") for key in _MAY_CHANGE):
-            faults.append(Fault(f"{file}: {path}", f"must be as the sweep was started ({old!r})", new, way_out))
+            faults.append(Fault(f"{file}: {path}", f"must be as the sweep was started ({short(old)})", new, way_out))
     started_with = history.start["dataset"]
     if not faults and started_with["fingerprint"] != dataset["fingerprint"]:
         rule = f"must be the one the sweep was started with ({started_with['name']}, {started_with['fingerprint']})"

@@ -33,8 +33,10 @@ from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.resources import this_machine, trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start
+from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import TUNE, run_trials
+from raydistill.sweep.warm_entries import SweepEntry
 from raydistill.tracking import SweepLog
 
 
@@ -72,8 +74,10 @@ def run_sweep(
     observer, interrupt = observer or Observer(), interrupt or Interrupt()
     storage = storage.resolve()
     folder = storage / sweep.sections.name
-    check_start(folder, read_journal(folder / JOURNAL), resume)
+    history = read_journal(folder / JOURNAL)
+    check_start(folder, history, resume)
     plan_sweep(sweep)  # what is wrong with the file is said before the images are read
+    seeds = _seeds(sweep, storage, history, observer)
     where = f"{sweep.file}: resources_per_trial"
     if address is None:
         trial_share(sweep.sections.resources_per_trial, [this_machine()], where)  # before Ray takes seconds to start
@@ -81,7 +85,10 @@ def run_sweep(
     dataset = datasets.load(sweep.dataset)
     if dataset.warning:
         observer.warning(dataset.warning)
-    plan = plan_sweep(sweep, dataset.num_classes, dataset.image_shape)
+    plan = plan_sweep(sweep, dataset.num_classes, dataset.image_shape, seeds)
+    if not resume:
+        for line in plan.warnings:
+            observer.warning(line)
     about = {"name": dataset.name, "fingerprint": dataset_fingerprint(dataset)}
     with hold(folder / "lock", f"the sweep in {folder}"):
         clear_temporaries(folder, *(folder / "trials").glob("*"))  # of a driver and trials that were killed
@@ -98,7 +105,7 @@ def run_sweep(
             log = _log(sweep, folder, sweep_id, dataset, observer)
             log.connect()
             with Journal(folder / JOURNAL) as journal:
-                _open(journal, history, sweep_id, sweep.config(), about)
+                _open(journal, history, sweep_id, sweep.config(), about, seeds)
                 log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()
                 ledger = Ledger(journal, history, log, observer, sweep.objectives, sweep.constraints)
@@ -118,14 +125,36 @@ def run_sweep(
                 return _run(session, history, log)
 
 
+def _seeds(sweep: Sweep, storage: Path, history: History, observer: Observer) -> Seeds:
+    """Other sweeps' trials to begin with: from MLflow once, then from the journal, whatever became of those sweeps."""
+    if history.start is not None:
+        return seeds_from_json(history.start.get("seeds", []))
+    if any(isinstance(entry, SweepEntry) for entry in sweep.warm_start):
+        observer.step("reading earlier sweeps from MLflow")
+    return find_seeds(sweep, storage, observer.warning)
+
+
 def _open(
-    journal: Journal, history: History, sweep_id: str, config: Mapping[str, Any], dataset: Mapping[str, str]
+    journal: Journal,
+    history: History,
+    sweep_id: str,
+    config: Mapping[str, Any],
+    dataset: Mapping[str, str],
+    seeds: Seeds,
 ) -> None:
     if history.start is not None:
         journal.append("sweep_resumed", config=config)
         return
     versions = {"ray": ray.__version__, "torch": torch.__version__, "numpy": np.__version__}
-    journal.append("sweep_started", format=FORMAT, sweep_id=sweep_id, config=config, dataset=dataset, versions=versions)
+    journal.append(
+        "sweep_started",
+        format=FORMAT,
+        sweep_id=sweep_id,
+        config=config,
+        dataset=dataset,
+        seeds=seeds_to_json(seeds),
+        versions=versions,
+    )
 
 
 def _run(session: Session, history: History, log: SweepLog) -> Outcome:

@@ -182,6 +182,18 @@ class SearcherSection(Menu):
         }
 
 
+class WarmSweepSection(Section):
+    """An entry of ``warm_start``: at most `top` trials of a finished sweep, the best ranks first, evenly along each.
+
+    sweep: its name. tracking_uri: where MLflow has it; left out, this sweep's own store, then the sweep's folder in the
+    same storage.
+    """
+
+    sweep: Annotated[str, Field(min_length=1)]
+    tracking_uri: str | None = None
+    top: Count
+
+
 class ResourcesSection(Section):
     """What one trial takes; fractions share. Left out: one GPU where there are some, else one CPU core."""
 
@@ -211,6 +223,7 @@ class SweepSections(Section):
     constraints: list[Any] = Field(default_factory=list)
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
     searcher: SearcherSection = Field(default_factory=SearcherSection)
+    warm_start: Any = None  # see warm_entries
     num_samples: Count = 16
     confirm: Whole = 0
     seed: Whole = 0

@@ -42,7 +42,9 @@ def run_trials(session: Session, history: History) -> None:
     ledger, plan, sections = session.ledger, session.plan, session.sweep.sections
     epochs = sections.training.epochs
     methods = (sections.searcher, sections.trial_scheduler)
-    search = make_search(*methods, plan.searcher, session.sweep.objectives, epochs, plan.count)
+    warm = [trial.values for trial in plan.warm]
+    objectives, dimensions = session.sweep.objectives, len(plan.space)
+    search = make_search(*methods, plan.searcher, objectives, epochs, plan.count, warm, dimensions)
     conductor = Conductor(search, ledger, drawn(session), _recorded(session), session.interrupt)
     conductor.replay(history)
     trials = [record for key, record in ledger.records.items() if key != BASELINE and not record.confirms]
@@ -146,6 +148,7 @@ def _recorded(session: Session) -> Callable[[int, Mapping[str, Scalar], TrialPla
             epochs=sections.training.epochs,
             started_ms=time.time_ns() // 1_000_000,
             schedule_text=plan.schedule_text if plan is not None else "",
+            extra={"warm_start": plan.origin} if plan is not None and plan.origin else {},
         )
 
     return record

@@ -1,10 +1,21 @@
-"""MLflow, and nothing else that writes it: a sweep's records become one parent run and one child run a trial.
+"""MLflow, and nothing else that speaks to it: a sweep's records become one parent run and one child run a trial.
 
 MLflow itself is imported when a sweep starts, not with this package.
 """
 
 from raydistill.tracking.figures import front_html, front_png, front_table
+from raydistill.tracking.read_back import RankedSweep, RankedTrial, ranked_trials
 from raydistill.tracking.store import embedded_uri
 from raydistill.tracking.sweep_log import LoggedMember, SweepLog
 
-__all__ = ["LoggedMember", "SweepLog", "embedded_uri", "front_html", "front_png", "front_table"]
+__all__ = [
+    "LoggedMember",
+    "RankedSweep",
+    "RankedTrial",
+    "SweepLog",
+    "embedded_uri",
+    "front_html",
+    "front_png",
+    "front_table",
+    "ranked_trials",
+]

@@ -66,10 +66,10 @@ def locate(uri: str | None, storage: Path) -> Place:
         _check_sqlite(Path(path).absolute(), uri)
         return Place(f"sqlite:///{Path(path).absolute()}", artifacts, False)
     if scheme in DATABASES:
-        _check_port(uri, DATABASES[scheme])
+        check_port(uri, DATABASES[scheme])
         return Place(uri, artifacts, False)
     if scheme in ("http", "https"):
-        _check_server(uri)
+        check_server(uri)
         return Place(uri, None, False)
     if scheme in ("databricks", "databricks-uc"):
         return Place(uri, None, False)
@@ -134,22 +134,24 @@ def _check_sqlite(path: Path, uri: str | None) -> None:
         raise TrackingError(Fault(where, f"cannot write the database ({error})", value, way_out)) from error
 
 
-def _check_port(uri: str, default_port: int) -> None:
+def check_port(uri: str, default_port: int, option: str = OPTION) -> None:
+    """Raises TrackingError where nothing answers within 5 s. option: what named the URI, for the error."""
     parts = urlsplit(uri)
     try:
         port = parts.port or default_port
     except ValueError as error:
-        raise TrackingError(Fault(OPTION, "the port must be a number up to 65535", masked(uri))) from error
+        raise TrackingError(Fault(option, "the port must be a number up to 65535", masked(uri))) from error
     if not parts.hostname:
         return  # a socket or a service name: the driver's own business
     try:
         socket.create_connection((parts.hostname, port), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         rule = f"nothing answers there ({error.strerror or error})"
-        raise TrackingError(Fault(OPTION, rule, masked(uri), "start the database, or check host and port")) from error
+        raise TrackingError(Fault(option, rule, masked(uri), "start the database, or check host and port")) from error
 
 
-def _check_server(uri: str) -> None:
+def check_server(uri: str, option: str = OPTION) -> None:
+    """Raises TrackingError where no healthy MLflow server answers within 5 s. option: what named the URI."""
     import requests
 
     start = "start it (mlflow server --port 5000), or leave the option out for the embedded store"
@@ -159,18 +161,18 @@ def _check_server(uri: str) -> None:
     except ValueError:
         valid = False
     if not valid:
-        raise TrackingError(Fault(OPTION, "must be http(s)://host:port", masked(uri), "as in http://127.0.0.1:5000"))
+        raise TrackingError(Fault(option, "must be http(s)://host:port", masked(uri), "as in http://127.0.0.1:5000"))
     verify = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in ("1", "true")
     try:
         answer = requests.get(f"{uri.rstrip('/')}/health", timeout=CONNECT_TIMEOUT_S, verify=verify)
     except requests.exceptions.Timeout as error:
         rule = f"no answer from the MLflow server within {CONNECT_TIMEOUT_S:g} s"
-        raise TrackingError(Fault(OPTION, rule, masked(uri), start)) from error
+        raise TrackingError(Fault(option, rule, masked(uri), start)) from error
     except requests.exceptions.RequestException as error:
-        raise TrackingError(Fault(OPTION, "no MLflow server answers there", masked(uri), start)) from error
+        raise TrackingError(Fault(option, "no MLflow server answers there", masked(uri), start)) from error
     if answer.status_code >= 500 or answer.status_code == 404:
         rule = f"what answers there is not a healthy MLflow server (status {answer.status_code})"
-        raise TrackingError(Fault(OPTION, rule, masked(uri), "check host, port and path"))
+        raise TrackingError(Fault(option, rule, masked(uri), "check host, port and path"))
 
 
 def masked(uri: str) -> str:

@@ -113,6 +113,7 @@ class SweepLog:
         """Open the trial's run, or reopen it when a sweep is resumed; the baseline's is one like any other."""
         tags = {"dataset": record.dataset, "arch": record.arch, "seed": record.seed, "state": record.state}
         tags |= {"confirms": record.confirms} if record.confirms else {}
+        tags |= record.extra
         texts = {name: tag_text(value) for name, value in tags.items()}
         self._cards[record.trial_id] = RunCard(record.trial_id, record.started_ms or now_ms(), texts)
         self._reopen(record.trial_id)

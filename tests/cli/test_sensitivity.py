@@ -143,9 +143,37 @@ def test_what_it_was_measured_with_is_beside_it(sensitivity: Command, tmp_path: 
     }
 
 
+def test_a_search_space_is_written_that_a_sweep_takes(
+    sensitivity: Command, raydistill: Command, tmp_path: Path
+) -> None:
+    content = torch.load(tmp_path / "sigint.pt", weights_only=True)
+    write_checkpoint(tmp_path / "dense.pt", {**content, "history": [{}] * 4})
+    arguments = ("--sense-range", "0", "0.9", "0.3", "--write-space", "space.yaml", "--max-drop", "0.5")
+    ended = sensitivity(*arguments, checkpoint="dense.pt")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith("space.yaml    raydistill sweep space.yaml\n")
+    dry = raydistill("sweep", "space.yaml", "--dry-run")
+    assert (dry.code, dry.err) == (0, "")
+    # an untrained network has less than 50 points to lose: both weights bear all that was measured
+    assert dry.out.count("uniform(0.3, 0.84)") == 2
+    assert "warm_start[0]" in dry.out
+    assert "16 of 4 epochs" in dry.out
+    before = (tmp_path / "space.yaml").read_bytes()
+    again = sensitivity(*arguments, checkpoint="dense.pt")
+    assert (again.code, again.out) == (2, "")
+    assert "--write-space: space.yaml is there already; add --overwrite" in again.err
+    assert (tmp_path / "space.yaml").read_bytes() == before
+    assert sensitivity(*arguments, "--overwrite", checkpoint="dense.pt").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["--write-space", "s.yaml", "--sense", "filter"], "--sense: --write-space searches single weights"),
+        (["--write-space", "s.yaml", "--split", "test"], "--split: the test split selects nothing"),
+        (["--write-space", "s.yaml", "--max-drop", "5"], "--max-drop: must be above 0 and below 1, got 5.0"),
+        (["--write-space", "s.yaml", "--sense-range", "0.1", "0.9", "0.1"], "the levels must begin at 0 and go on"),
+        (["--write-space", "s.yaml"], "sigint.pt: --write-space needs a checkpoint that raydistill trained"),
         (["--sense-range", "0.5", "0.2", "0.1"], "--sense-range: start and stop must satisfy 0 <= start < stop <= 1"),
         (["--sense-range", "0", "0.9", "0"], "--sense-range: step must be above 0"),
         (["--weights", "conf.weight"], "--weights: no weight matches, got 'conf.weight'; did you mean 'conv.weight'?"),
