@@ -72,7 +72,7 @@ def search_once(
     """(epochs trained so far in all, top1, sparsity) of each trial that finishes, as they do; workers train in step."""
     searching, _, scheduling = name.partition("+")
     section, scheduler = SearcherSection(name=searching), TrialSchedulerSection(**SCHEDULERS[scheduling])
-    searcher = make_searcher(section, space, seed)
+    searcher = make_searcher(section, space, seed, trials)
     search = make_search(section, scheduler, searcher, OBJECTIVES, epochs, trials)
     curves: dict[int, Curve] = {}
     done: dict[int, int] = {}

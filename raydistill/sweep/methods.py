@@ -10,7 +10,7 @@ from raydistill.search.conduct import Search
 from raydistill.search.decisions import Decider, RunAll, by_objectives, by_score
 from raydistill.search.halving import Halving, rung_levels
 from raydistill.search.median import MedianStopping
-from raydistill.search.searchers import SEARCHERS, Searcher
+from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
 from raydistill.sweep.ray_asha import RayASHA
 from raydistill.sweep.spec import SearcherSection, TrialSchedulerSection
 
@@ -18,8 +18,12 @@ _BRACKETS = 3
 """Hyperband's, where the file does not say."""
 
 
-def make_searcher(section: SearcherSection, space: SearchSpace, seed: int) -> Searcher:
-    return SEARCHERS[section.name](space, seed, **section.options())
+def make_searcher(section: SearcherSection, space: SearchSpace, seed: int, count: int) -> Searcher:
+    """count: how many trials there will be; a quarter of them, 4 to 10, come before a model where the file is silent."""
+    options = section.options()
+    if section.name in LEARNS:
+        options.setdefault("startup", max(4, min(10, count // 4)))
+    return SEARCHERS[section.name](space, seed, **options)
 
 
 def make_search(

@@ -111,13 +111,13 @@ def plan_sweep(
         starts = resolve_warm_starts(sweep, space, seeds)
     faults.stop()
     section = sections.searcher
-    searcher = make_searcher(section, space, sections.seed)
+    searcher = make_searcher(section, space, sections.seed, sections.num_samples)
     count, warm = sections.num_samples, len(starts)
     if isinstance(searcher, GridSearcher):
         count = min(count, warm + searcher.size)
     trials = [_warm_trial(sweep, model, inputs, number, start, faults) for number, start in enumerate(starts)]
     for number in range(warm, count):
-        if section.name in LEARNS and number >= searcher.startup:
+        if section.name in LEARNS and number - warm >= searcher.startup:
             break
         drawn = searcher.suggest(number - warm, (), ()) or {}
         context = f"with the values of trial {trial_name(number)}"

@@ -150,7 +150,8 @@ class TrialSchedulerSection(Menu):
 
 
 class SearcherSection(Menu):
-    """How values are drawn. startup: trials spread evenly before results are learnt from.
+    """How values are drawn. startup: trials spread evenly before results are learnt from; left out,
+    a quarter of all, 4 to 10.
 
     points: values the grid takes of a continuous dimension. population: NSGA-II's. step: evolution's, in shares of a
     range. parents: front members that evolution mutates. score: what tpe learns from; the others learn all objectives.
