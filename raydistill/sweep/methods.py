@@ -19,7 +19,7 @@ _BRACKETS = 3
 
 
 def make_searcher(section: SearcherSection, space: SearchSpace, seed: int, count: int) -> Searcher:
-    """count: how many trials there will be; a quarter of them, 4 to 10, come before a model where the file is silent."""
+    """count: how many trials there will be. A quarter of them, 4 to 10, come before a model if the file is silent."""
     options = section.options()
     if section.name in LEARNS:
         options.setdefault("startup", max(4, min(10, count // 4)))
