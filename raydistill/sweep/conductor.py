@@ -150,7 +150,10 @@ class Conductor:
                 self._end(trial_id, FINISHED, _whole(record))
 
     def failed(self, trial_id: str, reason: str) -> None:
-        """Its process died too often; if that was after its last epoch, nothing is lost."""
+        """Its process died too often; if that was after its last epoch, or its leg's, nothing is lost."""
+        if trial_id in self._verdicts:
+            self.completed(trial_id)
+            return
         with self._guarded():
             if _trained(self._ledger.records[trial_id]):
                 self._end(trial_id, FINISHED, _whole(self._ledger.records[trial_id]))

@@ -18,6 +18,10 @@ FRONT_EVERY_S = 20.0
 """Seconds between refreshes of the front's table and figures in MLflow."""
 
 
+FRONT_SHARE = 0.02
+"""Of the driver's time, for ranking the trials while they run. At the end it is done in any case."""
+
+
 class Ledger:
     """`records`: every trial's latest state, by trial id, the baseline's among them."""
 
@@ -37,6 +41,7 @@ class Ledger:
         self._objectives = tuple(objectives)
         self._constraints = tuple(constraints)
         self._front_sent = 0.0
+        self._front_due = 0.0
 
     def resend(self, history: History) -> None:
         """Give MLflow all that the journal holds; what it has already is written over by the same."""
@@ -113,7 +118,12 @@ class Ledger:
         return [record for record in self.records.values() if record.state == RUNNING]
 
     def _show_front(self) -> None:
+        """Ranking all trials takes longer the more there are; a small share of the time is enough for it."""
+        begun = time.monotonic()
+        if begun < self._front_due:
+            return
         rows = self.front()
+        self._front_due = time.monotonic() + (time.monotonic() - begun) / FRONT_SHARE
         self._observer.front(rows)
         if time.monotonic() - self._front_sent > FRONT_EVERY_S:
             self._front_sent = time.monotonic()

@@ -7,8 +7,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from raydistill.sweep.boxed import Boxed
 from raydistill.sweep.conductor import Conductor
-from raydistill.sweep.trainable import Boxed
 
 
 class ConductedSearcher(Searcher):
@@ -31,7 +31,8 @@ class ConductedSearcher(Searcher):
         leg = self._conductor.next_leg()
         if leg is None:
             return Searcher.FINISHED if self._conductor.done else None
-        return {"trial_id": leg.plan.trial_id, "plan": Boxed(leg.plan), "known": leg.known, "until": leg.until}
+        plan = Boxed(leg.plan.trial_id, leg.plan)
+        return {"trial_id": leg.plan.trial_id, "plan": plan, "known": leg.known, "until": leg.until}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The conductor hears of it from the callback."""

@@ -19,7 +19,6 @@ from raydistill.errors import RaydistillError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.sweep.locks import hold
-from raydistill.sweep.plan import TrialPlan
 from raydistill.training import RunConfig, fit, read_history
 from raydistill.training.footprint import footprint
 
@@ -34,29 +33,16 @@ ORPHAN_WAIT_S = 30.0
 """How long a resumed trial waits for a process of the killed driver that still trains it."""
 
 
-class Boxed:
-    """Carries a plan in Tune's config, which Tune would copy, flatten and spell out in names of folders."""
-
-    def __init__(self, plan: TrialPlan) -> None:
-        self.plan = plan
-
-    def __repr__(self) -> str:
-        return self.plan.trial_id
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Boxed:
-        return self
-
-
 def train_trial(config: Mapping[str, Any], *, shared: list[Any], latency: bool = False) -> None:
     """Tune's function trainable: one leg of a trial (see `conductor.Leg`).
 
-    config: trial_id, plan (`Boxed`), known and until. shared: the dataset's boxed reference; its arrays are read in
-    place, not copied. latency: whether the trained network's latency is wanted.
+    config: trial_id, plan (a `TrialPlan`, `Boxed`), known and until. shared: the dataset's boxed reference; its arrays
+    are read in place, not copied. latency: whether the trained network's latency is wanted.
 
     A user's mistake, a diverged loss or a defect ends this trial with a reason; only the death of the process is left
     to Tune, which starts the trial again from its checkpoint.
     """
-    run = config["plan"].plan.run
+    run = config["plan"].content.run
     folder = Path(str(run.out_dir))
     try:
         folder.mkdir(parents=True, exist_ok=True)

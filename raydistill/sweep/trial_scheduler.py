@@ -30,6 +30,11 @@ class ConductedScheduler(FIFOScheduler):
     def __deepcopy__(self, memo: dict[int, Any]) -> ConductedScheduler:
         return self
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Ray's would look at every trial that there ever was, at every step."""
+        pending = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return min(pending, key=lambda trial: trial.trial_id, default=None)
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         go_on = self._conductor.report(trial.config["trial_id"], result)
         return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP

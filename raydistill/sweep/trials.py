@@ -33,7 +33,11 @@ _ENDLESS = 10**9
 """Legs that Tune may be given: the search knows when it is done."""
 
 
-def run_trials(session: Session, history: History) -> None:
+Trainable = Callable[..., None]
+"""Runs one leg: see `trainable.train_trial`."""
+
+
+def run_trials(session: Session, history: History, train: Trainable = train_trial) -> None:
     """Run every trial that has not ended.
 
     Raises:
@@ -59,20 +63,20 @@ def run_trials(session: Session, history: History) -> None:
         records=dict(ledger.records),
     )
     session.observer.opening(opening)
-    run_legs(session, conductor, left)
+    run_legs(session, conductor, left, train)
     if not session.interrupt.requested:
         conductor.close()
         _check_any_finished(ledger)
 
 
-def run_legs(session: Session, conductor: Conductor, most: int) -> None:
+def run_legs(session: Session, conductor: Conductor, most: int, train: Trainable = train_trial) -> None:
     """Everything that a conductor has to run, at most `most` at once, through Ray Tune.
 
     Raises:
         RaydistillError: the sweep cannot go on.
     """
     if not conductor.idle:
-        _tune(session, conductor, _at_once(session, most))
+        _tune(session, conductor, _at_once(session, most), train)
     if conductor.fatal is not None:
         raise conductor.fatal
 
@@ -81,9 +85,9 @@ def _at_once(session: Session, most: int) -> int:
     return max(1, min(concurrent(session.share, session.nodes), most))
 
 
-def _tune(session: Session, conductor: Conductor, at_once: int) -> None:
+def _tune(session: Session, conductor: Conductor, at_once: int, train: Trainable) -> None:
     survive_memory_kills()
-    trainable = tune.with_parameters(train_trial, shared=session.shared, latency=session.sweep.wants_latency)
+    trainable = tune.with_parameters(train, shared=session.shared, latency=session.sweep.wants_latency)
     tuner = tune.Tuner(
         tune.with_resources(trainable, session.share.request()),
         tune_config=tune.TuneConfig(
