@@ -52,6 +52,7 @@ def observed(count: int, outside: bool = False) -> list[Observation]:
     return [*seen, Observation(count, running)]
 
 
+GP = pytest.param("gp", marks=pytest.mark.slow)
 STARTUP = {name: {"startup": 4} for name in LEARNS} | {"nsga2": {"startup": 4, "population": 4}}
 
 
@@ -59,7 +60,7 @@ def make(name: str, seed: int, over: SearchSpace = KINDS):
     return SEARCHERS[name](over, seed, **STARTUP.get(name, {}))
 
 
-@pytest.mark.parametrize("name", [name for name in SEARCHERS if name != "motpe"])
+@pytest.mark.parametrize("name", [*(name for name in SEARCHERS if name not in ("motpe", "gp")), GP])
 def test_values_are_inside_builtins_and_repeat(name: str) -> None:
     seen = observed(6)
     trials = (7,) if name == "gp" else (7, 8, 9)
@@ -74,14 +75,14 @@ def test_values_are_inside_builtins_and_repeat(name: str) -> None:
         assert make(name, 4).suggest(7, seen, [4]) != make(name, 3).suggest(7, seen, [4])
 
 
-@pytest.mark.parametrize("name", sorted(LEARNS - {"motpe"}))
+@pytest.mark.parametrize("name", [*sorted(LEARNS - {"motpe", "gp"}), GP])
 def test_values_outside_the_bounds_break_no_searcher(name: str) -> None:
     """A warm start need not lie within the space."""
     values = make(name, 3).suggest(7, observed(5, outside=True), [4])
     assert all(d.distribution.contains(values[d.path]) for d in KINDS.dimensions)
 
 
-@pytest.mark.parametrize("name", sorted(LEARNS - {"motpe"}))
+@pytest.mark.parametrize("name", [*sorted(LEARNS - {"motpe", "gp"}), GP])
 def test_before_there_is_a_model_learners_spread_evenly(name: str) -> None:
     few = observed(3)
     assert make(name, 3).suggest(3, few, [4]) == SobolSearcher(KINDS, 3).suggest(3, few, [4])
@@ -169,14 +170,14 @@ def reached(name: str, seed: int, trials: int) -> float:
     return hypervolume([o.points[1] for o in seen], ["max", "max"], [0, 0])
 
 
-@pytest.mark.parametrize(("name", "trials"), [("evolution", 40), ("motpe", 40), ("gp", 18)])
+@pytest.mark.parametrize(
+    ("name", "trials"), [("evolution", 90), ("motpe", 60), pytest.param("gp", 18, marks=pytest.mark.slow)]
+)
 def test_learners_beat_chance(name: str, trials: int) -> None:
     """What learners add over the even start that they share with Sobol is what they have learnt."""
     learnt = reached(name, 0, trials)
     luck = [reached(other, seed, trials) for other in ("random", "sobol") for seed in range(5)]
-    print(name, learnt, luck)
-    assert learnt > max(luck)
-    assert learnt > np.mean(luck) + 2 * np.std(luck)
+    assert learnt > max(luck) + 0.03
 
 
 def test_children_of_nsga2_come_of_their_parents() -> None:
