@@ -14,8 +14,9 @@ that nobody was promoted from, the best goes on when nothing else is left to do.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,6 +96,10 @@ class Halving:
             waiting = [trial for trial in chosen if trial not in rung.promoted and trial in paused]
             if waiting:
                 return waiting[0]
+            here = [i for i, trial in enumerate(rung.trials) if trial in paused]
+            if here and drained and not rung.promoted:  # its best died at the rung
+                points = np.array([rung.points[i] for i in here])
+                return rung.trials[here[int(np.argmax(best(points, 1, self._spread)))]]
         return None
 
     def promoted(self, trial: int) -> None:
@@ -150,7 +155,6 @@ def rung_levels(grace_period: int, reduction_factor: float, max_epochs: int) -> 
     return levels
 
 
-@functools.lru_cache(maxsize=100_000)
 def bracket_of(trial: int, brackets: int, reduction_factor: float) -> int:
     """Deals trials out so that bracket s gets about ``reduction_factor^-s * B / (B - s)`` for each one of bracket 0.
 
@@ -158,11 +162,24 @@ def bracket_of(trial: int, brackets: int, reduction_factor: float) -> int:
     """
     if brackets == 1:
         return 0
-    weights = [reduction_factor**-s * brackets / (brackets - s) for s in range(brackets)]
-    shares = np.array(weights) / sum(weights)
-    dealt = np.zeros(brackets)
-    bracket = 0
-    for number in range(trial + 1):
-        bracket = int(np.argmax(shares * (number + 1) - dealt))
-        dealt[bracket] += 1
-    return bracket
+    dealt, dealer = _deal(brackets, reduction_factor)
+    while len(dealt) <= trial:
+        dealt.append(next(dealer))
+    return dealt[trial]
+
+
+@functools.lru_cache(maxsize=16)
+def _deal(brackets: int, reduction_factor: float) -> tuple[list[int], Iterator[int]]:
+    """What has been dealt out so far, and who deals on: a trial costs the same however many were before it."""
+
+    def dealer() -> Iterator[int]:
+        weights = [reduction_factor**-s * brackets / (brackets - s) for s in range(brackets)]
+        shares = [weight / sum(weights) for weight in weights]
+        counts = [0] * brackets
+        for number in itertools.count(1):
+            owed = [share * number - count for share, count in zip(shares, counts, strict=True)]
+            bracket = owed.index(max(owed))
+            counts[bracket] += 1
+            yield bracket
+
+    return [], dealer()

@@ -55,20 +55,25 @@ def _epsilon_net(unit: np.ndarray, keep: int) -> np.ndarray:
     distance = np.linalg.norm(unit - unit[taken[0]], axis=1)
     while len(taken) < keep:
         distance[taken] = -1.0  # of equal points the second is still to be taken, at distance 0
-        taken.append(int(np.argmax(distance)))
+        taken.append(int(np.argmax(distance.round(12))))  # rounded: equal distances must tie whatever the scale
         distance = np.minimum(distance, np.linalg.norm(unit - unit[taken[-1]], axis=1))
     return np.array(taken)
 
 
 def _crowding(unit: np.ndarray, keep: int) -> np.ndarray:
-    """Indices with the largest crowding distance (Deb et al. 2002): the extremes, then the loneliest."""
-    distance = np.zeros(len(unit))
+    """Indices with the largest crowding distance (Deb et al. 2002): the extremes, then the loneliest.
+
+    Of equal points all but the first come last. A column that does not vary has no extremes.
+    """
+    distance = np.full(len(unit), -1.0)
+    first = np.sort(np.unique(unit, axis=0, return_index=True)[1])
+    distance[first] = 0.0
     for column in unit.T:
-        order = np.argsort(column, kind="stable")
-        gaps = column[order[2:]] - column[order[:-2]]
-        distance[order[1:-1]] += gaps
-        distance[order[[0, -1]]] = np.inf
-    return np.argsort(-distance, kind="stable")[:keep]
+        order = first[np.argsort(column[first], kind="stable")]
+        if column[order[-1]] > column[order[0]]:
+            distance[order[1:-1]] += column[order[2:]] - column[order[:-2]]
+            distance[order[[0, -1]]] = np.inf
+    return np.argsort(-distance.round(12), kind="stable")[:keep]
 
 
 def _hypervolume(unit: np.ndarray, keep: int) -> np.ndarray:

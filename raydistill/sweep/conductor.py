@@ -15,7 +15,7 @@ from typing import Any
 
 from raydistill.errors import ConfigError, RaydistillError
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, PAUSED, STOPPED, EpochMetrics, Scalar, TrialRecord
-from raydistill.search.conduct import DONE, NEW, WAIT, Search
+from raydistill.search.conduct import DONE, WAIT, Search
 from raydistill.search.decisions import GO_ON, PAUSE, STOP, Verdict
 from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import History
@@ -107,9 +107,8 @@ class Conductor:
                     if order.kind in (DONE, WAIT):
                         return None
                     number = order.trial
-                    if order.kind == NEW and not self._drawable(number):
-                        continue
-                return self._leg(number)
+                if self._drawable(number):
+                    return self._leg(number)
         self.done = True
         return None
 

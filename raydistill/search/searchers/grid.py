@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +14,7 @@ from raydistill.search.observations import Observation
 from raydistill.search.searchers.base import ALL
 from raydistill.search.space import SearchSpace
 
-_MANY = 10**7
+_MANY = 10**6
 
 
 class GridSearcher:
@@ -58,12 +60,16 @@ def _values(distribution: Distribution, points: int) -> list[Scalar]:
 
 def _shuffled(trial: int, size: int, seed: int) -> int:
     """Cell number `trial` of a permutation of the grid."""
-    rng = np.random.default_rng(seed)
     if size <= _MANY:
-        return int(rng.permutation(size)[trial])
-    step = (
-        int(rng.integers(size // 3, size // 2)) | 1
-    )  # too many to list: steps through the grid without meeting itself
-    while np.gcd(step, size) != 1:
-        step += 2
-    return int((int(rng.integers(size)) + trial * step) % size)
+        return int(_permutation(size, seed)[trial])
+    # too many to list, perhaps more than 64 bits count: steps through the grid without meeting itself
+    start, step = (int.from_bytes(np.random.default_rng([seed, i]).bytes(size.bit_length()), "big") for i in (0, 1))
+    step = size // 3 + step % (size // 6)
+    while math.gcd(step, size) != 1:
+        step += 1
+    return (start + trial * step) % size
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(size: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(size)

@@ -1,0 +1,390 @@
+"""Who stops, pauses and is promoted: cases by hand, and whole searches with workers that come and go at random."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydistill.search import Choice, Dimension, Objective, SearchSpace, Uniform
+from raydistill.search.conduct import DONE, NEW, RESUME, WAIT, Order, Search
+from raydistill.search.decisions import GO_ON, PAUSE, STOP, RunAll, Verdict, by_objectives, by_score
+from raydistill.search.halving import Halving, bracket_of, rung_levels
+from raydistill.search.median import MedianStopping
+from raydistill.search.searchers import GridSearcher, RandomSearcher
+from raydistill.search.selection import SPREADS
+
+BOTH = by_objectives([Objective("top1", "max"), Objective("sparsity", "max")])
+TOP1 = by_score({"top1": 1.0})
+
+
+def figures(top1: float, planned: float = 0.5) -> dict[str, float]:
+    return {"top1": top1, "loss": 1 - top1, "sparsity": 0.1, "planned_sparsity": planned}
+
+
+def halving(measure=BOTH, max_epochs: int = 4, grace_period: int = 1, reduction_factor: float = 2, **more) -> Halving:
+    return Halving(measure, max_epochs=max_epochs, grace_period=grace_period, reduction_factor=reduction_factor, **more)
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_arrivals_at_one_rung(spread: str) -> None:
+    """One of two goes on. The rung as it is when the trial gets there decides."""
+    decider = halving(spread=spread)
+
+    def arrives(trial: int, *point: float) -> Verdict:
+        return decider.result(trial, 1, figures(*point))
+
+    assert arrives(0, 0.50, 0.50).action == GO_ON  # alone at its rung
+    dominated = arrives(1, 0.40, 0.40)
+    assert dominated.action == STOP
+    assert dominated.why == (
+        "stopped after 1 of 4 epochs: 1 of 2 trials are better in all; 1 of 2 go on from the rung at epoch 1"
+    )
+    assert arrives(2, 0.60, 0.60).action == GO_ON  # late, and the best so far: 1 of 3
+    assert arrives(3, 0.55, 0.55).action == GO_ON  # second of four, and two go on
+    assert arrives(4, 0.54, 0.54).action == STOP  # late and weaker: third of five, and two go on
+    assert arrives(5, 0.61, 0.10).action == GO_ON  # on the front with 2; both of them are kept
+    assert arrives(6, 0.30, 0.30).action == STOP
+
+
+def test_equal_ranks_are_split_by_spread() -> None:
+    """The fourth lies on the same front as the others. Two of four go on: the knee, and what is far from it."""
+    points = [(0.0, 1.0), (0.6, 0.7), (0.55, 0.75)]
+    for last, action in (((0.7, 0.6), STOP), ((1.0, 0.0), GO_ON)):
+        decider = halving()
+        for trial, point in enumerate(points):
+            decider.result(trial, 1, figures(*point))
+        # sums in shares, without (1, 0): the range is .7 by .4: 1.0, 1.11, 1.14, 1.0 -> the third is the knee, the
+        # farthest from it is the first. With (1, 0): 1.0, 1.3, 1.3, 1.0 -> the second, and then (1, 0) at 0.81.
+        verdict = decider.result(3, 1, figures(*last))
+        assert verdict.action == action
+        if action == STOP:
+            assert "others cover the front better; 2 of 4 go on" in verdict.why
+
+
+def test_one_objective_is_plain_asha() -> None:
+    decider = halving(by_objectives([Objective("top1", "max")]), reduction_factor=3)
+    # place among those that came, and how many of them go on: max(1, floor(n / 3))
+    told = [(0.5, GO_ON), (0.4, STOP), (0.45, STOP), (0.6, GO_ON), (0.55, STOP), (0.58, GO_ON), (0.57, STOP)]
+    verdicts = [decider.result(trial, 1, figures(top1)) for trial, (top1, _) in enumerate(told)]
+    assert [verdict.action for verdict in verdicts] == [action for _, action in told]
+    assert "place 3 of 7, with 0.570; 2 of 7 go on from the rung at epoch 1" in verdicts[-1].why
+
+
+def test_later_rungs_decide_anew() -> None:
+    decider = halving()
+    for trial in range(4):
+        decider.result(trial, 1, figures(0.1 * (trial + 1)))
+    assert decider.result(0, 2, figures(0.2)).action == GO_ON  # nobody else is there
+    assert decider.result(3, 2, figures(0.1)).action == STOP
+    assert decider.result(2, 2, figures(0.3)).action == GO_ON
+
+
+def test_between_rungs_and_before_the_first_all_go_on() -> None:
+    decider = halving(max_epochs=20, grace_period=4)
+    for epochs in range(1, 20):
+        assert decider.result(0, epochs, figures(0.9)).action == GO_ON
+    for epochs in (1, 2, 3):
+        assert decider.result(1, epochs, figures(0.1)).action == GO_ON
+    assert decider.result(1, 4, figures(0.1)).action == STOP
+
+
+def test_trained_to_the_end_never_stops() -> None:
+    for decider in (halving(), halving(promote=True), MedianStopping(TOP1, max_epochs=4, grace_period=1, minimum=1)):
+        for epochs in range(1, 5):
+            decider.result(0, epochs, figures(0.9))
+        assert decider.result(1, 4, figures(0.0)).action == GO_ON
+    assert halving().result(0, 4, figures(math.nan)).action == GO_ON
+
+
+@pytest.mark.parametrize("promote", [False, True])
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_what_is_not_a_number_stops_and_enters_no_rung(promote: bool, broken: float) -> None:
+    decider = halving(promote=promote)
+    verdict = decider.result(0, 1, figures(broken))
+    assert (verdict.action, verdict.why) == (
+        STOP,
+        "stopped after 1 of 4 epochs: what its rung compares is not a number",
+    )
+    assert decider.result(0, 3, figures(broken)).action == STOP
+    assert decider.result(1, 1, figures(0.0, 0.0)).action == (PAUSE if promote else GO_ON)  # the first of its rung
+
+
+def test_told_twice_changes_nothing() -> None:
+    once, twice = halving(), halving()
+    for trial, top1 in enumerate((0.5, 0.6, 0.4, 0.7, 0.65, 0.1)):
+        verdict = once.result(trial, 1, figures(top1))
+        assert twice.result(trial, 1, figures(top1)) == verdict
+        assert twice.result(trial, 1, figures(0.99)).action == GO_ON
+    assert once.brackets == twice.brackets
+
+
+def test_equal_trials_do_not_crowd_each_other_out() -> None:
+    """Two of four equal ones go on: the first two that came."""
+    decider = halving()
+    assert [decider.result(trial, 1, figures(0.5)).action for trial in range(4)] == [GO_ON, STOP, STOP, STOP]
+    promoting = halving(promote=True)
+    for trial in range(4):
+        promoting.result(trial, 1, figures(0.5))
+    assert promoted_in_turn(promoting, {0, 1, 2, 3}) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((1, 2, 16), [1, 2, 4, 8]),
+        ((1, 2, 17), [1, 2, 4, 8, 16]),
+        ((3, 3, 100), [3, 9, 27, 81]),
+        ((1, 1.5, 10), [1, 2, 3, 5, 8]),  # 1, 1.5, 2.25, 3.375, 5.06, 7.59, 11.4: whole, each once
+        ((2, 2.5, 40), [2, 5, 12, 31]),  # 2, 5, 12.5, 31.25: a half to the even
+        ((4, 2, 4), []),
+        ((9, 2, 4), []),
+    ],
+)
+def test_rung_levels(arguments: tuple, expected: list[int]) -> None:
+    assert rung_levels(*arguments) == expected
+
+
+def test_no_rungs_no_decisions() -> None:
+    decider = halving(grace_period=4)
+    assert [decider.result(trial, e, figures(0.1)).action for trial in (0, 1) for e in range(1, 5)] == [GO_ON] * 8
+    assert decider.until(0, 0) is None
+    assert decider.farewell(0) == ""
+
+
+def test_brackets_are_dealt_in_hyperbands_proportions() -> None:
+    # 1, 2^-1 * 3/2, 2^-2 * 3/1 = 1, .75, .75: of ten 4, 3 and 3; 3^-s * 4 / (4 - s) = 1, 4/9, 2/9, 4/27 = 27 : 12 : 6 : 4
+    assert Counter(bracket_of(trial, 3, 2.0) for trial in range(1000)) == {0: 400, 1: 300, 2: 300}
+    assert Counter(bracket_of(trial, 3, 2.0) for trial in range(10)) == {0: 4, 1: 3, 2: 3}
+    assert Counter(bracket_of(trial, 4, 3.0) for trial in range(490)) == {0: 270, 1: 120, 2: 60, 3: 40}
+    assert [bracket_of(trial, 1, 2.0) for trial in range(5)] == [0] * 5
+    in_order = [bracket_of(trial, 5, 2.5) for trial in range(60)]
+    assert [bracket_of(trial, 5, 2.5) for trial in (59, 3, 17)] == [in_order[i] for i in (59, 3, 17)]
+
+
+def test_bracket_s_leaves_out_the_first_s_rungs() -> None:
+    decider = halving(max_epochs=16, brackets=3, promote=True)
+    assert [[rung.epochs for rung in rungs] for rungs in decider.brackets] == [[1, 2, 4, 8], [2, 4, 8], [4, 8]]
+    for trial in range(10):
+        assert decider.until(trial, 0) == 2 ** bracket_of(trial, 3, 2.0)
+        assert decider.until(trial, 4) == 8
+        assert decider.until(trial, 8) is None
+    assert len(halving(max_epochs=4, brackets=9).brackets) == 2  # as many as there are rungs
+
+
+def test_brackets_are_apart() -> None:
+    """Trials of another bracket are not compared with: each one's first at epoch 2 goes on."""
+    decider = halving(brackets=2)
+    first = {bracket: next(t for t in range(9) if bracket_of(t, 2, 2.0) == bracket) for bracket in (0, 1)}
+    assert decider.result(first[0], 2, figures(0.9)).action == GO_ON
+    assert decider.result(first[1], 2, figures(0.1)).action == GO_ON
+
+
+@pytest.mark.parametrize("wrong", [{"reduction_factor": 1}, {"grace_period": 0}, {"brackets": 0}])
+def test_arguments_are_checked(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="halving needs"):
+        halving(**wrong)
+
+
+def promoted_in_turn(decider: Halving, paused: set[int], drained: bool = False) -> list[int]:
+    paused, order = set(paused), []
+    while (trial := decider.promotable(paused, drained)) is not None:
+        decider.promoted(trial)
+        paused.remove(trial)
+        order.append(trial)
+    return order
+
+
+def test_one_in_so_many_is_promoted() -> None:
+    decider = halving(TOP1, reduction_factor=3, max_epochs=9, promote=True)
+    paused: set[int] = set()
+    seen = []
+    for trial, top1 in enumerate((0.3, 0.5, 0.4, 0.1, 0.2, 0.6, 0.9)):
+        assert decider.result(trial, 1, figures(top1)).action == PAUSE
+        paused.add(trial)
+        order = promoted_in_turn(decider, paused)
+        paused -= set(order)
+        seen.append(order)
+    # floor(n / 3): nobody of two; the best of three; two of six are 5 (0.6) and 1 (0.5), who is promoted already; of
+    # seven 6 (0.9) and 5
+    assert seen == [[], [], [1], [], [], [5], [6]]
+    assert decider.farewell(0) == (
+        "stopped after 1 of 9 epochs: place 5 of 7, with 0.300; 2 of 7 go on from the rung at epoch 1"
+    )
+
+
+def test_who_has_come_farthest_goes_first_and_only_who_is_paused() -> None:
+    decider = halving(TOP1, promote=True)
+    for trial, top1 in enumerate((0.9, 0.8, 0.7, 0.6)):
+        decider.result(trial, 1, figures(top1))
+    assert decider.promotable({2, 3}, drained=False) is None  # the two best still run, or are dead
+    assert decider.promotable({1, 2, 3}, drained=False) == 1
+    for trial in (0, 1):
+        decider.promoted(trial)
+        decider.result(trial, 2, figures(0.5 - trial / 10))
+    for trial, top1 in enumerate((0.95, 0.94), start=4):
+        decider.result(trial, 1, figures(top1))
+    assert promoted_in_turn(decider, set(range(6))) == [0, 4, 5]  # 0 from the rung at epoch 2 first; 0 and 1 not again
+
+
+def test_a_rung_with_one_trial_waits_until_it_is_drained() -> None:
+    decider = halving(promote=True)
+    assert decider.until(0, 0) == 1
+    paused = decider.result(0, 1, figures(0.5))
+    assert (paused.action, paused.why) == (PAUSE, "paused after 1 of 4 epochs, at its rung")
+    assert decider.promotable({0}, drained=False) is None
+    assert decider.promotable({0}, drained=True) == 0
+    decider.promoted(0)
+    assert decider.until(0, 1) == 2
+
+
+def test_drained_promotes_the_best_of_those_that_are_left() -> None:
+    """The best of the rung died there: the next best goes on in its place, or nobody would."""
+    decider = halving(TOP1, promote=True)
+    for trial, top1 in enumerate((0.2, 0.9, 0.3)):
+        decider.result(trial, 1, figures(top1))
+    assert decider.promotable({0, 2}, drained=False) is None
+    assert decider.promotable({0, 2}, drained=True) == 2
+    decider.promoted(2)
+    assert decider.promotable({0}, drained=True) is None
+
+
+def test_what_a_rung_compares() -> None:
+    told = {"top1": 0.7, "loss": 0.4, "sparsity": 0.1, "macs": 9e6, "planned_sparsity": 0.8}
+    smaller = [Objective("sparsity", "max"), Objective("macs", "min")]
+    assert by_objectives([Objective("top1", "max"), *smaller])(told) == (0.7, 0.8)
+    assert by_objectives([Objective("loss", "min")])(told) == (-0.4,)
+    assert by_objectives(smaller)(told) == (0.8,)
+    assert by_score({"top1": 2, "planned_sparsity": 0.5})(told) == pytest.approx((1.8,))
+
+
+def test_loss_is_compared_downwards() -> None:
+    decider = halving(by_objectives([Objective("loss", "min")]))
+    assert [decider.result(t, 1, {"loss": loss}).action for t, loss in enumerate((1.0, 2.0, 0.5))] == [
+        GO_ON, STOP, GO_ON,
+    ]  # fmt: skip
+
+
+def test_median_by_hand() -> None:
+    decider = MedianStopping(TOP1, max_epochs=9, grace_period=2, minimum=3)
+    for trial, curve in enumerate(([0.2, 0.4], [0.4, 0.6], [0.6, 0.8])):  # running means 0.3, 0.5, 0.7: median 0.5
+        assert [decider.result(trial, e, figures(top1)).action for e, top1 in enumerate(curve, 1)] == [GO_ON] * 2
+    assert decider.result(3, 1, figures(0.0)).action == GO_ON
+    assert decider.result(3, 2, figures(0.5)).action == GO_ON  # its best is at the median
+    decider.result(4, 1, figures(0.45))
+    # now four others have means 0.3, 0.5, 0.7, 0.25: median 0.4, and its best is 0.39
+    decider.result(5, 1, figures(0.39))
+    verdict = decider.result(5, 2, figures(0.1))
+    assert (verdict.action, verdict.why) == (
+        STOP,
+        "stopped after 2 of 9 epochs: best score 0.390 below the median 0.400 of 4 other trials",
+    )
+    assert decider.result(4, 2, figures(0.0)).action == GO_ON  # its best of 0.45 counts, not its latest
+    assert decider.result(5, 2, figures(0.1)).action == GO_ON  # known already
+    assert decider.result(6, 1, figures(math.nan)).action == STOP
+
+
+deciders = st.fixed_dictionaries({
+    "max_epochs": st.integers(1, 12), "grace_period": st.integers(1, 4), "brackets": st.integers(1, 3),
+    "reduction_factor": st.sampled_from([1.5, 2, 3]), "promote": st.booleans(), "spread": st.sampled_from(SPREADS),
+})  # fmt: skip
+events = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12), st.integers(0, 4), st.integers(0, 4)), max_size=25)
+
+
+@settings(deadline=None, max_examples=40)
+@given(deciders, events)
+def test_the_same_results_give_the_same_verdicts(arguments: dict, told: list[tuple[int, int, int, int]]) -> None:
+    def verdicts(repeat: int) -> list[Verdict]:
+        decider = halving(**arguments)
+        return [[decider.result(t, e, figures(a / 4, s / 4)) for _ in range(repeat)][0] for t, e, a, s in told]
+
+    assert verdicts(1) == verdicts(1) == verdicts(2)
+
+
+SPACE = SearchSpace((Dimension("a.b", Uniform(0.0, 1.0)), Dimension("a.c", Uniform(0.0, 1.0))))
+
+
+@settings(deadline=None, max_examples=40)
+@given(deciders, st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.1]), st.integers(0, 10**6))
+def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float, seed: int) -> None:
+    """Workers at random speed, some of them dying: all is run, nothing at once or twice, and nothing is left hanging."""
+    decider = halving(**arguments)
+    epochs, rng = arguments["max_epochs"], random.Random(seed)
+    search = Search(RandomSearcher(SPACE, seed), decider, BOTH, num_samples=trials, stages=[epochs])
+    running: dict[int, int] = {}
+    done: dict[int, int] = {}
+    promotions: Counter[tuple[int, int]] = Counter()
+    ends: dict[int, str] = {}
+    while True:
+        order = search.next() if len(running) < workers else Order(WAIT)
+        if order.kind == DONE:
+            break
+        if order.kind in (NEW, RESUME):
+            assert order.trial not in running
+            assert order.trial not in ends
+            if order.kind == RESUME:
+                promotions[order.trial, done[order.trial]] += 1
+            assert (order.kind == NEW) == (order.trial not in done)
+            done.setdefault(order.trial, 0)
+            running[order.trial] = decider.until(order.trial, done[order.trial]) or 0
+            continue
+        assert running
+        assert not search.idle
+        trial = rng.choice(sorted(running))
+        done[trial] += 1
+        values = search.observations[trial].values
+        verdict = search.result(trial, done[trial], figures(values["a.b"], values["a.c"]))
+        assert (verdict.action == PAUSE) == (done[trial] == running[trial])
+        end = {STOP: "stopped", PAUSE: ""}.get(verdict.action, "finished" if done[trial] == epochs else "")
+        if rng.random() < risk:
+            end = "died"
+        if end:
+            ends[trial] = end
+            search.ended(trial)
+        elif verdict.action == PAUSE:
+            search.pause(trial)
+        if end or verdict.action == PAUSE:
+            del running[trial]
+    assert not running
+    assert search.idle
+    assert len(done) == trials
+    assert set(ends).isdisjoint(search.paused)
+    assert set(ends) | search.paused == set(range(trials))
+    assert max(promotions.values(), default=1) == 1
+    for trial in search.paused:
+        assert f"stopped after {done[trial]} of {epochs} epochs: " in decider.farewell(trial)
+        assert any(at == done[trial] and bracket(trial, decider) == bracket(t, decider) for t, at in promotions)
+    if not risk:
+        assert "finished" in ends.values()
+
+
+def bracket(trial: int, decider: Halving) -> int:
+    return bracket_of(trial, len(decider.brackets), decider._factor)
+
+
+def test_a_grid_ends_a_search_before_its_number_of_trials() -> None:
+    grid = GridSearcher(SearchSpace((Dimension("a.b", Choice((1, 2, 3))),)), 0)
+    search = Search(grid, RunAll(), TOP1, num_samples=10, stages=[1], fixed=[{"a.b": 7}])
+    values = []
+    while (order := search.next()).kind == NEW:
+        values.append(search.observations[order.trial].values["a.b"])
+        search.ended(order.trial)
+    assert order == Order(DONE)
+    assert search.idle
+    assert values[0] == 7  # a warm start takes the first trial's place
+    assert set(values[1:]) <= {1, 2, 3}
+    assert len(set(values)) == len(values) <= 4
+
+
+def test_a_number_freed_by_a_journal_is_passed_over() -> None:
+    search = Search(RandomSearcher(SPACE, 3), RunAll(), TOP1, num_samples=3, stages=[1])
+    search.recall(1, {"a.b": 0.5, "a.c": 0.5})
+    assert [search.next() for _ in range(3)] == [Order(NEW, 0), Order(NEW, 2), Order(WAIT)]
+    assert not search.idle
+    for trial in range(3):
+        search.ended(trial)
+    assert search.next() == Order(DONE)
