@@ -157,7 +157,8 @@ def test_no_rungs_no_decisions() -> None:
 
 
 def test_brackets_are_dealt_in_hyperbands_proportions() -> None:
-    # 1, 2^-1 * 3/2, 2^-2 * 3/1 = 1, .75, .75: of ten 4, 3 and 3; 3^-s * 4 / (4 - s) = 1, 4/9, 2/9, 4/27 = 27 : 12 : 6 : 4
+    # 1, 2^-1 * 3/2, 2^-2 * 3/1 = 1, .75, .75: of ten 4, 3 and 3
+    # 3^-s * 4 / (4 - s) = 1, 4/9, 2/9, 4/27 = 27 : 12 : 6 : 4
     assert Counter(bracket_of(trial, 3, 2.0) for trial in range(1000)) == {0: 400, 1: 300, 2: 300}
     assert Counter(bracket_of(trial, 3, 2.0) for trial in range(10)) == {0: 4, 1: 3, 2: 3}
     assert Counter(bracket_of(trial, 4, 3.0) for trial in range(490)) == {0: 270, 1: 120, 2: 60, 3: 40}
@@ -300,7 +301,11 @@ events = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12), st.integers(0
 def test_the_same_results_give_the_same_verdicts(arguments: dict, told: list[tuple[int, int, int, int]]) -> None:
     def verdicts(repeat: int) -> list[Verdict]:
         decider = halving(**arguments)
-        return [[decider.result(t, e, figures(a / 4, s / 4)) for _ in range(repeat)][0] for t, e, a, s in told]
+        answers = []
+        for trial, epochs, top1, planned in told:
+            first, *_again = [decider.result(trial, epochs, figures(top1 / 4, planned / 4)) for _ in range(repeat)]
+            answers.append(first)
+        return answers
 
     assert verdicts(1) == verdicts(1) == verdicts(2)
 
@@ -311,7 +316,7 @@ SPACE = SearchSpace((Dimension("a.b", Uniform(0.0, 1.0)), Dimension("a.c", Unifo
 @settings(deadline=None, max_examples=40)
 @given(deciders, st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.1]), st.integers(0, 10**6))
 def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float, seed: int) -> None:
-    """Workers at random speed, some of them dying: all is run, nothing at once or twice, and nothing is left hanging."""
+    """Workers at random speed, some of them dying: all is run, nothing twice, nothing left hanging."""
     decider = halving(**arguments)
     epochs, rng = arguments["max_epochs"], random.Random(seed)
     search = Search(RandomSearcher(SPACE, seed), decider, BOTH, num_samples=trials, stages=[epochs])
