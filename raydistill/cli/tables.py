@@ -35,7 +35,7 @@ def front_report(rows: Sequence[FrontRow], dataset: str) -> tuple[Text, Table]:
     table.add_column("")
     for row in sorted(shown, key=lambda row: row.record.trial_id != BASELINE):
         dense = row.record.trial_id == BASELINE
-        notes = ["dense"] if dense and row.pareto else ["dense (dominated)"] if dense else []
+        notes = ["dense"] if dense and row.pareto else ["dominated"] if dense else []
         notes += ["knee"] if row.knee else []
         notes += ["warm start"] if "warm_start" in row.record.extra else []
         table.add_row(

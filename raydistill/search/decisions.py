@@ -82,10 +82,11 @@ def by_objectives(objectives: Sequence[Objective]) -> Measure:
     """
     quality = [objective for objective in objectives if objective.name in QUALITY]
     by_size = len(quality) < len(objectives)
+    sign = -1.0 if any(o.name == "sparsity" and not o.maximise for o in objectives) else 1.0
 
     def measure(figures: Figures) -> tuple[float, ...]:
         now = [figures[o.name] if o.maximise else -figures[o.name] for o in quality]
-        return (*now, figures["planned_sparsity"]) if by_size else tuple(now)
+        return (*now, sign * figures["planned_sparsity"]) if by_size else tuple(now)
 
     return measure
 

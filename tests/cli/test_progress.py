@@ -129,7 +129,7 @@ def test_the_front_table(dense_on_front: bool) -> None:
         console.print(part)
     lines = [line.rstrip() for line in console.export_text().splitlines() if line.strip()]
     assert lines[0] == "Pareto front: cifar10, top1 on its validation and test split, seeds: 1"
-    note = ["dense"] if dense_on_front else ["dense", "(dominated)"]
+    note = ["dense"] if dense_on_front else ["dominated"]
     assert [line.split() for line in lines[3:]] == [
         ["baseline", "0.00", "70.50", "69.50", *note],
         ["t0003", "80.00", "71.00", "70.00", "knee"],
