@@ -79,10 +79,10 @@ def measure(trials: int, mlflow: bool) -> str:
         folder = Path(temporary)
         dense = folder / "dense.pt"
         dense.touch()
-        text = SPACE.read_text().replace("fallback: digits", "fallback: digits").split("baseline:")
+        text = SPACE.read_text().split("baseline:")
         space = folder / "space.yaml"
         space.write_text(text[0] + f"baseline: {{checkpoint: {dense}}}\nschedule:" + text[1].split("\nschedule:", 1)[1])
-        sweep = load_sweep(space, Overrides(dataset="digits", num_samples=trials))
+        sweep = load_sweep(space, Overrides(dataset="digits", num_samples=trials, epochs=EPOCHS))
         dataset = datasets.load(sweep.dataset)
         plan = plan_sweep(sweep, dataset.num_classes, dataset.image_shape)
         clock = Clock()

@@ -88,7 +88,7 @@ class Conductor:
                 if record.state != PAUSED:
                     self._ledger.paused(trial_id, "paused at its rung")
             else:
-                self.completed(trial_id)
+                self._settle(trial_id, record)
         self._open = sorted(self._search.running)
 
     @property
@@ -132,10 +132,17 @@ class Conductor:
             self._ledger.retried(trial_id, reason)
 
     def completed(self, trial_id: str) -> None:
-        """A leg is over. Not so a trial that was cut off by an interruption: that one is resumed."""
+        """A leg is over. A trial that an interruption cut off is not: that one is resumed."""
         record = self._ledger.records.get(trial_id)
         if record is None or record.state in ENDED or self.fatal is not None:
             return
+        with self._guarded():
+            if not self._settle(trial_id, record) and not self._interrupt.stop_all():
+                last = 0 if record.last is None else record.last.epoch + 1
+                self._end(trial_id, FAILED, f"its training ended after {last} of {record.epochs} epochs")
+
+    def _settle(self, trial_id: str, record: TrialRecord) -> bool:
+        """Record what has become of a trial whose leg is over; False where nothing has."""
         number, verdict = self._number(trial_id), self._verdicts.pop(trial_id, Verdict(GO_ON))
         with self._guarded():
             if trial_id in self._failures:
@@ -147,6 +154,9 @@ class Conductor:
                 self._ledger.paused(trial_id, verdict.why)
             elif _trained(record):
                 self._end(trial_id, FINISHED, _whole(record))
+            else:
+                return False
+        return True
 
     def failed(self, trial_id: str, reason: str) -> None:
         """Its process died too often; if that was after its last epoch, or its leg's, nothing is lost."""

@@ -271,3 +271,18 @@ def test_a_full_disk_is_fatal_and_what_stood_before_resumes(plan: Plan, tmp_path
     again = Sweeping(plan, sweeping.path, promote=False)
     one_at_a_time(again)
     assert len(again.ledger.records) == TRIALS
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_leg_that_ends_too_early_is_a_failure_unless_it_was_cut_off(
+    plan: Plan, tmp_path: Path, interrupted: bool
+) -> None:
+    """Else the search would wait for it for ever."""
+    sweeping = Sweeping(plan, tmp_path / "journal.jsonl", promote=False)
+    leg = sweeping.conductor.next_leg()
+    assert leg is not None
+    sweeping.interrupt.requested = interrupted
+    sweeping.conductor.completed(leg.plan.trial_id)
+    record = sweeping.ledger.records[leg.plan.trial_id]
+    expected = (RUNNING, "") if interrupted else (FAILED, f"its training ended after 0 of {EPOCHS} epochs")
+    assert (record.state, record.reason) == expected
