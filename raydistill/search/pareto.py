@@ -130,28 +130,26 @@ def front_rows(
             # rounded, so that the mean of three times 0.8 is 0.8: one bit more would be a better sparsity
             points[place] = score_matrix([record, *repeats[record.trial_id]], objectives).mean(axis=0).round(12)
     dense = next((record for record in eligible if record.trial_id == BASELINE), None)
-    broken = [violations(record, constraints, dense) for record in eligible]
+    broken = [violations(record, constraints, dense) if constraints else () for record in eligible]
     feasible = np.where(np.array([bool(said) for said in broken], dtype=bool)[:, None], math.nan, points)
+    names = [objective.name for objective in objectives]
     ranks = pareto_rank(feasible, directions)
     knee_index = knee(feasible, directions)
-    rows = [
+    sparsity = np.array([record.last.sparsity if record.last is not None else 0.0 for record in eligible])
+    ids = np.array([record.trial_id for record in eligible], dtype=np.str_)
+    values, places = points.tolist(), ranks.tolist()
+    return [
         FrontRow(
-            record,
-            {objective.name: float(value) for objective, value in zip(objectives, point, strict=True)},
-            int(rank),
-            bool(rank == 0),
+            eligible[i],
+            dict(zip(names, values[i], strict=True)),
+            places[i],
+            places[i] == 0,
             i == knee_index,
-            tuple(repeats.get(record.trial_id, ())),
+            tuple(repeats.get(eligible[i].trial_id, ())),
             broken[i],
         )
-        for i, (record, point, rank) in enumerate(zip(eligible, points, ranks, strict=True))
+        for i in np.lexsort((ids, sparsity, ranks, ranks == NO_RANK)).tolist()
     ]
-    return sorted(rows, key=_front_first)
-
-
-def _front_first(row: FrontRow) -> tuple[bool, int, float, str]:
-    sparsity = row.record.last.sparsity if row.record.last is not None else 0.0
-    return row.rank == NO_RANK, row.rank, sparsity, row.record.trial_id
 
 
 def _check(points: ArrayLike, directions: Sequence[str]) -> tuple[np.ndarray, list[bool]]:
