@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.summaries import total_macs
-from raydistill.compression.thinning import thin
 from raydistill.errors import RaydistillError
 from raydistill.training.checkpoint import load_model
 
@@ -59,6 +58,8 @@ def thinned(model: nn.Module, image: Tensor) -> nn.Module:
     """The model without its dead filters and channels; as it is where there are none, or where it cannot be traced."""
     if not any(_has_dead_structure(weight) for weight in model.parameters() if weight.dim() >= 2):
         return model
+    from raydistill.compression.thinning import thin  # imports Torch-Pruning, which few trials need
+
     smaller = copy.deepcopy(model)
     with contextlib.suppress(RaydistillError):
         thin(smaller, None, image)
