@@ -23,6 +23,8 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from raydistill import datasets
+from raydistill.cluster.nodes import Node
+from raydistill.cluster.quiet import quieten
 from raydistill.records import BASELINE, ENDED, EpochMetrics, TrialRecord
 from raydistill.sweep.baseline import baseline_record
 from raydistill.sweep.events import Observer
@@ -31,8 +33,7 @@ from raydistill.sweep.journal import Journal, read_journal
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import baseline_config, plan_sweep
-from raydistill.sweep.quiet import quieten
-from raydistill.sweep.resources import Node, Share
+from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import run_trials
 from raydistill.tracking import SweepLog

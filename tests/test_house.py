@@ -22,8 +22,9 @@ ROOMS = {
     "training": {"schedule", "compression", "models", "datasets"},
     "search": set(),
     "tracking": set(),
-    "sweep": {"schedule", "compression", "models", "datasets", "training", "search", "tracking"},
-    "cli": {"schedule", "compression", "models", "datasets", "training", "search", "sweep", "tracking"},
+    "cluster": {"schedule", "compression", "models", "datasets", "training"},
+    "sweep": {"schedule", "compression", "models", "datasets", "training", "cluster", "search", "tracking"},
+    "cli": {"schedule", "compression", "models", "datasets", "training", "cluster", "search", "sweep", "tracking"},
 }
 ONLY_IN = {"ray": {"sweep", "cluster"}, "mlflow": {"tracking"}, "typer": {"cli"}, "rich": {"cli"}}
 

@@ -52,7 +52,7 @@ def sweep(
     """
     from rich.console import Console
 
-    from raydistill.sweep.quiet import quieten, send_token
+    from raydistill.cluster.quiet import quieten, send_token
 
     quieten()
     if address is not None:
@@ -140,8 +140,9 @@ def _resume_command() -> str:
 def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
     from raydistill import datasets
     from raydistill.cli.tables import percent, space_table
+    from raydistill.cluster.nodes import this_machine
     from raydistill.sweep.plan import baseline_config, plan_sweep
-    from raydistill.sweep.resources import concurrent, this_machine, trial_share
+    from raydistill.sweep.resources import concurrent, trial_share
     from raydistill.sweep.seeds import find_seeds
 
     plan_sweep(sweep)

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raydistill.cluster.nodes import Node
 from raydistill.errors import ABSENT, Fault, ResourceError
 from raydistill.sweep.spec import ResourcesSection
-
-
-@dataclass(frozen=True)
-class Node:
-    """One machine: its CPU cores and GPUs, as Ray counts them."""
-
-    cpu: float
-    gpu: float
 
 
 @dataclass(frozen=True)
@@ -41,13 +33,6 @@ class Share:
     def __str__(self) -> str:
         parts = [f"{amount:g} {unit}" for amount, unit in ((self.gpu, "GPU"), (self.cpu, "CPU")) if amount > 0]
         return " and ".join(parts)
-
-
-def this_machine() -> Node:
-    """What a Ray that is started here would have; needs no Ray."""
-    import torch
-
-    return Node(float(len(os.sched_getaffinity(0))), float(torch.cuda.device_count()))
 
 
 def trial_share(asked: ResourcesSection | None, nodes: Sequence[Node], where: str) -> Share:

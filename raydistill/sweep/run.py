@@ -15,13 +15,14 @@ import ray
 import torch
 
 from raydistill import datasets
+from raydistill.cluster.connect import connected
+from raydistill.cluster.nodes import this_machine
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError
 from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
-from raydistill.sweep.cluster import connected
 from raydistill.sweep.confirm import confirm_front
 from raydistill.sweep.events import Observer
 from raydistill.sweep.front import publish_front, test_front
@@ -31,7 +32,7 @@ from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
 from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import plan_sweep
-from raydistill.sweep.resources import this_machine, trial_share
+from raydistill.sweep.resources import trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start
 from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.session import Session

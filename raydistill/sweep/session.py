@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raydistill.cluster.nodes import Node
 from raydistill.datasets import Dataset
 from raydistill.sweep.events import Observer
 from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
 from raydistill.sweep.plan import Plan
-from raydistill.sweep.resources import Node, Share
+from raydistill.sweep.resources import Share
 
 
 @dataclass

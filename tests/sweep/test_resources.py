@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from raydistill.cluster.nodes import Node
 from raydistill.errors import ResourceError
-from raydistill.sweep.resources import Node, Share, baseline_share, concurrent, trial_share
+from raydistill.sweep.resources import Share, baseline_share, concurrent, trial_share
 from raydistill.sweep.spec import ResourcesSection
 
 CPU_BOX = [Node(2, 0)]

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from raydistill.cluster.connect import connected
 from raydistill.errors import ResourceError
-from raydistill.sweep.cluster import connected
 
 
 @pytest.mark.parametrize(

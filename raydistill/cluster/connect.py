@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import ray
 
+from raydistill.cluster.nodes import Node
+from raydistill.cluster.quiet import quieten
 from raydistill.errors import ABSENT, Fault, ResourceError
-from raydistill.sweep.quiet import quieten
-from raydistill.sweep.resources import Node
 
 _OBJECT_STORE_FLOOR = 512 * 1024**2
 _CONNECT_S = 5.0
