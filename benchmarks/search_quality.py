@@ -7,6 +7,7 @@ had). Printed are the median and the range over seeds.
 
     python benchmarks/search_quality.py --synthetic            # a made-up surface: thousands of trials, no training
     python benchmarks/search_quality.py --data-dir DIR         # simplenet really trained on (a part of) CIFAR-10
+    python benchmarks/search_quality.py --data-dir DIR --table 200   # the surface of 200 trials really trained
 
 Decisions are the sweep's own (`raydistill.search`), driven here without Ray, so that an epoch counts as one whatever
 the machine does meanwhile. Real trials are kept in --work and are not trained twice.
@@ -25,7 +26,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +36,9 @@ from raydistill.search.conduct import NEW, RESUME
 from raydistill.search.decisions import GO_ON, PAUSE
 from raydistill.sweep.methods import make_search, make_searcher
 from raydistill.sweep.spec import SearcherSection, TrialSchedulerSection
+
+if TYPE_CHECKING:
+    from search_surrogate import Surrogate
 
 OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
 BASE = "random+none"
@@ -153,30 +157,43 @@ class Surface:
 
 
 class Simplenet:
-    """search_spaces/simplenet.yaml, shortened, really trained; each seed has a dense baseline of its own."""
+    """search_spaces/simplenet.yaml, shortened, really trained from a dense baseline that is trained on all images.
 
-    def __init__(self, data_dir: str | None, epochs: int, part: float, work: Path, file: Path) -> None:
+    baseline: a checkpoint that all seeds start from; None trains one for each seed, as long as the file says.
+    """
+
+    def __init__(
+        self, data_dir: str | None, epochs: int, part: float, work: Path, file: Path, baseline: Path | None = None
+    ) -> None:
         from raydistill import datasets
         from raydistill.sweep.load import Overrides, load_sweep
         from raydistill.sweep.plan import plan_sweep
 
         name = "cifar10" if data_dir else "digits"
-        self.epochs, self._part, self._work = epochs, part, work
-        self._sweep = load_sweep(file, Overrides(dataset=name, data_dir=data_dir, epochs=epochs))
+        self.epochs, self._part, self._work, self._given = epochs, part, work, baseline
+        whole = Overrides(dataset=name, data_dir=data_dir)
+        self._dense = load_sweep(file, whole)
+        self._sweep = load_sweep(file, replace(whole, epochs=epochs))
         self._dataset = datasets.load(self._sweep.dataset)
         self._plan = plan_sweep(self._sweep, self._dataset.num_classes, self._dataset.image_shape)
-        self._about = json.dumps([self._sweep.config()["schedule"], name, epochs, part], sort_keys=True)
+        about = [self._sweep.config()["schedule"], name, epochs, part, str(baseline)]
+        self._about = json.dumps(about, sort_keys=True)
 
     def space(self) -> SearchSpace:
         return self._plan.space
+
+    def weights(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(name, shape) of each."""
+        return self._plan.weights
 
     def baseline(self, seed: int) -> str:
         from raydistill.sweep.plan import baseline_config
         from raydistill.training import fit
 
-        folder = self._folder("baseline", seed)
-        run = replace(baseline_config(self._sweep), seed=seed, out_dir=str(folder), threads=1, precision="fp32")
-        run = replace(run, effective_train_size=self._part, tensorboard=False, epochs=run.epochs)
+        if self._given is not None:
+            return str(self._given)
+        folder = self._work / f"baseline-{seed}"
+        run = replace(baseline_config(self._dense), seed=seed, out_dir=str(folder), precision="fp32", tensorboard=False)
         for _ in fit(run, dataset=self._dataset):
             pass
         return str(folder / "checkpoint.pt")
@@ -210,7 +227,9 @@ def main() -> None:
     parser.add_argument("--data-dir", help="CIFAR-10; left out, scikit-learn's digits")
     parser.add_argument("--space", type=Path, default=Path(__file__).parents[1] / "search_spaces" / "simplenet.yaml")
     parser.add_argument("--trials", type=int, help="N; default 600 synthetic, 24 real")
-    parser.add_argument("--epochs", type=int, default=12, help="of a real trial; the baseline has as many")
+    parser.add_argument("--epochs", type=int, default=12, help="of a real trial")
+    parser.add_argument("--baseline", type=Path, help="a dense checkpoint; left out, one is trained for each seed")
+    parser.add_argument("--table", type=int, help="real trials that a surface is learned from; 600 trials run on that")
     parser.add_argument("--part", type=float, default=0.1, help="of the training images, in each epoch of a real trial")
     parser.add_argument("--seeds", type=int, help="default 5 synthetic, 3 real")
     parser.add_argument("--workers", type=int, default=4, help="trials at once, as the decisions see it")
@@ -218,14 +237,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("search_quality"), help="where real trials are kept")
     parser.add_argument("--plot", type=Path, default=Path("search_quality.png"))
     options = parser.parse_args()
-    source: Surface | Simplenet
+    source: Surface | Simplenet | Surrogate
     if options.synthetic:
         source = Surface()
     else:
-        source = Simplenet(options.data_dir, options.epochs, options.part, options.work, options.space)
-    trials = options.trials or (600 if options.synthetic else 24)
-    seeds = options.seeds or (5 if options.synthetic else 3)
-    names = options.only or list(SYNTHETIC if options.synthetic else REAL)
+        source = Simplenet(
+            options.data_dir, options.epochs, options.part, options.work, options.space, options.baseline
+        )
+        if options.table:
+            from search_surrogate import Surrogate
+
+            source = Surrogate(source, options.table)
+            print(
+                f"surface of {options.table} real trials: top1 varies by {source.spread:.4f} (standard deviation) over "
+                f"the space, the fit is wrong by {source.error:.4f} (leave-one-out)"
+            )
+    quick = options.synthetic or bool(options.table)
+    trials = options.trials or (600 if quick else 24)
+    seeds = options.seeds or (5 if quick else 3)
+    names = options.only or list(SYNTHETIC if quick else REAL)
     unknown = [name for name in names if name.partition("+")[2] not in SCHEDULERS]
     if unknown:
         sys.exit(f"--only: unknown combination {unknown[0]}; schedulers: {', '.join(SCHEDULERS)}")
