@@ -73,6 +73,8 @@ class Conductor:
                 self._search.recall(number, record.values)
             elif event == "trial_started" and number in self._search.paused:
                 self._search.resumed(number)
+            elif event == "trial_ended":
+                self._search.ended(number, failed=True)
             if metrics is not None:
                 self._enter(trial_id, metrics, record.planned_sparsity)
                 if self._verdicts.get(trial_id, Verdict(GO_ON)).action == PAUSE:
@@ -83,7 +85,7 @@ class Conductor:
                 continue
             number = self._number(trial_id)
             if record.state in ENDED:
-                self._search.ended(number)
+                self._search.ended(number, failed=record.state == FAILED)
             elif number in self._search.paused:
                 if record.state != PAUSED:
                     self._ledger.paused(trial_id, "paused at its rung")
@@ -176,7 +178,7 @@ class Conductor:
                 self._end(self._name(number), STOPPED, self._search.decider.farewell(number))
 
     def _end(self, trial_id: str, state: str, reason: str) -> None:
-        self._search.ended(self._number(trial_id))
+        self._search.ended(self._number(trial_id), failed=state == FAILED)
         self._ledger.ended(trial_id, state, reason)
 
     def _enter(self, trial_id: str, metrics: EpochMetrics, planned_sparsity: float) -> None:
