@@ -21,7 +21,7 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.plan import TrialPlan, trial_name, trial_number
-from raydistill.sweep.trainable import FAILURE, FATAL, METRICS
+from raydistill.sweep.trainable import ANEW, FAILURE, FATAL, METRICS
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ class Conductor:
             if FAILURE in result:
                 self._failures[trial_id] = str(result[FAILURE])
                 return False
+            if ANEW in result:
+                self._ledger.anew(trial_id, str(result[ANEW]))
             if METRICS in result:
                 metrics = EpochMetrics.from_json(json.loads(result[METRICS]))
                 self._ledger.epoch(trial_id, metrics)
