@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPAT = ROOT.parent / "shared" / "compat"
+
+# One thread here and in what tests start: small tensors gain nothing from a second, which waits by spinning. On two
+# busy cores that is half of all the time.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 
 class TwoLayers(nn.Module):

@@ -348,7 +348,7 @@ def _checked(config: RunConfig) -> tuple[str, ...]:
     from raydistill import models
     from raydistill.compression import check
     from raydistill.errors import ConfigError, Fault
-    from raydistill.sweep.plan import policies_beyond
+    from raydistill.schedule import policies_beyond
 
     model = models.create(config.arch, 10, None, "--arch")
     if config.schedule is None:

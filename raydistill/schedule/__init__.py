@@ -1,5 +1,6 @@
 """Compression schedules: YAML to frozen values and back, without torch."""
 
+from raydistill.schedule.extent import policies_beyond
 from raydistill.schedule.load import dump_schedule, load_schedule, parse_schedule, read_yaml
 from raydistill.schedule.override import get_value, read_value, scale_epochs, split_per_weight, with_values
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
@@ -15,6 +16,7 @@ __all__ = [
     "read_value",
     "load_schedule",
     "parse_schedule",
+    "policies_beyond",
     "read_yaml",
     "scale_epochs",
     "split_per_weight",

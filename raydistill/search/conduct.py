@@ -84,8 +84,10 @@ class Search:
         self.running.discard(trial)
         self.paused.add(trial)
 
-    def ended(self, trial: int) -> None:
-        """It trains no more: finished, stopped or failed."""
+    def ended(self, trial: int, failed: bool = False) -> None:
+        """It trains no more: finished, stopped or, if so, failed."""
+        if failed:
+            self.decider.failed(trial)
         self.running.discard(trial)
         self.paused.discard(trial)
         self.observations[trial].ended = True

@@ -44,6 +44,9 @@ class Decider(Protocol):
     def promoted(self, trial: int) -> None:
         """A paused trial goes on."""
 
+    def failed(self, trial: int) -> None:
+        """The trial died. Whoever is next best has its place at the rungs that it had come to."""
+
     def until(self, trial: int, epochs_done: int) -> int | None:
         """How many epochs the trial may have trained when it next pauses; None: it does not."""
 
@@ -58,6 +61,9 @@ class Stopping:
         return None
 
     def promoted(self, trial: int) -> None:
+        return None
+
+    def failed(self, trial: int) -> None:
         return None
 
     def until(self, trial: int, epochs_done: int) -> int | None:

@@ -8,7 +8,8 @@ leaves the first `s` rungs out; trials are dealt out to brackets in Hyperband's 
 
 *Stopping*: a trial that is not among the best of its rung when it gets there stops for good; the first always goes on.
 *Promotion*: every trial pauses at its rung, and goes on when it is among the best of it, at once or later. Of a rung
-that nobody was promoted from, the best goes on when nothing else is left to do.
+that nobody was promoted from, the best goes on when nothing else is left to do. A trial that fails gives its place up:
+the next best of its rungs goes on instead.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from raydistill.search.selection import best
 
 @dataclass
 class Rung:
-    """The trials that reached `epochs`, in the order of their arrival. points: what was compared there."""
+    """The trials that reached `epochs`, in the order of their arrival. points: what was compared there.
+
+    promoted: those that went on from it and live.
+    """
 
     epochs: int
     trials: list[int] = field(default_factory=list)
@@ -65,6 +69,7 @@ class Halving:
         self._factor = reduction_factor
         self._promote = promote
         self._spread = spread
+        self._failed: set[int] = set()
 
     def result(self, trial: int, epochs_done: int, figures: Figures) -> Verdict:
         if epochs_done >= self._max_epochs:  # trained to the end: a rung there could only spoil it
@@ -96,16 +101,17 @@ class Halving:
             waiting = [trial for trial in chosen if trial not in rung.promoted and trial in paused]
             if waiting:
                 return waiting[0]
-            here = [i for i, trial in enumerate(rung.trials) if trial in paused]
-            if here and drained and not rung.promoted:  # its best died at the rung
-                points = np.array([rung.points[i] for i in here])
-                return rung.trials[here[int(np.argmax(best(points, 1, self._spread)))]]
         return None
 
     def promoted(self, trial: int) -> None:
         rung = self._reached(trial)
         if rung is not None:
             rung.promoted.add(trial)
+
+    def failed(self, trial: int) -> None:
+        self._failed.add(trial)
+        for rung in self._rungs(trial):
+            rung.promoted.discard(trial)
 
     def until(self, trial: int, epochs_done: int) -> int | None:
         later = [rung.epochs for rung in self._rungs(trial) if rung.epochs > epochs_done and trial not in rung.trials]
@@ -126,10 +132,13 @@ class Halving:
         return next((rung for rung in reversed(self._rungs(trial)) if trial in rung.trials), None)
 
     def _selected(self, rung: Rung, least: int = 0) -> np.ndarray:
+        """Mask (trials of the rung,): as many as its arrivals are worth, of those that live."""
         keep = max(least, math.floor(len(rung.trials) / self._factor + 1e-9))
-        if keep == 0:
-            return np.zeros(len(rung.trials), dtype=bool)
-        return best(np.array(rung.points), keep, self._spread)
+        living = np.array([trial not in self._failed for trial in rung.trials])
+        selected: np.ndarray = np.zeros(len(rung.trials), dtype=bool)
+        if keep and living.any():
+            selected[living] = best(np.array(rung.points)[living], keep, self._spread)
+        return selected
 
     def _place(self, rung: Rung, index: int) -> str:
         """Why one of the rung's trials is not among its best."""

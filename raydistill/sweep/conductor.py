@@ -21,7 +21,7 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.plan import TrialPlan, trial_name, trial_number
-from raydistill.sweep.trainable import FAILURE, FATAL, METRICS
+from raydistill.sweep.trainable import ANEW, FAILURE, FATAL, METRICS
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ class Conductor:
                 self._search.recall(number, record.values)
             elif event == "trial_started" and number in self._search.paused:
                 self._search.resumed(number)
+            elif event == "trial_ended":
+                self._search.ended(number, failed=True)
             if metrics is not None:
                 self._enter(trial_id, metrics, record.planned_sparsity)
                 if self._verdicts.get(trial_id, Verdict(GO_ON)).action == PAUSE:
@@ -83,7 +85,7 @@ class Conductor:
                 continue
             number = self._number(trial_id)
             if record.state in ENDED:
-                self._search.ended(number)
+                self._search.ended(number, failed=record.state == FAILED)
             elif number in self._search.paused:
                 if record.state != PAUSED:
                     self._ledger.paused(trial_id, "paused at its rung")
@@ -120,6 +122,8 @@ class Conductor:
             if FAILURE in result:
                 self._failures[trial_id] = str(result[FAILURE])
                 return False
+            if ANEW in result:
+                self._ledger.anew(trial_id, str(result[ANEW]))
             if METRICS in result:
                 metrics = EpochMetrics.from_json(json.loads(result[METRICS]))
                 self._ledger.epoch(trial_id, metrics)
@@ -176,7 +180,7 @@ class Conductor:
                 self._end(self._name(number), STOPPED, self._search.decider.farewell(number))
 
     def _end(self, trial_id: str, state: str, reason: str) -> None:
-        self._search.ended(self._number(trial_id))
+        self._search.ended(self._number(trial_id), failed=state == FAILED)
         self._ledger.ended(trial_id, state, reason)
 
     def _enter(self, trial_id: str, metrics: EpochMetrics, planned_sparsity: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import ray
 import torch
 
 from raydistill.datasets import Dataset
-from raydistill.errors import Fault, RaydistillError, ResourceError, TrackingError
-from raydistill.records import BASELINE, FINISHED, Evaluation
+from raydistill.errors import CheckpointError, Fault, RaydistillError, ResourceError, TrackingError
+from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
 from raydistill.sweep.callback import why_it_died
+from raydistill.sweep.damage import is_of
 from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
 from raydistill.tracking import SweepLog
@@ -20,15 +22,25 @@ from raydistill.training.feed import EvalFeed
 
 
 def test_front(session: Session) -> None:
-    """Evaluate the front's members and the baseline on the test split, each once in a sweep's life."""
+    """Evaluate the front's members and the baseline on the test split, each once in a sweep's life.
+
+    A member whose checkpoint is lost is no point of the front: it fails, and whoever comes up for it is evaluated.
+    """
+    while _test_members(session):
+        pass
+
+
+def _test_members(session: Session) -> bool:
+    """Whether the front has changed: members were lost."""
     ledger, share = session.ledger, session.share
     members = [row.record for row in ledger.front() if row.pareto or row.record.trial_id == BASELINE]
     ids = {record.trial_id for record in members}
     repeats = [r for r in ledger.records.values() if r.confirms in ids and r.state == FINISHED]
     wanted = [*members, *repeats]
     untested = [record for record in wanted if record.test is None]
-    if not untested:
-        return
+    if not untested or session.interrupt.requested:
+        return False
+    lost = False
     session.observer.step(f"evaluating the front on the test split, {len(untested)} checkpoints")
     task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=1)(_evaluate)
     pending = {task.remote(record.checkpoint, session.shared, share): record.trial_id for record in untested}
@@ -41,9 +53,23 @@ def test_front(session: Session) -> None:
                 why = why_it_died(str(error))
                 where = f"test of {pending[reference]}"
                 raise ResourceError(Fault(where, why, way_out="run the command again with --resume")) from error
+            trial_id = pending.pop(reference)
             if isinstance(result, RaydistillError):
-                raise result
-            ledger.tested(pending.pop(reference), result)
+                _lose(session, trial_id, result)
+                lost = True
+            else:
+                ledger.tested(trial_id, result)
+    return lost
+
+
+def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
+    """Fail a finished trial whose checkpoint is damaged or gone; raise any other error, and one of the baseline."""
+    checkpoint = session.ledger.records[trial_id].checkpoint
+    if trial_id == BASELINE or checkpoint is None or not is_of(error, Path(checkpoint)):
+        raise error
+    reason = str(error.faults[0])
+    session.ledger.ended(trial_id, FAILED, reason)
+    session.observer.warning(f"trial {trial_id} is lost: {reason}")
 
 
 def _evaluate(checkpoint: str, shared: list[Any], share: Share) -> Evaluation | RaydistillError:
@@ -67,7 +93,13 @@ def publish_front(session: Session, log: SweepLog) -> str:
         metrics = {"top1": last.top1, "sparsity": last.sparsity}
         metrics |= {"test_top1": record.test.top1} if record.test is not None else {}
         try:
-            member = log.log_model(record.trial_id, load_model(record.checkpoint), example, metrics, record.values)
+            model = load_model(record.checkpoint)
+        except CheckpointError as error:
+            _lose(session, record.trial_id, error)
+            test_front(session)
+            return publish_front(session, log)  # what is logged already is not logged twice
+        try:
+            member = log.log_model(record.trial_id, model, example, metrics, record.values)
         except TrackingError as error:
             session.observer.warning(str(error))
             continue

@@ -18,7 +18,7 @@ from typing import Any
 
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import unwritable
-from raydistill.records import PAUSED, EpochMetrics, Evaluation, TrialRecord
+from raydistill.records import FAILED, PAUSED, EpochMetrics, Evaluation, TrialRecord
 
 FORMAT = 1
 _DURABLE = frozenset({"sweep_started", "baseline", "trial_ended", "tested"})
@@ -36,7 +36,8 @@ class History:
     records: dict[str, TrialRecord] = field(default_factory=dict)
     epochs: list[tuple[str, EpochMetrics]] = field(default_factory=list)
     story: list[tuple[str, str, EpochMetrics | None]] = field(default_factory=list)
-    """(event, trial id, its metrics) of trial_started and epoch, in order: what a search is replayed from."""
+    """(event, trial id, its metrics) in order, what a search is replayed from: trial_started, epoch, and trial_ended of
+    a trial that failed."""
 
 
 class Journal:
@@ -142,6 +143,8 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
         known = history.records[event["trial_id"]]
         ended = replace(known, state=event["state"], reason=event["reason"], ended_ms=event["time_ms"])
         history.records[event["trial_id"]] = ended
+        if ended.state == FAILED:
+            history.story.append((kind, event["trial_id"], None))
     elif kind == "tested":
         known = history.records[event["trial_id"]]
         history.records[event["trial_id"]] = replace(known, test=Evaluation(**event["evaluation"]))

@@ -90,6 +90,11 @@ class Ledger:
         self._journal.append("trial_retried", trial_id=trial_id, reason=reason)
         self._observer.warning(f"trial {trial_id} starts again from its last checkpoint: {reason}")
 
+    def anew(self, trial_id: str, reason: str) -> None:
+        """A trial lost what it had trained; epochs that are known stay as they were first told."""
+        self._journal.append("trial_retried", trial_id=trial_id, reason=reason)
+        self._observer.warning(f"trial {trial_id} starts anew from the baseline: {reason}")
+
     def paused(self, trial_id: str, reason: str) -> None:
         """A trial waits at its rung; it holds no resources."""
         record = replace(self.records[trial_id], state=PAUSED, reason=reason)

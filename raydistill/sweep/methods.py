@@ -11,7 +11,6 @@ from raydistill.search.decisions import Decider, RunAll, by_objectives, by_score
 from raydistill.search.halving import Halving, rung_levels
 from raydistill.search.median import MedianStopping
 from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
-from raydistill.sweep.ray_asha import RayASHA
 from raydistill.sweep.spec import SearcherSection, TrialSchedulerSection
 
 _BRACKETS = 3
@@ -62,6 +61,8 @@ def make_decider(section: TrialSchedulerSection, objectives: Sequence[Objective]
     if section.name == "median":
         return MedianStopping(score, max_epochs=epochs, grace_period=grace)
     if section.name == "asha":
+        from raydistill.sweep.ray_asha import RayASHA  # here: a check of a file needs no Ray, which takes seconds
+
         return RayASHA(score, max_epochs=epochs, grace_period=grace, reduction_factor=factor)
     single = section.name == "hyperband"
     return Halving(

@@ -15,7 +15,7 @@ from raydistill import models
 from raydistill.compression import check, planned_sparsity, weights
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import BASELINE, Scalar
-from raydistill.schedule import ScheduleSpec, dump_schedule, parse_schedule, with_values
+from raydistill.schedule import ScheduleSpec, dump_schedule, parse_schedule, policies_beyond, with_values
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
 from raydistill.search.searchers import LEARNS, GridSearcher, Searcher
 from raydistill.sweep.load import TRAINING, Sweep, relocate, training_values
@@ -224,18 +224,6 @@ def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inpu
         faults += error.faults
     if faults:
         raise ConfigError(*faults)
-
-
-def policies_beyond(schedule: ScheduleSpec, epochs: int, key: str) -> list[Fault | str]:
-    """A policy that ends after training does would leave its target unreached, silently. key: what says `epochs`."""
-    faults: list[Fault | str] = []
-    for policy in schedule.policies:
-        if policy.ending_epoch > epochs:
-            field = "epochs" if policy.epochs is not None else "ending_epoch"
-            where = f"{schedule.source}: {policy.path}.{field}"
-            rule = f"must end within {key} ({epochs})"
-            faults.append(Fault(where, rule, policy.ending_epoch, f"lower it or raise {key}"))
-    return faults
 
 
 def _ends(space: SearchSpace, side: int) -> dict[str, Any]:

@@ -18,13 +18,18 @@ from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.records import EpochMetrics
+from raydistill.sweep.damage import history_or_damage, is_of
 from raydistill.sweep.locks import hold
-from raydistill.training import RunConfig, fit, read_history
+from raydistill.training import RunConfig, fit
+from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
 
 METRICS = "metrics"
 FAILURE = "failure"
 """Key of a report that ends its trial: training cannot go on, for the reason given."""
+
+ANEW = "anew"
+"""Key of a report that says why a trial begins at its first epoch again."""
 
 FATAL = "fatal"
 """Key of a report that ends the whole sweep: what every other trial would meet too, such as a full disk."""
@@ -52,16 +57,17 @@ def train_trial(config: Mapping[str, Any], *, shared: list[Any], latency: bool =
         with hold(folder / "lock", "this trial", ORPHAN_WAIT_S), contextlib.closing(_epochs(run, dataset)) as epochs:
             for metrics in epochs:
                 if metrics.epoch + 1 == run.epochs:
-                    figures = footprint(folder / "checkpoint.pt", dataset.image_shape, run.device, latency=latency)
+                    figures = footprint(folder / FILE_NAME, dataset.image_shape, run.device, latency=latency)
                     metrics = replace(metrics, figures=figures)
                 if metrics.epoch >= config["known"]:
                     tune.report(_report(metrics))
                 if metrics.epoch + 1 == config["until"]:
                     break  # it pauses by ending: what waits in a report would hold on to the worker
-    except TrainingError as error:
-        tune.report({FAILURE: "; ".join(str(fault) for fault in error.faults)})
     except RaydistillError as error:
-        _end_sweep(error)
+        if isinstance(error, TrainingError) or is_of(error, folder / FILE_NAME):
+            tune.report({FAILURE: "; ".join(str(fault) for fault in error.faults)})
+        else:
+            _end_sweep(error)
     except Exception as error:
         full = full_disk(error)
         if full is not None:  # met by something that is not ours
@@ -80,9 +86,12 @@ def _end_sweep(error: RaydistillError) -> None:
 
 def _epochs(run: RunConfig, dataset: Dataset) -> Generator[EpochMetrics, None, None]:
     """What the checkpoint holds, then what is trained. The driver passes over the epochs that it has already."""
-    checkpoint = Path(str(run.out_dir)) / "checkpoint.pt"
+    checkpoint = Path(str(run.out_dir)) / FILE_NAME
     if checkpoint.exists():
-        yield from read_history(checkpoint)
+        history, damage = history_or_damage(checkpoint)
+        if damage:
+            tune.report({ANEW: damage})
+        yield from history
     yield from fit(run, dataset=dataset)
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import random
-import zipfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     way_out = "give a checkpoint.pt that raydistill wrote"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            file.read(1)
     except FileNotFoundError as error:
         raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, way_out)) from error
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise CheckpointError(Fault(str(path), f"cannot be read ({error.strerror or error})")) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wonders about the protocol of what is no pickle
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage shows in any way, as an OSError too
         rule = "is damaged, or no checkpoint that can be loaded without running code from it"
         raise CheckpointError(Fault(str(path), rule, ABSENT, way_out)) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
@@ -65,8 +71,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_history(path: str | Path) -> list[EpochMetrics]:
-    """The metrics of every epoch the run behind a checkpoint has trained, oldest first."""
-    return [EpochMetrics.from_json(entry) for entry in read_checkpoint(path)["history"]]
+    """The metrics of every epoch the run behind a checkpoint has trained, oldest first.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`, or it holds no such history.
+    """
+    content = read_checkpoint(path)
+    try:
+        return [EpochMetrics.from_json(entry) for entry in content["history"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(Fault(str(path), "is damaged: the history of its epochs cannot be read")) from error
 
 
 def load_model(path: str | Path) -> nn.Module:

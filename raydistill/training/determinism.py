@@ -23,7 +23,7 @@ def training_environment(threads: int | None, deterministic: bool) -> Iterator[N
     """Inside: torch uses `threads` CPU threads (None: as it was) and, if asked, deterministic algorithms only."""
     before = (
         torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
+        (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
     )
@@ -32,12 +32,19 @@ def training_environment(threads: int | None, deterministic: bool) -> Iterator[N
     if deterministic:
         # cuBLAS reads this when it starts; without it torch refuses deterministic matrix products on a GPU.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        _use_deterministic_algorithms(True, warn_only=False)
         torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        _use_deterministic_algorithms(*before[1])
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[2], before[3]
+
+
+def _use_deterministic_algorithms(mode: bool, warn_only: bool) -> None:
+    """Only where it changes something: torch imports its compiler for this, which takes a new process seconds."""
+    now = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    if now != (mode, warn_only):
+        torch.use_deterministic_algorithms(mode, warn_only=warn_only)

@@ -243,15 +243,55 @@ def test_a_rung_with_one_trial_waits_until_it_is_drained() -> None:
     assert decider.until(0, 1) == 2
 
 
-def test_drained_promotes_the_best_of_those_that_are_left() -> None:
-    """The best of the rung died there: the next best goes on in its place, or nobody would."""
+def test_a_trial_that_died_at_its_rung_gives_its_place_to_the_next_best() -> None:
     decider = halving(TOP1, promote=True)
     for trial, top1 in enumerate((0.2, 0.9, 0.3)):
         decider.result(trial, 1, figures(top1))
-    assert decider.promotable({0, 2}, drained=False) is None
-    assert decider.promotable({0, 2}, drained=True) == 2
+    assert decider.promotable({0, 2}, drained=False) is None  # 1 runs: it may yet pause
+    decider.failed(1)
+    assert decider.promotable({0, 2}, drained=False) == 2
     decider.promoted(2)
     assert decider.promotable({0}, drained=True) is None
+
+
+@pytest.mark.parametrize("reached", [1, 2], ids=["before its next rung", "at its next rung"])
+def test_a_promoted_trial_that_dies_later_is_replaced(reached: int) -> None:
+    """One of two goes on from the first rung; it dies, and so does who comes after it."""
+    decider = halving(TOP1, promote=True)
+    for trial, top1 in enumerate((0.5, 0.4, 0.3, 0.2)):
+        decider.result(trial, 1, figures(top1))
+    paused = set(range(4))
+    assert promoted_in_turn(decider, paused) == [0, 1]
+    if reached == 2:
+        decider.result(0, 2, figures(0.9))
+    assert decider.promotable({2, 3}, drained=True) is None  # two of four, and both of them live
+    decider.failed(0)
+    assert promoted_in_turn(decider, {2, 3}) == [2]
+    decider.failed(1)
+    decider.failed(2)
+    assert promoted_in_turn(decider, {3}) == [3]
+    decider.failed(3)
+    assert decider.promotable(set(), drained=True) is None
+
+
+def test_when_all_that_were_promoted_died_the_best_of_the_rest_goes_on_at_the_end() -> None:
+    decider = halving(TOP1, reduction_factor=4, max_epochs=16, promote=True)
+    for trial, top1 in enumerate((0.5, 0.4, 0.3)):
+        decider.result(trial, 1, figures(top1))
+    assert decider.promotable({0, 1, 2}, drained=False) is None  # not one of four yet
+    assert decider.promotable({0, 1, 2}, drained=True) == 0
+    decider.promoted(0)
+    decider.failed(0)
+    assert decider.promotable({1, 2}, drained=False) is None
+    assert decider.promotable({1, 2}, drained=True) == 1
+
+
+def test_a_dead_trial_stops_nobody() -> None:
+    decider = halving(TOP1)
+    assert decider.result(0, 1, figures(0.9)).action == GO_ON
+    decider.failed(0)
+    assert decider.result(1, 1, figures(0.1)).action == GO_ON  # the best that lives
+    assert decider.result(2, 1, figures(0.05)).action == STOP
 
 
 def test_what_a_rung_compares() -> None:
@@ -349,7 +389,7 @@ def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float,
             end = "died"
         if end:
             ends[trial] = end
-            search.ended(trial)
+            search.ended(trial, failed=end == "died")
         elif verdict.action == PAUSE:
             search.pause(trial)
         if end or verdict.action == PAUSE:

@@ -207,6 +207,26 @@ def test_evolution_stays_near_the_front() -> None:
         assert all(value < 0.65 for value in child.values())
 
 
+def test_evolution_tries_the_other_options_too() -> None:
+    """One parent, so that every other option comes of a mutation; a step of 0.1 would seldom leave half of [0, 1]."""
+    numbers = [Uniform(0.0, 1.0)] * 3
+    over = space(Choice((True, False)), Choice(("a", "b", "c")), RandInt(0, 2), QUniform(0.5, 1.0, 0.5), Choice(("x",)),
+                 *numbers)  # fmt: skip
+    parent: list[Scalar] = [True, "b", 0, 1.0, "x", 0.5, 0.5, 0.5]
+    values = {d.path: value for d, value in zip(over.dimensions, parent, strict=True)}
+    seen = [Observation(i, values, {1: (1.0, 1.0)}, True) for i in range(4)]
+    children = [
+        tuple(EvolutionSearcher(over, 0, startup=4, parents=1).suggest(trial, seen, [1]).values())
+        for trial in range(4, 204)
+    ]
+    # one in eight of each switches, and one more of the eight surely
+    for column, other in ((0, False), (1, "a"), (1, "c"), (2, 1), (3, 0.5)):
+        found = sum(child[column] == other for child in children) / len(children)
+        assert 0.05 < found < 0.4, (column, other, found)
+    assert {child[4] for child in children} == {"x"}
+    assert all(child != tuple(parent) for child in children)
+
+
 def test_comparable_takes_the_latest_stage_that_enough_reached() -> None:
     def seen(trial: int, *points: tuple[int, float]) -> Observation:
         return Observation(trial, {}, {epochs: (top1,) for epochs, top1 in points})

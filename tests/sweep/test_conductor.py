@@ -58,7 +58,16 @@ PLANS: dict[str, TrialPlan] = {}
 class Sweeping:
     """A conductor with its journal, and workers that train by a formula: `run` until the journal has so many lines."""
 
-    def __init__(self, plan: Plan, path: Path, promote: bool, fixed: Sequence[Mapping[str, Scalar]] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        path: Path,
+        promote: bool,
+        fixed: Sequence[Mapping[str, Scalar]] = (),
+        dies: Mapping[str, int] | None = None,
+    ) -> None:
+        """dies: the epoch in which a trial fails."""
+        self.dies = dies or {}
         history = read_journal(path)
         self.path, self.journal = path, Journal(path)
         if history.start is None:
@@ -108,7 +117,9 @@ class Sweeping:
         self.at[trial_id], self.until[trial_id] = leg.known, leg.until
 
     def epoch(self, trial_id: str) -> None:
-        go_on = self.conductor.report(trial_id, report(trial_id, self.at[trial_id]))
+        dead = self.at[trial_id] == self.dies.get(trial_id)
+        told = {FAILURE: "of its own making"} if dead else report(trial_id, self.at[trial_id])
+        go_on = self.conductor.report(trial_id, told)
         self.at[trial_id] += 1
         if not go_on or self.at[trial_id] in (self.until[trial_id], EPOCHS):
             del self.at[trial_id]
@@ -135,11 +146,14 @@ def told(path: Path) -> list[tuple]:
             if line["event"] in ("epoch", "trial_paused", "trial_ended")]  # fmt: skip
 
 
+@pytest.mark.parametrize("dies", [{}, {"t0000": 1, "t0005": 1}, {"t0001": 2}], ids=["", "at epoch 1", "at epoch 2"])
 @pytest.mark.parametrize("promote", [False, True])
-def test_cut_at_any_event_a_sweep_goes_on_as_if_it_had_never_stopped(plan: Plan, tmp_path: Path, promote: bool) -> None:
-    """One worker at a time (see below); the third trial is refused by the pruner."""
+def test_cut_at_any_event_a_sweep_goes_on_as_if_it_had_never_stopped(
+    plan: Plan, tmp_path: Path, promote: bool, dies: dict[str, int]
+) -> None:
+    """One worker at a time (see below); the third trial is refused by the pruner, others die after they went on."""
     fixed = [{"pruners.agp.final_sparsity": value} for value in (0.6, 0.7)] + [REFUSED]
-    whole = Sweeping(plan, tmp_path / "whole.jsonl", promote, fixed)
+    whole = Sweeping(plan, tmp_path / "whole.jsonl", promote, fixed, dies)
     one_at_a_time(whole)
     ends = whole.ends()
     assert len(ends) == TRIALS
@@ -149,7 +163,7 @@ def test_cut_at_any_event_a_sweep_goes_on_as_if_it_had_never_stopped(plan: Plan,
     for cut in range(1, len(lines)):
         path = tmp_path / f"cut{cut}.jsonl"
         path.write_bytes(b"".join(lines[:cut]))
-        again = Sweeping(plan, path, promote, fixed)
+        again = Sweeping(plan, path, promote, fixed, dies)
         one_at_a_time(again)
         assert again.ends() == ends, cut
         assert sorted(told(path), key=str) == sorted(told(whole.path), key=str), cut
@@ -199,6 +213,18 @@ def test_a_promoted_leg_goes_on_from_its_rung(plan: Plan, tmp_path: Path) -> Non
         assert [leg[1:] for leg in sweeping.legs if leg[0] == trial_id] == [(0, 1), (1, 2), (2, None)]
     stopped = [record for record in sweeping.ledger.records.values() if record.state == STOPPED]
     assert all("go on from the rung at epoch" in record.reason for record in stopped)
+
+
+def test_a_promoted_trial_that_dies_is_replaced_in_its_rung(plan: Plan, tmp_path: Path) -> None:
+    """As many trials as without it come to the end, and one that would have been left at its rung is among them."""
+    whole, shot = (Sweeping(plan, tmp_path / f"{name}.jsonl", promote=True) for name in ("whole", "shot"))
+    one_at_a_time(whole)
+    promoted = [leg[0] for leg in whole.legs if leg[1:] == (1, 2)]
+    shot.dies = {promoted[0]: 1}
+    one_at_a_time(shot)
+    instead = {leg[0] for leg in shot.legs if leg[1:] == (1, 2)}
+    assert shot.ledger.records[promoted[0]].state == FAILED
+    assert len(instead - {promoted[0]}) == len(promoted)
 
 
 def test_refused_values_end_one_trial_in_one_line(plan: Plan, tmp_path: Path) -> None:

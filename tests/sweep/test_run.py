@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +112,17 @@ def epochs_of(history: History, trial_id: str) -> list[EpochMetrics]:
     return [metrics for other, metrics in history.epochs if other == trial_id]
 
 
-def assert_complete(folder: Path, name: str, trials: int) -> History:
-    """Journal, checkpoints and MLflow tell one story, in which no epoch was trained twice."""
+def assert_complete(folder: Path, name: str, trials: int, damaged: Collection[str] = ()) -> History:
+    """Journal, checkpoints and MLflow tell one story, in which no epoch was trained twice.
+
+    damaged: trials whose checkpoint was spoilt; they may have been trained anew, or failed in the end.
+    """
     history = read_journal(folder / "journal.jsonl")
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     ends = Counter(e["trial_id"] for e in events if e["event"] == "trial_ended" and e["state"] in ENDED)
-    assert ends == {f"t{i:04d}": 1 for i in range(trials)}
+    assert {trial_id: 1 if trial_id in damaged else count for trial_id, count in ends.items()} == {
+        f"t{i:04d}": 1 for i in range(trials)
+    }
     runs = mlflow_runs(folder, name)
     assert set(runs) == {"", BASELINE, *ends}
     status = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
@@ -127,6 +132,8 @@ def assert_complete(folder: Path, name: str, trials: int) -> History:
         assert top1_history(folder, runs[trial_id]) == [(metrics.epoch, metrics.top1) for metrics in epochs]
         assert runs[trial_id].info.status == status[record.state]
         assert record.checkpoint is not None
+        if trial_id in damaged:
+            continue
         trained = read_history(record.checkpoint)  # the time of each epoch: trained again, it would be another
         assert [metrics.timestamp_ms for metrics in trained] == [metrics.timestamp_ms for metrics in epochs]
     for trial_id in ends:
@@ -187,8 +194,14 @@ def test_a_sweep_from_the_command_to_a_model_that_predicts(
     out, err = finish(start(tmp_path, str(file), "--resume"))  # all is done: nothing is trained or tested again
     assert "Pareto front" in out
     assert (folder / "journal.jsonl").read_text().removeprefix(before).count("\n") == 1
+
+    lost = sorted(front - {BASELINE})[0]
+    (folder / "trials" / lost / "checkpoint.pt").write_bytes(b"")
     out, err = finish(start(tmp_path, str(file), "--resume", "--num-samples", "6"))
-    assert_complete(folder, "tiny", 6)
+    assert f"warning: trial {lost} is lost: {folder}/trials/{lost}/checkpoint.pt: is damaged" in out
+    history = assert_complete(folder, "tiny", 6, damaged={lost})
+    assert history.records[lost].state == FAILED
+    assert all(history.records[trial_id].test is not None for trial_id in front_of(history.records))
     assert len(list((tmp_path / "sweeps" / "baselines").iterdir())) == 1
 
 
@@ -238,8 +251,15 @@ def test_control_c_ends_cleanly_and_says_how_to_resume(write_sweep: WriteSweep, 
     assert all(
         runs[trial_id].info.status == "KILLED" for trial_id, r in history.records.items() if r.state == INTERRUPTED
     )
-    finish(start(tmp_path, str(file), "--resume"))
-    assert_complete(folder, "tiny", 5)
+
+    spoilt = next(r.trial_id for r in history.records.values() if r.state == INTERRUPTED and r.last is not None)
+    checkpoint = folder / "trials" / spoilt / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    out, _ = finish(start(tmp_path, str(file), "--resume"))
+    assert f"warning: trial {spoilt} starts anew from the baseline: its checkpoint is damaged, it is kept as " in out
+    after = assert_complete(folder, "tiny", 5, damaged={spoilt})
+    assert after.records[spoilt].state in (FINISHED, STOPPED)
+    assert len(read_history(checkpoint)) == len(epochs_of(after, spoilt))  # trained from its first epoch on
 
 
 def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(write_sweep: WriteSweep, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch
 
 from raydistill.errors import CheckpointError, StorageError
 from raydistill.files import write_atomically
-from raydistill.training.checkpoint import read_checkpoint, rng_state, set_rng_state, write_checkpoint
+from raydistill.training.checkpoint import read_checkpoint, read_history, rng_state, set_rng_state, write_checkpoint
+from raydistill.training.distiller_checkpoint import read_any
 
 
 class Trap:
@@ -49,6 +50,43 @@ def test_a_truncated_checkpoint_is_said_to_be_damaged(tmp_path: Path) -> None:
         read_checkpoint(path)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "other.pt")
+
+
+def test_damage_of_any_kind_is_one_line(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Cut off, bytes changed, or something else altogether. (A changed weight may still be a checkpoint.)"""
+    path = tmp_path / "checkpoint.pt"
+    rng = random.Random(0)
+    write_checkpoint(path, {"model": {"w": torch.ones(20)}, "history": [], "run": {"arch": "x"}})
+    whole = path.read_bytes()
+    cut = [whole[:length] for length in range(0, len(whole), 40)]
+    changed = [bytearray(whole) for _ in range(150)]
+    for content in changed:
+        for _ in range(rng.choice([1, 3, 30])):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+    noise = [start + rng.randbytes(rng.randrange(1, 300)) for start in (b"", b"\x80\x02") for _ in range(80)]
+    said: list[str] = []
+    for content in (*cut, *changed, *noise, bytes(len(whole))):
+        path.write_bytes(content)
+        for read in (read_checkpoint, read_history, read_any):
+            try:
+                read(path)
+            except CheckpointError as error:
+                said.append(str(error))
+    assert all(line.startswith(f"{path}: is ") and "\n" not in line for line in said)
+    assert len(said) > 3 * (len(cut) + len(noise))
+    assert not recwarn.list
+
+
+def test_a_file_that_the_disk_does_not_give_may_be_whole(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").mkdir()
+    with pytest.raises(CheckpointError, match=r"cannot be read \(Is a directory\)"):
+        read_checkpoint(tmp_path / "checkpoint.pt")
+
+
+def test_a_history_that_is_none(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.pt", {"model": {}, "history": [{"epoch": 1}]})
+    with pytest.raises(CheckpointError, match="is damaged: the history of its epochs"):
+        read_history(tmp_path / "c.pt")
 
 
 def test_random_states_survive_a_round_trip(tmp_path: Path) -> None:

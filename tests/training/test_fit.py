@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, ConfigError, StorageError, TrainingError
+from raydistill.records import EpochMetrics
 from raydistill.schedule import parse_schedule
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
 
@@ -42,19 +44,41 @@ def dataset():
     return load(DatasetConfig("digits"))
 
 
+CONFIG = RunConfig(
+    arch="simplenet_cifar",
+    dataset=DatasetConfig("digits"),
+    epochs=6,
+    lr=0.05,
+    schedule=SCHEDULE,
+    deterministic=True,
+    threads=1,
+    tensorboard=False,
+)
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    return RunConfig(
-        arch="simplenet_cifar",
-        dataset=DatasetConfig("digits"),
-        epochs=6,
-        lr=0.05,
-        schedule=SCHEDULE,
-        out_dir=str(tmp_path / "run"),
-        deterministic=True,
-        threads=1,
-        tensorboard=False,
-    )
+    return replace(CONFIG, out_dir=str(tmp_path / "run"))
+
+
+@dataclass(frozen=True)
+class Trained:
+    folder: Path
+    metrics: list[EpochMetrics]
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """`CONFIG`, never interrupted. Tests read it, or go on in a copy."""
+    folder = tmp_path_factory.mktemp("whole")
+    return Trained(folder, list(fit(replace(CONFIG, tensorboard=True, out_dir=str(folder)), dataset=dataset)))
+
+
+@pytest.fixture(scope="module")
+def dense(dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("dense")
+    run = replace(CONFIG, epochs=12, batch_size=64, schedule=None, out_dir=str(folder))
+    return Trained(folder, list(fit(run, dataset=dataset)))
 
 
 def weights(path: str | Path) -> dict[str, torch.Tensor]:
@@ -67,31 +91,27 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
         assert torch.equal(left[name], right[name]), name
 
 
-def test_it_learns_prunes_and_says_so(config: RunConfig, dataset) -> None:
-    dense = replace(config, epochs=12, batch_size=64, schedule=None, out_dir=config.out_dir + "-dense")
-    metrics = list(fit(dense, dataset=dataset))
-    assert [m.epoch for m in metrics] == list(range(12))
-    assert metrics[-1].top1 > 0.5 > metrics[0].top1  # ten classes: chance is 0.1
-    pruned = list(fit(config, dataset=dataset))
+def test_it_learns_prunes_and_says_so(whole: Trained, dense: Trained) -> None:
+    assert [m.epoch for m in dense.metrics] == list(range(12))
+    assert dense.metrics[-1].top1 > 0.5 > dense.metrics[0].top1  # ten classes: chance is 0.1
+    pruned = whole.metrics
     assert [round(m.layer_sparsity["fc2.weight"], 3) for m in pruned] == [0.0, 0.2, 0.622, 0.778, 0.8, 0.8]
     assert pruned[-1].sparsity == pytest.approx((38400 + 8064) / 61770)
     assert pruned[0].learning_rate == pytest.approx(0.05)
     assert pruned[3].learning_rate == pytest.approx(0.025)  # half of a half cosine
 
 
-def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, dataset, tmp_path: Path) -> None:
-    whole = list(fit(config, dataset=dataset))
-    parts = replace(config, out_dir=str(tmp_path / "parts"))
-    run = fit(parts, dataset=dataset)
+def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, dataset, whole: Trained) -> None:
+    run = fit(config, dataset=dataset)
     first = [next(run), next(run)]
     run.close()
     torch.manual_seed(12345)  # whatever the process did in between
     torch.rand(100)
-    rest = list(fit(parts, dataset=dataset))
+    rest = list(fit(config, dataset=dataset))
     assert [m.epoch for m in first + rest] == list(range(6))
-    assert_same(weights(config.out_dir), weights(parts.out_dir))
-    assert [m.loss for m in whole] == [m.loss for m in first + rest]
-    assert [m.epoch for m in read_history(Path(parts.out_dir) / "checkpoint.pt")] == list(range(6))
+    assert_same(weights(whole.folder), weights(config.out_dir))
+    assert [m.loss for m in whole.metrics] == [m.loss for m in first + rest]
+    assert [m.epoch for m in read_history(Path(config.out_dir) / "checkpoint.pt")] == list(range(6))
 
 
 @pytest.mark.slow
@@ -125,8 +145,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(config: RunConfig, 
     assert_same(weights(config.out_dir), weights(killed))
 
 
-def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, dataset) -> None:
-    list(fit(config, dataset=dataset))
+def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, dataset, whole: Trained) -> None:
+    shutil.copytree(whole.folder, config.out_dir)
     assert list(fit(config, dataset=dataset)) == []
     assert [m.epoch for m in fit(replace(config, epochs=8), dataset=dataset)] == [6, 7]
     assert next(fit(replace(config, resume=False), dataset=dataset)).epoch == 0
@@ -148,14 +168,13 @@ def test_a_checkpoint_of_another_run_is_refused(config: RunConfig, dataset, chan
         next(fit(replace(config, **change), dataset=dataset))
 
 
-def test_it_starts_from_the_weights_of_a_checkpoint(config: RunConfig, dataset, tmp_path: Path) -> None:
-    list(fit(replace(config, epochs=8, batch_size=64, schedule=None), dataset=dataset))
-    start = str(Path(config.out_dir) / "checkpoint.pt")
-    dense = evaluate_checkpoint(start, dataset, "validation", "cpu")
-    tuned = replace(config, init_from=start, out_dir=str(tmp_path / "tuned"), epochs=1, lr=1e-6, schedule=None)
+def test_it_starts_from_the_weights_of_a_checkpoint(config: RunConfig, dataset, dense: Trained) -> None:
+    start = str(dense.folder / "checkpoint.pt")
+    before = evaluate_checkpoint(start, dataset, "validation", "cpu")
+    tuned = replace(config, init_from=start, epochs=1, lr=1e-6, schedule=None)
     (metrics,) = list(fit(tuned, dataset=dataset))
-    assert metrics.top1 == pytest.approx(dense.top1, abs=0.02)
-    assert dense.top1 > 0.3
+    assert metrics.top1 == pytest.approx(before.top1, abs=0.02)
+    assert before.top1 > 0.3
     with pytest.raises(CheckpointError, match=r"another architecture|choose its architecture"):
         next(fit(replace(tuned, arch="resnet20_cifar", resume=False), dataset=dataset))
 
@@ -169,9 +188,8 @@ def test_diverging_ends_with_a_reason_and_leaves_the_last_good_checkpoint(config
         assert all(torch.isfinite(value).all() for value in read_checkpoint(path)["model"].values())
 
 
-def test_what_is_written_loads_and_agrees_with_the_metrics(config: RunConfig, dataset) -> None:
-    *_, last = fit(replace(config, tensorboard=True), dataset=dataset)
-    folder = Path(config.out_dir)
+def test_what_is_written_loads_and_agrees_with_the_metrics(dataset, whole: Trained) -> None:
+    folder, last = whole.folder, whole.metrics[-1]
     with open(folder / "sparsity.csv", newline="") as file:
         rows = {row["weight"]: row for row in csv.DictReader(file)}
     assert float(rows["total"]["sparsity"]) == pytest.approx(last.sparsity)
@@ -188,9 +206,9 @@ def test_what_is_written_loads_and_agrees_with_the_metrics(config: RunConfig, da
 
 def test_closing_puts_torchs_settings_back(config: RunConfig, dataset) -> None:
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
-    run = fit(replace(config, threads=1), dataset=dataset)
+    run = fit(replace(config, threads=before[0] + 1), dataset=dataset)
     next(run)
-    assert torch.are_deterministic_algorithms_enabled()
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (before[0] + 1, True)
     run.close()
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
 
@@ -228,10 +246,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(
 
 
 def test_another_run_goes_on_from_a_checkpoint_with_its_optimizer_and_masks(
-    config: RunConfig, dataset, tmp_path: Path
+    config: RunConfig, dataset, tmp_path: Path, whole: Trained
 ) -> None:
-    whole = replace(config, out_dir=str(tmp_path / "whole"))
-    list(fit(whole, dataset=dataset))
     first = replace(config, out_dir=str(tmp_path / "first"))
     run = fit(first, dataset=dataset)
     for _ in range(3):
@@ -239,7 +255,7 @@ def test_another_run_goes_on_from_a_checkpoint_with_its_optimizer_and_masks(
     run.close()
     then = replace(config, out_dir=str(tmp_path / "then"), continue_from=str(tmp_path / "first" / "checkpoint.pt"))
     assert [metrics.epoch for metrics in fit(then, dataset=dataset)] == [3, 4, 5]
-    assert_same(weights(whole.out_dir), weights(then.out_dir))
+    assert_same(weights(whole.folder), weights(then.out_dir))
     # under another schedule the masks stay
     dense = replace(then, schedule=None, out_dir=str(tmp_path / "dense"))
     last = list(fit(dense, dataset=dataset))[-1]

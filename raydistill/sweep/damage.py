@@ -1,0 +1,46 @@
+"""Checkpoints of trials that a crash, a bad disk or a hand has damaged: each costs its trial, none the sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raydistill.errors import CheckpointError, Fault, RaydistillError
+from raydistill.records import EpochMetrics
+from raydistill.training import read_history
+
+SET_ASIDE = "checkpoint.damaged.pt"
+
+
+def history_or_damage(checkpoint: Path) -> tuple[list[EpochMetrics], str]:
+    """The epochs that a trial's checkpoint holds, and what is wrong with it ("": nothing).
+
+    A damaged one is renamed to `SET_ASIDE` beside it, so that the trial begins at its first epoch. One that the disk
+    does not give may be whole; it stays.
+
+    Raises:
+        CheckpointError: it cannot be read from the disk.
+    """
+    try:
+        return read_history(checkpoint), ""
+    except CheckpointError:
+        if not _given(checkpoint):
+            raise
+        checkpoint.replace(checkpoint.with_name(SET_ASIDE))
+        return [], f"its checkpoint is damaged, it is kept as {checkpoint.with_name(SET_ASIDE)}"
+
+
+def _given(checkpoint: Path) -> bool:
+    try:
+        with open(checkpoint, "rb") as file:
+            file.read(1)
+    except OSError:
+        return False
+    return True
+
+
+def is_of(error: RaydistillError, checkpoint: Path) -> bool:
+    """Whether all that an error says is wrong is this checkpoint."""
+    if not isinstance(error, CheckpointError):
+        return False
+    places = [fault.where for fault in error.faults if isinstance(fault, Fault)]
+    return len(places) == len(error.faults) and all(Path(p).resolve() == checkpoint.resolve() for p in places)
