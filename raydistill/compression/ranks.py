@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from raydistill import errors
 from raydistill.errors import ABSENT, Fault, RaydistillError, TrainingError
 
 T = TypeVar("T")
@@ -207,8 +206,8 @@ def _told(error: Exception | None) -> str | None:
 
 def _untold(text: str, rank: int) -> RaydistillError:
     name, *lines = json.loads(text)
-    kind = getattr(errors, name, TrainingError)
-    return kind(*(f"worker {rank}: {line}" for line in lines))
+    kinds = {kind.__name__: kind for kind in RaydistillError.__subclasses__()}
+    return kinds.get(name, TrainingError)(*(f"worker {rank}: {line}" for line in lines))
 
 
 def _is_lost_peer(error: Exception) -> bool:

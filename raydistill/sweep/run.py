@@ -20,6 +20,7 @@ from raydistill.cluster.nodes import this_machine
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError
 from raydistill.files import clear_temporaries
+from raydistill.locks import hold
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
@@ -30,7 +31,6 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import FORMAT, History, Journal, read_journal
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
-from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.resources import trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start

@@ -17,8 +17,8 @@ from ray import tune
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
+from raydistill.locks import hold
 from raydistill.records import EpochMetrics
-from raydistill.sweep.locks import hold
 from raydistill.training import RunConfig, fit, read_history
 from raydistill.training.footprint import footprint
 
