@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.cluster.team import Team
 from raydistill.cluster.worker import Job, Message, train_worker
+from raydistill.records import EpochMetrics
 
 TRAIN = "train"
 """Ray Train's own folder in the run's, while it runs."""
@@ -35,6 +36,7 @@ class Conduit:
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._controller: Any = None
+        self._read = threading.Semaphore(0)
         self._over = threading.Event()
         self._heard = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -44,7 +46,15 @@ class Conduit:
         self._heard = time.monotonic()
 
     def post(self, message: Message) -> None:
+        """A worker's message. An epoch's returns when the driver is done with that epoch and its checkpoint, as the
+        consumer of a generator is when it asks for the next one."""
         self._messages.put(message)
+        if isinstance(message, EpochMetrics):
+            self._read.acquire()
+
+    def read(self) -> None:
+        """The driver is done with an epoch."""
+        self._read.release()
 
     def take(self, wait_s: float) -> list[Message]:
         """All messages since the last call; waits for the first one."""

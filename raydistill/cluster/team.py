@@ -48,15 +48,38 @@ def check_room(team: Team, nodes: Sequence[Node], where: str) -> None:
     Raises:
         ResourceError: it has not room for the workers.
     """
-    room = sum(_fit(team, node) for node in nodes)
-    if room >= team.least:
+    places = room(team, nodes)
+    if places >= team.least:
         return
     found = ", ".join(f"{node.cpu:g} CPU + {node.gpu:g} GPU" for node in nodes)
-    way_out = f"use {room} workers" if room > 1 else "ask for less a worker"
-    raise ResourceError(Fault(where, f"asks for {team}, there is room for {room} (nodes: {found})", ABSENT, way_out))
+    way_out = f"use {places} workers" if places > 1 else "ask for less a worker"
+    raise ResourceError(Fault(where, f"asks for {team}, there is room for {places} (nodes: {found})", ABSENT, way_out))
+
+
+def room(team: Team, nodes: Sequence[Node]) -> int:
+    """How many such workers fit on these nodes together."""
+    return sum(_fit(team, node) for node in nodes)
+
+
+def trial_team(workers: int, cpu: float, gpu: float, max_failures: int, nodes: Sequence[Node], where: str) -> Team:
+    """The workers of each trial. cpu, gpu: of each; where: the key that asks for them.
+
+    Raises:
+        ResourceError: they do not fit, or would share a GPU.
+    """
+    if gpu != int(gpu) or gpu > 1:
+        rule = "must be 0 or 1 where trials have workers: each trains on one GPU of its own"
+        raise ResourceError(Fault(f"{where}: resources_per_trial.gpu", rule, gpu))
+    team = Team(workers, cpu, int(gpu), max_failures)
+    check_room(team, nodes, f"{where}: workers_per_trial")
+    return team
+
+
+def at_once(team: Team, nodes: Sequence[Node]) -> int:
+    """How many trials there is room for: those that each had half of their workers would wait for ever."""
+    return room(team, nodes) // team.workers
 
 
 def _fit(team: Team, node: Node) -> int:
-    """How many workers fit on a node."""
     fits = [node.cpu / team.cpu, *([node.gpu / team.gpu] if team.gpu else []), 1e6]
     return math.floor(min(fits) + 1e-9)

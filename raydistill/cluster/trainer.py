@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def fit_on_workers(
     on_team: OnTeam | None = None,
     on_wait: Callable[[], None] | None = None,
     finish: Finish | None = None,
-) -> Iterator[EpochMetrics]:
+) -> Generator[EpochMetrics, None, None]:
     """`fit` on the workers of a team: the same metrics, the same files in ``run.out_dir``, to rounding the same
     weights. Ray must be connected.
 
@@ -74,6 +74,7 @@ def fit_on_workers(
                 if message.epoch > told:
                     told = message.epoch
                     yield message
+                conduit.read.remote()
             elif isinstance(message, Joined):
                 crew.join(message)
             elif isinstance(message, Minibatch) and on_step is not None:
@@ -81,7 +82,8 @@ def fit_on_workers(
             elif isinstance(message, Failed):
                 if message.error is not None:
                     raise message.error
-                raise RuntimeError(f"worker {message.rank} failed:\n{message.trace}")
+                last = message.trace.strip().rpartition("\n")[2]
+                raise RuntimeError(f"{last} (worker {message.rank})\n{message.trace}")
             elif isinstance(message, Done):
                 ray.wait([ended], timeout=_END_S)
                 return

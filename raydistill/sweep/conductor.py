@@ -21,7 +21,7 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.plan import TrialPlan, trial_name, trial_number
-from raydistill.sweep.trainable import FAILURE, FATAL, METRICS
+from raydistill.sweep.trainable import FAILURE, FATAL, METRICS, RETRIED
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ class Conductor:
             if FAILURE in result:
                 self._failures[trial_id] = str(result[FAILURE])
                 return False
+            if RETRIED in result:
+                self._ledger.retried(trial_id, str(result[RETRIED]))
             if METRICS in result:
                 metrics = EpochMetrics.from_json(json.loads(result[METRICS]))
                 self._ledger.epoch(trial_id, metrics)
