@@ -1,7 +1,10 @@
-"""``raydistill compress``: one run of a schedule, without Ray."""
+"""``raydistill compress``: one run of a schedule; without Ray, unless it is to be on several workers."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +17,17 @@ from raydistill.cli.summary import summary as show_summary
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raydistill.cli.on_workers import Asked
     from raydistill.cli.run_report import RunReport
     from raydistill.compression.early_exit import EarlyExit
     from raydistill.datasets import Dataset
+    from raydistill.records import EpochMetrics
     from raydistill.training import RunConfig
+    from raydistill.training.loop import OnStep
 
 _DATA, _TRAIN, _RUN, _LOOK = "Data", "Training", "The run", "Instead of training"
 _KD, _EXITS = "Knowledge distillation", "Early exits"
+_WORKERS = "Several workers"
 
 
 def compress(
@@ -102,6 +109,26 @@ def compress(
     param_hist: Annotated[
         bool, typer.Option("--param-hist", help="Histograms of all parameters in TensorBoard.", rich_help_panel=_RUN)
     ] = False,
+    num_workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Train on N workers of a Ray cluster, or MIN:MAX as there is room.",
+            rich_help_panel=_WORKERS,
+        ),
+    ] = None,
+    gpus_per_worker: Annotated[
+        int | None, typer.Option(min=0, max=1, help="Left out, a GPU if any.", rich_help_panel=_WORKERS)
+    ] = None,
+    cpus_per_worker: Annotated[
+        float, typer.Option(min=0.01, help="CPU cores of each worker.", rich_help_panel=_WORKERS)
+    ] = 1.0,
+    max_failures: Annotated[
+        int, typer.Option(min=0, help="How often workers that die are started again.", rich_help_panel=_WORKERS)
+    ] = 3,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster; left out, this machine.", rich_help_panel=_WORKERS)
+    ] = None,
     kd_teacher: Annotated[
         str | None, typer.Option(help="The teacher's arch; left out, --kd-resume says it.", rich_help_panel=_KD)
     ] = None,
@@ -179,6 +206,7 @@ def compress(
 
     from raydistill import models
     from raydistill.cli import looking
+    from raydistill.cli.on_workers import asked as asked_of_workers
     from raydistill.datasets import DatasetConfig
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
@@ -264,12 +292,13 @@ def compress(
                 greedy_ft_epochs,
             )
         return
+    wanted = asked_of_workers(num_workers, cpus_per_worker, gpus_per_worker, max_failures, address, config.device)
     warnings = _checked(config)
     images = _images(config, console)
     models.check_input(
         models.create(arch, images.num_classes, None, "--arch"), (torch.zeros(1, *images.image_shape),), arch, "--arch"
     )
-    _train(config, images, folder, console, warnings, print_freq, num_best_scores, mlflow, tracking_uri)
+    _train(config, images, folder, console, warnings, print_freq, num_best_scores, mlflow, tracking_uri, wanted)
     if act_stats:
         looking.activation_statistics(folder / "checkpoint.pt", config, images, folder, console)
 
@@ -400,11 +429,12 @@ def _train(
     num_best_scores: int,
     mlflow: bool,
     tracking_uri: str | None,
+    wanted: Asked | None = None,
 ) -> None:
     from raydistill.cli.run_report import BestEpochs, RunReport
     from raydistill.cli.tables import percent, sparsity_table
     from raydistill.files import write_atomically
-    from raydistill.training import evaluate_checkpoint, fit, read_history
+    from raydistill.training import evaluate_checkpoint, read_history
 
     checkpoint = folder / "checkpoint.pt"
     history = read_history(checkpoint) if checkpoint.exists() else []
@@ -422,10 +452,11 @@ def _train(
         best = BestEpochs(num_best_scores, history)
         steps = _Steps(report, print_freq)
         try:
-            for last in fit(config, dataset=images, on_step=steps if print_freq else None):
-                report.epoch(last)
-                if best.add(last):
-                    write_atomically(folder / "best.pt", checkpoint.read_bytes())
+            with _epochs(config, images, steps if print_freq else None, print_freq, wanted, report) as epochs:
+                for last in epochs:
+                    report.epoch(last)
+                    if best.add(last):
+                        write_atomically(folder / "best.pt", checkpoint.read_bytes())
         except KeyboardInterrupt:
             told = f"after epoch {last.epoch + 1}" if last is not None else "before the first epoch was done"
             report.say(f"interrupted {told}; the same command goes on")
@@ -440,6 +471,24 @@ def _train(
         report.say(f"checkpoint: {checkpoint}")
         report.result(test, last)
         report.finished()
+
+
+def _epochs(
+    config: RunConfig,
+    images: Dataset,
+    on_step: OnStep | None,
+    print_freq: int,
+    wanted: Asked | None,
+    report: RunReport,
+) -> AbstractContextManager[Iterator[EpochMetrics]]:
+    """The run's epochs, trained here or on workers."""
+    if wanted is not None:
+        from raydistill.cli.on_workers import epochs_on_workers
+
+        return epochs_on_workers(config, images, wanted, report, on_step, print_freq)
+    from raydistill.training import fit
+
+    return contextlib.closing(fit(config, dataset=images, on_step=on_step))  # type: ignore[type-var]
 
 
 class _Steps:

@@ -141,6 +141,7 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
     from raydistill import datasets
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
+    from raydistill.cluster.team import at_once, trial_team
     from raydistill.sweep.plan import baseline_config, plan_sweep
     from raydistill.sweep.resources import concurrent, trial_share
     from raydistill.sweep.seeds import find_seeds
@@ -157,10 +158,15 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
     plan = plan_sweep(sweep, data.num_classes, data.image_shape, seeds)
     for line in plan.warnings:
         warn(line)
-    node = this_machine()
+    node, sections = this_machine(), sweep.sections
     share = trial_share(sweep.sections.resources_per_trial, [node], f"{sweep.file}: resources_per_trial")
+    workers = sections.workers_per_trial
+    fit = concurrent(share, [node])
+    resources = f"{share} a trial, {fit} at a time on this machine"
+    if workers > 1:
+        team = trial_team(workers, share.cpu, share.gpu, sections.max_failures, [node], str(sweep.file))
+        resources = f"{team} a trial, {at_once(team, [node])} at a time on this machine"
     planned = [trial.planned_sparsity for trial in plan.trials]
-    sections = sweep.sections
     baseline = sections.baseline.checkpoint or f"{baseline_config(sweep).epochs} epochs, trained or reused"
     console.print(space_table([(d.path, d.distribution.describe()) for d in plan.space.dimensions]))
     for title, text in (
@@ -173,7 +179,7 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
         ("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),
         ("scheduler", _scheduler(sweep)),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
-        ("resources", f"{share} a trial, {concurrent(share, [node])} at a time on this machine"),
+        ("resources", resources),
         ("storage", _short(storage.resolve() / sections.name)),
     ):
         console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)

@@ -25,6 +25,7 @@ from raydistill.compression.policies import (
     RegularizationPolicy,
 )
 from raydistill.compression.policies.extension import Extension
+from raydistill.compression.ranks import Ranks
 from raydistill.compression.scheduler import CompressionScheduler, ScheduledPolicy
 from raydistill.compression.sparsity import from_counts, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
@@ -56,18 +57,19 @@ def build(
     optimizer: Optimizer,
     example_input: Sequence[Any] | None = None,
     strict: bool = True,
+    ranks: Ranks | None = None,
 ) -> CompressionScheduler:
     """Build the scheduler of `model` from a schedule.
 
     example_input: the model's positional inputs; thinning, ``fold_batchnorm`` and ``bn_scale`` need it.
     strict: a weight that the model lacks is an error; if not, it is left out and listed in the scheduler's `warnings`,
-    as Distiller's users are used to.
+    as Distiller's users are used to. ranks: of a model that several processes train together.
 
     Raises:
         ConfigError: unknown classes, wrong arguments, weights that the model lacks or cannot be pruned so; one fault
             each.
     """
-    return _Builder(spec, model, optimizer, example_input, strict).build()
+    return _Builder(spec, model, optimizer, example_input, strict, ranks).build()
 
 
 def check(
@@ -114,12 +116,13 @@ class _Builder:
         optimizer: Optimizer,
         example_input: Sequence[Any] | None,
         strict: bool,
+        ranks: Ranks | None = None,
     ) -> None:
         self.spec, self.model, self.optimizer = spec, model, optimizer
         self.example_input, self.strict = example_input, strict
         self.faults: list[Fault] = []
         self.warnings: list[str] = []
-        self.masks = MaskSet(model)
+        self.masks = MaskSet(model, ranks)
         self.known = dict(model.named_parameters())
         self.names = [name for name, _ in weights(model)]
 

@@ -12,20 +12,25 @@ from torch import Tensor, nn
 from raydistill.compression.adjacency import batch_norms
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.pruners.reconstruction import sample_points
+from raydistill.compression.ranks import Ranks
 from raydistill.errors import ABSENT, ConfigError, Fault
 
 
 class Evidence:
     """Gathers one kind of evidence for some weights. This one needs nothing: it is always ready.
 
-    start() begins anew, after_backward() sees each minibatch's gradients, stop() leaves no trace in the model.
-    ready: what there is now will do. waits: it has to see minibatches of the present epoch first.
+    start() begins anew, before_forward() and after_backward() stand around each minibatch, stop() leaves no trace in
+    the model. ready: what there is now will do. waits: it has to see minibatches of the present epoch first. Where
+    several ranks train, result() is of the rows that all of them have seen, on every rank.
     """
 
     waits = False
 
     def start(self) -> None:
         """Begin to gather."""
+
+    def before_forward(self) -> None:
+        """Before the forward pass."""
 
     def after_backward(self) -> None:
         """Between the backward pass and the optimizer's step."""
@@ -122,8 +127,8 @@ class Activations(Evidence):
 
     waits = True
 
-    def __init__(self, kind: str, names: Sequence[str], model: nn.Module) -> None:
-        self._kind, self._names, self._model = kind, names, model
+    def __init__(self, kind: str, names: Sequence[str], model: nn.Module, ranks: Ranks) -> None:
+        self._kind, self._names, self._model, self._ranks = kind, names, model, ranks
         self._collector: Any = None
 
     def start(self) -> None:
@@ -134,6 +139,10 @@ class Activations(Evidence):
         self._collector = ChannelActivations(self._model, modules, (self._kind,))
         self._collector.attach()
 
+    def before_forward(self) -> None:
+        if self._collector is not None:
+            self._collector.paused = self._ranks.idle
+
     def stop(self) -> None:
         if self._collector is not None:
             self._collector.detach()
@@ -143,6 +152,8 @@ class Activations(Evidence):
         return self._collector is not None
 
     def result(self) -> dict[str, Tensor]:
+        if self._ranks.several:
+            self._collector.add_up(self._ranks)
         statistic = self._collector.apoz if self._kind == "apoz" else self._collector.mean
         return {name: statistic(_module_name(name)) for name in self._names}
 
@@ -169,7 +180,8 @@ class FeatureMaps(Evidence):
 
     waits = True
 
-    def __init__(self, names: Sequence[str], model: nn.Module, points: int) -> None:
+    def __init__(self, names: Sequence[str], model: nn.Module, points: int, ranks: Ranks) -> None:
+        self._ranks = ranks
         self._modules = {name: model.get_submodule(_module_name(name)) for name in names}
         self._points = points
         self._samples: dict[str, list[Tensor]] = {}
@@ -183,7 +195,7 @@ class FeatureMaps(Evidence):
 
     @torch.no_grad()
     def _see(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not module.training:
+        if not module.training or self._ranks.idle:
             return
         x, y = sample_points(module, inputs[0], output, self._points)
         self._samples.setdefault(f"{name}:x", []).append(x)
@@ -199,7 +211,11 @@ class FeatureMaps(Evidence):
         return len(self._samples) == 2 * len(self._modules)
 
     def result(self) -> dict[str, Tensor]:
-        return {key: torch.cat(parts) for key, parts in self._samples.items()}
+        own = {key: torch.cat(parts) for key, parts in self._samples.items()}
+        if not self._ranks.several:
+            return own
+        every = self._ranks.gather({key: value.cpu() for key, value in own.items()})
+        return {key: torch.cat([part[key] for part in every if key in part]).to(own[key].device) for key in own}
 
 
 def gatherer(
@@ -211,11 +227,11 @@ def gatherer(
     if kind == "movement":
         return Movement(names, masks)
     if kind in ("apoz", "mean"):
-        return Activations(kind, names, model)
+        return Activations(kind, names, model, masks.ranks)
     if kind == "bn_scale":
         return BatchNormScale(names, model, pairs_of(model, example_input, "ranking bn_scale"))
     if kind == "feature_maps":
-        return FeatureMaps(names, model, points)
+        return FeatureMaps(names, model, points, masks.ranks)
     return Evidence()
 
 

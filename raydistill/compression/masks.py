@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.ranks import Ranks
 from raydistill.errors import CheckpointError, Fault
 
 
@@ -46,9 +47,14 @@ class MaskSet:
     Only parameters that have a mask are touched: an unpruned model costs nothing. A mask is *in force* after every
     optimizer step, or, set with ``forward_only``, only where its policy calls `mask_for_forward`: then training moves
     the pruned weights too, and `restore_copies` can bring back what they were before the mask.
+
+    ranks: of several processes that train the model together; policies settle with them what the masks are.
+    changes: counts up whenever a mask may have changed.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
+        self.changes = 0
         self._parameters = dict(model.named_parameters())
         self._masks: dict[str, Tensor] = {}
         self._forward_only: set[str] = set()
@@ -86,6 +92,7 @@ class MaskSet:
             else:
                 self._forward_only.discard(name)
         self._fused = None
+        self.changes += 1
 
     def apply(self) -> None:
         """Zero the pruned weights of all parameters whose mask is in force, in place."""
@@ -127,6 +134,7 @@ class MaskSet:
         self._forward_only.clear()
         self._copies.clear()
         self._fused = None
+        self.changes += 1
         for name, mask in masks.items():
             self.set(name, mask, name in forward_only)
 
@@ -148,6 +156,7 @@ class MaskSet:
                     Fault(f"masks.{name}", rule, tuple(mask.shape), "the checkpoint belongs to another model")
                 )
         self._masks.clear()
+        self.changes += 1
         forward_only = set(forward_only)
         for name in state:
             self.set(name, state[name], name in forward_only)

@@ -16,10 +16,10 @@ import ray
 from raydistill.datasets import Dataset
 from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
 from raydistill.files import clear_temporaries
+from raydistill.locks import hold
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
 from raydistill.sweep.callback import why_it_died
-from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
 from raydistill.sweep.session import Session

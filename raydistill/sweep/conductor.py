@@ -21,7 +21,7 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.plan import TrialPlan, trial_name, trial_number
-from raydistill.sweep.trainable import ANEW, FAILURE, FATAL, METRICS
+from raydistill.sweep.trainable import ANEW, FAILURE, FATAL, METRICS, RETRIED
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ class Conductor:
                 return False
             if ANEW in result:
                 self._ledger.anew(trial_id, str(result[ANEW]))
+            if RETRIED in result:
+                self._ledger.retried(trial_id, str(result[RETRIED]))
             if METRICS in result:
                 metrics = EpochMetrics.from_json(json.loads(result[METRICS]))
                 self._ledger.epoch(trial_id, metrics)

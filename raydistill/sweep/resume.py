@@ -12,7 +12,8 @@ from raydistill.sweep.journal import History
 from raydistill.sweep.plan import Plan
 
 JOURNAL = "journal.jsonl"
-_MAY_CHANGE = ("num_samples", "confirm", "constraints", "tracking", "resources_per_trial", "max_failures",
+_MAY_CHANGE = ("num_samples", "confirm", "constraints", "tracking", "resources_per_trial", "workers_per_trial",
+               "max_failures",
                "dataset.data_dir", "dataset.workers", "dataset.download")  # fmt: skip
 """What a resumed sweep may say otherwise: none of it changes what a trial is. num_samples may only grow."""
 

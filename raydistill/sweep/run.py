@@ -16,10 +16,12 @@ import torch
 
 from raydistill import datasets
 from raydistill.cluster.connect import connected
-from raydistill.cluster.nodes import this_machine
+from raydistill.cluster.nodes import Node, this_machine
+from raydistill.cluster.team import Team, trial_team
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError
 from raydistill.files import clear_temporaries
+from raydistill.locks import hold
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
@@ -30,9 +32,8 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import FORMAT, History, Journal, read_journal
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
-from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import plan_sweep
-from raydistill.sweep.resources import trial_share
+from raydistill.sweep.resources import Share, trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start
 from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.session import Session
@@ -81,7 +82,8 @@ def run_sweep(
     seeds = _seeds(sweep, storage, history, observer)
     where = f"{sweep.file}: resources_per_trial"
     if address is None:
-        trial_share(sweep.sections.resources_per_trial, [this_machine()], where)  # before Ray takes seconds to start
+        here = [this_machine()]  # before Ray takes seconds to start
+        _team(sweep, trial_share(sweep.sections.resources_per_trial, here, where), here)
     observer.step(f"loading {sweep.dataset.name}")
     dataset = datasets.load(sweep.dataset)
     if dataset.warning:
@@ -122,8 +124,17 @@ def run_sweep(
                     interrupt,
                     nodes,
                     share,
+                    team=_team(sweep, share, nodes),
                 )
                 return _run(session, history, log)
+
+
+def _team(sweep: Sweep, share: Share, nodes: Sequence[Node]) -> Team | None:
+    """The workers of each trial; None: a trial is one process."""
+    sections = sweep.sections
+    if sections.workers_per_trial == 1:
+        return None
+    return trial_team(sections.workers_per_trial, share.cpu, share.gpu, sections.max_failures, nodes, str(sweep.file))
 
 
 def _seeds(sweep: Sweep, storage: Path, history: History, observer: Observer) -> Seeds:

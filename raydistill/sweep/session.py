@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.cluster.nodes import Node
+from raydistill.cluster.team import Team
 from raydistill.datasets import Dataset
 from raydistill.sweep.events import Observer
 from raydistill.sweep.interrupt import Interrupt
@@ -21,7 +22,8 @@ from raydistill.sweep.resources import Share
 class Session:
     """folder: ``storage/NAME``. fingerprint: the dataset's content hash.
 
-    shared: the dataset's object reference, boxed: Ray would unpack a bare one.
+    shared: the dataset's object reference, boxed: Ray would unpack a bare one. team: the workers of each trial, where
+    it has several.
     """
 
     sweep: Sweep
@@ -36,3 +38,4 @@ class Session:
     nodes: Sequence[Node]
     share: Share
     shared: list[Any] = field(default_factory=list)
+    team: Team | None = None

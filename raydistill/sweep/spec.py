@@ -196,7 +196,7 @@ class WarmSweepSection(Section):
 
 
 class ResourcesSection(Section):
-    """What one trial takes; fractions share. Left out: one GPU where there are some, else one CPU core."""
+    """What one trial takes, or each of its workers; fractions share. Left out: one GPU if any, else one CPU core."""
 
     cpu: Positive | None = None
     gpu: NotNegative = 0.0
@@ -209,7 +209,10 @@ class TrackingSection(Section):
 
 
 class SweepSections(Section):
-    """The whole file. confirm: how often each member of the front is trained again, with other seeds."""
+    """The whole file. confirm: how often each member of the front is trained again, with other seeds.
+
+    workers_per_trial: each trial trains on so many workers together, each with resources_per_trial.
+    """
 
     version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
@@ -229,6 +232,7 @@ class SweepSections(Section):
     confirm: Whole = 0
     seed: Whole = 0
     resources_per_trial: ResourcesSection | None = None
+    workers_per_trial: Count = 1
     max_failures: Whole = 1
     tracking: TrackingSection = Field(default_factory=TrackingSection)
 

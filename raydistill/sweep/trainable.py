@@ -6,20 +6,24 @@ import contextlib
 import json
 import os
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
+from raydistill.cluster.team import Team
+from raydistill.cluster.tune_bridge import trial_epochs
 from raydistill.datasets import Dataset
-from raydistill.errors import RaydistillError, StorageError, TrainingError
+from raydistill.errors import RaydistillError, ResourceError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
+from raydistill.locks import hold
 from raydistill.records import EpochMetrics
 from raydistill.sweep.damage import history_or_damage, is_of
-from raydistill.sweep.locks import hold
 from raydistill.training import RunConfig, fit
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
@@ -38,11 +42,18 @@ ORPHAN_WAIT_S = 30.0
 """How long a resumed trial waits for a process of the killed driver that still trains it."""
 
 
-def train_trial(config: Mapping[str, Any], *, shared: list[Any], latency: bool = False) -> None:
+RETRIED = "retried"
+"""Key of a report that a trial's workers have started again, for the reason given."""
+
+
+def train_trial(
+    config: Mapping[str, Any], *, shared: list[Any], latency: bool = False, team: Team | None = None
+) -> None:
     """Tune's function trainable: one leg of a trial (see `conductor.Leg`).
 
     config: trial_id, plan (a `TrialPlan`, `Boxed`), known and until. shared: the dataset's boxed reference; its arrays
-    are read in place, not copied. latency: whether the trained network's latency is wanted.
+    are read in place, not copied. latency: whether the trained network's latency is wanted. team: the workers to train
+    on; None: this process.
 
     A user's mistake, a diverged loss or a defect ends this trial with a reason; only the death of the process is left
     to Tune, which starts the trial again from its checkpoint.
@@ -54,17 +65,21 @@ def train_trial(config: Mapping[str, Any], *, shared: list[Any], latency: bool =
         os.chdir(folder)
         dataset = ray.get(shared[0])
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
-        with hold(folder / "lock", "this trial", ORPHAN_WAIT_S), contextlib.closing(_epochs(run, dataset)) as epochs:
+        finish = partial(_with_figures, latency=latency)
+        if team is None:
+            training = fit(run, dataset=dataset)
+        else:
+            training = trial_epochs(run, shared[0], team, finish, _retried)
+        with hold(folder / "lock", "this trial", ORPHAN_WAIT_S), contextlib.closing(_epochs(run, training)) as epochs:
             for metrics in epochs:
-                if metrics.epoch + 1 == run.epochs:
-                    figures = footprint(folder / FILE_NAME, dataset.image_shape, run.device, latency=latency)
-                    metrics = replace(metrics, figures=figures)
+                if metrics.epoch + 1 == run.epochs and not metrics.figures:
+                    metrics = finish(metrics, run, dataset)
                 if metrics.epoch >= config["known"]:
                     tune.report(_report(metrics))
                 if metrics.epoch + 1 == config["until"]:
                     break  # it pauses by ending: what waits in a report would hold on to the worker
     except RaydistillError as error:
-        if isinstance(error, TrainingError) or is_of(error, folder / FILE_NAME):
+        if isinstance(error, TrainingError | ResourceError) or is_of(error, folder / FILE_NAME):
             tune.report({FAILURE: "; ".join(str(fault) for fault in error.faults)})
         else:
             _end_sweep(error)
@@ -84,7 +99,7 @@ def _end_sweep(error: RaydistillError) -> None:
     tune.report({FAILURE: "the sweep cannot go on", FATAL: [str(fault) for fault in error.faults]})
 
 
-def _epochs(run: RunConfig, dataset: Dataset) -> Generator[EpochMetrics, None, None]:
+def _epochs(run: RunConfig, training: Iterator[EpochMetrics]) -> Generator[EpochMetrics, None, None]:
     """What the checkpoint holds, then what is trained. The driver passes over the epochs that it has already."""
     checkpoint = Path(str(run.out_dir)) / FILE_NAME
     if checkpoint.exists():
@@ -92,7 +107,18 @@ def _epochs(run: RunConfig, dataset: Dataset) -> Generator[EpochMetrics, None, N
         if damage:
             tune.report({ANEW: damage})
         yield from history
-    yield from fit(run, dataset=dataset)
+    yield from training
+
+
+def _retried(reason: str) -> None:
+    tune.report({RETRIED: reason})
+
+
+def _with_figures(metrics: EpochMetrics, run: RunConfig, dataset: Dataset, latency: bool) -> EpochMetrics:
+    """The last epoch with what the network then costs."""
+    device = run.device if torch.cuda.is_available() else "cpu"  # a trial's process has no GPU where its workers do
+    checkpoint = Path(str(run.out_dir)) / FILE_NAME
+    return replace(metrics, figures=footprint(checkpoint, dataset.image_shape, device, latency=latency))
 
 
 def _report(metrics: EpochMetrics) -> dict[str, Any]:

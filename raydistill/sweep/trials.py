@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 from ray import tune
 
+from raydistill.cluster.team import at_once
+from raydistill.cluster.tune_bridge import REQUEST
 from raydistill.errors import TrainingError
 from raydistill.files import clear_temporaries, full_disk, unwritable
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
@@ -82,19 +84,21 @@ def run_legs(session: Session, conductor: Conductor, most: int, train: Trainable
 
 
 def _at_once(session: Session, most: int) -> int:
-    return max(1, min(concurrent(session.share, session.nodes), most))
+    fit = concurrent(session.share, session.nodes) if session.team is None else at_once(session.team, session.nodes)
+    return max(1, min(fit, most))
 
 
-def _tune(session: Session, conductor: Conductor, at_once: int, train: Trainable) -> None:
+def _tune(session: Session, conductor: Conductor, most: int, train: Trainable) -> None:
     survive_memory_kills()
-    trainable = tune.with_parameters(train, shared=session.shared, latency=session.sweep.wants_latency)
+    team, latency = session.team, session.sweep.wants_latency
+    trainable = tune.with_parameters(train, shared=session.shared, latency=latency, team=team)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, session.share.request()),
+        tune.with_resources(trainable, session.share.request() if team is None else REQUEST),
         tune_config=tune.TuneConfig(
             scheduler=ConductedScheduler(conductor),
             search_alg=ConductedSearcher(conductor),
             num_samples=_ENDLESS,
-            max_concurrent_trials=at_once,
+            max_concurrent_trials=most,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

@@ -10,12 +10,22 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from raydistill.datasets.split import raw_stream
+
+_RANKS = 7
+"""Keeps these seeds apart from the orders and crops that are drawn from (seed, epoch)."""
+
 
 def seed_everything(seed: int) -> None:
     """Seed the global random states of torch, numpy and Python."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """A seed for one rank in one epoch, far from every other one's."""
+    return int(raw_stream(1, seed, epoch, rank, _RANKS)[0] >> np.uint64(1))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from raydistill.compression.ranks import Ranks
 from raydistill.datasets import ArrayDataset, StreamedDataset
 from raydistill.datasets.split import seeded_permutation
 from raydistill.errors import ConfigError, Fault
@@ -34,7 +35,9 @@ class TrainFeed:
     """The train split, shuffled and augmented; order, crops and flips depend on (seed, epoch) only.
 
     fraction: of the train images that one epoch takes, other ones in each. images: train images an epoch. batches:
-    batches an epoch.
+    batches an epoch. ranks: `batch_size` is of all of them together, and this feed gives the rows of this one: every
+    world-th of each batch from its rank on. A batch that has none for it gives one all the same, which counts for
+    nothing: see `rows`.
 
     Raises:
         ConfigError: a batch size below 1, a negative seed, or a fraction outside (0, 1].
@@ -48,6 +51,7 @@ class TrainFeed:
         seed: int,
         channels_last: bool = True,
         fraction: float = 1.0,
+        ranks: Ranks | None = None,
     ) -> None:
         _check_batch_size(batch_size)
         if seed < 0:
@@ -57,16 +61,23 @@ class TrainFeed:
         self.images = share(self._all, fraction, "training.effective_train_size")
         self._bounds = batch_bounds(self.images, batch_size)
         self.batches = len(self._bounds)
+        self._ranks = ranks or Ranks()
+        self._slices = [_own_rows(start, stop, self._ranks) for start, stop in self._bounds]
         _, height, width = dataset.image_shape
         self._normalise = Normalise(dataset.mean, dataset.std, (height, width), self._device, channels_last)
         self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
         self._windows: WindowGather | None = None
         if isinstance(dataset, ArrayDataset):
             if self._device.type == "cpu":
-                largest = max(stop - start for start, stop in self._bounds)
+                largest = max(len(range(self.images)[rows]) for rows in self._slices)
                 self._windows = WindowGather(largest, height, width)
             else:
                 self._resident = _to_device(dataset, dataset.train_index, self._device)
+
+    def rows(self, index: int) -> tuple[int, int]:
+        """(this rank's, all ranks') rows of a batch; 0 where it was given a row that is another's."""
+        start, stop = self._bounds[index]
+        return len(range(start + self._ranks.rank, stop, self._ranks.world)), stop - start
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """All batches of one epoch (from 0)."""
@@ -91,12 +102,12 @@ class TrainFeed:
     def _windowed(self, dataset: ArrayDataset, draw: EpochDraw) -> Iterator[Batch]:
         assert self._windows is not None  # a CPU feed has it
         augmented = dataset.augment != "none"
-        for start, stop in self._bounds:
-            rows = dataset.train_index[draw.order[start:stop]]
+        for own in self._slices:
+            rows = dataset.train_index[draw.order[own]]
             images = _take(dataset.train_images, rows)
             if augmented:
-                flipped = int(draw.flip[start:stop].sum())
-                images = self._windows(images, draw.dy[start:stop], draw.dx[start:stop], flipped)
+                flipped = int(draw.flip[own].sum())
+                images = self._windows(images, draw.dy[own], draw.dx[own], flipped)
             yield self._normalise(images), torch.from_numpy(dataset.train_labels[rows])
 
     def _gathered(self, images: torch.Tensor, labels: torch.Tensor, draw: EpochDraw) -> Iterator[Batch]:
@@ -104,21 +115,24 @@ class TrainFeed:
             torch.from_numpy(values).to(self._device) for values in (draw.order, draw.dy, draw.dx, draw.flip)
         )
         augmented = self._dataset.augment != "none"
-        for start, stop in self._bounds:
-            rows = order[start:stop]
+        for own in self._slices:
+            rows = order[own]
             batch = images.index_select(0, rows)
             if augmented:
-                batch = gather_pixels(batch, dy[start:stop], dx[start:stop], flip[start:stop])
+                batch = gather_pixels(batch, dy[own], dx[own], flip[own])
             yield self._normalise(batch), labels.index_select(0, rows)
 
     def _streamed(self, dataset: StreamedDataset, draw: EpochDraw) -> Iterator[Batch]:
         # imported here: torchvision takes seconds that a trial on arrays does not have to spend
         from raydistill.training.streaming import stream
 
-        positions = dataset.train_index[draw.order]
-        crops = None if dataset.augment == "none" else np.stack([draw.dy, draw.dx, draw.flip], axis=1)
+        own: np.ndarray = np.concatenate([np.arange(self.images)[rows] for rows in self._slices])
+        positions = dataset.train_index[draw.order[own]]
+        crops = None if dataset.augment == "none" else np.stack([draw.dy, draw.dx, draw.flip], axis=1)[own]
+        ends = np.cumsum([len(range(self.images)[rows]) for rows in self._slices]).tolist()
+        bounds = list(zip([0, *ends[:-1]], ends, strict=True))
         for images, labels in stream(
-            dataset, dataset.train_files, dataset.train_labels, positions, self._bounds, self._device, crops
+            dataset, dataset.train_files, dataset.train_labels, positions, bounds, self._device, crops
         ):
             yield self._normalise(images), labels
 
@@ -126,7 +140,8 @@ class TrainFeed:
 class EvalFeed:
     """One split as it is, in its own order: ``validation``, ``test`` or ``train`` (without augmentation).
 
-    fraction: of the split's images that are taken, always the same ones.
+    fraction: of the split's images that are taken, always the same ones. ranks: this feed gives every world-th of them,
+    from the rank on. images: how many it gives, which may be none.
     """
 
     def __init__(
@@ -137,6 +152,7 @@ class EvalFeed:
         device: torch.device | str,
         channels_last: bool = True,
         fraction: float = 1.0,
+        ranks: Ranks | None = None,
     ) -> None:
         _check_batch_size(batch_size)
         if split not in ("train", "validation", "test"):
@@ -148,6 +164,9 @@ class EvalFeed:
         self.images = share(len(self._index), fraction, f"training.effective_{split}_size")
         if self.images < len(self._index):
             self._index = np.sort(self._index[seeded_permutation(len(self._index), 0)[: self.images]])
+        if ranks is not None and ranks.several:
+            self._index = self._index[ranks.rank :: ranks.world]
+            self.images = len(self._index)
         self._bounds = [(start, min(start + batch_size, self.images)) for start in range(0, self.images, batch_size)]
         self.batches = len(self._bounds)
         _, height, width = dataset.image_shape
@@ -168,6 +187,13 @@ class EvalFeed:
             rows = self._index[start:stop]
             images = _take(pixels, rows).to(self._device)
             yield self._normalise(images), torch.from_numpy(labels[rows]).to(self._device)
+
+
+def _own_rows(start: int, stop: int, ranks: Ranks) -> slice:
+    """A rank's rows of the batch from start to stop, the flipped ones still first; the first row where it has none."""
+    if start + ranks.rank >= stop:
+        return slice(start, start + 1)
+    return slice(start + ranks.rank, stop, ranks.world)
 
 
 def _take(images: np.ndarray, rows: np.ndarray) -> torch.Tensor:

@@ -17,6 +17,7 @@ from raydistill import datasets, models
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
 from raydistill.compression.distillation import KnowledgeDistillationPolicy
 from raydistill.compression.early_exit import classification_loss
+from raydistill.compression.ranks import Ranks
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.datasets import Dataset
 from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
@@ -28,11 +29,12 @@ from raydistill.training import memory
 from raydistill.training import precision as arithmetic
 from raydistill.training.allocator import keep_freed_memory
 from raydistill.training.config import Distillation, RunConfig
-from raydistill.training.determinism import seed_everything, training_environment
+from raydistill.training.determinism import epoch_seed, seed_everything, training_environment
 from raydistill.training.distiller_checkpoint import optimizer_state, read_any
 from raydistill.training.events import EventLog
 from raydistill.training.feed import EvalFeed, TrainFeed
 from raydistill.training.metrics import evaluate
+from raydistill.training.replica import Replica
 from raydistill.training.teacher import check_distillation, digest, identity, load_teacher
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
@@ -41,7 +43,9 @@ _LOOK_EVERY = 50
 """Steps between looks at the loss on a GPU, where each look waits for the device; a CPU is looked at every step."""
 
 
-def fit(config: RunConfig, *, dataset: Dataset | None = None, on_step: OnStep | None = None) -> Iterator[EpochMetrics]:
+def fit(
+    config: RunConfig, *, dataset: Dataset | None = None, on_step: OnStep | None = None, ranks: Ranks | None = None
+) -> Iterator[EpochMetrics]:
     """Train, prune and validate; yield the metrics of each epoch when its checkpoint is written.
 
     dataset: one that is loaded already; else ``config.dataset`` is loaded. on_step: called after each minibatch whose
@@ -49,23 +53,31 @@ def fit(config: RunConfig, *, dataset: Dataset | None = None, on_step: OnStep | 
     ``config.resume`` the run goes on after the epoch that ``out_dir/checkpoint.pt`` holds; `checkpoint.read_history`
     gives the epochs before it. Closing the generator ends the run and puts torch's settings back.
 
+    ranks: of several processes that each call this with the same arguments, and get the same metrics. ``batch_size`` is
+    of all of them together: they learn what one process would, to rounding (dropout draws anew on each). The first one
+    writes, the others must see its ``out_dir``. on_step is called by the first one, with the loss of its own rows.
+
     Raises:
         ConfigError, DataError: something cannot be run as asked; nothing was written.
         CheckpointError: the checkpoint to resume or start from does not fit this run.
         StorageError: a checkpoint could not be written; the one before it is whole.
         TrainingError: the loss became NaN or infinite, or memory ran out.
+        LostWorker: another rank's process died.
     """
     _check(config)
-    with training_environment(config.threads, config.deterministic):
-        with memory.said_plainly("before the first epoch", config.batch_size):
-            run = _Run(config, dataset if dataset is not None else datasets.load(config.dataset), on_step)
-        with EventLog(run.folder if config.tensorboard else None, run.first_epoch) as events:
+    ranks = ranks or Ranks()
+    with training_environment(config.threads, config.deterministic), ranks.failing_together():
+
+        def begin() -> _Run:
+            with memory.said_plainly("before the first epoch", config.batch_size):
+                images = dataset if dataset is not None else datasets.load(config.dataset)
+                return _Run(config, images, on_step, ranks)
+
+        run = ranks.together(begin)
+        run.settle()
+        with EventLog(run.folder if config.tensorboard and ranks.first else None, run.first_epoch) as events:
             for epoch in range(run.first_epoch, config.epochs):
-                metrics = run.train_epoch(epoch)
-                events.write(metrics)
-                if config.parameter_histograms:
-                    events.parameters(run.model, epoch)
-                yield metrics
+                yield run.train_epoch(epoch, events)
 
 
 def device_of(name: str) -> torch.device:
@@ -111,8 +123,10 @@ def evaluate_checkpoint(
 class _Run:
     """The state of one run between epochs: what `fit` builds once and each epoch moves on."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset, on_step: OnStep | None) -> None:
+    def __init__(self, config: RunConfig, dataset: Dataset, on_step: OnStep | None, ranks: Ranks) -> None:
+        """Waits for no other rank: what goes wrong on one of them only must not leave the others waiting."""
         self.config = config
+        self.ranks = ranks
         self.dataset = dataset
         self.on_step = on_step
         self.device = device_of(config.device)
@@ -139,8 +153,9 @@ class _Run:
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
         )
+        example = (torch.zeros(1, *dataset.image_shape),)
         self.scheduler: CompressionScheduler = build(
-            self.schedule, self.model, self.optimizer, (torch.zeros(1, *dataset.image_shape),), config.strict
+            self.schedule, self.model, self.optimizer, example, config.strict, ranks
         )
         self.scheduled = len(self.scheduler.scheduled)
         if config.distillation is not None:
@@ -152,39 +167,64 @@ class _Run:
         if before is not None:
             self._continue(before)
         resumed = self._resume() if config.resume and self.path is not None and self.path.exists() else None
-        batch = (min(config.batch_size, 256), *dataset.image_shape)
+        batch = (min(-(-config.batch_size // ranks.world), 256), *dataset.image_shape)
         self.precision = (
             resumed
             if resumed is not None
             else arithmetic.choose(config.precision, self.model, self.device, batch, config.deterministic)
         )
         self.train_feed = TrainFeed(
-            dataset, config.batch_size, self.device, config.seed, fraction=config.effective_train_size
+            dataset, config.batch_size, self.device, config.seed, fraction=config.effective_train_size, ranks=ranks
         )
         self.validation_feed = EvalFeed(
-            dataset, "validation", max(config.batch_size, 1024), self.device, fraction=config.effective_valid_size
+            dataset,
+            "validation",
+            max(config.batch_size, 1024),
+            self.device,
+            fraction=config.effective_valid_size,
+            ranks=ranks,
         )
-        if self.folder is not None and self.schedule_text:
+        self.replica = Replica(self.model, ranks)
+        self._checked = -1
+        if self.folder is not None and self.schedule_text and ranks.first:
             write_atomically(self.folder / "schedule.yaml", self.schedule_text)
+
+    def settle(self) -> None:
+        """Make sure that all ranks begin at the same place.
+
+        Raises:
+            TrainingError: they do not.
+        """
+        self.precision = self.ranks.of_first(self.precision)  # measured where nobody said it
+        begun = self.ranks.gather(self.first_epoch)
+        if len(set(begun)) > 1:
+            rule = f"must be the same folder on every worker, their checkpoints are of epochs {begun}"
+            raise TrainingError(Fault("out_dir", rule, self.config.out_dir, "give one that all of them see"))
+        self._check_same("the start", everything=True)
 
     @property
     def first_epoch(self) -> int:
         return self.history[-1].epoch + 1 if self.history else self.first
 
-    def train_epoch(self, epoch: int) -> EpochMetrics:
-        """Train and validate one epoch, then write the checkpoint."""
+    def train_epoch(self, epoch: int, events: EventLog) -> EpochMetrics:
+        """Train and validate one epoch, then write the checkpoint and the events."""
         start = time.perf_counter()
+        if not self.ranks.first:  # its dropout must not draw what the first one's does, nor depend on what came before
+            seed_everything(epoch_seed(self.config.seed, epoch, self.ranks.rank))
         with memory.said_plainly(f"epoch {epoch}", self.config.batch_size):
             self.scheduler.on_epoch_begin(epoch)
+            self._check_same(f"epoch {epoch}")
             train_loss, images = self._minibatches(epoch)
             seconds = time.perf_counter() - start
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
             thresholds = self.config.early_exit.thresholds if self.config.early_exit is not None else ()
+            self.replica.settle_buffers()
             feed = self.validation_feed
-            result = evaluate(self.model, feed, "validation", self.device, self.precision, thresholds)
+            result = evaluate(self.model, feed, "validation", self.device, self.precision, thresholds, self.ranks)
         if not math.isfinite(result.loss):
             raise TrainingError(self._not_finite(epoch, "the validation loss", result.loss))
         self.scheduler.on_epoch_end(epoch, loss=result.loss, top1=result.top1)
+        self._check_same(f"epoch {epoch}", everything=True)
         total, by_layer = sparsity(self.model, self.dense_sizes)  # what thinning has removed counts as zero
         metrics = EpochMetrics(
             epoch=epoch,
@@ -203,36 +243,59 @@ class _Run:
             exits=result.exits,
         )
         self.history.append(metrics)
+        self.ranks.by_first(lambda: self._write(metrics, events))
+        return metrics
+
+    def _write(self, metrics: EpochMetrics, events: EventLog) -> None:
+        epoch = metrics.epoch
         last = epoch + 1 == self.config.epochs
         if self.path is not None and (last or (epoch + 1) % self.config.checkpoint_every == 0):
             saved.write_checkpoint(self.path, self._state())
             write_atomically(self.path.with_name("sparsity.csv"), sparsity_csv(self.model))
-        return metrics
+        events.write(metrics)
+        if self.config.parameter_histograms:
+            events.parameters(self.model, epoch)
+
+    def _check_same(self, where: str, everything: bool = False) -> None:
+        """All ranks must have the same masks, and with `everything` the same weights and buffers."""
+        masks = self.scheduler.masks
+        if everything:
+            self.ranks.same(self.model.state_dict().items(), where, "the weights")
+        if masks.changes != self._checked:
+            self.ranks.same(((name, masks[name]) for name in sorted(masks.names())), where, "the masks")
+            self._checked = masks.changes
 
     def _minibatches(self, epoch: int) -> tuple[float, int]:
         """(mean loss, images) of one pass over the training split."""
-        model, optimizer, scheduler = self.model.train(), self.optimizer, self.scheduler
+        optimizer, scheduler, ranks = self.optimizer, self.scheduler, self.ranks
+        self.model.train()
         count, images = self.train_feed.batches, 0
         total = torch.zeros((), device=self.device)
         look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
         loss_weights = self.config.early_exit.loss_weights if self.config.early_exit is not None else ()
         for index, (inputs, labels) in enumerate(self.train_feed.epoch(epoch)):
+            rows, of_all = self.train_feed.rows(index)
+            ranks.idle = not rows
             scheduler.on_minibatch_begin(epoch, index, count)
             with arithmetic.autocast(self.precision, self.device):
-                loss = classification_loss(model(inputs), labels, loss_weights)
+                loss = classification_loss(self.replica(inputs), labels, loss_weights)
             loss = scheduler.before_backward(epoch, index, count, loss)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            # the mean over ranks is then the mean over the rows of all of them, and a penalty counts once
+            weight = rows * ranks.world / of_all
+            (loss if weight == 1.0 else loss * weight).backward()
+            self.replica.exchange()
             scheduler.before_parameter_optimization(epoch, index, count)
             optimizer.step()
             scheduler.on_minibatch_end(epoch, index, count)
-            total += loss.detach().float() * len(labels)
-            images += len(labels)
+            total += loss.detach().float() * rows
+            images += rows
             if index % look_every == 0 or index + 1 == count:
                 self._check_loss(total, epoch, index)
-                if self.on_step is not None:
+                if self.on_step is not None and ranks.first:
                     self.on_step(epoch, index, count, float(total) / images)
-        return float(total) / max(1, images), images
+        images = self.train_feed.images
+        return float(ranks.sum(total)) / max(1, images), images
 
     def _check_loss(self, total: Tensor, epoch: int, index: int) -> None:
         value = float(total)

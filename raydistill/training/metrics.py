@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raydistill.compression.early_exit import answers, exits, exits_taken
+from raydistill.compression.ranks import Ranks
 from raydistill.records import Evaluation
 from raydistill.training.precision import autocast
 
@@ -21,16 +22,18 @@ def evaluate(
     device: torch.device,
     precision: str = "fp32",
     thresholds: Sequence[float] = (),
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """One pass over `batches` in eval mode; the model's own mode is put back.
 
     With fewer than five classes top5 counts all of them (and is 1). Of a model with early exits the last one counts;
-    thresholds: those of `EarlyExit`, an image counts then by the exit that it leaves by.
+    thresholds: those of `EarlyExit`, an image counts then by the exit that it leaves by. ranks: each has batches of its
+    own; the figures are of all of them, the same on every rank.
     """
     training = model.training
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=device)
-    by_exit: Tensor | int = 0
+    by_exit: Tensor | None = None
     images = 0
     try:
         for inputs, labels in batches:
@@ -40,15 +43,22 @@ def evaluate(
             if len(outputs) > 1:
                 taken = exits_taken(outputs, thresholds)
                 logits = answers(outputs, taken)
-                by_exit = by_exit + _count_exits(outputs, taken, labels)
+                counted = _count_exits(outputs, taken, labels)
+                by_exit = counted if by_exit is None else by_exit + counted
             top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([top[:, 0].sum().double(), top.sum().double(), loss.double()])
             images += len(labels)
     finally:
         model.train(training)
+    if ranks is not None and ranks.several:
+        every = ranks.gather((sums.cpu(), None if by_exit is None else by_exit.cpu(), images))
+        sums = torch.stack([part[0] for part in every]).sum(0)
+        seen = [part[1] for part in every if part[1] is not None]
+        by_exit = torch.stack(seen).sum(0) if seen else None
+        images = sum(part[2] for part in every)
     top1, top5, loss_sum = (sums / max(1, images)).tolist()
-    per_exit = _by_name(by_exit / max(1, images), bool(thresholds)) if isinstance(by_exit, Tensor) else {}
+    per_exit = _by_name(by_exit / max(1, images), bool(thresholds)) if by_exit is not None else {}
     return Evaluation(split=split, top1=top1, top5=top5, loss=loss_sum, images=images, exits=per_exit)
 
 

@@ -119,6 +119,7 @@ class PruningPolicy(Policy):
                 self._decide()
         elif frequency and step.index > 0 and (step.epoch * step.count + step.index) % frequency == 0:
             self._decide()
+        self._evidence.before_forward()
         if self.controls.forward_only:
             self._masks.mask_for_forward(self.weights, self.controls.use_double_copies)
 
@@ -153,13 +154,14 @@ class PruningPolicy(Policy):
         if isinstance(self.pruner, LotteryTicketPruner) and self.pruner.round(self._when) == 0:
             self._early = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
             return
+        ranks = self._masks.ranks
         self._evidence.stop()
-        if not self._evidence.ready:  # nothing seen yet: the weights stay as they are until there is
+        if not ranks.of_first(self._evidence.ready):  # nothing seen yet: the weights stay as they are until there is
             return
         evidence = self._evidence.result()
         weights = {name: self._ranked(name) for name in self.weights}
         masks = {name: self._masks[name] for name in self._masks.names()}
-        decided = self.pruner.masks(weights, Moment(self._when, masks, evidence))
+        decided = ranks.tensors_of_first(self.pruner.masks(weights, Moment(self._when, masks, evidence)))
         if isinstance(self.pruner, FMReconstructionChannelPruner):
             self._reconstruct(decided, evidence)
         if self._early:
@@ -193,10 +195,13 @@ class PruningPolicy(Policy):
         return weight * scale.view(-1, *[1] * (weight.dim() - 1))
 
     def _reconstruct(self, masks: Mapping[str, Tensor], evidence: Mapping[str, Tensor]) -> None:
+        fitted = {}
         for name, mask in masks.items():
-            weight = self._masks.parameter(name)
+            weight = self._masks.parameter(name).detach()
             keep = mask.transpose(0, 1).flatten(1).amax(dim=1)
-            weight.copy_(reconstructed(weight.detach(), keep, evidence[f"{name}:x"], evidence[f"{name}:y"]))
+            fitted[name] = reconstructed(weight, keep, evidence[f"{name}:x"], evidence[f"{name}:y"])
+        for name, value in self._masks.ranks.tensors_of_first(fitted).items():
+            self._masks.parameter(name).copy_(value)
 
     def _rewind(self) -> None:
         self._model.load_state_dict(self._early)

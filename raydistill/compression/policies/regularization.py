@@ -62,7 +62,7 @@ class RegularizationPolicy(Policy):
         keeps = self.controls.keep_mask and self.regularizer.threshold_criteria is not None
         if not keeps or when.epoch != self._last_epoch:
             return
-        for name in self.weights:
-            mask = self.regularizer.threshold_mask(name, self._masks.parameter(name))
+        masks = {name: self.regularizer.threshold_mask(name, self._masks.parameter(name)) for name in self.weights}
+        for name, mask in self._masks.ranks.tensors_of_first(masks).items():
             self._masks.set(name, mask * self._masks[name] if name in self._masks else mask)
         self._masks.apply()

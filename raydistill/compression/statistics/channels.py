@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.ranks import Ranks
 from raydistill.compression.statistics.follow import NOT_NEGATIVE, Activation, Follower
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault, close_match
 
@@ -24,6 +25,8 @@ STATISTICS = ("apoz", "mean", "l1")
 
 class ChannelActivations:
     """Use as a context manager, or call `attach` and `detach`; what was seen stays until `reset`.
+
+    paused: while True, what passes is not counted.
 
     names: dotted names of the layers, None: every convolution and linear layer. statistics: those of `STATISTICS` that
     are wanted; each costs its own pass over the activations. A channel's activations are those after batch norm and
@@ -41,6 +44,7 @@ class ChannelActivations:
             way_out = close_match(unknown[0], STATISTICS)
             raise ConfigError(Fault("statistics", "unknown statistic", unknown[0], way_out))
         self.statistics = tuple(statistics)
+        self.paused = False
         self._follower = Follower(model, names, self._see)
         self.names = self._follower.names
         self._sums: dict[str, dict[str, Tensor]] = {}
@@ -64,6 +68,18 @@ class ChannelActivations:
     def reset(self) -> None:
         """Forget what was seen."""
         self._sums, self._positions, self._images = {}, {}, {}
+
+    def add_up(self, ranks: Ranks) -> None:
+        """From now on the figures are of what all ranks have seen so far."""
+        every = ranks.gather({**self.state_dict(), "sums": _to_cpu(self._sums)})
+        self.reset()
+        for seen in every:
+            for name, sums in seen["sums"].items():
+                total = self._sums.setdefault(name, {})
+                for key, part in sums.items():
+                    total[key] = total[key] + part if key in total else part
+                self._positions[name] = self._positions.get(name, 0) + seen["positions"][name]
+                self._images[name] = self._images.get(name, 0) + seen["images"][name]
 
     def apoz(self, name: str) -> Tensor:
         """Average fraction of zeros of each of a layer's channels, float64 (channels,) in [0, 1]."""
@@ -115,6 +131,8 @@ class ChannelActivations:
         return self._sums[name][statistic]
 
     def _see(self, activations: Sequence[Activation]) -> None:
+        if self.paused:
+            return
         sums: dict[int, dict[str, Tensor]] = {}  # by axis: layers that share the tensor share the passes over it
         for activation in activations:
             span, tensor = activation.span, activation.tensor
@@ -172,6 +190,10 @@ def channel_sums(tensor: Tensor, axis: int, statistics: Sequence[str], not_negat
     if "l1" in statistics:
         sums["l1"] = sums["mean"] if not_negative else _sum(tensor.abs(), axis)
     return {key: total for key, total in sums.items() if key in statistics}
+
+
+def _to_cpu(sums: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    return {name: {key: total.cpu() for key, total in parts.items()} for name, parts in sums.items()}
 
 
 def _sum(tensor: Tensor, axis: int) -> Tensor:

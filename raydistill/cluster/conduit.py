@@ -1,0 +1,147 @@
+"""The actor between a run's workers and its driver: it runs Ray Train's trainer and keeps the workers' messages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raydistill.cluster.team import Team
+from raydistill.cluster.worker import Job, Message, train_worker
+from raydistill.records import EpochMetrics
+
+TRAIN = "train"
+"""Ray Train's own folder in the run's, while it runs."""
+
+HEARTBEAT_S = 2.0
+_LOOK_S = 0.5
+_ORPHANED_S = 20.0
+_ABORT_S = 60.0
+
+
+class Conduit:
+    """Lives as long as its driver calls it: one that has heard nothing for a while ends the run, and then itself.
+
+    So a driver may die in any way and leave no workers behind; Ray ends what an actor has started when that ends, but
+    not the place it has reserved for them.
+    """
+
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._controller: Any = None
+        self._read = threading.Semaphore(0)
+        self._over = threading.Event()
+        self._heard = time.monotonic()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def alive(self) -> None:
+        """The driver is there."""
+        self._heard = time.monotonic()
+
+    def post(self, message: Message) -> None:
+        """A worker's message. An epoch's returns when the driver is done with that epoch and its checkpoint, as the
+        consumer of a generator is when it asks for the next one."""
+        self._messages.put(message)
+        if isinstance(message, EpochMetrics):
+            self._read.acquire()
+
+    def read(self) -> None:
+        """The driver is done with an epoch."""
+        self._read.release()
+
+    def take(self, wait_s: float) -> list[Message]:
+        """All messages since the last call; waits for the first one."""
+        self.alive()
+        taken: list[Message] = []
+        with contextlib.suppress(queue.Empty):
+            taken.append(self._messages.get(timeout=wait_s))
+            while True:
+                taken.append(self._messages.get_nowait())
+        return taken
+
+    def run(self, job: Job, team: Team) -> str | None:
+        """Runs the workers until they end; what ended them for good, None where they came to their end themselves."""
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_LOOK_S))  # Train looks so often for deaths
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchTrainer
+
+        own = ray.get_runtime_context().current_actor
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job, "conduit": own},
+            scaling_config=ScalingConfig(
+                num_workers=team.workers if team.fewest is None else (team.fewest, team.workers),
+                use_gpu=team.gpu > 0,
+                resources_per_worker={"CPU": team.cpu, **({"GPU": team.gpu} if team.gpu else {})},
+            ),
+            run_config=RunConfig(
+                name=TRAIN,
+                storage_path=str(job.run.out_dir),
+                failure_config=FailureConfig(max_failures=team.max_failures),
+                callbacks=_callbacks(own),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            return _why(error)
+        except RayActorError:
+            return "the process that looks after them died"
+        finally:
+            self._over.set()
+        return None
+
+    def controlled_by(self, controller: Any) -> None:
+        """The actor of Ray Train's that starts the workers."""
+        self._controller = controller
+
+    def end(self) -> None:
+        """End the run, and then this actor. The caller has no need to wait."""
+        with contextlib.suppress(RayError):
+            if self._controller is not None and not self._over.is_set():
+                ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
+        self._over.wait(_LOOK_S)
+        os._exit(0)  # at once, and all that is left with it
+
+    def _watch(self) -> None:
+        while time.monotonic() - self._heard < _ORPHANED_S:
+            time.sleep(HEARTBEAT_S)
+        self.end()
+
+
+def open_conduit(workers: int) -> Any:
+    """A conduit on this driver's machine; detached, because its end has to be an orderly one."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_concurrency": workers + 6, "scheduling_strategy": here, "lifetime": "detached"}
+    return ray.remote(Conduit).options(**options).remote()
+
+
+def _callbacks(conduit: Any) -> list[Any]:
+    """Ray Train says nowhere in public which actor it runs a training by, and that one alone can end it cleanly."""
+    try:
+        from ray.train.v2._internal.execution.callback import ControllerCallback
+    except ImportError:  # in another Ray: the run is then ended without it
+        return []
+
+    class Introduces(ControllerCallback):  # type: ignore[misc]
+        def after_controller_start(self, train_run_context: Any) -> None:
+            conduit.controlled_by.remote(ray.get_runtime_context().current_actor)
+
+    return [Introduces()]
+
+
+def _why(error: Any) -> str:
+    """One line from Ray Train's account of workers that failed."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    dead = [rank for rank, failure in failures.items() if isinstance(failure, RayActorError)]
+    if dead:
+        return f"the process of worker {dead[0]} died, perhaps killed because its node was out of memory"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -1,0 +1,190 @@
+"""One training run on several workers, through Ray Train: `fit_on_workers` is `fit` for a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util import remove_placement_group
+
+from raydistill.cluster.conduit import HEARTBEAT_S, TRAIN, open_conduit
+from raydistill.cluster.team import Team
+from raydistill.cluster.worker import Done, Failed, Finish, Job, Joined, Message, Minibatch
+from raydistill.errors import ABSENT, ConfigError, Fault, ResourceError
+from raydistill.files import unwritable, write_atomically
+from raydistill.records import EpochMetrics
+from raydistill.training import RunConfig, read_history
+from raydistill.training.checkpoint import FILE_NAME
+from raydistill.training.loop import OnStep
+from raydistill.training.memory import WAY_OUT
+
+_POLL_S = 0.5
+_PATIENCE_S = 60.0
+_END_S = 5.0
+
+
+OnTeam = Callable[[Sequence[Joined], int], None]
+"""Called whenever a group of workers is complete, with the workers and the number of groups before it."""
+
+
+def fit_on_workers(
+    run: RunConfig,
+    dataset: Any,
+    team: Team,
+    *,
+    on_step: OnStep | None = None,
+    steps: int = 0,
+    on_team: OnTeam | None = None,
+    on_wait: Callable[[], None] | None = None,
+    finish: Finish | None = None,
+) -> Generator[EpochMetrics, None, None]:
+    """`fit` on the workers of a team: the same metrics, the same files in ``run.out_dir``, to rounding the same
+    weights. Ray must be connected.
+
+    dataset: a reference to it in the object store. steps: how often on_step is called in an epoch. on_wait: called once
+    if the cluster is busy and the workers do not come. finish: adds to the last epoch's metrics, in the first worker.
+
+    A worker that dies ends all of them; they are started again from the last checkpoint, `max_failures` times. Closing
+    the generator ends the workers at once; the same call goes on after their last checkpoint.
+
+    Raises:
+        ResourceError: the workers died too often, or could not be started.
+        RaydistillError: what `fit` raises, on whichever worker.
+        RuntimeError: a defect, with the traceback of the worker that met it.
+    """
+    resume, (run, folder) = run.resume, _absolute(run, team)
+    told = _begun(folder, resume)
+    token = f".seen-{secrets.token_hex(4)}"
+    write_atomically(folder / token, "")
+    job = Job(run, [dataset], token, steps, finish)
+    conduit = open_conduit(team.workers)
+    crew = _Crew(conduit, on_team)
+    try:
+        ended = conduit.run.remote(job, team)
+        for message in _messages(conduit, ended, on_wait):
+            if isinstance(message, EpochMetrics):
+                if message.epoch > told:
+                    told = message.epoch
+                    yield message
+                conduit.read.remote()
+            elif isinstance(message, Joined):
+                crew.join(message)
+            elif isinstance(message, Minibatch) and on_step is not None:
+                on_step(message.epoch, message.index, message.count, message.loss)
+            elif isinstance(message, Failed):
+                if message.error is not None:
+                    raise message.error
+                last = message.trace.strip().rpartition("\n")[2]
+                raise RuntimeError(f"{last} (worker {message.rank})\n{message.trace}")
+            elif isinstance(message, Done):
+                ray.wait([ended], timeout=_END_S)
+                return
+    finally:
+        crew.end()
+        with contextlib.suppress(OSError):
+            (folder / token).unlink()
+        shutil.rmtree(folder / TRAIN, ignore_errors=True)
+
+
+def _messages(conduit: Any, ended: Any, on_wait: Callable[[], None] | None) -> Iterator[Message]:
+    """The workers' messages until the trainer ends.
+
+    Raises:
+        ResourceError: it ended because its workers died, or could not be started.
+    """
+    way_out = f"run the same command again, it goes on after the last checkpoint; if memory ran out: {WAY_OUT}"
+    quiet, heard = 0.0, False
+    try:
+        while True:
+            over = bool(ray.wait([ended], timeout=0)[0])
+            messages = ray.get(conduit.take.remote(0.0 if over else _POLL_S))
+            heard = heard or bool(messages)
+            quiet += _POLL_S
+            if quiet >= _PATIENCE_S and not heard and on_wait is not None:
+                on_wait()
+                on_wait = None
+            yield from messages
+            if over and not messages:
+                break
+        reason = ray.get(ended)
+    except RayError as error:
+        reason = f"the process that started them died ({str(error).strip().splitlines()[0][:200]})"
+    raise ResourceError(Fault("workers", reason or "ended before their last epoch", ABSENT, way_out))
+
+
+class _Crew:
+    """The workers that are there, and the places that Ray has reserved for them."""
+
+    def __init__(self, conduit: Any, on_team: OnTeam | None) -> None:
+        self._conduit, self._on_team = conduit, on_team
+        self._present: dict[int, Joined] = {}
+        self._all: list[Joined] = []
+        self._groups = 0
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def join(self, worker: Joined) -> None:
+        if worker.rank in self._present:  # of a group that was started anew
+            self._present.clear()
+        self._present[worker.rank] = worker
+        self._all.append(worker)
+        if len(self._present) == worker.world:
+            if self._on_team is not None:
+                self._on_team([self._present[rank] for rank in sorted(self._present)], self._groups)
+            self._groups += 1
+
+    def end(self) -> None:
+        """End all processes of the run, and wait until they are gone: what comes next may write to the same folder."""
+        self._ended.set()
+        with contextlib.suppress(RayError):
+            self._conduit.end.remote()  # which may take it some seconds; nobody has to wait for that
+        for worker in self._all:
+            with contextlib.suppress(RayError, ValueError):
+                ray.kill(worker.actor)
+        for worker in self._all:
+            with contextlib.suppress(RayError):  # it is gone
+                ray.get(worker.actor.__ray_ready__.remote(), timeout=_END_S)
+            if worker.place is not None:
+                with contextlib.suppress(RayError):
+                    remove_placement_group(worker.place)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(RayError):
+            while not self._ended.wait(HEARTBEAT_S):
+                self._conduit.alive.remote()
+
+
+def _absolute(run: RunConfig, team: Team) -> tuple[RunConfig, Path]:
+    """The run as the workers are told of it, wherever their working folder is."""
+    if run.out_dir is None:
+        raise ConfigError(Fault("out_dir", "is missing", ABSENT, "workers that start again go on from what is there"))
+    folder = Path(run.out_dir).resolve()
+    changed: dict[str, Any] = {"out_dir": str(folder), "threads": team.threads, "device": team.device, "resume": True}
+    for key in ("init_from", "continue_from"):
+        path = getattr(run, key)
+        changed[key] = None if path is None else str(Path(path).resolve())
+    if run.distillation is not None and run.distillation.checkpoint is not None:
+        teacher = str(Path(run.distillation.checkpoint).resolve())
+        changed["distillation"] = replace(run.distillation, checkpoint=teacher)
+    return replace(run, **changed), folder
+
+
+def _begun(folder: Path, resume: bool) -> int:
+    """The last epoch that is trained already, -1 if none is."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / TRAIN, ignore_errors=True)  # a run of this name would silently be resumed by Ray Train
+        if not resume:
+            (folder / FILE_NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    history = read_history(folder / FILE_NAME) if (folder / FILE_NAME).exists() else []
+    return history[-1].epoch if history else -1
