@@ -15,6 +15,7 @@ import ray
 import torch
 
 from raydistill import datasets
+from raydistill.cluster.address import Address
 from raydistill.cluster.connect import connected
 from raydistill.cluster.nodes import this_machine
 from raydistill.datasets import Dataset
@@ -32,7 +33,7 @@ from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
 from raydistill.sweep.locks import hold
 from raydistill.sweep.plan import plan_sweep
-from raydistill.sweep.resources import trial_share
+from raydistill.sweep.resources import must_wait, trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start
 from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.session import Session
@@ -63,7 +64,7 @@ def run_sweep(
     storage: Path,
     *,
     resume: bool = False,
-    address: str | None = None,
+    address: Address | None = None,
     observer: Observer | None = None,
     interrupt: Interrupt | None = None,
 ) -> Outcome:
@@ -81,7 +82,8 @@ def run_sweep(
     seeds = _seeds(sweep, storage, history, observer)
     where = f"{sweep.file}: resources_per_trial"
     if address is None:
-        trial_share(sweep.sections.resources_per_trial, [this_machine()], where)  # before Ray takes seconds to start
+        # before Ray takes seconds to start
+        trial_share(sweep.sections.resources_per_trial, [this_machine()], where, "this machine")
     observer.step(f"loading {sweep.dataset.name}")
     dataset = datasets.load(sweep.dataset)
     if dataset.warning:
@@ -100,8 +102,10 @@ def run_sweep(
         if interrupt.requested:
             raise KeyboardInterrupt  # nothing has begun that would have to be ended
         observer.step("starting Ray" if address is None else f"connecting to Ray at {address}")
-        with connected(address, dataset.nbytes) as nodes:
+        with connected(address, dataset.nbytes, warn=observer.warning) as nodes:
             share = trial_share(sweep.sections.resources_per_trial, nodes, where)
+            if must_wait(share, nodes):
+                observer.step(f"no node has {share} yet: waiting for the cluster to start one")
             sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
             log = _log(sweep, folder, sweep_id, dataset, observer)
             log.connect()
