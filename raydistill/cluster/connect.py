@@ -6,12 +6,12 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 import ray
 
 from raydistill.cluster.address import OPTION, Address
+from raydistill.cluster.modules import runtime_env
 from raydistill.cluster.nodes import Nodes
 from raydistill.cluster.quiet import quieten
 from raydistill.cluster.reach import reach
@@ -29,23 +29,24 @@ def _say_nothing(line: str) -> None:
 def connected(
     address: Address | str | None,
     dataset_bytes: int,
-    runtime_env: dict[str, Any] | None = None,
+    modules: Iterable[str] = (),
     warn: Callable[[str], None] = _say_nothing,
 ) -> Iterator[Nodes]:
     """Ray while the block runs; gives the nodes. A local object store is made to hold the dataset twice over.
 
-    runtime_env: Ray's, for the processes of this driver on a cluster. warn: takes a line about something that will do,
-    but should be known.
+    modules: the user's own, by top-level name; a cluster's nodes are sent them. warn: takes a line about something that
+    will do, but should be known.
 
     Raises:
         ResourceError: no cluster at `address`, one whose versions do not fit, or Ray cannot start here.
+        ConfigError: a module is too large to be sent.
     """
     quieten()
     address = Address(address, OPTION) if isinstance(address, str) else address
     if address is None:
         _start(dataset_bytes)
     else:
-        _join(address, runtime_env)
+        _join(address, modules)
     try:
         reports = survey() if address is not None else []
         check_versions(reports, warn)
@@ -70,10 +71,11 @@ def _start(dataset_bytes: int) -> None:
         raise ResourceError(Fault("Ray", f"cannot start ({_reason(error)})", ABSENT, "free memory or disk")) from error
 
 
-def _join(address: Address, runtime_env: dict[str, Any] | None) -> None:
+def _join(address: Address, modules: Iterable[str]) -> None:
     target = reach(address)
+    sent = runtime_env(modules, os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
     try:
-        ray.init(address=target, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(address=target, runtime_env=sent, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         way_out = "check 'ray status' there, or leave --address out"
         raise ResourceError(Fault(address.where, f"cannot be joined ({_reason(error)})", ABSENT, way_out)) from error

@@ -18,6 +18,7 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # a paragraph of the raylet's for each process that dies; we say why in a line
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",  # 3.11.4 and 3.11.7 understand each other
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1",  # a module is sent as it is imported here, ignored by git or not
     "RAY_SCHEDULER_EVENTS": "0",  # the autoscaler's lines
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

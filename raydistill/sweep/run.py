@@ -17,6 +17,7 @@ import torch
 from raydistill import datasets
 from raydistill.cluster.address import Address
 from raydistill.cluster.connect import connected
+from raydistill.cluster.modules import named_in
 from raydistill.cluster.nodes import this_machine
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError
@@ -102,7 +103,7 @@ def run_sweep(
         if interrupt.requested:
             raise KeyboardInterrupt  # nothing has begun that would have to be ended
         observer.step("starting Ray" if address is None else f"connecting to Ray at {address}")
-        with connected(address, dataset.nbytes, warn=observer.warning) as nodes:
+        with connected(address, dataset.nbytes, named_in(sweep.config()), observer.warning) as nodes:
             share = trial_share(sweep.sections.resources_per_trial, nodes, where)
             if must_wait(share, nodes):
                 observer.step(f"no node has {share} yet: waiting for the cluster to start one")
