@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -29,7 +30,13 @@ def sweep(
             help="Epochs of a trial; schedule and trial scheduler follow in proportion, the baseline only down.",
         ),
     ] = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster to run on; left out, this machine.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster: HOST:PORT, auto or local; left out, RAY_ADDRESS, else this machine."),
+    ] = None,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="Trials run on CPU cores, whatever the file asks for and GPUs are there.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of this sweep, of its folder and of its model.")] = None,
     storage: Annotated[Path, typer.Option(help="Where sweeps are kept; must be shared by all nodes.")] = Path("sweeps"),
     tracking_uri: Annotated[
@@ -52,10 +59,12 @@ def sweep(
     """
     from rich.console import Console
 
+    from raydistill.cluster.address import choose
     from raydistill.cluster.quiet import quieten, send_token
 
     quieten()
-    if address is not None:
+    cluster = choose(address, os.environ.get("RAY_ADDRESS"))
+    if cluster is not None:
         send_token()
     from raydistill.sweep.load import Overrides, load_sweep
 
@@ -67,6 +76,7 @@ def sweep(
         dataset=dataset,
         data_dir=None if data_dir is None else str(data_dir),
         tracking_uri=tracking_uri,
+        cpu=cpu,
     )
     loaded = load_sweep(file, overrides)
     console = Console(highlight=False)
@@ -84,7 +94,7 @@ def sweep(
     again = _resume_command()
     with Progress(console) as progress, interruptible(on_first) as interrupt:
         try:
-            outcome = run_sweep(loaded, storage, resume=resume, address=address, observer=progress, interrupt=interrupt)
+            outcome = run_sweep(loaded, storage, resume=resume, address=cluster, observer=progress, interrupt=interrupt)
         except (KeyboardInterrupt, RaydistillError):
             progress.stop()
             if progress.resumable:
@@ -159,7 +169,7 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
     for line in plan.warnings:
         warn(line)
     node, sections = this_machine(), sweep.sections
-    share = trial_share(sweep.sections.resources_per_trial, [node], f"{sweep.file}: resources_per_trial")
+    share = trial_share(sections.resources_per_trial, [node], f"{sweep.file}: resources_per_trial", "this machine")
     workers = sections.workers_per_trial
     fit = concurrent(share, [node])
     resources = f"{share} a trial, {fit} at a time on this machine"

@@ -5,74 +5,87 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import ray
 
-from raydistill.cluster.nodes import Node
+from raydistill.cluster.address import OPTION, Address
+from raydistill.cluster.modules import runtime_env
+from raydistill.cluster.nodes import Nodes
 from raydistill.cluster.quiet import quieten
+from raydistill.cluster.reach import reach
+from raydistill.cluster.survey import check_versions, nodes_of, survey
 from raydistill.errors import ABSENT, Fault, ResourceError
 
 _OBJECT_STORE_FLOOR = 512 * 1024**2
-_CONNECT_S = 5.0
+
+
+def _say_nothing(line: str) -> None:
+    pass
 
 
 @contextlib.contextmanager
-def connected(address: str | None, dataset_bytes: int) -> Iterator[list[Node]]:
+def connected(
+    address: Address | str | None,
+    dataset_bytes: int,
+    modules: Iterable[str] = (),
+    warn: Callable[[str], None] = _say_nothing,
+) -> Iterator[Nodes]:
     """Ray while the block runs; gives the nodes. A local object store is made to hold the dataset twice over.
 
+    modules: the user's own, by top-level name; a cluster's nodes are sent them. warn: takes a line about something that
+    will do, but should be known.
+
     Raises:
-        ResourceError: no cluster at `address`, or Ray cannot start here.
+        ResourceError: no cluster at `address`, one whose versions do not fit, or Ray cannot start here.
+        ConfigError: a module is too large to be sent.
     """
     quieten()
-    _share_import_path()
+    address = Address(address, OPTION) if isinstance(address, str) else address
+    if address is None:
+        _start(dataset_bytes)
+    else:
+        _join(address, modules)
     try:
-        if address is None:
-            memory = max(_OBJECT_STORE_FLOOR, 2 * dataset_bytes + _OBJECT_STORE_FLOOR // 2)
-            ray.init(
-                address="local",
-                num_cpus=len(os.sched_getaffinity(0)),
-                object_store_memory=memory,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
-        else:
-            _check_answers(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        where = "Ray" if address is None else f"--address {address}"
-        way_out = "free memory or disk space" if address is None else "check 'ray status' there, or leave --address out"
-        raise ResourceError(Fault(where, f"cannot be reached ({reason})", ABSENT, way_out)) from error
-    try:
-        yield [
-            Node(float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0)))
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
+        reports = survey() if address is not None else []
+        check_versions(reports, warn)
+        yield nodes_of(reports)
     finally:
         ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
-    """Ray itself would try for a minute, and say so on stderr every second."""
-    if address == "auto":
-        return
-    where = f"--address {address}"
-    if "://" in address:
-        way_out = "give HOST:6379 from a machine of the cluster, or submit the command as a Ray job"
-        raise ResourceError(Fault(where, "must be host:port, a Ray client's address does not do", ABSENT, way_out))
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ResourceError(Fault(where, "must be host:port", ABSENT, "as 'ray start --head' prints it"))
+def _start(dataset_bytes: int) -> None:
+    _share_import_path()
+    memory = max(_OBJECT_STORE_FLOOR, 2 * dataset_bytes + _OBJECT_STORE_FLOOR // 2)
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-    except (OSError, OverflowError) as error:
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            object_store_memory=memory,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ResourceError(Fault("Ray", f"cannot start ({_reason(error)})", ABSENT, "free memory or disk")) from error
+
+
+def _join(address: Address, modules: Iterable[str]) -> None:
+    target = reach(address)
+    sent = runtime_env(modules, os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+    try:
+        ray.init(address=target, runtime_env=sent, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         way_out = "check 'ray status' there, or leave --address out"
-        raise ResourceError(Fault(where, f"nothing answers there ({error})", ABSENT, way_out)) from error
+        raise ResourceError(Fault(address.where, f"cannot be joined ({_reason(error)})", ABSENT, way_out)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost cause: what lies above it only says that something went wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0]
 
 
 def _share_import_path() -> None:

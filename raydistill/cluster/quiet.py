@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 _ENVIRONMENT = {
@@ -13,7 +16,10 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials have a folder of ours
     "RAY_DEDUP_LOGS": "1",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # a paragraph of the raylet's for each process that dies; we say why in a line
+    "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",  # 3.11.4 and 3.11.7 understand each other
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_RUNTIME_ENV_IGNORE_GITIGNORE": "1",  # a module is sent as it is imported here, ignored by git or not
+    "RAY_SCHEDULER_EVENTS": "0",  # the autoscaler's lines
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal has it all, and tensorboardX's fsyncs cost
@@ -44,3 +50,18 @@ def send_token() -> None:
     """
     if "RAY_AUTH_TOKEN" in os.environ or Path("~/.ray/auth_token").expanduser().is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Nothing reaches stderr while the block runs, not even what Ray's C++ side writes there. Keep the block short."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -33,7 +33,7 @@ SCORABLE = ("top1", "top5", "loss", "train_loss", "sparsity", "planned_sparsity"
 
 @dataclass(frozen=True)
 class Overrides:
-    """The command's options that stand above the file; None leaves the file's value."""
+    """The command's options that stand above the file; None leaves the file's value. cpu: trials get no GPU."""
 
     name: str | None = None
     num_samples: int | None = None
@@ -42,6 +42,7 @@ class Overrides:
     dataset: str | None = None
     data_dir: str | None = None
     tracking_uri: str | None = None
+    cpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ def _with_overrides(said: Mapping[str, Any], overrides: Overrides) -> dict[str, 
         given = {key: value for key, value in values.items() if value is not None}
         if given and isinstance(raw.get(section) or {}, dict):
             raw[section] = {**(raw.get(section) or {}), **given}
+    if overrides.cpu and isinstance(raw.get("resources_per_trial") or {}, dict):
+        raw["resources_per_trial"] = {**(raw.get("resources_per_trial") or {}), "gpu": 0}
     if overrides.data_dir is not None and isinstance(raw.get("dataset"), dict):
         raw["dataset"]["data_dir"] = str(Path(overrides.data_dir).expanduser().resolve())
     return raw

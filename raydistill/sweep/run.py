@@ -15,7 +15,9 @@ import ray
 import torch
 
 from raydistill import datasets
+from raydistill.cluster.address import Address
 from raydistill.cluster.connect import connected
+from raydistill.cluster.modules import named_in
 from raydistill.cluster.nodes import Node, this_machine
 from raydistill.cluster.team import Team, trial_team
 from raydistill.datasets import Dataset
@@ -33,7 +35,7 @@ from raydistill.sweep.journal import FORMAT, History, Journal, read_journal
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
 from raydistill.sweep.plan import plan_sweep
-from raydistill.sweep.resources import Share, trial_share
+from raydistill.sweep.resources import Share, must_wait, trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start
 from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.session import Session
@@ -64,7 +66,7 @@ def run_sweep(
     storage: Path,
     *,
     resume: bool = False,
-    address: str | None = None,
+    address: Address | None = None,
     observer: Observer | None = None,
     interrupt: Interrupt | None = None,
 ) -> Outcome:
@@ -83,7 +85,7 @@ def run_sweep(
     where = f"{sweep.file}: resources_per_trial"
     if address is None:
         here = [this_machine()]  # before Ray takes seconds to start
-        _team(sweep, trial_share(sweep.sections.resources_per_trial, here, where), here)
+        _team(sweep, trial_share(sweep.sections.resources_per_trial, here, where, "this machine"), here)
     observer.step(f"loading {sweep.dataset.name}")
     dataset = datasets.load(sweep.dataset)
     if dataset.warning:
@@ -102,8 +104,10 @@ def run_sweep(
         if interrupt.requested:
             raise KeyboardInterrupt  # nothing has begun that would have to be ended
         observer.step("starting Ray" if address is None else f"connecting to Ray at {address}")
-        with connected(address, dataset.nbytes) as nodes:
+        with connected(address, dataset.nbytes, named_in(sweep.config()), observer.warning) as nodes:
             share = trial_share(sweep.sections.resources_per_trial, nodes, where)
+            if must_wait(share, nodes):
+                observer.step(f"no node has {share} yet: waiting for the cluster to start one")
             sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
             log = _log(sweep, folder, sweep_id, dataset, observer)
             log.connect()

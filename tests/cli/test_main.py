@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 import yaml
 
 from tests.cli.conftest import Ended
@@ -144,6 +145,23 @@ def test_resources_that_the_machine_lacks_are_refused_before_anything_is_started
         [*command, "--dataset", "digits", "--storage", str(storage)], capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
-    assert "space.yaml: resources_per_trial.cpu: asks for more than any node has" in result.stderr
+    assert "space.yaml: resources_per_trial.cpu: asks for cpu: 9999, this machine has" in result.stderr
     assert "starting Ray" not in result.stdout
     assert not storage.exists()
+
+
+def test_a_gpu_where_there_is_none_and_the_way_out(raydistill: Command, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    file = tmp_path / "space.yaml"
+    file.write_text(SPACE.read_text() + "resources_per_trial: {gpu: 1}\n")
+    asked = ("sweep", file, "--dataset", "digits", "--storage", tmp_path / "sweeps", "--dry-run")
+    ended = raydistill(*asked)
+    assert ended.code == 2
+    assert ended.err == (
+        f"error: {file}: resources_per_trial.gpu: asks for gpu: 1, this machine has none; "
+        "use --cpu to run trials on CPU cores, or add a GPU\n"
+    )
+    ended = raydistill(*asked, "--cpu")
+    assert ended.code == 0, ended.err
+    assert "resources:   1 CPU a trial" in ended.out

@@ -14,6 +14,7 @@ from raydistill.errors import ResourceError
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
+        ("", "--address : must be host:port"),
         ("nowhere", "--address nowhere: must be host:port; as 'ray start --head' prints it"),
         ("host:port", "--address host:port: must be host:port"),
         ("ray://there:10001", "--address ray://there:10001: must be host:port, a Ray client's address does not do"),

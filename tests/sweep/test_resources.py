@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from raydistill.cluster.nodes import Node
+from raydistill.cluster.nodes import UNSIZED, Node, Nodes
 from raydistill.errors import ResourceError
-from raydistill.sweep.resources import Share, baseline_share, concurrent, trial_share
+from raydistill.sweep.resources import Share, baseline_share, concurrent, must_wait, trial_share
 from raydistill.sweep.spec import ResourcesSection
 
 CPU_BOX = [Node(2, 0)]
 GPU_BOX = [Node(16, 4)]
 MIXED = [Node(8, 0), Node(4, 2)]
+HEAD = Node(1, 0)
+LARGE = Node(16, 4, alive=False)
+STARTS_GPUS = Nodes((HEAD,), (LARGE, LARGE, Node(4, 1, alive=False)), more=2)
+STARTS_CPUS = Nodes((HEAD,), (Node(8, 0, alive=False),) * 3, more=3)
+STARTS_UNKNOWN = Nodes((HEAD,), (UNSIZED, UNSIZED), more=2)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,12 @@ MIXED = [Node(8, 0), Node(4, 2)]
         (ResourcesSection(cpu=2), CPU_BOX, Share(2, 0), 1),
         (ResourcesSection(cpu=3), MIXED, Share(3, 0), 3),
         (ResourcesSection(gpu=2, cpu=8), [Node(16, 4), Node(16, 4)], Share(8, 2), 4),
+        (None, STARTS_GPUS, Share(1, 1), 8),  # the two largest of the three; the head has none
+        (ResourcesSection(gpu=1), STARTS_GPUS, Share(1, 1), 8),
+        (ResourcesSection(), STARTS_GPUS, Share(1, 0), 33),  # --cpu
+        (ResourcesSection(cpu=8), STARTS_CPUS, Share(8, 0), 3),
+        (None, STARTS_UNKNOWN, Share(1, 0), 2_000_001),
+        (ResourcesSection(gpu=1), STARTS_UNKNOWN, Share(1, 1), 2_000_000),
     ],
 )
 def test_share_and_concurrency(
@@ -39,17 +50,15 @@ def test_share_and_concurrency(
 @pytest.mark.parametrize(
     ("asked", "nodes", "expected"),
     [
-        (
-            ResourcesSection(gpu=1),
-            CPU_BOX,
-            r"f.yaml: r.gpu: asks for more than any node has \(0\), got 1.0; leave it out",
-        ),
-        (ResourcesSection(cpu=9), CPU_BOX, r"f.yaml: r.cpu: asks for more than any node has \(2\), got 9.0; lower it"),
+        (ResourcesSection(gpu=1), CPU_BOX, r"f.yaml: r.gpu: asks for gpu: 1, the cluster has none; use --cpu to run "),
+        (ResourcesSection(gpu=1), STARTS_CPUS, r"f.yaml: r.gpu: asks for gpu: 1, the cluster has none; use --cpu"),
+        (ResourcesSection(cpu=9), CPU_BOX, r"f.yaml: r.cpu: asks for cpu: 9, the cluster has 2; lower it"),
+        (ResourcesSection(cpu=9), MIXED, r"f.yaml: r.cpu: asks for cpu: 9, the largest node of the cluster has 8; low"),
         (ResourcesSection(gpu=1.5), GPU_BOX, r"f.yaml: r.gpu: above one GPU must be a whole number, got 1.5"),
         (
             ResourcesSection(gpu=2, cpu=8),
             MIXED,
-            r"f.yaml: r: no node has 2 GPU and 8 CPU together; the nodes have 8 CPU",
+            r"f.yaml: r: no node of the cluster has 2 GPU and 8 CPU together; its nodes have 4 CPU \+ 2 GPU, 8 CPU",
         ),
     ],
 )
@@ -66,3 +75,11 @@ def test_threads_and_device() -> None:
 def test_the_baseline_has_the_machine_to_itself() -> None:
     assert baseline_share(Share(1, 0), MIXED) == Share(8, 0)
     assert baseline_share(Share(1, 0.25), GPU_BOX) == Share(1, 1)
+
+
+def test_the_baseline_waits_for_a_machine_only_where_it_must() -> None:
+    assert baseline_share(Share(1, 0), STARTS_CPUS) == Share(1, 0)
+    assert baseline_share(Share(2, 0), STARTS_CPUS) == Share(8, 0)
+    assert baseline_share(Share(2, 0), STARTS_UNKNOWN) == Share(2, 0)
+    assert baseline_share(Share(1, 0.25), STARTS_GPUS) == Share(1, 1)
+    assert (must_wait(Share(1, 0), STARTS_CPUS), must_wait(Share(2, 0), STARTS_CPUS)) == (False, True)

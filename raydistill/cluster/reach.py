@@ -1,0 +1,84 @@
+"""Is there a cluster at an address, does it let us in, is it of our versions? Answered in a line within seconds.
+
+Ray itself would try for a minute, say so on stderr every second, and end in a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+
+import ray
+from ray._private import services
+
+from raydistill.cluster.address import Address
+from raydistill.cluster.quiet import silent_stderr
+from raydistill.errors import ABSENT, Fault, ResourceError
+
+_CONNECT_S = 5.0
+_ELSEWHERE = "check 'ray status' there, or leave --address out"
+
+
+def reach(address: Address) -> str:
+    """The cluster's ``host:port``.
+
+    Raises:
+        ResourceError: nothing answers there, what answers is no Ray, refuses our token, or runs another Ray or Python.
+    """
+    target = _here(address) if address.value == "auto" else address.value
+    where = address.where
+    if "://" in target:
+        way_out = "give HOST:6379 from a machine of the cluster, or submit the command as a Ray job"
+        raise ResourceError(Fault(where, "must be host:port, a Ray client's address does not do", ABSENT, way_out))
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdigit():
+        raise ResourceError(Fault(where, "must be host:port", ABSENT, "as 'ray start --head' prints it"))
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(Fault(where, f"nothing answers there ({error})", ABSENT, _way_out(address))) from error
+    _check_same_versions(_cluster_metadata(target, where), where)
+    return target
+
+
+def _here(address: Address) -> str:
+    try:
+        with silent_stderr():
+            return str(services.canonicalize_bootstrap_address_or_die("auto"))
+    except (ConnectionError, ValueError) as error:
+        way_out = "start one with 'ray start --head', or leave --address out for a Ray of this command's own"
+        raise ResourceError(Fault(address.where, "no Ray runs on this machine", ABSENT, way_out)) from error
+
+
+def _way_out(address: Address) -> str:
+    return _ELSEWHERE if address.source == "--address" else f"unset {address.source}, or give --address local"
+
+
+def _cluster_metadata(target: str, where: str) -> dict[str, str]:
+    """What the cluster's head has written down about itself."""
+    try:
+        with silent_stderr():
+            client = ray._raylet.GcsClient(address=target)
+            content = client.internal_kv_get(b"CLUSTER_METADATA", namespace=b"cluster", timeout=_CONNECT_S)
+    except ray.exceptions.AuthenticationError as error:
+        way_out = "copy ~/.ray/auth_token from its head to this machine, or set RAY_AUTH_TOKEN"
+        raise ResourceError(
+            Fault(where, "the cluster does not accept this machine's token", ABSENT, way_out)
+        ) from error
+    except (ray.exceptions.RpcError, ray.exceptions.RaySystemError, RuntimeError, TimeoutError) as error:
+        rule = "what answers there is not a Ray cluster's head"
+        raise ResourceError(Fault(where, rule, ABSENT, "give its address as 'ray start --head' prints it")) from error
+    return dict(json.loads(content)) if content else {}
+
+
+def _check_same_versions(cluster: dict[str, str], where: str) -> None:
+    """Ray as a whole, Python to the minor version: what is sent between processes is pickled."""
+    here = {"Ray": ray.__version__, "Python": platform.python_version()}
+    there = {"Ray": cluster.get("ray_version", here["Ray"]), "Python": cluster.get("python_version", here["Python"])}
+    parts = {"Ray": None, "Python": 2}  # how much of each version has to be the same
+    differ = [name for name, n in parts.items() if here[name].split(".")[:n] != there[name].split(".")[:n]]
+    if differ:
+        ours, theirs = (", ".join(f"{name} {found[name]}" for name in differ) for found in (here, there))
+        way_out = f"install {theirs} here, or the cluster's nodes as this machine"
+        raise ResourceError(Fault(where, f"the cluster runs {theirs}, this machine {ours}", ABSENT, way_out))

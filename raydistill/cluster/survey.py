@@ -1,0 +1,116 @@
+"""What the nodes of a cluster say about themselves: versions, and what the autoscaler may add to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raydistill.cluster import probe
+from raydistill.cluster.nodes import Node, Nodes, grown
+from raydistill.errors import ABSENT, Fault, ResourceError
+
+_ANSWER_S = 60.0
+"""A process has to be started on the node; what it does there takes no time."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One node. node_id: Ray's. host: its name. versions: by package, "" where it is missing; empty: no answer."""
+
+    node_id: str
+    host: str
+    size: Node
+    head: bool
+    versions: Mapping[str, str] = field(default_factory=dict)
+    autoscaler: Mapping[str, Any] | None = None
+
+
+def survey() -> list[Report]:
+    """Ask every node that is alive, the head first. One that does not answer has no versions."""
+    port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
+    ray.cloudpickle.register_pickle_by_value(probe)
+    task = ray.remote(num_cpus=0, max_retries=0)(probe.facts)
+    nodes = alive()
+    asked = {task.options(scheduling_strategy=on(node["NodeID"])).remote(port): node for node in nodes}
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    reports = []
+    for reference, node in asked.items():
+        found = _answer(reference) if reference in answered else {}
+        reports.append(
+            Report(
+                node["NodeID"],
+                found.get("host") or node["NodeManagerHostname"],
+                size_of(node),
+                is_head(node),
+                found.get("versions", {}),
+                found.get("autoscaler"),
+            )
+        )
+    return reports
+
+
+def alive() -> list[dict[str, Any]]:
+    """Ray's own account of the nodes that are alive, the head first."""
+    return sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: not is_head(node))
+
+
+def is_head(node: Mapping[str, Any]) -> bool:
+    return "node:__internal_head__" in node["Resources"]
+
+
+def size_of(node: Mapping[str, Any]) -> Node:
+    return Node(float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0)))
+
+
+def on(node_id: str) -> NodeAffinitySchedulingStrategy:
+    """Scheduled there and nowhere else."""
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def nodes_of(reports: Sequence[Report]) -> Nodes:
+    """The nodes, with what the head's autoscaler may add. Without reports (a Ray of our own): those that Ray has."""
+    if not reports:
+        return Nodes(tuple(size_of(node) for node in alive()))
+    return grown([report.size for report in reports], reports[0].autoscaler)
+
+
+def check_versions(reports: Sequence[Report], warn: Callable[[str], None]) -> None:
+    """Each node must have this raydistill; another torch there is a warning.
+
+    Raises:
+        ResourceError: the nodes that lack it, or have another version; one line each.
+    """
+    here, faults = probe.versions(), []
+    for report in reports:
+        if not report.versions:
+            warn(f"node {report.host} did not answer within {_ANSWER_S:g} s; trials may wait for it")
+            continue
+        faults += faults_of(report, here)
+        if report.versions["torch"] != here["torch"]:
+            there = report.versions["torch"] or "no torch"
+            warn(f"node {report.host} has torch {there}, this machine {here['torch']}: results may differ")
+    if faults:
+        raise ResourceError(*faults)
+
+
+def faults_of(report: Report, here: Mapping[str, str]) -> list[Fault]:
+    """What keeps a node from working with this driver."""
+    faults = []
+    for name in ("raydistill", "torch"):
+        there = report.versions[name]
+        if there == here[name] or (name == "torch" and there):
+            continue
+        rule = f"has {name} {there}, this machine has {here[name]}" if there else f"has no {name}"
+        faults.append(Fault(f"node {report.host}", rule, ABSENT, f"install {name} {here[name]} there"))
+    return faults
+
+
+def _answer(reference: Any) -> dict[str, Any]:
+    try:
+        return dict(ray.get(reference))
+    except ray.exceptions.RayError:
+        return {}
