@@ -11,6 +11,7 @@ import torch
 from raydistill.datasets import Dataset
 from raydistill.errors import Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.records import BASELINE, FINISHED, Evaluation
+from raydistill.storage import Store
 from raydistill.sweep.callback import why_it_died
 from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
@@ -31,7 +32,9 @@ def test_front(session: Session) -> None:
         return
     session.observer.step(f"evaluating the front on the test split, {len(untested)} checkpoints")
     task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=1)(_evaluate)
-    pending = {task.remote(record.checkpoint, session.shared, share): record.trial_id for record in untested}
+    pending = {
+        task.remote(record.checkpoint, session.store, session.shared, share): record.trial_id for record in untested
+    }
     while pending and not session.interrupt.requested:
         ready, _ = ray.wait(list(pending), timeout=0.2)
         for reference in ready:
@@ -46,10 +49,11 @@ def test_front(session: Session) -> None:
             ledger.tested(pending.pop(reference), result)
 
 
-def _evaluate(checkpoint: str, shared: list[Any], share: Share) -> Evaluation | RaydistillError:
+def _evaluate(checkpoint: str, store: Store, shared: list[Any], share: Share) -> Evaluation | RaydistillError:
     torch.set_num_threads(share.threads)
     try:
-        return evaluate_checkpoint(checkpoint, ray.get(shared[0]), "test", device=share.device)
+        with store.lent(checkpoint) as path:
+            return evaluate_checkpoint(path, ray.get(shared[0]), "test", device=share.device)
     except RaydistillError as error:
         return error
 
@@ -66,8 +70,10 @@ def publish_front(session: Session, log: SweepLog) -> str:
             continue
         metrics = {"top1": last.top1, "sparsity": last.sparsity}
         metrics |= {"test_top1": record.test.top1} if record.test is not None else {}
+        with session.store.lent(record.checkpoint) as path:
+            network = load_model(path)
         try:
-            member = log.log_model(record.trial_id, load_model(record.checkpoint), example, metrics, record.values)
+            member = log.log_model(record.trial_id, network, example, metrics, record.values)
         except TrackingError as error:
             session.observer.warning(str(error))
             continue

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import StorageError
-from raydistill.sweep.locks import hold
+from raydistill.storage.locks import hold
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from raydistill.sweep.locks import hold
+from raydistill.storage.locks import hold
 with hold(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(60)
