@@ -66,9 +66,11 @@ class Bucket(Store):
         probe = Objects(self.address, CHECK_S)
         try:
             probe.put(key, b"raydistill")
-            probe.names(key)
-            probe.get(key)
-            probe.delete(key)
+            try:
+                probe.names(key)
+                probe.get(key)
+            finally:
+                probe.delete(key)
         except StorageError as error:
             named = [Fault(f"{OPTION} {f.where}", f.rule, f.value, f.way_out) for f in error.faults if type(f) is Fault]
             raise StorageError(*named) from error

@@ -92,15 +92,15 @@ class Lease:
     def renewed(self) -> Iterator[None]:
         """Renew it while the block runs, then let it go."""
         ended = threading.Event()
+        brief = Objects(self._objects.address, RENEW_S)  # an outage is tried again at the next turn
 
         def renew() -> None:
-            while not ended.wait(RENEW_S):
-                with contextlib.suppress(StorageError):  # an outage; who is cut off too long loses it
-                    self.check()
-                    self._write()
-                    self._read_back()
-                if self._lost:
-                    return
+            while not ended.wait(RENEW_S) and not self._lost:
+                with contextlib.suppress(StorageError):  # who is cut off too long loses it
+                    self._read_back(brief)
+                    if not self._lost:
+                        self._write(brief)
+                        self._read_back(brief)
 
         thread = threading.Thread(target=renew, name="raydistill-lease", daemon=True)
         thread.start()
@@ -108,22 +108,24 @@ class Lease:
             yield
         finally:
             ended.set()
+            thread.join(2 * RENEW_S)  # else it might write it again
             with contextlib.suppress(StorageError):
-                if not self._lost and self._objects.version(self._key) == self._version:
-                    self._objects.delete(self._key)
+                self._read_back(brief)
+                if not self._lost and self._version is not None:
+                    brief.delete(self._key)
 
     @property
     def _uri(self) -> str:
         return f"{self._objects.address.uri}/{self._key}"
 
-    def _write(self) -> None:
+    def _write(self, objects: Objects | None = None) -> None:
         who = f"process {os.getpid()} on {socket.gethostname()}"
         content = {"token": self._token, "who": who, "place": self._place, "renewals": self._renewals}
         self._renewals += 1
-        self._objects.put(self._key, json.dumps(content).encode())
+        (objects or self._objects).put(self._key, json.dumps(content).encode())
 
-    def _read_back(self) -> None:
-        found = self._objects.get(self._key)
+    def _read_back(self, objects: Objects | None = None) -> None:
+        found = (objects or self._objects).get(self._key)
         if found is None:  # somebody removed it: that takes nothing from us
             self._version = None
             return

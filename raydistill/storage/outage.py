@@ -7,6 +7,7 @@ import re
 from raydistill.errors import ABSENT, Fault
 
 _CODE = re.compile(r"AWS Error ([A-Z0-9_]+)(?: \(HTTP status (\d+)\))?")
+_UNRESOLVED = re.compile(r"Bucket '.*' not found")
 _NOISE = re.compile(r"\s*\(Request ID: [^)]*\)|curlCode: \d+, ")
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the machine's role"
 _ENDPOINT = "check its name, AWS_ENDPOINT_URL and the region"
@@ -34,6 +35,8 @@ def explain(where: str, error: OSError, seconds: float = 0.0) -> tuple[Fault, bo
     text = " ".join(str(error).split())
     found = _CODE.search(text)
     code, status = (found.group(1), int(found.group(2) or 0)) if found else ("", 0)
+    if _UNRESOLVED.search(text):
+        code = "NO_SUCH_BUCKET"
     if code in _PERMANENT:
         rule, way_out = _PERMANENT[code]
         return Fault(where, rule, ABSENT, way_out), False
