@@ -26,6 +26,7 @@ from raydistill import datasets
 from raydistill.cluster.nodes import Node
 from raydistill.cluster.quiet import quieten
 from raydistill.records import BASELINE, ENDED, EpochMetrics, TrialRecord
+from raydistill.storage import Folder
 from raydistill.sweep.baseline import baseline_record
 from raydistill.sweep.events import Observer
 from raydistill.sweep.interrupt import Interrupt
@@ -42,7 +43,7 @@ NODES, GPUS, EPOCHS = 4, 8, 3
 SPACE = Path(__file__).parents[1] / "search_spaces" / "simplenet.yaml"
 
 
-def idle(config: Mapping[str, Any], *, shared: list[Any], latency: bool) -> None:
+def idle(config: Mapping[str, Any], *, shared: list[Any], **other: Any) -> None:
     """Reports what a trial would, at once. It imports nothing of torch, so that 32 of them fit on a small machine."""
     number = int(config["trial_id"][1:])
     for epoch in range(config["known"], EPOCHS):
@@ -97,9 +98,8 @@ def measure(trials: int, mlflow: bool) -> str:
             last = EpochMetrics(0, 1, 1.0, 1.0, 0.7, 1.0, 0.1, 0.0, {}, 1.0, 1.0, 1_700_000_000_000, checkpoint=None)
             ledger.baseline(baseline_record(baseline_config(sweep), dataset, last, "made up"), [last])
             nodes = [Node(GPUS, GPUS)] * NODES
-            session = Session(
-                sweep, folder, folder, dataset, "", plan, ledger, clock, Interrupt(), nodes, Share(1.0, 1.0), [None]
-            )
+            store, share = Folder(folder), Share(1.0, 1.0)
+            session = Session(sweep, store, folder, dataset, "", plan, ledger, clock, Interrupt(), nodes, share, [None])
             clock.ends = [(time.perf_counter(), time.process_time())]
             run_trials(session, read_journal(journal.path), idle)
             wall, cpu = (after - before for before, after in zip(clock.ends[0], clock.ends[-1], strict=True))

@@ -42,6 +42,11 @@ def unwritable(path: str | Path, error: OSError) -> StorageError:
     return StorageError(Fault(str(path), f"cannot be written ({reason})", ABSENT, way_out))
 
 
+def unreadable(path: str | Path, error: OSError) -> StorageError:
+    """What a failed read of `path` is to the user."""
+    return StorageError(Fault(str(path), f"cannot be read ({error.strerror or error})"))
+
+
 def full_disk(error: BaseException | None) -> OSError | None:
     """The error, or what lies beneath it, that says that a disk, a quota or a file size limit is used up."""
     while error is not None and not (isinstance(error, OSError) and error.errno in _FULL):

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +55,97 @@ def compat() -> Path:
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """An S3 server in a process of its own (moto's), and its URL."""
+    log = tmp_path_factory.mktemp("s3") / "server.log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    try:
+        while (found := re.search(r"Running on (http://[0-9.:]+)", log.read_text())) is None:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield process, found.group(1)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def s3_endpoint(
+    s3_process: tuple[subprocess.Popen[bytes], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> str:
+    """The URL of the S3 server; this process and those it starts know it and may write there."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_process[1])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("RAYDISTILL_WORK_DIR", str(tmp_path / "work"))
+    return s3_process[1]
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> str:
+    """A fresh bucket."""
+    import boto3
+
+    name = f"test-{secrets.token_hex(4)}"
+    boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1").create_bucket(Bucket=name)
+    return name
+
+
+class Gate:
+    """Hands connections on to the server while it is open; closed, it cuts them and refuses new ones."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._listener: socket.socket | None = None
+        self._cut: list[socket.socket] = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.open()
+
+    def open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=True)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def close(self) -> None:
+        for ended in (self._listener, *self._cut):
+            if ended is not None:
+                with contextlib.suppress(OSError):
+                    ended.shutdown(socket.SHUT_RDWR)
+                ended.close()
+        self._listener, self._cut = None, []
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(self._target)
+                self._cut += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=_pump, args=pair, daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def gate(s3_endpoint: str) -> Iterator[Gate]:
+    host, _, port = s3_endpoint.rpartition("/")[2].partition(":")
+    made = Gate(host, int(port))
+    yield made
+    made.close()

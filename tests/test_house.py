@@ -21,12 +21,15 @@ ROOMS = {
     "datasets": set(),
     "training": {"schedule", "compression", "models", "datasets"},
     "search": set(),
+    "storage": set(),
     "tracking": set(),
-    "cluster": {"schedule", "compression", "models", "datasets", "training"},
-    "sweep": {"schedule", "compression", "models", "datasets", "training", "cluster", "search", "tracking"},
-    "cli": {"schedule", "compression", "models", "datasets", "training", "cluster", "search", "sweep", "tracking"},
+    "cluster": {"schedule", "compression", "models", "datasets", "training", "storage"},
+    "sweep": {"schedule", "compression", "models", "datasets", "training", "cluster", "search", "tracking", "storage"},
 }
-ONLY_IN = {"ray": {"sweep", "cluster"}, "mlflow": {"tracking"}, "typer": {"cli"}, "rich": {"cli"}}
+ROOMS["cli"] = set(ROOMS)
+ONLY_IN = {
+    "ray": {"sweep", "cluster"}, "mlflow": {"tracking"}, "typer": {"cli"}, "rich": {"cli"}, "pyarrow": {"storage"},
+}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

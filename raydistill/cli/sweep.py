@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raydistill.storage import Store
     from raydistill.sweep.load import Sweep
     from raydistill.sweep.plan import Plan
     from raydistill.sweep.run import Outcome
@@ -38,7 +40,9 @@ def sweep(
         bool, typer.Option("--cpu", help="Trials run on CPU cores, whatever the file asks for and GPUs are there.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of this sweep, of its folder and of its model.")] = None,
-    storage: Annotated[Path, typer.Option(help="Where sweeps are kept; must be shared by all nodes.")] = Path("sweeps"),
+    storage: Annotated[
+        str, typer.Option(help="Where sweeps are kept: a folder shared by all nodes, or s3://bucket/prefix.")
+    ] = "sweeps",
     tracking_uri: Annotated[
         str | None, typer.Option(help="An MLflow server; left out, MLflow's files stand in the storage.")
     ] = None,
@@ -66,6 +70,7 @@ def sweep(
     cluster = choose(address, os.environ.get("RAY_ADDRESS"))
     if cluster is not None:
         send_token()
+    from raydistill.storage import open_store
     from raydistill.sweep.load import Overrides, load_sweep
 
     overrides = Overrides(
@@ -79,9 +84,12 @@ def sweep(
         cpu=cpu,
     )
     loaded = load_sweep(file, overrides)
+    store = open_store(storage)
+    if store.outlives_this_machine and loaded.sections.tracking.uri is None and "MLFLOW_TRACKING_URI" in os.environ:
+        loaded = load_sweep(file, replace(overrides, tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
     console = Console(highlight=False)
     if dry_run:
-        _dry_run(loaded, storage, console)
+        _dry_run(loaded, store, console)
         return
     from raydistill.cli.progress import Progress
     from raydistill.errors import RaydistillError
@@ -120,7 +128,7 @@ def _report(outcome: Outcome, again: str, console: Console) -> None:
     for title, text in (
         ("open MLflow", f"mlflow ui --backend-store-uri {shlex.quote(_short_uri(outcome.tracking_uri))}"),
         ("resume", again),
-        ("checkpoints", f"{_short(outcome.folder / 'trials')}/*/checkpoint.pt"),
+        ("checkpoints", f"{_shown(outcome.kept)}/trials/*/checkpoint.pt"),
         ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
     ):
         if text:
@@ -141,13 +149,17 @@ def _short(path: Path) -> str:
         return str(path)
 
 
+def _shown(kept: str) -> str:
+    return kept if "://" in kept else _short(Path(kept))
+
+
 def _resume_command() -> str:
     """What was typed, with --resume."""
     words = ["raydistill", *sys.argv[1:]]
     return shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
 
 
-def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
+def _dry_run(sweep: Sweep, store: Store, console: Console) -> None:
     from raydistill import datasets
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
@@ -155,13 +167,16 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
     from raydistill.sweep.plan import baseline_config, plan_sweep
     from raydistill.sweep.resources import concurrent, trial_share
     from raydistill.sweep.seeds import find_seeds
+    from raydistill.sweep.tracked import check_tracking
 
     plan_sweep(sweep)
+    check_tracking(sweep, store)
+    store.check()
 
     def warn(line: str) -> None:
         console.print(f"warning: {line}", style="bold yellow", markup=False, soft_wrap=True)
 
-    seeds = find_seeds(sweep, storage.resolve(), warn)
+    seeds = find_seeds(sweep, store.root, warn)
     data = datasets.load(sweep.dataset)
     if data.warning:
         warn(data.warning)
@@ -190,7 +205,7 @@ def _dry_run(sweep: Sweep, storage: Path, console: Console) -> None:
         ("scheduler", _scheduler(sweep)),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
         ("resources", resources),
-        ("storage", _short(storage.resolve() / sections.name)),
+        ("storage", _shown(store.reference(store.root / sections.name))),
     ):
         console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)
     console.print("dry run: everything checked, nothing started")

@@ -16,14 +16,15 @@ import ray
 from raydistill.datasets import Dataset
 from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
 from raydistill.files import clear_temporaries
-from raydistill.locks import hold
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
+from raydistill.storage import Store
 from raydistill.sweep.callback import why_it_died
 from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
 from raydistill.sweep.session import Session
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_checkpoint, read_history
+from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
 
 _WHERE_IT_RUNS = ("out_dir", "resume", "checkpoint_every", "tensorboard", "threads", "device", "dataset", "schedule")
@@ -34,20 +35,23 @@ _LOCK_WAIT_S = 3600.0
 
 def ensure_baseline(session: Session) -> bool:
     """Make sure that the dense baseline is there and recorded; False if it was interrupted."""
-    sweep, ledger, dataset = session.sweep, session.ledger, session.dataset
+    sweep, ledger, dataset, store = session.sweep, session.ledger, session.dataset, session.store
     known = ledger.records.get(BASELINE)
-    if known is not None and known.checkpoint is not None and Path(known.checkpoint).exists():
+    if known is not None and known.checkpoint is not None and store.exists(known.checkpoint):
         return True
     run = baseline_config(sweep)
     given = sweep.sections.baseline.checkpoint
     if given is not None:
         session.observer.step("evaluating the dense baseline")
-        last = replace(given_baseline(given, run, dataset), figures=_figures(session, given))
+        last = given_baseline(given, run, dataset)
+        reference = store.given(given)
+        last = replace(last, checkpoint=reference, figures=_figures(session, reference))
         ledger.baseline(baseline_record(run, dataset, last, "taken from baseline.checkpoint"), [last])
         return True
-    run = replace(run, out_dir=str(session.storage / "baselines" / baseline_hash(run, session.fingerprint)))
-    checkpoint = Path(str(run.out_dir)) / "checkpoint.pt"
-    before = finished(checkpoint, run.epochs)
+    folder = store.reference(store.root / "baselines" / baseline_hash(run, session.fingerprint))
+    run = replace(run, out_dir=folder)
+    checkpoint = f"{folder}/{FILE_NAME}"
+    before = _finished(store, checkpoint, run.epochs)
     if not before:
         session.observer.step(f"training the dense baseline, {run.epochs} epochs")
         share = baseline_share(session.share, session.nodes)
@@ -55,7 +59,7 @@ def ensure_baseline(session: Session) -> bool:
         failures = 0
         while True:
             try:
-                if not train_baseline(run, session.shared[0], share, watch, lambda: session.interrupt.requested):
+                if not train_baseline(run, session.shared[0], store, share, watch, lambda: session.interrupt.requested):
                     return False
                 break
             except ResourceError as error:
@@ -63,9 +67,9 @@ def ensure_baseline(session: Session) -> bool:
                 if failures > sweep.sections.max_failures:
                     raise
                 session.observer.warning(f"the baseline starts again from its last checkpoint: {error.faults[0]}")
-    history = before or finished(checkpoint, run.epochs)
-    figures = _figures(session, str(checkpoint))
-    history = [*history[:-1], replace(history[-1], figures=figures)]
+    history = before or _finished(store, checkpoint, run.epochs)
+    history = [replace(metrics, checkpoint=checkpoint) for metrics in history]
+    history = [*history[:-1], replace(history[-1], figures=_figures(session, checkpoint))]
     reason = f"trained {run.epochs} epochs" + (" by an earlier sweep" if before else "")
     ledger.baseline(baseline_record(run, dataset, history[-1], reason), history)
     return True
@@ -75,9 +79,15 @@ def _figures(session: Session, checkpoint: str) -> dict[str, float]:
     """What the dense network costs; its latency is measured where a trial's would be."""
     shape, share = session.dataset.image_shape, session.share
     if not session.sweep.wants_latency:
-        return footprint(checkpoint, shape)
-    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(footprint)
-    return dict(ray.get(task.remote(checkpoint, shape, share.device, latency=True)))
+        with session.store.lent(checkpoint) as path:
+            return footprint(path, shape)
+    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(_measured)
+    return dict(ray.get(task.remote(checkpoint, session.store, shape, share.device)))
+
+
+def _measured(checkpoint: str, store: Store, shape: tuple[int, ...], device: str) -> dict[str, float]:
+    with store.lent(checkpoint) as path:
+        return footprint(path, shape, device, latency=True)
 
 
 def dataset_fingerprint(dataset: Dataset) -> str:
@@ -110,16 +120,22 @@ def finished(checkpoint: Path, epochs: int) -> list[EpochMetrics]:
     return history if history and history[-1].epoch + 1 >= epochs else []
 
 
+def _finished(store: Store, checkpoint: str, epochs: int) -> list[EpochMetrics]:
+    with store.lent(checkpoint) as path:
+        return finished(path, epochs)
+
+
 def train_baseline(
     run: RunConfig,
     dataset: Any,
+    store: Store,
     share: Share,
     on_epoch: Callable[[EpochMetrics], None],
     interrupted: Callable[[], bool],
 ) -> bool:
     """Train the baseline in a Ray task, its epochs streamed back; False if it was interrupted (its checkpoint stays).
 
-    dataset: an object reference.
+    run: its out_dir is a reference into `store`. dataset: an object reference.
 
     Raises:
         ResourceError: its process died; what it trained is in its checkpoint.
@@ -127,7 +143,7 @@ def train_baseline(
     """
     run = replace(run, threads=share.threads, device=share.device)
     task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)(_train)
-    stream = task.options(num_returns="streaming").remote(run, dataset)
+    stream = task.options(num_returns="streaming").remote(run, dataset, store)
     while True:
         ready, _ = ray.wait([stream], timeout=0.1, fetch_local=False)
         if interrupted():
@@ -147,15 +163,16 @@ def train_baseline(
         on_epoch(message)
 
 
-def _train(run: RunConfig, dataset: Dataset) -> Iterator[EpochMetrics | RaydistillError]:
+def _train(run: RunConfig, dataset: Dataset, store: Store) -> Iterator[EpochMetrics | RaydistillError]:
     """In the task's process. Errors travel as values: Ray would wrap them in its own and print a traceback."""
-    folder = Path(str(run.out_dir))
     try:
-        with hold(folder / "lock", "this baseline", _LOCK_WAIT_S):
-            clear_temporaries(folder)
-            if not _usable(folder / "checkpoint.pt"):
-                (folder / "checkpoint.pt").unlink(missing_ok=True)
-            yield from fit(run, dataset=dataset)
+        with store.workplace(str(run.out_dir), "this baseline", _LOCK_WAIT_S, rivals=True) as place:
+            clear_temporaries(place.folder)
+            if not _usable(place.folder / FILE_NAME):
+                (place.folder / FILE_NAME).unlink(missing_ok=True)
+            for metrics in fit(replace(run, out_dir=str(place.folder)), dataset=dataset):
+                place.push()
+                yield metrics
     except RaydistillError as error:
         yield error
 

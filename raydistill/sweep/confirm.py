@@ -59,7 +59,7 @@ def _run(session: Session, repeats: list[Repeat]) -> None:
     def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
         repeat = repeats[number]
         plan = first(trial_number(repeat.member.trial_id), values)
-        out_dir = str(session.folder / "trials" / repeat.trial_id)
+        out_dir = session.store.reference(session.folder / "trials" / repeat.trial_id)
         return replace(plan, trial_id=repeat.trial_id, run=replace(plan.run, seed=repeat.seed, out_dir=out_dir))
 
     def record(number: int, values: Mapping[str, Scalar], plan: TrialPlan | None) -> TrialRecord:

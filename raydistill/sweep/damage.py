@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from raydistill.errors import CheckpointError, Fault, RaydistillError
@@ -38,9 +39,19 @@ def _given(checkpoint: Path) -> bool:
     return True
 
 
-def is_of(error: RaydistillError, checkpoint: Path) -> bool:
-    """Whether all that an error says is wrong is this checkpoint."""
+def is_of(error: RaydistillError, checkpoint: str | Path) -> bool:
+    """Whether all that an error says is wrong is this checkpoint, a path or a reference of the storage's."""
     if not isinstance(error, CheckpointError):
         return False
     places = [fault.where for fault in error.faults if isinstance(fault, Fault)]
-    return len(places) == len(error.faults) and all(Path(p).resolve() == checkpoint.resolve() for p in places)
+    return len(places) == len(error.faults) and all(
+        place == str(checkpoint) or Path(place).resolve() == Path(checkpoint).resolve() for place in places
+    )
+
+
+def named(error: RaydistillError, path: Path, reference: str) -> RaydistillError:
+    """What is wrong with a checkpoint that was brought here as `path`, said of its `reference`."""
+    if not is_of(error, path):
+        return error
+    faults = [replace(fault, where=reference) for fault in error.faults if isinstance(fault, Fault)]
+    return CheckpointError(*faults)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from raydistill.datasets import Dataset
 from raydistill.errors import CheckpointError, Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
+from raydistill.storage import Store
 from raydistill.sweep.callback import why_it_died
-from raydistill.sweep.damage import is_of
+from raydistill.sweep.damage import is_of, named
 from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
 from raydistill.tracking import SweepLog
@@ -43,7 +43,9 @@ def _test_members(session: Session) -> bool:
     lost = False
     session.observer.step(f"evaluating the front on the test split, {len(untested)} checkpoints")
     task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=1)(_evaluate)
-    pending = {task.remote(record.checkpoint, session.shared, share): record.trial_id for record in untested}
+    pending = {
+        task.remote(record.checkpoint, session.store, session.shared, share): record.trial_id for record in untested
+    }
     while pending and not session.interrupt.requested:
         ready, _ = ray.wait(list(pending), timeout=0.2)
         for reference in ready:
@@ -65,17 +67,21 @@ def _test_members(session: Session) -> bool:
 def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
     """Fail a finished trial whose checkpoint is damaged or gone; raise any other error, and one of the baseline."""
     checkpoint = session.ledger.records[trial_id].checkpoint
-    if trial_id == BASELINE or checkpoint is None or not is_of(error, Path(checkpoint)):
+    if trial_id == BASELINE or checkpoint is None or not is_of(error, checkpoint):
         raise error
     reason = str(error.faults[0])
     session.ledger.ended(trial_id, FAILED, reason)
     session.observer.warning(f"trial {trial_id} is lost: {reason}")
 
 
-def _evaluate(checkpoint: str, shared: list[Any], share: Share) -> Evaluation | RaydistillError:
+def _evaluate(checkpoint: str, store: Store, shared: list[Any], share: Share) -> Evaluation | RaydistillError:
     torch.set_num_threads(share.threads)
     try:
-        return evaluate_checkpoint(checkpoint, ray.get(shared[0]), "test", device=share.device)
+        with store.lent(checkpoint) as path:
+            try:
+                return evaluate_checkpoint(path, ray.get(shared[0]), "test", device=share.device)
+            except RaydistillError as error:
+                return named(error, path, checkpoint)
     except RaydistillError as error:
         return error
 
@@ -92,14 +98,15 @@ def publish_front(session: Session, log: SweepLog) -> str:
             continue
         metrics = {"top1": last.top1, "sparsity": last.sparsity}
         metrics |= {"test_top1": record.test.top1} if record.test is not None else {}
+        with session.store.lent(record.checkpoint) as path:
+            try:
+                network = load_model(path)
+            except CheckpointError as error:
+                _lose(session, record.trial_id, named(error, path, record.checkpoint))
+                test_front(session)
+                return publish_front(session, log)  # what is logged already is not logged twice
         try:
-            model = load_model(record.checkpoint)
-        except CheckpointError as error:
-            _lose(session, record.trial_id, error)
-            test_front(session)
-            return publish_front(session, log)  # what is logged already is not logged twice
-        try:
-            member = log.log_model(record.trial_id, model, example, metrics, record.values)
+            member = log.log_model(record.trial_id, network, example, metrics, record.values)
         except TrackingError as error:
             session.observer.warning(str(error))
             continue

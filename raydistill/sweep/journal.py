@@ -7,6 +7,7 @@ A trial that is promoted, or resumed after an interruption, starts again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -19,10 +20,19 @@ from typing import Any
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import unwritable
 from raydistill.records import FAILED, PAUSED, EpochMetrics, Evaluation, TrialRecord
+from raydistill.storage import Follower
+from raydistill.storage.store import read_or_nothing
 
 FORMAT = 1
 _DURABLE = frozenset({"sweep_started", "baseline", "trial_ended", "tested"})
 """Events worth an fsync; the others survive the driver's death, though not a power cut."""
+
+_AWAITED = frozenset({"sweep_started", "baseline", "trial_started", "tested"})
+"""Events that whoever follows the journal must have before the sweep goes on: no trial runs that a driver on another
+machine could draw otherwise."""
+
+_LAST_WORDS_S = 10.0
+"""How long a failing sweep waits for who follows the journal."""
 
 
 @dataclass
@@ -43,12 +53,15 @@ class History:
 class Journal:
     """Open a journal for appending; a torn last line is cut off first.
 
+    follower: told of every line.
+
     Raises:
         StorageError: the folder cannot be written to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, follower: Follower | None = None) -> None:
         self.path = path
+        self._follower = follower or Follower()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
@@ -56,6 +69,7 @@ class Journal:
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
             raise unwritable(path, error) from error
+        self._follower.begin(path)
 
     def append(self, event: str, **data: Any) -> None:
         """Write one event. It is with the operating system on return, on the disk too if it is a durable one."""
@@ -73,17 +87,23 @@ class Journal:
                 os.fsync(self._file)
         except OSError as error:
             raise unwritable(self.path, error) from error
+        self._follower.grown(wait=event in _AWAITED)
 
-    def close(self) -> None:
+    def close(self, timeout_s: float | None = None) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            self._follower.close(timeout_s)
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        else:
+            with contextlib.suppress(StorageError):  # what went wrong first is what the user has to hear
+                self.close(_LAST_WORDS_S)
 
 
 def read_journal(path: Path) -> History:
@@ -92,13 +112,12 @@ def read_journal(path: Path) -> History:
     Raises:
         StorageError: a line in the middle is not an event, or the journal is of another format.
     """
+    return parse_journal(read_or_nothing(path), str(path))
+
+
+def parse_journal(content: bytes, path: str) -> History:
+    """`read_journal` of what has been read already; path: where from, for errors."""
     history = History()
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return history
-    except OSError as error:
-        raise StorageError(Fault(str(path), f"cannot be read ({error.strerror})")) from error
     *lines, _torn = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -111,7 +130,7 @@ def read_journal(path: Path) -> History:
             raise StorageError(Fault(f"{path}:{number}", "is not an event of a sweep", ABSENT, way_out)) from error
         if history.start is not None and history.start.get("format") != FORMAT:
             rule = f"is of journal format {history.start.get('format')}, this version reads {FORMAT}"
-            raise StorageError(Fault(str(path), rule, ABSENT, "start the sweep anew under another --name"))
+            raise StorageError(Fault(path, rule, ABSENT, "start the sweep anew under another --name"))
     return history
 
 

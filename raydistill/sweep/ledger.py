@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from raydistill.records import BASELINE, ENDED, PAUSED, RUNNING, EpochMetrics, Evaluation, TrialRecord
 from raydistill.search import FrontRow, Objective, front_rows
@@ -135,9 +134,9 @@ class Ledger:
             self._log.front(rows, self._objectives)
 
 
-def files_of(record: TrialRecord) -> list[Path]:
+def files_of(record: TrialRecord) -> list[str]:
     """What a trial leaves behind: its checkpoint, its schedule, its table of sparsities."""
     if record.checkpoint is None:
         return []
-    checkpoint = Path(record.checkpoint)
-    return [checkpoint, checkpoint.with_name("schedule.yaml"), checkpoint.with_name("sparsity.csv")]
+    folder = record.checkpoint.rpartition("/")[0]
+    return [record.checkpoint, f"{folder}/schedule.yaml", f"{folder}/sparsity.csv"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,9 +39,11 @@ class TrialPlan:
     planned_sparsity: float
     origin: str = ""
 
-    def placed(self, init_from: str, out_dir: Path, threads: int | None, device: str, precision: str) -> TrialPlan:
-        """precision: what ``auto`` stands for here, so that no trial is faster or coarser than another."""
-        run = replace(self.run, init_from=init_from, out_dir=str(out_dir), threads=threads, device=device)
+    def placed(self, init_from: str, out_dir: str, threads: int | None, device: str, precision: str) -> TrialPlan:
+        """init_from, out_dir: references into the sweep's storage. precision: what ``auto`` stands for here, so that no
+        trial is faster or coarser than another.
+        """
+        run = replace(self.run, init_from=init_from, out_dir=out_dir, threads=threads, device=device)
         if run.distillation is not None and run.distillation.checkpoint is None:  # the baseline teaches
             run = replace(run, distillation=replace(run.distillation, checkpoint=init_from))
         return replace(self, run=replace(run, precision=precision) if run.precision == "auto" else run)

@@ -18,7 +18,7 @@ _MAY_CHANGE = ("num_samples", "confirm", "constraints", "tracking", "resources_p
 """What a resumed sweep may say otherwise: none of it changes what a trial is. num_samples may only grow."""
 
 
-def check_start(folder: Path, history: History, resume: bool) -> None:
+def check_start(folder: Path | str, history: History, resume: bool) -> None:
     """Raises ConfigError where ``--resume`` is missing, or has nothing to resume."""
     if resume and history.start is None:
         way_out = "leave --resume out to start it"

@@ -21,17 +21,17 @@ from raydistill.cluster.modules import named_in
 from raydistill.cluster.nodes import Node, this_machine
 from raydistill.cluster.team import Team, trial_team
 from raydistill.datasets import Dataset
-from raydistill.errors import RaydistillError
+from raydistill.errors import ConfigError, Fault, RaydistillError
 from raydistill.files import clear_temporaries
-from raydistill.locks import hold
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
+from raydistill.storage import Store, open_store
 from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
 from raydistill.sweep.confirm import confirm_front
 from raydistill.sweep.events import Observer
 from raydistill.sweep.front import publish_front, test_front
 from raydistill.sweep.interrupt import Interrupt
-from raydistill.sweep.journal import FORMAT, History, Journal, read_journal
+from raydistill.sweep.journal import FORMAT, History, Journal, parse_journal, read_journal
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
 from raydistill.sweep.plan import plan_sweep
@@ -39,6 +39,7 @@ from raydistill.sweep.resources import Share, must_wait, trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start
 from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.session import Session
+from raydistill.sweep.tracked import check_tracking, mlflow_files
 from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.warm_entries import SweepEntry
 from raydistill.tracking import SweepLog
@@ -47,6 +48,8 @@ from raydistill.tracking import SweepLog
 @dataclass(frozen=True)
 class Outcome:
     """How a sweep ended. rows: finished trials and the baseline, the front first, its members tested.
+
+    kept: the sweep's folder as the journal names it, a path or a URI; folder: the same on this machine.
 
     interrupted: by a signal; the sweep can be resumed. model: the registered knee ("simplenet"), or "".
     """
@@ -58,30 +61,35 @@ class Outcome:
     used_fallback: bool
     interrupted: bool
     tracking_uri: str
+    kept: str
     model: str = ""
 
 
 def run_sweep(
     sweep: Sweep,
-    storage: Path,
+    storage: Path | str,
     *,
     resume: bool = False,
     address: Address | None = None,
     observer: Observer | None = None,
     interrupt: Interrupt | None = None,
 ) -> Outcome:
-    """Run or resume a sweep; its state stands in ``storage/NAME``.
+    """Run or resume a sweep; its state stands in ``storage/NAME``. storage: a folder or a URI, see `open_store`.
 
     Raises:
         RaydistillError: whatever the user can mend; the sweep can be resumed if it had started.
     """
     observer, interrupt = observer or Observer(), interrupt or Interrupt()
-    storage = storage.resolve()
-    folder = storage / sweep.sections.name
-    history = read_journal(folder / JOURNAL)
-    check_start(folder, history, resume)
+    store = open_store(storage)
+    folder = store.root / sweep.sections.name
+    kept = store.reference(folder)
+    check_tracking(sweep, store)
+    _check_teams_folder(sweep, store)
+    store.check()
+    history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}")
+    check_start(kept, history, resume)
     plan_sweep(sweep)  # what is wrong with the file is said before the images are read
-    seeds = _seeds(sweep, storage, history, observer)
+    seeds = _seeds(sweep, store.root, history, observer)
     where = f"{sweep.file}: resources_per_trial"
     if address is None:
         here = [this_machine()]  # before Ray takes seconds to start
@@ -95,11 +103,11 @@ def run_sweep(
         for line in plan.warnings:
             observer.warning(line)
     about = {"name": dataset.name, "fingerprint": dataset_fingerprint(dataset)}
-    with hold(folder / "lock", f"the sweep in {folder}"):
+    with store.held(folder / JOURNAL, f"the sweep in {kept}", observer.warning) as follower:
         clear_temporaries(folder, *(folder / "trials").glob("*"))  # of a driver and trials that were killed
         shutil.rmtree(folder / TUNE, ignore_errors=True)
         history = read_journal(folder / JOURNAL)
-        check_start(folder, history, resume)
+        check_start(kept, history, resume)
         check_same(sweep.file, history, sweep.config(), about, plan)
         if interrupt.requested:
             raise KeyboardInterrupt  # nothing has begun that would have to be ended
@@ -109,16 +117,16 @@ def run_sweep(
             if must_wait(share, nodes):
                 observer.step(f"no node has {share} yet: waiting for the cluster to start one")
             sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
-            log = _log(sweep, folder, sweep_id, dataset, observer)
+            log = _log(sweep, store, sweep_id, dataset, observer)
             log.connect()
-            with Journal(folder / JOURNAL) as journal:
+            with Journal(folder / JOURNAL, follower) as journal:
                 _open(journal, history, sweep_id, sweep.config(), about, seeds)
                 log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()
                 ledger = Ledger(journal, history, log, observer, sweep.objectives, sweep.constraints)
                 session = Session(
                     sweep,
-                    storage,
+                    store,
                     folder,
                     dataset,
                     about["fingerprint"],
@@ -131,6 +139,16 @@ def run_sweep(
                     team=_team(sweep, share, nodes),
                 )
                 return _run(session, history, log)
+
+
+def _check_teams_folder(sweep: Sweep, store: Store) -> None:
+    """A trial's workers, on several machines, read and write one folder."""
+    workers = sweep.sections.workers_per_trial
+    if workers > 1 and store.outlives_this_machine:
+        rule = "needs a folder that all nodes share, not a bucket"
+        raise ConfigError(
+            Fault(f"{sweep.file}: workers_per_trial", rule, workers, "give --storage DIR, or leave it out")
+        )
 
 
 def _team(sweep: Sweep, share: Share, nodes: Sequence[Node]) -> Team | None:
@@ -201,6 +219,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         used_fallback=session.dataset.used_fallback,
         interrupted=interrupt.requested,
         tracking_uri=log.uri,
+        kept=session.kept,
         model=model,
     )
 
@@ -221,12 +240,13 @@ def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0)
             session.observer.step("delivering to MLflow")
         left = log.finish(state, timeout_s)
         if left:
-            rule = f"MLflow did not take {left} records in time, they are safe in {session.folder / JOURNAL}"
+            rule = f"MLflow did not take {left} records in time, they are safe in {session.kept}/{JOURNAL}"
             session.observer.warning(f"{rule}; once it answers again --resume sends them")
 
 
-def _log(sweep: Sweep, folder: Path, sweep_id: str, dataset: Dataset, observer: Observer) -> SweepLog:
+def _log(sweep: Sweep, store: Store, sweep_id: str, dataset: Dataset, observer: Observer) -> SweepLog:
     sections = sweep.sections
+    folder = store.root / sections.name
     tags = {
         "dataset": dataset.name,
         "dataset_asked_for": sections.dataset.name,
@@ -241,4 +261,5 @@ def _log(sweep: Sweep, folder: Path, sweep_id: str, dataset: Dataset, observer: 
         **sections.training.model_dump(),
         **{f"search.{d.path}": d.distribution.describe() for d in sweep.dimensions},
     }
-    return SweepLog(sections.tracking.uri, folder, sections.name, sweep_id, params, tags, observer.warning)
+    files = mlflow_files(sweep, store)
+    return SweepLog(sections.tracking.uri, folder, sections.name, sweep_id, params, tags, observer.warning, **files)

@@ -10,6 +10,7 @@ from typing import Any
 from raydistill.cluster.nodes import Node
 from raydistill.cluster.team import Team
 from raydistill.datasets import Dataset
+from raydistill.storage import Store
 from raydistill.sweep.events import Observer
 from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.ledger import Ledger
@@ -20,14 +21,14 @@ from raydistill.sweep.resources import Share
 
 @dataclass
 class Session:
-    """folder: ``storage/NAME``. fingerprint: the dataset's content hash.
+    """folder: ``storage/NAME`` on this machine. fingerprint: the dataset's content hash.
 
     shared: the dataset's object reference, boxed: Ray would unpack a bare one. team: the workers of each trial, where
     it has several.
     """
 
     sweep: Sweep
-    storage: Path
+    store: Store
     folder: Path
     dataset: Dataset
     fingerprint: str
@@ -39,3 +40,8 @@ class Session:
     share: Share
     shared: list[Any] = field(default_factory=list)
     team: Team | None = None
+
+    @property
+    def kept(self) -> str:
+        """The sweep's folder as the journal names it: a path or a URI."""
+        return self.store.reference(self.folder)

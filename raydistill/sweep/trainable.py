@@ -21,9 +21,10 @@ from raydistill.cluster.tune_bridge import trial_epochs
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError, ResourceError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
-from raydistill.locks import hold
 from raydistill.records import EpochMetrics
+from raydistill.storage import Store
 from raydistill.sweep.damage import history_or_damage, is_of
+from raydistill.sweep.placing import here
 from raydistill.training import RunConfig, fit
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
@@ -38,6 +39,8 @@ ANEW = "anew"
 FATAL = "fatal"
 """Key of a report that ends the whole sweep: what every other trial would meet too, such as a full disk."""
 
+TRACEBACK = "error.txt"
+
 ORPHAN_WAIT_S = 30.0
 """How long a resumed trial waits for a process of the killed driver that still trains it."""
 
@@ -47,52 +50,66 @@ RETRIED = "retried"
 
 
 def train_trial(
-    config: Mapping[str, Any], *, shared: list[Any], latency: bool = False, team: Team | None = None
+    config: Mapping[str, Any], *, shared: list[Any], store: Store, latency: bool = False, team: Team | None = None
 ) -> None:
     """Tune's function trainable: one leg of a trial (see `conductor.Leg`).
 
     config: trial_id, plan (a `TrialPlan`, `Boxed`), known and until. shared: the dataset's boxed reference; its arrays
-    are read in place, not copied. latency: whether the trained network's latency is wanted. team: the workers to train
-    on; None: this process.
+    are read in place, not copied. store: what the plan's references lead into. latency: whether the trained network's
+    latency is wanted. team: the workers to train on; None: this process.
 
     A user's mistake, a diverged loss or a defect ends this trial with a reason; only the death of the process is left
     to Tune, which starts the trial again from its checkpoint.
     """
     run = config["plan"].content.run
-    folder = Path(str(run.out_dir))
+    kept = str(run.out_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chdir(folder)
         dataset = ray.get(shared[0])
+        run = here(run, store)
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
         finish = partial(_with_figures, latency=latency)
         if team is None:
             training = fit(run, dataset=dataset)
         else:
             training = trial_epochs(run, shared[0], team, finish, _retried)
-        with hold(folder / "lock", "this trial", ORPHAN_WAIT_S), contextlib.closing(_epochs(run, training)) as epochs:
+        with (
+            store.workplace(kept, "this trial", ORPHAN_WAIT_S) as place,
+            _traced(place.folder),
+            contextlib.closing(_epochs(run, training)) as epochs,
+        ):
+            os.chdir(place.folder)
             for metrics in epochs:
                 if metrics.epoch + 1 == run.epochs and not metrics.figures:
                     metrics = finish(metrics, run, dataset)
+                place.push()
                 if metrics.epoch >= config["known"]:
-                    tune.report(_report(metrics))
+                    tune.report(_report(replace(metrics, checkpoint=f"{kept}/{FILE_NAME}")))
                 if metrics.epoch + 1 == config["until"]:
                     break  # it pauses by ending: what waits in a report would hold on to the worker
     except RaydistillError as error:
-        if isinstance(error, TrainingError | ResourceError) or is_of(error, folder / FILE_NAME):
+        if isinstance(error, TrainingError | ResourceError) or is_of(error, store.local(kept) / FILE_NAME):
             tune.report({FAILURE: "; ".join(str(fault) for fault in error.faults)})
         else:
             _end_sweep(error)
     except Exception as error:
         full = full_disk(error)
         if full is not None:  # met by something that is not ours
-            _end_sweep(unwritable(full.filename or folder, full))
+            _end_sweep(unwritable(full.filename or store.local(kept), full))
             return
-        path = folder / "error.txt"
-        with contextlib.suppress(StorageError):
-            write_atomically(path, traceback.format_exc())
         first_line = str(error).strip().partition("\n")[0][:200]
-        tune.report({FAILURE: f"{type(error).__name__}: {first_line} (traceback in {path})"})
+        tune.report({FAILURE: f"{type(error).__name__}: {first_line} (traceback in {kept}/{TRACEBACK})"})
+
+
+@contextlib.contextmanager
+def _traced(folder: Path) -> Iterator[None]:
+    """The traceback of a defect, ours or the user's, is left in the trial's folder."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, RaydistillError) and full_disk(error) is None:
+            with contextlib.suppress(StorageError):
+                write_atomically(folder / TRACEBACK, traceback.format_exc())
+        raise
 
 
 def _end_sweep(error: RaydistillError) -> None:

@@ -20,6 +20,7 @@ from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.memory_kills import survive_memory_kills
 from raydistill.sweep.methods import make_search
+from raydistill.sweep.placing import taught_by
 from raydistill.sweep.plan import TrialPlan, trial_name
 from raydistill.sweep.resources import concurrent
 from raydistill.sweep.searchers import ConductedSearcher
@@ -91,7 +92,7 @@ def _at_once(session: Session, most: int) -> int:
 def _tune(session: Session, conductor: Conductor, most: int, train: Trainable) -> None:
     survive_memory_kills()
     team, latency = session.team, session.sweep.wants_latency
-    trainable = tune.with_parameters(train, shared=session.shared, latency=latency, team=team)
+    trainable = tune.with_parameters(train, shared=session.shared, store=session.store, latency=latency, team=team)
     tuner = tune.Tuner(
         tune.with_resources(trainable, session.share.request() if team is None else REQUEST),
         tune_config=tune.TuneConfig(
@@ -124,10 +125,13 @@ def _tune(session: Session, conductor: Conductor, most: int, train: Trainable) -
 
 def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
     """A trial's number and values to its plan, made once and placed in its folder."""
-    share = session.share
+    share, store = session.share, session.store
     checkpoint = str(session.ledger.records[BASELINE].checkpoint)
     given = session.sweep.sections.baseline.checkpoint is not None
-    precision = "auto" if given else read_checkpoint(checkpoint)["precision"]
+    precision = "auto"
+    if not given:
+        with store.lent(checkpoint) as path:
+            precision = read_checkpoint(path)["precision"]
     plans: dict[int, TrialPlan] = dict(enumerate(session.plan.trials))
     placed: dict[int, TrialPlan] = {}
 
@@ -135,7 +139,8 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
         if number not in placed:
             known = plans.get(number)
             plan = known if known is not None and known.values == values else session.plan.draw(number, values)
-            folder = session.folder / "trials" / plan.trial_id
+            plan = taught_by(plan, store)
+            folder = store.reference(session.folder / "trials" / plan.trial_id)
             placed[number] = plan.placed(checkpoint, folder, share.threads, share.device, precision)
         return placed[number]
 

@@ -49,8 +49,10 @@ def embedded_uri(storage: Path) -> str:
     return f"sqlite:///{storage.absolute()}/mlflow.db"
 
 
-def locate(uri: str | None, storage: Path) -> Place:
+def locate(uri: str | None, storage: Path, artifacts: str | None = None) -> Place:
     """Resolve a tracking URI; None is the embedded store, made in `storage`.
+
+    artifacts: where a database without a server keeps them; None: in `storage`.
 
     Raises:
         TrackingError: MLflow cannot work with this URI, or nothing answers there.
@@ -58,7 +60,7 @@ def locate(uri: str | None, storage: Path) -> Place:
     if uri is None or uri == embedded_uri(storage):
         return _locate_embedded(storage.absolute())
     scheme = urlsplit(uri).scheme.split("+")[0].lower()
-    artifacts = (storage.absolute() / "mlartifacts").as_uri()
+    artifacts = artifacts or (storage.absolute() / "mlartifacts").as_uri()
     if scheme == "sqlite":
         path = uri.partition(":///")[2]
         if not path or path == ":memory:":

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,9 @@ class SweepLog:
 
     uri: MLflow's tracking URI; None is the embedded SQLite store in `storage`. name: of the experiment, of the parent
     run and of the registered model. sweep_id: unique to this sweep, the same when it is resumed. params, tags: the
-    parent's. report: called with one line for each thing the user should know (from another thread).
+    parent's. report: called with one line for each thing the user should know (from another thread). lent: gives a
+    trial's file by its name in the records, to read; None: the names are paths. artifacts: where a database without a
+    server keeps its artifacts; None is a folder in `storage`.
     """
 
     def __init__(
@@ -51,9 +54,12 @@ class SweepLog:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
         report: Callable[[str], None] | None = None,
+        lent: Callable[[str], AbstractContextManager[Path]] | None = None,
+        artifacts: str | None = None,
     ) -> None:
         self.name, self.sweep_id, self.storage = name, sweep_id, Path(storage).absolute()
         self._asked_uri, self._report = uri, report
+        self._lent, self._artifacts = lent, artifacts
         self._params, self._tags = dict(params or {}), dict(tags or {})
         self._cards: dict[str, RunCard] = {}
         self._last: dict[str, EpochMetrics] = {}
@@ -82,7 +88,7 @@ class SweepLog:
         Raises:
             TrackingError: the store cannot be reached or cannot be used.
         """
-        place = locate(self._asked_uri, self.storage)
+        place = locate(self._asked_uri, self.storage, self._artifacts)
         self._stack.enter_context(undisturbed())
         self._sink = MlflowSink(place, self.name, self.sweep_id, self._card)
         self._writer = TrackingWriter(self._sink, self._report)
@@ -138,10 +144,11 @@ class SweepLog:
             if path.exists():
                 self._live()[0].put(PARENT, Action(f"file '{path.name}'", _upload_file(path), replaces=path.name))
 
-    def trial_ended(self, record: TrialRecord, artifacts: Sequence[Path] = ()) -> None:
+    def trial_ended(self, record: TrialRecord, artifacts: Sequence[str | Path] = ()) -> None:
         """Log what the trial has come to, upload its files, end its run.
 
-        FINISHED, FAILED, or KILLED for a trial that was stopped or interrupted. Files that do not exist are left out.
+        FINISHED, FAILED, or KILLED for a trial that was stopped or interrupted. artifacts: as `lent` knows them; what
+        does not exist is left out.
         """
         if record.trial_id not in self._cards:
             self.trial_started(record)
@@ -156,10 +163,16 @@ class SweepLog:
             layers |= record.last.figures
             self._put(record.trial_id, metrics=layers, step=record.last.epoch, timestamp_ms=record.last.timestamp_ms)
         self._log_test(record)
-        present = [Path(path) for path in artifacts if Path(path).exists()]
         writer, _ = self._live()
-        for path in present:
-            writer.put(record.trial_id, Action(f"file '{path.name}'", _upload_file(path), replaces=path.name))
+        for artifact in map(str, artifacts):
+            name = artifact.rpartition("/")[2]
+            if self._lent is not None:
+                upload = _upload_lent(artifact, self._lent)
+            elif Path(artifact).exists():
+                upload = _upload_file(Path(artifact))
+            else:
+                continue
+            writer.put(record.trial_id, Action(f"file '{name}'", upload, replaces=name))
         status = {FINISHED: "FINISHED", FAILED: "FAILED"}.get(record.state, "KILLED")
         self._end(record.trial_id, status, record.ended_ms or now_ms())
 
@@ -342,6 +355,15 @@ class _Front:
 
 def now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _upload_lent(name: str, lent: Callable[[str], AbstractContextManager[Path]]) -> Callable[[Any, str], None]:
+    def upload(client: Any, run_id: str) -> None:
+        with lent(name) as path:
+            if path.exists():
+                _upload_file(path)(client, run_id)
+
+    return upload
 
 
 def _upload_file(path: Path) -> Callable[[Any, str], None]:

@@ -59,7 +59,7 @@ def test_planning_leaves_the_random_state_alone(write_sweep: WriteSweep) -> None
 
 def test_placed_fills_in_where_a_trial_runs(write_sweep: WriteSweep) -> None:
     trial = plan_sweep(load_sweep(write_sweep())).trials[0]
-    run = trial.placed("/b/checkpoint.pt", Path("/s/t0000"), 2, "cpu", "bf16").run
+    run = trial.placed("/b/checkpoint.pt", "/s/t0000", 2, "cpu", "bf16").run
     assert (run.init_from, run.out_dir, run.threads, run.device) == ("/b/checkpoint.pt", "/s/t0000", 2, "cpu")
     assert run.precision == "bf16"
 
@@ -69,7 +69,7 @@ def test_the_baseline_teaches_every_trial_but_not_itself(write_sweep: WriteSweep
     sweep = load_sweep(write_sweep(taught))
     assert baseline_config(sweep).distillation is None
     trial = plan_sweep(sweep).trials[0]
-    run = trial.placed("/b/checkpoint.pt", Path("/s/t0000"), 1, "cpu", "fp32").run
+    run = trial.placed("/b/checkpoint.pt", "/s/t0000", 1, "cpu", "fp32").run
     assert run.distillation == Distillation(
         checkpoint="/b/checkpoint.pt", temperature=3.0, distill_wt=0.6, student_wt=0.3, start_epoch=2, end_epoch=4
     )

@@ -1,0 +1,144 @@
+"""Objects on a real S3 server: whole, with versions, through outages, and what the user hears."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from raydistill.errors import ConfigError, StorageError
+from raydistill.storage.objects import Address, Objects, parse_address
+
+
+def through(gate: Any, address: Address) -> Address:
+    return replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
+
+
+def test_put_get_list_delete(objects: Objects) -> None:
+    assert objects.get("a/b/c") is None
+    assert objects.version("a/b/c") is None
+    assert objects.names("a") == []
+    objects.put("a/b/c", b"one")
+    first = objects.get("a/b/c")
+    assert first is not None
+    assert first[0] == b"one"
+    assert first[1] == objects.version("a/b/c")
+    objects.put("a/b/c", b"two")
+    assert objects.version("a/b/c") != first[1]
+    objects.put("a/b/d", b"")
+    objects.put("ab", b"beside the folder, not in it")
+    assert objects.names("a") == ["a/b/c", "a/b/d"]
+    assert objects.get("a/b/d") == (b"", objects.version("a/b/d"))
+    objects.delete("a/b/c", "never/was")
+    assert objects.names("a") == ["a/b/d"]
+
+
+def test_more_than_one_part(objects: Objects) -> None:
+    content = os.urandom(11 * 1024 * 1024)
+    objects.put("big", content)
+    found = objects.get("big")
+    assert found is not None
+    assert found[0] == content
+
+
+def test_the_services_clock(objects: Objects) -> None:
+    objects.put("a", b"")
+    time.sleep(1.1)
+    objects.put("b", b"")
+    before, after = objects.written("a"), objects.written("b")
+    assert before is not None
+    assert after is not None
+    assert before < after
+    assert objects.written("c") is None
+
+
+def test_the_address_travels_without_credentials(bucket: str, s3_endpoint: str) -> None:
+    address = parse_address(f"s3://{bucket}/some/prefix/")
+    assert address.uri == f"s3://{bucket}/some/prefix"
+    host = s3_endpoint.removeprefix("http://")
+    assert address.options == {"endpoint_override": host, "scheme": "http", "region": "us-east-1"}
+    assert parse_address(address.full) == address
+    assert "secret" not in address.full
+    other = parse_address(f"s3://{bucket}/p?endpoint_override=https://minio:9000&region=eu-west-1")
+    assert other.options == {"endpoint_override": "minio:9000", "scheme": "https", "region": "eu-west-1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hdfs://host/p", r"--storage: must be a folder or begin with s3://.*got 'hdfs"),
+        ("s3:///p", "--storage: needs a bucket"),
+        ("s3://b/p?regoin=x", "unknown option 'regoin'.*did you mean 'region'"),
+        ("s3://me:word@b/p", "must not hold credentials; set AWS_ACCESS_KEY_ID"),
+        ("s3://b/p?secret_key=word", "must not hold credentials"),
+    ],
+)
+def test_addresses_that_are_none(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        parse_address(text)
+    assert "word" not in str(caught.value) or "password" in str(caught.value)
+
+
+def test_a_missing_bucket_is_said_at_once(s3_endpoint: str) -> None:
+    objects = Objects(parse_address("s3://no-such-bucket-here/p"), outage_s=600.0)
+    with pytest.raises(StorageError, match="s3://no-such-bucket-here/p: there is no such bucket; make it") as caught:
+        objects.put("x", b"")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_credentials(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    Objects(address).put("x", b"1")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError, match=r"access denied, or no credentials were found; check AWS_ACCESS_KEY_ID"):
+        Objects(address, outage_s=600.0).get("x")
+
+
+def test_nothing_answers(address: Address, gate: Any) -> None:
+    gate.close()
+    with pytest.raises(StorageError) as caught:
+        Objects(through(gate, address), outage_s=0.5).put("x", b"1")
+    text = str(caught.value)
+    assert text.startswith(f"{address.uri}: does not answer (Failed to connect to 127.0.0.1 port {gate.port}")
+    assert "AWS Error" not in text
+    assert len(text) < 300
+
+
+def test_an_outage_is_waited_for_and_told_once(address: Address, gate: Any) -> None:
+    told: list[str] = []
+    objects = Objects(through(gate, address), outage_s=60.0, tell=told.append)
+    objects.put("x", b"before")
+    gate.close()
+    thread = threading.Thread(target=objects.put, args=("x", b"after"))
+    thread.start()
+    while not told:
+        time.sleep(0.05)
+    gate.open()
+    thread.join()
+    assert objects.get("x") == (b"after", objects.version("x"))
+    assert len(told) == 1
+    assert told[0].startswith(f"{address.uri}: does not answer")
+    assert told[0].endswith("tried again for 1 minutes")
+
+
+def test_a_server_that_hangs(address: Address, s3_process: tuple[subprocess.Popen[bytes], str]) -> None:
+    objects = Objects(address, outage_s=120.0)
+    objects.put("x", b"before")
+    s3_process[0].send_signal(signal.SIGSTOP)
+    try:
+        thread = threading.Thread(target=objects.put, args=("x", b"after"))
+        thread.start()
+        thread.join(1.0)
+        assert thread.is_alive()
+    finally:
+        s3_process[0].send_signal(signal.SIGCONT)
+    thread.join()
+    found = objects.get("x")
+    assert found is not None
+    assert found[0] == b"after"
