@@ -31,9 +31,14 @@ def sweep(
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster to run on; left out, this machine.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of this sweep, of its folder and of its model.")] = None,
-    storage: Annotated[Path, typer.Option(help="Where sweeps are kept; must be shared by all nodes.")] = Path("sweeps"),
+    storage: Annotated[
+        Path, typer.Option(help="Where sweeps are kept; must be shared by all nodes.", envvar="RAYDISTILL_STORAGE")
+    ] = Path("sweeps"),
     tracking_uri: Annotated[
-        str | None, typer.Option(help="An MLflow server; left out, MLflow's files stand in the storage.")
+        str | None,
+        typer.Option(
+            help="An MLflow server; left out, MLflow's files stand in the storage.", envvar="MLFLOW_TRACKING_URI"
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws and of training.")] = None,
     data_dir: Annotated[
