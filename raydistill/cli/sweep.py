@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,10 +40,17 @@ def sweep(
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of this sweep, of its folder and of its model.")] = None,
     storage: Annotated[
-        str, typer.Option(help="Where sweeps are kept: a folder shared by all nodes, or s3://bucket/prefix.")
+        str,
+        typer.Option(
+            help="Where sweeps are kept: a folder shared by all nodes, or s3://bucket/prefix.",
+            envvar="RAYDISTILL_STORAGE",
+        ),
     ] = "sweeps",
     tracking_uri: Annotated[
-        str | None, typer.Option(help="An MLflow server; left out, MLflow's files stand in the storage.")
+        str | None,
+        typer.Option(
+            help="An MLflow server; left out, MLflow's files stand in the storage.", envvar="MLFLOW_TRACKING_URI"
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws and of training.")] = None,
     data_dir: Annotated[
@@ -85,8 +91,6 @@ def sweep(
     )
     loaded = load_sweep(file, overrides)
     store = open_store(storage)
-    if store.outlives_this_machine and loaded.sections.tracking.uri is None and "MLFLOW_TRACKING_URI" in os.environ:
-        loaded = load_sweep(file, replace(overrides, tracking_uri=os.environ["MLFLOW_TRACKING_URI"]))
     console = Console(highlight=False)
     if dry_run:
         _dry_run(loaded, store, console)
