@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.cluster.team import Team
 from raydistill.cluster.worker import Job, Message, train_worker
+from raydistill.compression.ranks import LostWorker
 from raydistill.records import EpochMetrics
 
 TRAIN = "train"
@@ -141,7 +142,8 @@ def _why(error: Any) -> str:
     """One line from Ray Train's account of workers that failed."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     dead = [rank for rank, failure in failures.items() if isinstance(failure, RayActorError)]
-    if dead:
-        return f"the process of worker {dead[0]} died, perhaps killed because its node was out of memory"
+    if dead or LostWorker.__name__ in str(error):  # those that lost it may have been looked at before it was
+        which = f"worker {dead[0]}" if dead else "a worker"
+        return f"the process of {which} died, perhaps killed because its node was out of memory"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

@@ -24,7 +24,6 @@ from raydistill.records import EpochMetrics
 from raydistill.training import RunConfig, read_history
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.loop import OnStep
-from raydistill.training.memory import WAY_OUT
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
@@ -100,7 +99,7 @@ def _messages(conduit: Any, ended: Any, on_wait: Callable[[], None] | None) -> I
     Raises:
         ResourceError: it ended because its workers died, or could not be started.
     """
-    way_out = f"run the same command again, it goes on after the last checkpoint; if memory ran out: {WAY_OUT}"
+    way_out = "run the same command again, it goes on after the last checkpoint; lower batch_size if memory ran out"
     quiet, heard = 0.0, False
     try:
         while True:

@@ -108,9 +108,7 @@ def train_worker(config: dict[str, Any]) -> None:
         raise
     except RaydistillError as error:
         post(Failed(ranks.rank, error))
-    except Exception as error:
-        if "collective" in str(error):
-            raise
+    except Exception:
         post(Failed(ranks.rank, None, traceback.format_exc()))
 
 

@@ -21,13 +21,14 @@ class Replica:
 
     `torch.nn.parallel.DistributedDataParallel` does that while the backward pass runs. It has to know beforehand
     whether some parameters get no gradient, so the first minibatch is exchanged by hand; so is the one after thinning,
-    which replaces parameters. The model itself stays what its masks, its checkpoints and its evaluation know.
+    which cuts parameters. The model itself stays what its masks, its checkpoints and its evaluation know.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         self._model, self._ranks = model, ranks
         self._wrapped: DistributedDataParallel | None = None
         self._parameters: list[nn.Parameter] = []
+        self._shapes: list[torch.Size] = []
         self._own_buffers = False
         if ranks.several:
             over_ranks(model)
@@ -45,8 +46,9 @@ class Replica:
         if not self._ranks.several:
             return self._model(inputs)
         parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        if not _identical(parameters, self._parameters):
-            self._unwrap(parameters)
+        shapes = [parameter.shape for parameter in parameters]
+        if shapes != self._shapes or not _identical(parameters, self._parameters):
+            self._unwrap(parameters, shapes)
         with statistics_over(self._ranks):
             if self._wrapped is None:
                 return self._model(inputs)
@@ -80,11 +82,11 @@ class Replica:
             for name, value in self._ranks.tensors_of_first(named).items():
                 named[name].copy_(value)
 
-    def _unwrap(self, parameters: list[nn.Parameter]) -> None:
+    def _unwrap(self, parameters: list[nn.Parameter], shapes: list[torch.Size]) -> None:
         if self._wrapped is not None:
             self._wrapped = None
             gc.collect()  # its hooks on parameters that stayed go with it
-        self._parameters = parameters
+        self._parameters, self._shapes = parameters, shapes
 
     def _wrap(self, some_unused: bool) -> None:
         with warnings.catch_warnings():

@@ -1,0 +1,216 @@
+"""Real Ray Train runs: what one process would train, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import torch
+
+from raydistill.cluster.connect import connected
+from raydistill.cluster.nodes import Node
+from raydistill.cluster.team import Team, at_once, check_room, trial_team
+from raydistill.cluster.trainer import fit_on_workers
+from raydistill.cluster.worker import Joined
+from raydistill.datasets import DatasetConfig, load
+from raydistill.errors import ConfigError, ResourceError, TrainingError
+from raydistill.schedule import parse_schedule
+from raydistill.training import RunConfig, fit, read_checkpoint
+
+AGP = parse_schedule(
+    {
+        "pruners": {
+            "p": {
+                "class": "AutomatedGradualPruner",
+                "initial_sparsity": 0.1,
+                "final_sparsity": 0.7,
+                "weights": ["fc1.weight", "conv2.weight"],
+            }
+        },
+        "policies": [{"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 4, "frequency": 1}],
+    },
+    "s.yaml",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load(DatasetConfig("digits"))
+
+
+@pytest.fixture(scope="module")
+def shared(dataset) -> Iterator[Any]:
+    """One local Ray for all of these, with the images in its object store."""
+    with connected(None, dataset.nbytes):
+        yield ray.put(dataset)
+
+
+def run_config(folder: Path) -> RunConfig:
+    return RunConfig(
+        arch="simplenet_cifar",
+        dataset=DatasetConfig("digits"),
+        epochs=4,
+        batch_size=96,
+        lr=0.02,
+        precision="fp32",
+        schedule=AGP,
+        out_dir=str(folder),
+        deterministic=True,
+        threads=1,
+        device="cpu",
+        effective_train_size=0.4,
+    )
+
+
+@pytest.fixture(scope="module")
+def one_process(dataset, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The run in one process, done."""
+    config = run_config(tmp_path_factory.mktemp("runs") / "one")
+    for _ in fit(config, dataset=dataset):
+        pass
+    return config
+
+
+class Watched:
+    """Remembers the workers, and kills one of them in the middle of the second epoch if it is told to."""
+
+    def __init__(self, victim: int | None = None, epoch: int = 1) -> None:
+        self.victim, self.epoch = victim, epoch
+        self.workers: list[Joined] = []
+        self.groups: list[int] = []
+        self.steps: list[tuple[int, int]] = []
+
+    def on_team(self, workers: Sequence[Joined], before: int) -> None:
+        self.workers = list(workers)
+        self.groups.append(before)
+
+    def on_step(self, epoch: int, index: int, count: int, loss: float) -> None:
+        self.steps.append((epoch, index))
+        if self.victim is not None and epoch == self.epoch and len(self.groups) == 1 and 0 < index < count - 1:
+            os.kill(self.workers[self.victim].pid, signal.SIGKILL)
+            self.victim = None
+
+
+def assert_same(one: RunConfig, several: RunConfig) -> None:
+    left, right = (read_checkpoint(Path(str(config.out_dir)) / "checkpoint.pt") for config in (one, several))
+    for name, weight in left["model"].items():
+        torch.testing.assert_close(right["model"][name], weight, atol=1e-5, rtol=0)
+    assert left["scheduler"]["masks"].keys() == right["scheduler"]["masks"].keys() != set()
+    for name, mask in left["scheduler"]["masks"].items():
+        assert torch.equal(right["scheduler"]["masks"][name], mask), name
+    assert [(m["epoch"], m["top1"]) for m in left["history"]] == [(m["epoch"], m["top1"]) for m in right["history"]]
+
+
+def assert_nothing_is_left(workers: Sequence[Joined]) -> None:
+    deadline = time.monotonic() + 60  # it did not hang: no claim about speed
+    cores = ray.cluster_resources()["CPU"]
+    while any(psutil.pid_exists(worker.pid) for worker in workers) or ray.available_resources().get("CPU") != cores:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.ray
+def test_two_workers_and_one_that_is_killed_train_what_one_process_does(
+    shared: Any, one_process: RunConfig, tmp_path: Path
+) -> None:
+    config, watched = run_config(tmp_path / "killed"), Watched(victim=1)
+    run = fit_on_workers(config, shared, Team(2), on_team=watched.on_team, on_step=watched.on_step, steps=4)
+    assert [metrics.epoch for metrics in run] == [0, 1, 2, 3]
+    assert watched.groups == [0, 1]  # the first group of workers, and another after the kill
+    assert watched.steps.index((1, 0)) < len(watched.steps) - 1 - watched.steps[::-1].index((1, 0))  # epoch 1 twice
+    assert_same(one_process, config)
+    assert list((tmp_path / "killed").glob("events.out.tfevents.*"))
+    left = {path.name for path in (tmp_path / "killed").iterdir() if not path.name.startswith("events")}
+    assert left == {"checkpoint.pt", "sparsity.csv", "schedule.yaml", "worker.lock"}
+    assert_nothing_is_left(watched.workers)
+
+
+@pytest.mark.ray
+def test_a_run_that_is_closed_leaves_nothing_and_goes_on(shared: Any, one_process: RunConfig, tmp_path: Path) -> None:
+    config, watched = run_config(tmp_path / "closed"), Watched(victim=0, epoch=2)
+    run = fit_on_workers(config, shared, Team(2), on_team=watched.on_team)
+    assert next(run).epoch == 0
+    run.close()
+    assert_nothing_is_left(watched.workers)
+    # now the first worker dies, and no second group is allowed
+    watched.groups.clear()
+    team = Team(2, max_failures=0)
+    again = fit_on_workers(config, shared, team, on_team=watched.on_team, on_step=watched.on_step, steps=4)
+    assert next(again).epoch == 1
+    with pytest.raises(ResourceError, match=r"workers: the process of .* died.*; run the same command again"):
+        next(again)
+    assert read_checkpoint(tmp_path / "closed" / "checkpoint.pt")["epoch"] == 1
+    # one worker is a team as well
+    assert [metrics.epoch for metrics in fit_on_workers(config, shared, Team(1))] == [2, 3]
+    assert_same(one_process, config)
+
+
+@pytest.mark.ray
+def test_a_loss_that_is_not_finite_is_one_line(shared: Any, tmp_path: Path) -> None:
+    config = replace(run_config(tmp_path / "nan"), lr=1e12, schedule=None)
+    with pytest.raises(TrainingError, match=r"epoch 0: the training loss \(minibatch \d\) must be finite.*lower lr"):
+        list(fit_on_workers(config, shared, Team(2, max_failures=3)))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_four_workers_and_as_many_as_there_is_room_for(shared: Any, one_process: RunConfig, tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    four, watched = run_config(tmp_path / "four"), Watched()
+    list(fit_on_workers(four, shared, Team(4, cpu=cores / 4), on_team=watched.on_team))
+    assert len(watched.workers) == 4
+    assert_same(one_process, four)
+    some = run_config(tmp_path / "some")
+    list(fit_on_workers(some, shared, Team(4 * cores, cpu=cores / 2, fewest=1), on_team=watched.on_team))
+    assert len(watched.workers) == 2
+    assert_same(one_process, some)
+
+
+def test_a_run_needs_a_folder() -> None:
+    with pytest.raises(ConfigError, match="out_dir: is missing"):
+        next(fit_on_workers(replace(run_config(Path("x")), out_dir=None), None, Team(2)))
+
+
+BOX, GPUS = Node(2, 0), Node(16, 4)
+
+
+@pytest.mark.parametrize(
+    ("team", "nodes", "says"),
+    [
+        (Team(2), [BOX], ""),
+        (Team(4), [BOX, BOX], ""),
+        (Team(4, fewest=2), [BOX], ""),
+        (Team(4, gpu=1), [GPUS], ""),
+        (
+            Team(4),
+            [BOX],
+            r"--n: asks for 4 workers of 1 CPU, there is room for 2 \(nodes: 2 CPU \+ 0 GPU\); use 2 workers",
+        ),
+        (Team(5, gpu=1), [GPUS, BOX], "asks for 5 workers of 1 GPU and 1 CPU, there is room for 4"),
+        (Team(2, cpu=8), [BOX], "there is room for 0 .*; ask for less a worker"),
+        (Team(4, fewest=3), [BOX], "asks for 3 to 4 workers of 1 CPU, there is room for 2"),
+    ],
+)
+def test_room(team: Team, nodes: list[Node], says: str) -> None:
+    if not says:
+        check_room(team, nodes, "--n")
+        return
+    with pytest.raises(ResourceError, match=says):
+        check_room(team, nodes, "--n")
+
+
+def test_the_workers_of_trials() -> None:
+    assert at_once(trial_team(2, 1, 1.0, 1, [GPUS, GPUS], "f.yaml"), [GPUS, GPUS]) == 4
+    assert at_once(trial_team(2, 1, 0.0, 1, [Node(5, 0)], "f.yaml"), [Node(5, 0)]) == 2
+    with pytest.raises(ResourceError, match=r"f.yaml: workers_per_trial: asks for 4 workers"):
+        trial_team(4, 1, 0.0, 1, [BOX], "f.yaml")
+    with pytest.raises(ResourceError, match=r"f.yaml: resources_per_trial.gpu: must be 0 or 1"):
+        trial_team(2, 1, 0.5, 1, [GPUS], "f.yaml")
