@@ -22,7 +22,7 @@ from torch import nn
 from raydistill import models
 from raydistill.compression.thinning import reshape_like
 from raydistill.errors import ABSENT, CheckpointError, Fault
-from raydistill.files import write_atomically
+from raydistill.files import missing, write_atomically
 from raydistill.records import EpochMetrics
 
 FORMAT = 1
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, way_out)) from error
+        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, missing(path, way_out))) from error
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         rule = "is damaged, or no checkpoint that can be loaded without running code from it"
         raise CheckpointError(Fault(str(path), rule, ABSENT, way_out)) from error
