@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from pathlib import Path
 
 from raydistill.errors import ABSENT, Fault, StorageError
 
+_URI = re.compile(r"(^|/)[a-z][a-z0-9]+:/")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -45,6 +47,11 @@ def unwritable(path: str | Path, error: OSError) -> StorageError:
 def unreadable(path: str | Path, error: OSError) -> StorageError:
     """What a failed read of `path` is to the user."""
     return StorageError(Fault(str(path), f"cannot be read ({error.strerror or error})"))
+
+
+def missing(path: str | Path, way_out: str = "") -> str:
+    """The way out where there is no file `path`, which may have been meant as a URI."""
+    return "copy it to this machine first, a URI is not read here" if _URI.search(str(path)) else way_out
 
 
 def full_disk(error: BaseException | None) -> OSError | None:

@@ -16,6 +16,7 @@ from typing import Any
 from raydistill import datasets
 from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
+from raydistill.files import missing
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
@@ -218,7 +219,8 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
         faults.append(Fault(f"{file}: dataset.data_dir", "no such folder", data_dir, "mend it or give --data-dir"))
     if baseline.checkpoint is not None:
         if not Path(baseline.checkpoint).is_file():
-            faults.append(Fault(f"{file}: baseline.checkpoint", "no such file", baseline.checkpoint))
+            way_out = missing(baseline.checkpoint)
+            faults.append(Fault(f"{file}: baseline.checkpoint", "no such file", baseline.checkpoint, way_out))
         for key in ("epochs", "batch_size", "lr", "schedule"):
             if getattr(baseline, key) is not None:
                 way_out = "keep one of the two"
@@ -226,7 +228,7 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     taught = sections.distillation
     if taught is not None:
         if taught.teacher != BASELINE and not Path(taught.teacher).is_file():
-            way_out = f"name a checkpoint, or '{BASELINE}'"
+            way_out = missing(taught.teacher, f"name a checkpoint, or '{BASELINE}'")
             faults.append(Fault(f"{file}: distillation.teacher", "no such file", taught.teacher, way_out))
         if taught.distill_wt + taught.student_wt == 0:
             faults.append(Fault(f"{file}: distillation", "distill_wt and student_wt must not both be 0"))

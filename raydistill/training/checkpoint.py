@@ -21,7 +21,7 @@ from torch import nn
 from raydistill import models
 from raydistill.compression.thinning import reshape_like
 from raydistill.errors import ABSENT, CheckpointError, Fault
-from raydistill.files import write_atomically
+from raydistill.files import missing, write_atomically
 from raydistill.records import EpochMetrics
 
 FORMAT = 1
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             file.read(1)
     except FileNotFoundError as error:
-        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, way_out)) from error
+        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, missing(path, way_out))) from error
     except OSError as error:
         raise CheckpointError(Fault(str(path), f"cannot be read ({error.strerror or error})")) from error
     try:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import ABSENT, CheckpointError, Fault
+from raydistill.files import missing
 from raydistill.training import checkpoint as saved
 
 _PACKAGES = ("distiller", "torch.optim")
@@ -200,7 +201,7 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, _WAY_OUT)) from error
+        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, missing(path, _WAY_OUT))) from error
     except Exception as error:  # a damaged pickle fails in any way
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         rule = "is damaged, or no checkpoint that can be loaded without running code from it"
@@ -225,7 +226,7 @@ def _look_through(path: Path) -> tuple[set[tuple[str, str]], set[str]]:
                 for _ in range(4):  # magic number, version, byte order, and then what was saved
                     _gather(file, names, strings)
     except FileNotFoundError as error:
-        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, _WAY_OUT)) from error
+        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, missing(path, _WAY_OUT))) from error
     except Exception:  # not a pickle, or a damaged one: loading it says so
         pass
     return names, strings

@@ -41,6 +41,7 @@ def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
         ("dataset/in_memory", "maybe", "space.yaml: dataset.in_memory: must be true, false or auto, got 'maybe'"),
         ("dataset/data_dir", "gone", "space.yaml: dataset.data_dir: no such folder, got "),
         ("baseline/checkpoint", "gone.pt", "space.yaml: baseline.checkpoint: no such file"),
+        ("baseline/checkpoint", "s3://b/gone.pt", "gone.pt'; copy it to this machine first, a URI is not read here"),
         ("trial_scheduler/name", "ahsa", "must be one of moasha, asha, hyperband, median, none, got 'ahsa'"),
         (
             "trial_scheduler",
