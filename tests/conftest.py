@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import secrets
@@ -24,6 +25,12 @@ COMPAT = ROOT.parent / "shared" / "compat"
 # One thread here and in what tests start: small tensors gain nothing from a second, which waits by spinning. On two
 # busy cores that is half of all the time.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; looking through it again and again for garbage is a tenth of the quick tests."""
+    gc.collect()
+    gc.freeze()
 
 
 class TwoLayers(nn.Module):
