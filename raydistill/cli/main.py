@@ -10,6 +10,7 @@ import typer
 
 from raydistill.cli.check import check
 from raydistill.cli.compress import compress
+from raydistill.cli.doctor import doctor
 from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
@@ -28,6 +29,7 @@ app.command()(compress)
 app.command()(check)
 app.command()(summary)
 app.command()(sensitivity)
+app.command()(doctor)
 
 
 def _version(asked: bool) -> None:

@@ -70,12 +70,10 @@ def sweep(
     from rich.console import Console
 
     from raydistill.cluster.address import choose
-    from raydistill.cluster.quiet import quieten, send_token
+    from raydistill.cluster.quiet import quieten
 
     quieten()
     cluster = choose(address, os.environ.get("RAY_ADDRESS"))
-    if cluster is not None:
-        send_token()
     from raydistill.storage import open_store
     from raydistill.sweep.load import Overrides, load_sweep
 

@@ -41,16 +41,23 @@ def connected(
         ResourceError: no cluster at `address`, one whose versions do not fit, or Ray cannot start here.
         ConfigError: a module is too large to be sent.
     """
-    quieten()
     address = Address(address, OPTION) if isinstance(address, str) else address
+    with joined(address, dataset_bytes, modules):
+        reports = survey() if address is not None else []
+        check_versions(reports, warn)
+        yield nodes_of(reports)
+
+
+@contextlib.contextmanager
+def joined(address: Address | None, dataset_bytes: int = 0, modules: Iterable[str] = ()) -> Iterator[None]:
+    """As `connected`, whatever the nodes are like."""
+    quieten()
     if address is None:
         _start(dataset_bytes)
     else:
         _join(address, modules)
     try:
-        reports = survey() if address is not None else []
-        check_versions(reports, warn)
-        yield nodes_of(reports)
+        yield
     finally:
         ray.shutdown()
 

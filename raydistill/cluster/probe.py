@@ -5,15 +5,21 @@ The standard library only, and sent to the node as code: it must work where rayd
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import socket
+import subprocess
+import sys
+import time
 from typing import Any
 
 PACKAGES = ("ray", "torch", "raydistill")
+_TORCH_S = 300.0
 
 
 def versions() -> dict[str, str]:
@@ -34,6 +40,114 @@ def _installed(name: str) -> str:
 def facts(gcs_port: str) -> dict[str, Any]:
     """host, versions and, on the head, autoscaler (see `autoscaler`). gcs_port: the cluster's."""
     return {"host": socket.gethostname(), "versions": versions(), "autoscaler": autoscaler(gcs_port)}
+
+
+class Probe:
+    """Looks at the machine that it is on; as an actor it is what a doctor sends to each node."""
+
+    def __init__(self) -> None:
+        self._made: list[str] = []
+
+    def clock(self) -> int:
+        """Nanoseconds since 1970, by this machine's clock."""
+        return time.time_ns()
+
+    def machine(self) -> dict[str, Any]:
+        """host, versions, cores, memory (bytes), gpus (see `gpus`), torch (see `torch_sees`), ray_disk.
+
+        ray_disk: (free, total) bytes where Ray keeps its files; None off a Ray's process.
+        """
+        return {
+            "host": socket.gethostname(),
+            "versions": versions(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "gpus": gpus(),
+            "torch": torch_sees(),
+            "ray_disk": _ray_disk(),
+        }
+
+    def write(self, folder: str, name: str, content: bytes) -> str:
+        """Write a file, folders above it too; "" or what went wrong."""
+        missing, above = [], folder
+        while above and not os.path.isdir(above) and above != os.path.dirname(above):
+            missing.append(above)
+            above = os.path.dirname(above)
+        try:
+            for path in reversed(missing):
+                os.mkdir(path)
+                self._made.append(path)
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+        return ""
+
+    def read(self, folder: str, name: str) -> bytes | None:
+        """A file's content; None where it is not seen."""
+        try:
+            with open(os.path.join(folder, name), "rb") as file:
+                return file.read()
+        except OSError:
+            return None
+
+    def free(self, folder: str) -> int:
+        """Free bytes where `folder` is, or would be made."""
+        while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+            folder = os.path.dirname(folder)
+        return shutil.disk_usage(folder).free
+
+    def remove(self, folder: str, name: str) -> None:
+        """Take back what `write` did."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, name))
+        for path in reversed(self._made):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        self._made.clear()
+
+
+def gpus() -> list[dict[str, str]]:
+    """name and driver of each GPU that NVIDIA's driver knows."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.rpartition(",") for line in done.stdout.splitlines() if "," in line]
+    return [{"name": name.strip(), "driver": driver.strip()} for name, _, driver in rows]
+
+
+def torch_sees() -> dict[str, Any]:
+    """gpus: how many torch can use here; cuda: what it was built for, "" for CPUs only; error: why it does not start.
+
+    In a process of its own, as Ray hides the GPUs from one that has not asked for any.
+    """
+    code = "import json, torch; print(json.dumps([torch.cuda.device_count(), torch.version.cuda or torch.version.hip]))"
+    hidden = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TORCH_S, check=True)
+        count, cuda = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line.strip()]
+        return {"gpus": 0, "cuda": "", "error": lines[-1][:200] if lines else "it ended without a word"}
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        return {"gpus": 0, "cuda": "", "error": f"{type(error).__name__}: {error}"[:200]}
+    return {"gpus": count, "cuda": cuda or "", "error": ""}
+
+
+def _ray_disk() -> tuple[int, int] | None:
+    try:
+        from ray._private.worker import _global_node
+
+        usage = shutil.disk_usage(_global_node.get_temp_dir_path())
+    except Exception:  # no Ray in this process
+        return None
+    return usage.free, usage.total
 
 
 def autoscaler(gcs_port: str) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keeps the GPUs visible to a task that asks for none; Ray's new default
@@ -41,15 +40,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module=r"(ray|torch|mlflow|google|pydantic|tensorboardX)(\.|$)")
     for name in ("ray", "ray.tune", "ray.train", "ray.data", "ray._private"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def send_token() -> None:
-    """Let Ray send its token to a cluster; works only before Ray is imported, which reads this once.
-
-    Clusters with token authentication refuse who sends none; those without do not mind one.
-    """
-    if "RAY_AUTH_TOKEN" in os.environ or Path("~/.ray/auth_token").expanduser().is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextlib.contextmanager

@@ -6,8 +6,11 @@ Ray itself would try for a minute, say so on stderr every second, and end in a t
 from __future__ import annotations
 
 import json
+import os
 import platform
 import socket
+from queue import Empty, Queue
+from threading import Thread
 
 import ray
 from ray._private import services
@@ -17,6 +20,9 @@ from raydistill.cluster.quiet import silent_stderr
 from raydistill.errors import ABSENT, Fault, ResourceError
 
 _CONNECT_S = 5.0
+_ANSWER_S = 20.0
+_MODE = "RAY_AUTH_MODE"
+_Refused = getattr(ray.exceptions, "AuthenticationError", ray.exceptions.RaySystemError)  # older Rays have no tokens
 _ELSEWHERE = "check 'ray status' there, or leave --address out"
 
 
@@ -56,20 +62,50 @@ def _way_out(address: Address) -> str:
 
 
 def _cluster_metadata(target: str, where: str) -> dict[str, str]:
-    """What the cluster's head has written down about itself."""
+    """What the cluster's head has written down about itself.
+
+    A cluster with token authentication lets nobody in without its token. One without must not be sent any: its actors
+    would die at once, as Ray's own processes could not talk back to a driver that wants one.
+    """
     try:
         with silent_stderr():
-            client = ray._raylet.GcsClient(address=target)
-            content = client.internal_kv_get(b"CLUSTER_METADATA", namespace=b"cluster", timeout=_CONNECT_S)
-    except ray.exceptions.AuthenticationError as error:
+            try:
+                content = _ask(target)
+            except _Refused:
+                loader = ray._raylet.AuthenticationTokenLoader.instance()
+                if not loader.has_token(ignore_auth_mode=True) or os.environ.setdefault(_MODE, "token") != "token":
+                    raise  # there is none, or the user has said that none is to be sent
+                ray._raylet.Config.initialize("")  # Ray has read the variable when it was imported
+                content = _ask(target)
+    except _Refused as error:
+        rule = "the cluster wants a token, and does not accept this machine's"
         way_out = "copy ~/.ray/auth_token from its head to this machine, or set RAY_AUTH_TOKEN"
-        raise ResourceError(
-            Fault(where, "the cluster does not accept this machine's token", ABSENT, way_out)
-        ) from error
-    except (ray.exceptions.RpcError, ray.exceptions.RaySystemError, RuntimeError, TimeoutError) as error:
+        raise ResourceError(Fault(where, rule, ABSENT, way_out)) from error
+    except (ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
         rule = "what answers there is not a Ray cluster's head"
         raise ResourceError(Fault(where, rule, ABSENT, "give its address as 'ray start --head' prints it")) from error
     return dict(json.loads(content)) if content else {}
+
+
+def _ask(target: str) -> bytes | None:
+    """Raises TimeoutError where what answers says nothing that Ray understands; by itself Ray would try on and on."""
+    said: Queue[bytes | BaseException | None] = Queue()
+
+    def ask() -> None:
+        try:
+            client = ray._raylet.GcsClient(address=target)
+            said.put(client.internal_kv_get(b"CLUSTER_METADATA", namespace=b"cluster", timeout=_CONNECT_S))
+        except BaseException as error:
+            said.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        answer = said.get(timeout=_ANSWER_S)
+    except Empty as error:
+        raise TimeoutError from error
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def _check_same_versions(cluster: dict[str, str], where: str) -> None:

@@ -89,7 +89,7 @@ def check_versions(reports: Sequence[Report], warn: Callable[[str], None]) -> No
         if not report.versions:
             warn(f"node {report.host} did not answer within {_ANSWER_S:g} s; trials may wait for it")
             continue
-        faults += faults_of(report, here)
+        faults += version_faults(report.host, report.versions, here)
         if report.versions["torch"] != here["torch"]:
             there = report.versions["torch"] or "no torch"
             warn(f"node {report.host} has torch {there}, this machine {here['torch']}: results may differ")
@@ -97,15 +97,18 @@ def check_versions(reports: Sequence[Report], warn: Callable[[str], None]) -> No
         raise ResourceError(*faults)
 
 
-def faults_of(report: Report, here: Mapping[str, str]) -> list[Fault]:
-    """What keeps a node from working with this driver."""
+def version_faults(host: str, versions: Mapping[str, str], here: Mapping[str, str]) -> list[Fault]:
+    """What keeps a node from working with this driver: another Python or raydistill than here, or no torch."""
     faults = []
-    for name in ("raydistill", "torch"):
-        there = report.versions[name]
-        if there == here[name] or (name == "torch" and there):
+    for name in ("python", "raydistill", "torch"):
+        there, mine = versions[name], here[name]
+        if name == "python":
+            there, mine = (".".join(version.split(".")[:2]) for version in (there, mine))
+        if there == mine or (name == "torch" and there):
             continue
-        rule = f"has {name} {there}, this machine has {here[name]}" if there else f"has no {name}"
-        faults.append(Fault(f"node {report.host}", rule, ABSENT, f"install {name} {here[name]} there"))
+        title = name.capitalize() if name == "python" else name
+        rule = f"has {title} {there}, this machine {mine}" if there else f"has no {title}"
+        faults.append(Fault(f"node {host}", rule, ABSENT, f"install {title} {mine} there"))
     return faults
 
 

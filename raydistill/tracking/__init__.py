@@ -7,15 +7,18 @@ from raydistill.tracking.figures import front_html, front_png, front_table
 from raydistill.tracking.read_back import RankedSweep, RankedTrial, ranked_trials
 from raydistill.tracking.store import embedded_uri
 from raydistill.tracking.sweep_log import LoggedMember, SweepLog
+from raydistill.tracking.visit import Visit, visit
 
 __all__ = [
     "LoggedMember",
     "RankedSweep",
     "RankedTrial",
     "SweepLog",
+    "Visit",
     "embedded_uri",
     "front_html",
     "front_png",
     "front_table",
     "ranked_trials",
+    "visit",
 ]

@@ -21,7 +21,8 @@ Command = Callable[..., Ended]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], *([command, "--help"] for command in ("sweep", "compress", "summary", "sensitivity"))]
+    "arguments",
+    [["--help"], *([command, "--help"] for command in ("sweep", "compress", "summary", "sensitivity", "doctor"))],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""

@@ -127,14 +127,15 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.fixture
 def raydistill(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts ``raydistill ARGUMENTS...`` in the test's folder; none outlives the test."""
+    """Starts ``raydistill ARGUMENTS...`` in the test's folder; none outlives the test. None unsets a variable."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object, cwd: Path = tmp_path, **environment: str) -> subprocess.Popen[str]:
+    def start(*arguments: object, cwd: Path = tmp_path, **environment: str | None) -> subprocess.Popen[str]:
+        usual = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "COLUMNS": "80"}
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, *map(str, arguments)],
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "COLUMNS": "80", **environment},
+            env={name: value for name, value in {**os.environ, **usual, **environment}.items() if value is not None},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
+from raydistill.cluster.address import Address
 from raydistill.cluster.connect import connected
+from raydistill.cluster.reach import reach
 from raydistill.errors import ResourceError
 
 
@@ -35,3 +39,14 @@ def test_a_closed_port_is_quick() -> None:
         with pytest.raises(ResourceError, match="nothing answers there"), connected(address, 0):
             pass
         assert time.monotonic() - start < 60  # it did not hang: no claim about speed
+
+
+def test_something_else_that_answers_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would ask it for a minute and more."""
+    monkeypatch.setattr("raydistill.cluster.reach._ANSWER_S", 3.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{other.server_address[1]}"
+        with pytest.raises(ResourceError, match="what answers there is not a Ray cluster's head"):
+            reach(Address(address))
+        other.shutdown()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import requests
@@ -20,7 +21,7 @@ import torch
 
 from raydistill.records import RUNNING
 from raydistill.search import Objective, front_rows
-from raydistill.tracking import SweepLog
+from raydistill.tracking import SweepLog, visit
 
 pytestmark = pytest.mark.slow
 OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
@@ -156,3 +157,8 @@ def test_a_server_that_stays_away_costs_no_more_than_the_timeout(server, tmp_pat
     run = runs(server.uri, "unheard")["t0000"]
     assert run.info.status == "FINISHED"
     assert run.data.metrics["top1"] == 0.5
+
+
+def test_its_version_is_seen(server: Server) -> None:
+    found = visit(server.uri)
+    assert (found.client, found.server) == (mlflow.__version__, mlflow.__version__)
