@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raydistill.cli.run_report import RunReport
+    from raydistill.cluster.address import Address
     from raydistill.cluster.nodes import Node
     from raydistill.cluster.team import Team
     from raydistill.cluster.worker import Joined
@@ -29,7 +31,7 @@ class Asked:
     cpus: float
     gpus: int | None
     max_failures: int
-    address: str | None
+    address: Address | None
 
     def team(self, nodes: Sequence[Node], device: str) -> Team:
         """The workers, for these nodes.
@@ -75,8 +77,11 @@ def asked(
         raise ConfigError(
             Fault("--gpus", "chooses a GPU for one process", device, "use --gpus-per-worker, or --gpus -1")
         )
-    wanted = Asked(int(parts[0]), int(parts[1]), cpus, gpus, max_failures, address)
-    if address is None:
+    from raydistill.cluster.address import choose
+
+    cluster = choose(address, os.environ.get("RAY_ADDRESS"))
+    wanted = Asked(int(parts[0]), int(parts[1]), cpus, gpus, max_failures, cluster)
+    if cluster is None:
         from raydistill.cluster.nodes import this_machine
 
         wanted.team([this_machine()], device)
@@ -92,14 +97,13 @@ def epochs_on_workers(
     Raises:
         RaydistillError: no cluster, no room in it, or what training raises.
     """
-    from raydistill.cluster.quiet import quieten, send_token
+    from raydistill.cluster.quiet import quieten
 
     quieten()
-    if wanted.address is not None:
-        send_token()
     import ray
 
     from raydistill.cluster.connect import connected
+    from raydistill.cluster.modules import named_in
     from raydistill.cluster.trainer import fit_on_workers
 
     last: list[EpochMetrics] = []
@@ -117,7 +121,7 @@ def epochs_on_workers(
         report.warn("the cluster is busy: waiting for room for the workers")
 
     report.say("starting Ray" if wanted.address is None else f"connecting to Ray at {wanted.address}")
-    with connected(wanted.address, images.nbytes) as nodes:
+    with connected(wanted.address, images.nbytes, named_in(asdict(config)), report.warn) as nodes:
         team = wanted.team(nodes, config.device)
         dataset = ray.put(images)
         run = fit_on_workers(config, dataset, team, on_step=on_step, steps=steps, on_team=on_team, on_wait=on_wait)

@@ -197,7 +197,7 @@ def test_a_sweep_outlives_a_machine(cluster: Cluster) -> None:
         steps = [
             step for (step,) in cluster.rows(f"select step from metrics where key = 'top1' and run_uuid = '{uuid}'")
         ]
-        journal = epochs(sweep).get(name) or [s for s in steps]
+        journal = epochs(sweep).get(name) or list(steps)
         assert sorted(steps) == journal, name
     through_the_tunnel = cluster.python(
         "import json, mlflow; client = mlflow.MlflowClient('http://127.0.0.1:5000');"
