@@ -100,9 +100,7 @@ def epochs_on_workers(
     from raydistill.cluster.quiet import quieten
 
     quieten()
-    import ray
-
-    from raydistill.cluster.connect import connected
+    from raydistill.cluster.connect import connected, put
     from raydistill.cluster.modules import named_in
     from raydistill.cluster.trainer import fit_on_workers
 
@@ -123,7 +121,7 @@ def epochs_on_workers(
     report.say("starting Ray" if wanted.address is None else f"connecting to Ray at {wanted.address}")
     with connected(wanted.address, images.nbytes, named_in(asdict(config)), report.warn) as nodes:
         team = wanted.team(nodes, config.device)
-        dataset = ray.put(images)
+        dataset = put(images)
         run = fit_on_workers(config, dataset, team, on_step=on_step, steps=steps, on_team=on_team, on_wait=on_wait)
 
         def epochs() -> Iterator[EpochMetrics]:

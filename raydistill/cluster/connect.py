@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import ray
 
@@ -60,6 +61,11 @@ def joined(address: Address | None, dataset_bytes: int = 0, modules: Iterable[st
         yield
     finally:
         ray.shutdown()
+
+
+def put(value: Any) -> Any:
+    """A reference to `value` in Ray's object store, where all of a cluster's processes can read it."""
+    return ray.put(value)
 
 
 def _start(dataset_bytes: int) -> None:
