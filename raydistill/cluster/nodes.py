@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+_MANY = 1e6
+
 
 @dataclass(frozen=True)
 class Node:
@@ -48,6 +50,19 @@ def this_machine() -> Node:
     import torch
 
     return Node(float(len(os.sched_getaffinity(0))), float(torch.cuda.device_count()))
+
+
+def fit(cpu: float, gpu: float, node: Node) -> int:
+    """How many processes that each take this much fit on a node, a million at most."""
+    fits = [_MANY, node.cpu / cpu, *([node.gpu / gpu] if gpu else [])]
+    return math.floor(min(fits) + 1e-9)
+
+
+def room(cpu: float, gpu: float, nodes: Sequence[Node]) -> int:
+    """How many fit on all nodes together, when the cluster has grown as far as it may."""
+    there = sum(fit(cpu, gpu, node) for node in nodes if node.alive)
+    to_come = sorted((fit(cpu, gpu, node) for node in nodes if not node.alive), reverse=True)
+    return there + sum(to_come[: nodes.more] if isinstance(nodes, Nodes) else to_come)
 
 
 UNSIZED = Node(math.inf, math.inf, alive=False)

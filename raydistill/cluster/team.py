@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raydistill.cluster.nodes import Node
+from raydistill.cluster.nodes import Node, room
 from raydistill.errors import ABSENT, Fault, ResourceError
 
 
@@ -48,17 +48,12 @@ def check_room(team: Team, nodes: Sequence[Node], where: str) -> None:
     Raises:
         ResourceError: it has not room for the workers.
     """
-    places = room(team, nodes)
+    places = room(team.cpu, team.gpu, nodes)
     if places >= team.least:
         return
     found = ", ".join(f"{node.cpu:g} CPU + {node.gpu:g} GPU" for node in nodes)
     way_out = f"use {places} workers" if places > 1 else "ask for less a worker"
     raise ResourceError(Fault(where, f"asks for {team}, there is room for {places} (nodes: {found})", ABSENT, way_out))
-
-
-def room(team: Team, nodes: Sequence[Node]) -> int:
-    """How many such workers fit on these nodes together."""
-    return sum(_fit(team, node) for node in nodes)
 
 
 def trial_team(workers: int, cpu: float, gpu: float, max_failures: int, nodes: Sequence[Node], where: str) -> Team:
@@ -77,9 +72,4 @@ def trial_team(workers: int, cpu: float, gpu: float, max_failures: int, nodes: S
 
 def at_once(team: Team, nodes: Sequence[Node]) -> int:
     """How many trials there is room for: those that each had half of their workers would wait for ever."""
-    return room(team, nodes) // team.workers
-
-
-def _fit(team: Team, node: Node) -> int:
-    fits = [node.cpu / team.cpu, *([node.gpu / team.gpu] if team.gpu else []), 1e6]
-    return math.floor(min(fits) + 1e-9)
+    return room(team.cpu, team.gpu, nodes) // team.workers

@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raydistill.cluster.nodes import Node, Nodes
+from raydistill.cluster.nodes import Node, fit, room
 from raydistill.errors import ABSENT, Fault, ResourceError
 from raydistill.sweep.spec import ResourcesSection
-
-_MANY = 1e6
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,7 @@ def baseline_share(trial: Share, nodes: Sequence[Node]) -> Share:
 
 def concurrent(share: Share, nodes: Sequence[Node]) -> int:
     """How many trials fit at once, when the cluster has grown as far as it may."""
-    there = sum(_fit(share, node) for node in nodes if node.alive)
-    to_come = sorted((_fit(share, node) for node in nodes if not node.alive), reverse=True)
-    return there + sum(to_come[: nodes.more] if isinstance(nodes, Nodes) else to_come)
+    return room(share.cpu, share.gpu, nodes)
 
 
 def must_wait(share: Share, nodes: Sequence[Node]) -> bool:
@@ -93,6 +89,4 @@ def must_wait(share: Share, nodes: Sequence[Node]) -> bool:
 
 
 def _fit(share: Share, node: Node) -> int:
-    """How many trials fit on a node, a million at most."""
-    fits = [_MANY, node.cpu / share.cpu, *([node.gpu / share.gpu] if share.gpu else [])]
-    return math.floor(min(fits) + 1e-9)
+    return fit(share.cpu, share.gpu, node)
