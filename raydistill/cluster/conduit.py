@@ -25,6 +25,7 @@ HEARTBEAT_S = 2.0
 _LOOK_S = 0.5
 _ORPHANED_S = 20.0
 _ABORT_S = 60.0
+_DEAD = ("actor is dead", "actor died", "ActorDied", "worker died", LostWorker.__name__)
 
 
 class Conduit:
@@ -140,10 +141,10 @@ def _callbacks(conduit: Any) -> list[Any]:
 
 def _why(error: Any) -> str:
     """One line from Ray Train's account of workers that failed."""
-    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    dead = [rank for rank, failure in failures.items() if isinstance(failure, RayActorError)]
-    if dead or LostWorker.__name__ in str(error):  # those that lost it may have been looked at before it was
-        which = f"worker {dead[0]}" if dead else "a worker"
-        return f"the process of {which} died, perhaps killed because its node was out of memory"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error)
+    if "low on memory" in text:
+        return "out of memory: a worker's process was killed, its node ran low on memory"
+    if any(word in text for word in _DEAD):  # who lost it may have been looked at before it was
+        return "a worker's process died, perhaps killed because its node was out of memory (dmesg tells)"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

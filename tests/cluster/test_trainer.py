@@ -134,23 +134,20 @@ def test_two_workers_and_one_that_is_killed_train_what_one_process_does(
 
 
 @pytest.mark.ray
-def test_a_run_that_is_closed_leaves_nothing_and_goes_on(shared: Any, one_process: RunConfig, tmp_path: Path) -> None:
-    config, watched = run_config(tmp_path / "closed"), Watched(victim=0, epoch=2)
-    run = fit_on_workers(config, shared, Team(2), on_team=watched.on_team)
-    assert next(run).epoch == 0
-    run.close()
-    assert_nothing_is_left(watched.workers)
-    # now the first worker dies, and no second group is allowed
-    watched.groups.clear()
+def test_a_death_too_many_is_one_line_and_closing_leaves_nothing(shared: Any, tmp_path: Path) -> None:
+    config, watched = run_config(tmp_path / "run"), Watched(victim=0)
     team = Team(2, max_failures=0)
-    again = fit_on_workers(config, shared, team, on_team=watched.on_team, on_step=watched.on_step, steps=4)
+    run = fit_on_workers(config, shared, team, on_team=watched.on_team, on_step=watched.on_step, steps=4)
+    assert next(run).epoch == 0
+    with pytest.raises(ResourceError, match=r"^workers: a worker's process died.*; run the same command again"):
+        next(run)
+    assert_nothing_is_left(watched.workers)
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["epoch"] == 0
+    again = fit_on_workers(config, shared, team, on_team=watched.on_team)
     assert next(again).epoch == 1
-    with pytest.raises(ResourceError, match=r"workers: the process of .* died.*; run the same command again"):
-        next(again)
-    assert read_checkpoint(tmp_path / "closed" / "checkpoint.pt")["epoch"] == 1
-    # one worker is a team as well
-    assert [metrics.epoch for metrics in fit_on_workers(config, shared, Team(1))] == [2, 3]
-    assert_same(one_process, config)
+    again.close()
+    assert_nothing_is_left(watched.workers)
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["epoch"] == 1  # it waits for whoever iterates
 
 
 @pytest.mark.ray
@@ -168,6 +165,9 @@ def test_four_workers_and_as_many_as_there_is_room_for(shared: Any, one_process:
     list(fit_on_workers(four, shared, Team(4, cpu=cores / 4), on_team=watched.on_team))
     assert len(watched.workers) == 4
     assert_same(one_process, four)
+    one = run_config(tmp_path / "one")
+    list(fit_on_workers(one, shared, Team(1)))
+    assert_same(one_process, one)
     some = run_config(tmp_path / "some")
     list(fit_on_workers(some, shared, Team(4 * cores, cpu=cores / 2, fewest=1), on_team=watched.on_team))
     assert len(watched.workers) == 2
