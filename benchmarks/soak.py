@@ -157,13 +157,15 @@ class Server:
 class Range:
     """What all sweeps share: baselines by content hash, empty databases, undisturbed sweeps, one server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tables: Path | None = None) -> None:
+        """tables: an empty database of MLflow's, where there is one already."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "soak_model.py").write_text(MODEL)
-        self.tables = folder / "tables.db"
-        made = "from mlflow import MlflowClient; import sys; MlflowClient(sys.argv[1]).search_experiments()"
-        subprocess.run([sys.executable, "-c", made, f"sqlite:///{self.tables}"], check=True, capture_output=True)
+        self.tables = tables or folder / "tables.db"
+        if tables is None:
+            made = "from mlflow import MlflowClient; import sys; MlflowClient(sys.argv[1]).search_experiments()"
+            subprocess.run([sys.executable, "-c", made, f"sqlite:///{self.tables}"], check=True, capture_output=True)
         self.server = Server(folder / "server", self.tables)
         self.references: dict[int, Path] = {}
         self.marks: list[str] = []
@@ -217,7 +219,7 @@ class Sweep:
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def finish(self, timeout_s: float = 300.0) -> None:
+    def finish(self, timeout_s: float = 900.0) -> None:
         assert self.process is not None
         self.code = self.process.wait(timeout_s)
 
@@ -345,8 +347,8 @@ def _to_its_end(sweep: Sweep, server: Server, served: bool, report: Report) -> N
 
 
 @contextlib.contextmanager
-def open_range(folder: Path) -> Iterator[Range]:
-    place = Range(folder)
+def open_range(folder: Path, tables: Path | None = None) -> Iterator[Range]:
+    place = Range(folder, tables)
     try:
         yield place
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,38 @@ def changed(mapping: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     else:
         result[head] = value
     return result
+
+
+@pytest.fixture(scope="session")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage of a sweep that has trained `SWEEP`'s baseline, and nothing else."""
+    from raydistill import datasets
+    from raydistill.sweep.baseline import baseline_hash, dataset_fingerprint
+    from raydistill.sweep.load import load_sweep
+    from raydistill.sweep.plan import baseline_config
+    from raydistill.training import fit
+
+    storage = tmp_path_factory.mktemp("dense")
+    file = storage / "space.yaml"
+    file.write_text(yaml.safe_dump(SWEEP))
+    sweep = load_sweep(file)
+    dataset = datasets.load(sweep.dataset)
+    run = baseline_config(sweep)
+    folder = storage / "baselines" / baseline_hash(run, dataset_fingerprint(dataset))
+    for _ in fit(replace(run, out_dir=str(folder), threads=1, device="cpu"), dataset=dataset):
+        pass
+    return storage / "baselines"
+
+
+@pytest.fixture
+def spared(tmp_path: Path, dense: Path, tables: Path) -> None:
+    """Sweeps in ``tmp_path/sweeps`` find `SWEEP`'s baseline and, for the name tiny, MLflow's empty tables.
+
+    Both take a sweep longer than its trials do. `test_run` has one that makes them.
+    """
+    (tmp_path / "sweeps" / "tiny").mkdir(parents=True)
+    shutil.copy(tables, tmp_path / "sweeps" / "tiny" / "mlflow.db")
+    shutil.copytree(dense, tmp_path / "sweeps" / "baselines")
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ class Watcher(Observer):
                 self.processes = max(self.processes, sum("ImplicitFunc" in name for name in names))
 
 
+@pytest.mark.usefixtures("spared")
 def test_paused_trials_hold_nothing_and_go_on_bit_for_bit(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     sweep = load_sweep(write_sweep(*PROMOTE))
     watcher = Watcher()

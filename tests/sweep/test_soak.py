@@ -29,8 +29,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[soak.Range]:
-    with soak.open_range(tmp_path_factory.mktemp("soak")) as opened:
+def place(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[soak.Range]:
+    with soak.open_range(tmp_path_factory.mktemp("soak"), tables) as opened:
         yield opened
         assert soak.left_running(opened.marks, 120.0) == []
 

@@ -24,7 +24,7 @@ FC1 = "per_layer.fc1.weight.final_sparsity"
 def sweep(folder: Path, *arguments: str, code: int = 0) -> str:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ended = subprocess.run(
-        [*RUN, "sweep", *arguments], cwd=folder, env=environment, text=True, capture_output=True, timeout=300
+        [*RUN, "sweep", *arguments], cwd=folder, env=environment, text=True, capture_output=True, timeout=900
     )
     assert ended.returncode == code, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from raydistill.records import BASELINE, FAILED, FINISHED, STOPPED, EpochMetrics, Evaluation, Scalar, TrialRecord
-from raydistill.tracking.store import hush, undisturbed
 
 START_MS = 1_700_000_000_000
 
@@ -64,18 +63,6 @@ def records() -> list[TrialRecord]:
         make_trial("t0002", 0.2, 0.1, STOPPED, reason="stopped at epoch 1: dominated by 3 of 4 trials"),
         make_trial("t0003", 0.1, 0.1, FAILED, reason="loss is NaN at epoch 2"),
     ]
-
-
-@pytest.fixture(scope="session")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables and nothing in them: making them takes 4 s, so once."""
-    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    with undisturbed():
-        from mlflow import MlflowClient
-
-        hush()
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture

@@ -10,8 +10,11 @@ saved with a sweep, and a model is made of trials compared at one stage (see `ob
 
 from __future__ import annotations
 
+import copy
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +32,7 @@ class _OptunaSearcher:
     def __init__(self, space: SearchSpace, seed: int, startup: int = 10) -> None:
         self._space, self._seed, self.startup = space, seed, startup
         self._first = SobolSearcher(space, seed)
+        self._made: dict[Any, Any] = {}  # Optuna's trials of what was seen: a cache, no state
 
     def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar]:
         usable = comparable(seen, stages, self.startup)
@@ -54,23 +58,38 @@ class _OptunaSearcher:
     def _trials(  # type: ignore[no-untyped-def]
         self, usable: list[tuple[Observation, np.ndarray]], seen: Sequence[Observation], distributions: dict
     ) -> list:
-        from optuna.trial import create_trial
+        from optuna.trial import TrialState
 
         return [
-            create_trial(
-                params=self._params(observation),
-                distributions=distributions,
-                values=[float(value) for value in point],
-                system_attrs=self._attributes(place),
-            )
+            self._trial(observation, distributions, TrialState.COMPLETE, tuple(map(float, point)), place)
             for place, (observation, point) in enumerate(usable)
         ]
 
     def _attributes(self, place: int) -> dict[str, int]:
         return {}
 
-    def _params(self, observation: Observation) -> dict[str, Scalar]:
-        return {d.path: _to_optuna(d.distribution, observation.values[d.path]) for d in self._space.dimensions}
+    def _trial(  # type: ignore[no-untyped-def]
+        self,
+        observation: Observation,
+        distributions: dict,
+        state,
+        values: tuple[float, ...] | None = None,
+        place: int = 0,
+    ):
+        from optuna.trial import create_trial
+
+        key = (observation.trial, state, values, place)
+        if key not in self._made:
+            made = create_trial(
+                params={d.path: _to_optuna(d.distribution, observation.values[d.path]) for d in self._space.dimensions},
+                distributions=distributions,
+                state=state,
+                values=values,
+                system_attrs=self._attributes(place) if values is not None else {},
+            )
+            made.__class__ = _copied_lightly()
+            self._made[key] = made
+        return self._made[key]
 
 
 class _AwareOfRunning(_OptunaSearcher):
@@ -79,13 +98,11 @@ class _AwareOfRunning(_OptunaSearcher):
     def _trials(  # type: ignore[no-untyped-def]
         self, usable: list[tuple[Observation, np.ndarray]], seen: Sequence[Observation], distributions: dict
     ) -> list:
-        from optuna.trial import TrialState, create_trial
+        from optuna.trial import TrialState
 
         compared = {observation.trial for observation, _ in usable}
         running = [
-            create_trial(state=TrialState.RUNNING, params=self._params(o), distributions=distributions)
-            for o in seen
-            if o.trial not in compared and not o.ended
+            self._trial(o, distributions, TrialState.RUNNING) for o in seen if o.trial not in compared and not o.ended
         ]
         return [*super()._trials(usable, seen, distributions), *running]
 
@@ -128,6 +145,18 @@ class NSGA2Searcher(_OptunaSearcher):
         from optuna.samplers import NSGAIISampler
 
         return {NSGAIISampler._get_generation_key(): place // self._population}
+
+
+@functools.cache
+def _copied_lightly() -> type:
+    """Optuna's trial, of which a study does not copy every value: nobody changes them, and that is half of all time."""
+    from optuna.trial import FrozenTrial
+
+    class Given(FrozenTrial):
+        def __deepcopy__(self, memo: dict) -> FrozenTrial:
+            return copy.copy(self)
+
+    return Given
 
 
 def _as_optuna(distribution: Distribution):  # type: ignore[no-untyped-def]
