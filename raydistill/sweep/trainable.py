@@ -19,6 +19,7 @@ from raydistill.errors import RaydistillError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.sweep.locks import hold
+from raydistill.sweep.orphans import patience_s
 from raydistill.training import RunConfig, fit, read_history
 from raydistill.training.footprint import footprint
 
@@ -28,9 +29,6 @@ FAILURE = "failure"
 
 FATAL = "fatal"
 """Key of a report that ends the whole sweep: what every other trial would meet too, such as a full disk."""
-
-ORPHAN_WAIT_S = 30.0
-"""How long a resumed trial waits for a process of the killed driver that still trains it."""
 
 
 def train_trial(config: Mapping[str, Any], *, shared: list[Any], latency: bool = False) -> None:
@@ -48,9 +46,15 @@ def train_trial(config: Mapping[str, Any], *, shared: list[Any], latency: bool =
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
         dataset = ray.get(shared[0])
+        lock = folder / "lock"
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
-        with hold(folder / "lock", "this trial", ORPHAN_WAIT_S), contextlib.closing(_epochs(run, dataset)) as epochs:
+        with (
+            hold(lock, "this trial", patience_s(lock), seize=True) as held,
+            contextlib.closing(_epochs(run, dataset)) as epochs,
+        ):
             for metrics in epochs:
+                if not held.ours:
+                    return  # this machine was cut off, and the trial goes on elsewhere
                 if metrics.epoch + 1 == run.epochs:
                     figures = footprint(folder / "checkpoint.pt", dataset.image_shape, run.device, latency=latency)
                     metrics = replace(metrics, figures=figures)
