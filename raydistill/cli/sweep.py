@@ -128,13 +128,20 @@ def _report(outcome: Outcome, again: str, console: Console) -> None:
     if outcome.used_fallback:
         console.print(f"These figures are of the fallback dataset {outcome.dataset}.", style="bold yellow")
     for title, text in (
-        ("open MLflow", f"mlflow ui --backend-store-uri {shlex.quote(_short_uri(outcome.tracking_uri))}"),
+        ("open MLflow", _how_to_open(outcome.tracking_uri)),
         ("resume", again),
         ("checkpoints", f"{_shown(outcome.kept)}/trials/*/checkpoint.pt"),
         ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
     ):
         if text:
             console.print(f"{title:<12} {text}", soft_wrap=True, markup=False)
+
+
+def _how_to_open(uri: str) -> str:
+    """A server is open already."""
+    if uri.startswith(("http://", "https://")):
+        return uri
+    return f"mlflow ui --backend-store-uri {shlex.quote(_short_uri(uri))}"
 
 
 def _short_uri(uri: str) -> str:

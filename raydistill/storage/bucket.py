@@ -24,7 +24,7 @@ from typing import Any
 
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import unwritable, write_atomically
-from raydistill.locks import hold
+from raydistill.locks import LOCK, Held, hold
 from raydistill.storage.lease import Lease
 from raydistill.storage.mirror import Mirror, mirrored
 from raydistill.storage.objects import CHECK_S, OPTION, OUTAGE_S, Address, Objects
@@ -41,7 +41,6 @@ _OTHERS_EVERY_S = 60.0
 """TensorBoard's events grow by a few bytes an epoch; an object can only be replaced whole."""
 
 _RESULTS = "pareto.*"
-_LOCK = "lock"
 
 
 class Bucket(Store):
@@ -119,7 +118,7 @@ class Bucket(Store):
     def held(self, journal: Path, what: str, tell: Callable[[str], None]) -> Iterator[Follower]:
         self.objects.tell = tell
         folder, key = journal.parent, self._key(self.reference(journal.parent))
-        with hold(journal.with_name(_LOCK), what):
+        with hold(journal.with_name(LOCK), what):
             lease = Lease(self.objects, f"{key}/driver", what, self._place())
             lease.take(0.0, tell)
             with lease.renewed():
@@ -134,7 +133,7 @@ class Bucket(Store):
     @contextlib.contextmanager
     def workplace(self, reference: str, what: str, wait_s: float, rivals: bool = False) -> Iterator[Workplace]:
         folder, key = self.local(reference), self._key(reference)
-        with hold(folder / _LOCK, what, wait_s), contextlib.ExitStack() as stack:
+        with hold(folder / LOCK, what, wait_s) as held, contextlib.ExitStack() as stack:
             lease = Lease(self.objects, f"{key}/claim", what, self._place())
             if rivals:
                 lease.take(wait_s, lambda line: None)
@@ -145,7 +144,7 @@ class Bucket(Store):
             found = self.objects.get(f"{key}/{CHECKPOINT}")
             if found is not None:
                 write_atomically(folder / CHECKPOINT, found[0])
-            place = _Pushed(folder, self.objects, key, lease)
+            place = _Pushed(folder, held, self.objects, key, lease)
             try:
                 yield place
             finally:
@@ -194,8 +193,8 @@ class Bucket(Store):
 
 
 class _Pushed(Workplace):
-    def __init__(self, folder: Path, objects: Objects, key: str, lease: Lease) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, held: Held, objects: Objects, key: str, lease: Lease) -> None:
+        super().__init__(folder, held)
         self._objects, self._key, self._lease = objects, key, lease
         self._pushed: dict[str, tuple[int, int]] = {}
         self._others_due = time.monotonic() + _OTHERS_EVERY_S
@@ -214,7 +213,7 @@ class _Pushed(Workplace):
         """What is not worth a push each time."""
         self._others_due = time.monotonic() + _OTHERS_EVERY_S
         for path in sorted(self.folder.iterdir()):
-            left_out = path.name in (_LOCK, *_EACH_TIME) or path.name.startswith(".") or not path.is_file()
+            left_out = path.name in (LOCK, *_EACH_TIME) or path.name.startswith(".") or not path.is_file()
             if not left_out and self._changed(path):
                 self._objects.put(f"{self._key}/{path.name}", read_or_nothing(path), outage_s)
 
@@ -238,7 +237,7 @@ def _write(path: Path, content: bytes) -> None:
 def _empty(folder: Path) -> None:
     """All but the lock, on which somebody may be waiting."""
     for path in folder.iterdir():
-        if path.name == _LOCK:
+        if path.name == LOCK:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

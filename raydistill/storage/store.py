@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from raydistill.files import unreadable
-from raydistill.locks import hold
+from raydistill.locks import LOCK, Held, hold
 
 
 class Follower:
@@ -37,10 +37,19 @@ class Follower:
 
 
 class Workplace:
-    """The folder, on this machine, in which a network is trained."""
+    """The folder, on this machine, in which a network is trained.
 
-    def __init__(self, folder: Path) -> None:
+    held: its lock.
+    """
+
+    def __init__(self, folder: Path, held: Held) -> None:
         self.folder = folder
+        self._held = held
+
+    @property
+    def ours(self) -> bool:
+        """False: another process has taken the folder over, and believes us dead."""
+        return self._held.ours
 
     def push(self) -> None:
         """Keep what was written since the last time.
@@ -166,14 +175,14 @@ class Folder(Store):
 
     @contextlib.contextmanager
     def held(self, journal: Path, what: str, tell: Callable[[str], None]) -> Iterator[Follower]:
-        with hold(journal.with_name("lock"), what):
+        with hold(journal.with_name(LOCK), what):
             yield Follower()
 
     @contextlib.contextmanager
     def workplace(self, reference: str, what: str, wait_s: float, rivals: bool = False) -> Iterator[Workplace]:
         folder = Path(reference)
-        with hold(folder / "lock", what, wait_s):
-            yield Workplace(folder)
+        with hold(folder / LOCK, what, wait_s, seize=not rivals) as held:
+            yield Workplace(folder, held)
 
 
 def read_or_nothing(path: Path) -> bytes:

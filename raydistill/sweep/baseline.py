@@ -19,7 +19,7 @@ from raydistill.files import clear_temporaries
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
 from raydistill.storage import Store
-from raydistill.sweep.callback import why_it_died
+from raydistill.sweep.callback import LOST_MACHINE, MOST_LOSSES, why_it_died
 from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
 from raydistill.sweep.session import Session
@@ -56,14 +56,15 @@ def ensure_baseline(session: Session) -> bool:
         session.observer.step(f"training the dense baseline, {run.epochs} epochs")
         share = baseline_share(session.share, session.nodes)
         watch = session.observer.baseline_epoch
-        failures = 0
+        failures, losses = 0, 0
         while True:
             try:
                 if not train_baseline(run, session.shared[0], store, share, watch, lambda: session.interrupt.requested):
                     return False
                 break
             except ResourceError as error:
-                failures += 1
+                lost = LOST_MACHINE in str(error) and losses < MOST_LOSSES
+                losses, failures = losses + lost, failures + (not lost)
                 if failures > sweep.sections.max_failures:
                     raise
                 session.observer.warning(f"the baseline starts again from its last checkpoint: {error.faults[0]}")

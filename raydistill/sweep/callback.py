@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ from ray import tune
 from raydistill.sweep.conductor import Conductor
 from raydistill.training.memory import WAY_OUT
 
+LOST_MACHINE = "its machine was lost: switched off, taken back by the cloud, or cut off from the network"
+
+MOST_LOSSES = 10
+"""Machines that one trial may lose before that counts as its own failure: it might be what kills them."""
+
 
 class Bookkeeper(tune.Callback):
     """beat: called at every step of Tune's loop."""
@@ -19,6 +25,7 @@ class Bookkeeper(tune.Callback):
         self._conductor = conductor
         self._beat = beat
         self._oom_kills = oom_kills()
+        self._losses: Counter[str] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks; the journal holds this one's state
         return {}
@@ -27,7 +34,11 @@ class Bookkeeper(tune.Callback):
         self._beat()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._conductor.retried(trial.config["trial_id"], self._why(trial))
+        trial_id, why = trial.config["trial_id"], self._why(trial)
+        if why == LOST_MACHINE and self._losses[trial_id] < MOST_LOSSES:
+            self._losses[trial_id] += 1
+            trial.run_metadata.num_failures -= 1  # no fault of the trial's, and of max_failures
+        self._conductor.retried(trial_id, why)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._conductor.completed(trial.config["trial_id"])
@@ -40,6 +51,10 @@ class Bookkeeper(tune.Callback):
         return why_it_died(_latest_error(trial), self._oom_kills > before)
 
 
+_LOST = ("because its node has died", "node it was running on is dead", "is temporarily unavailable")
+"""Ray's words for it; the last where the connection broke and it does not know yet what became of the node."""
+
+
 def why_it_died(text: str, oom_killed: bool = False) -> str:
     """One line from Ray's account of a process that died or could not be started.
 
@@ -47,6 +62,8 @@ def why_it_died(text: str, oom_killed: bool = False) -> str:
     """
     if "low on memory" in text:
         return f"out of memory: its process was killed, the node ran low on memory; {WAY_OUT}"
+    if any(words in text for words in _LOST):
+        return LOST_MACHINE
     died = "actor died" in text or "ActorDied" in text or "worker died" in text
     if died and oom_killed:
         return f"out of memory: its process was killed by the kernel; {WAY_OUT}"

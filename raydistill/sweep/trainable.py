@@ -24,6 +24,7 @@ from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.storage import Store
 from raydistill.sweep.damage import history_or_damage, is_of
+from raydistill.sweep.orphans import patience_s
 from raydistill.sweep.placing import here
 from raydistill.training import RunConfig, fit
 from raydistill.training.checkpoint import FILE_NAME
@@ -40,10 +41,6 @@ FATAL = "fatal"
 """Key of a report that ends the whole sweep: what every other trial would meet too, such as a full disk."""
 
 TRACEBACK = "error.txt"
-
-ORPHAN_WAIT_S = 30.0
-"""How long a resumed trial waits for a process of the killed driver that still trains it."""
-
 
 RETRIED = "retried"
 """Key of a report that a trial's workers have started again, for the reason given."""
@@ -73,12 +70,14 @@ def train_trial(
         else:
             training = trial_epochs(run, shared[0], team, finish, _retried)
         with (
-            store.workplace(kept, "this trial", ORPHAN_WAIT_S) as place,
+            store.workplace(kept, "this trial", patience_s(store.local(kept))) as place,
             _traced(place.folder),
             contextlib.closing(_epochs(run, training)) as epochs,
         ):
             os.chdir(place.folder)
             for metrics in epochs:
+                if not place.ours:
+                    return  # this machine was cut off, and the trial goes on elsewhere
                 if metrics.epoch + 1 == run.epochs and not metrics.figures:
                     metrics = finish(metrics, run, dataset)
                 place.push()

@@ -46,6 +46,7 @@ mount -t tmpfs -o size=1g tmpfs /dev/shm
 mkdir /run/sshd
 hostname {name}
 for file in hosts passwd shadow; do mount --bind {folder}/$file /etc/$file; done
+mount --bind {folder}/home {home}
 ip link set lo up
 exec {command}
 """
@@ -72,7 +73,7 @@ def missing() -> str:
 
 @dataclass
 class Machine:
-    """pid: of its first process, as this machine counts. home: what ~ is there."""
+    """pid: of its first process, as this machine counts. home: its home folder as it is seen from outside."""
 
     name: str
     address: str
@@ -83,11 +84,16 @@ class Machine:
     def home(self) -> Path:
         return self.folder / "home"
 
+    @property
+    def tilde(self) -> Path:
+        """The home folder's path on the machine itself: the same on all, as it is where one user has them all."""
+        return self.folder.parent / "home"
+
     def command(self, *words: str | Path, cwd: Path | None = None) -> list[str]:
         """A command line that runs these words on the machine, in its home folder or in `cwd`."""
         enter = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--uts", "--pid"]
-        settings = [f"HOME={self.home}", "RAY_AUTH_MODE=token", "PYTHONUNBUFFERED=1", f"PATH={_path()}"]
-        chdir = f"--chdir={cwd or self.home}"
+        settings = [f"HOME={self.tilde}", "RAY_AUTH_MODE=token", "PYTHONUNBUFFERED=1", f"PATH={_path()}"]
+        chdir = f"--chdir={cwd or self.tilde}"
         return [*enter, "--", "env", "-i", chdir, *settings, *(str(word) for word in words)]
 
     def start(self, *words: str | Path, log: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
@@ -140,6 +146,7 @@ def laboratory() -> Iterator[Laboratory]:
     """Three hosts that answer to ssh while the block runs."""
     folder = Path(tempfile.mkdtemp(prefix="raydistill-hosts-", dir="/var/tmp"))
     folder.chmod(0o755)
+    (folder / "home").mkdir()
     lab = Laboratory("laboratory", LABORATORY, folder / "laboratory")
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -174,7 +181,7 @@ def _furnish(machine: Machine) -> None:
     names = "".join(f"{address} {name}\n" for name, address in HOSTS.items())
     (machine.folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
     users = Path("/etc/passwd").read_text().splitlines()
-    root = f"root:x:0:0:root:{machine.home}:/bin/bash"
+    root = f"root:x:0:0:root:{machine.tilde}:/bin/bash"
     (machine.folder / "passwd").write_text("\n".join([root, *(u for u in users if not u.startswith("root:"))]) + "\n")
     (machine.folder / "shadow").write_text("root:*:19000:0:99999:7:::\n")
     environment = machine.home / "raydistill-env"
@@ -182,7 +189,7 @@ def _furnish(machine: Machine) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     (packages / "of-the-tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
     for script, entry in (("pip", "pip._internal.cli.main:main"), ("ray", ""), ("mlflow", "")):
-        _script(environment / "bin" / script, script, entry)
+        _script(environment / "bin" / script, machine.tilde / "raydistill-env/bin/python", script, entry)
     (machine.home / ".bashrc").write_text(f"PATH={_path()}\n")
     (machine.home / ".profile").write_text(". ~/.bashrc\n")
     (machine.home / ".config" / "pip").mkdir(parents=True)
@@ -191,14 +198,14 @@ def _furnish(machine: Machine) -> None:
     )  # to pip, that false means: no isolation
 
 
-def _script(path: Path, name: str, entry: str) -> None:
+def _script(path: Path, python: Path, name: str, entry: str) -> None:
     """What pip would have put into the environment's bin for a package that is importable there."""
     if not entry:
         from importlib.metadata import entry_points
 
         entry = next(point.value for point in entry_points(group="console_scripts", name=name))
     module, _, function = entry.partition(":")
-    path.write_text(f"#!{path.parent}/python\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+    path.write_text(f"#!{python}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
     path.chmod(0o755)
 
 
@@ -212,7 +219,8 @@ def _boot(machine: Machine, first: str, command: str, enter: Sequence[str]) -> s
     """Start a machine; first: the name of its first process."""
     kept = [f"/{path.parts[2]}" for path in map(Path, (sys.prefix, sys.base_prefix)) if path.parts[1] == "tmp"]
     folder, stash = machine.folder, machine.folder / "stash"
-    boot = _BOOT.format(folder=folder, stash=stash, kept=" ".join(kept), name=machine.name, command=command)
+    inside = {"folder": folder, "stash": stash, "home": machine.tilde, "kept": " ".join(kept)}
+    boot = _BOOT.format(**inside, name=machine.name, command=command)
     words = ["setpriv", "--pdeathsig", "KILL", *enter, "unshare", *_NAMESPACES, "bash", "-c", boot]
     with (folder / "boot.log").open("wb") as log:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
