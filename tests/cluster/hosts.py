@@ -217,7 +217,8 @@ def _path() -> str:
 
 def _boot(machine: Machine, first: str, command: str, enter: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a machine; first: the name of its first process."""
-    kept = [f"/{path.parts[2]}" for path in map(Path, (sys.prefix, sys.base_prefix)) if path.parts[1] == "tmp"]
+    needed = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve())
+    kept = sorted({f"/{path.parts[2]}" for path in needed if path.parts[1] == "tmp"})
     folder, stash = machine.folder, machine.folder / "stash"
     inside = {"folder": folder, "stash": stash, "home": machine.tilde, "kept": " ".join(kept)}
     boot = _BOOT.format(**inside, name=machine.name, command=command)
