@@ -25,6 +25,7 @@ LEASE_S = 45.0
 
 RENEW_S = 10.0
 _LOOK_S = 2.0
+_LET_GO_S = 3.0
 _SETTLE_S = 1.0
 """Two that take a lease at once have both written by then; the last one has it."""
 
@@ -92,7 +93,7 @@ class Lease:
     def renewed(self) -> Iterator[None]:
         """Renew it while the block runs, then let it go."""
         ended = threading.Event()
-        brief = Objects(self._objects.address, RENEW_S)  # an outage is tried again at the next turn
+        brief = self._objects.briefly(RENEW_S)  # an outage is tried again at the next turn
 
         def renew() -> None:
             while not ended.wait(RENEW_S) and not self._lost:
@@ -108,11 +109,15 @@ class Lease:
             yield
         finally:
             ended.set()
-            thread.join(2 * RENEW_S)  # else it might write it again
+            thread.join(_LET_GO_S)  # else it might write it again
             with contextlib.suppress(StorageError):
-                self._read_back(brief)
-                if not self._lost and self._version is not None:
-                    brief.delete(self._key)
+                if not thread.is_alive():  # cut off: it runs out by itself
+                    self._let_go(self._objects.briefly(_LET_GO_S))
+
+    def _let_go(self, objects: Objects) -> None:
+        self._read_back(objects)
+        if not self._lost and self._version is not None:
+            objects.delete(self._key)
 
     @property
     def _uri(self) -> str:

@@ -6,6 +6,7 @@ stores go through the same few calls.
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
@@ -79,14 +80,20 @@ def parse_address(text: str) -> Address:
 
 
 class Objects:
-    """outage_s: how long an operation is tried again. tell: called with one line when an outage begins."""
+    """outage_s: how long an operation is tried again. tell: called with one line when an outage begins, or ends."""
 
     def __init__(self, address: Address, outage_s: float = OUTAGE_S, tell: Callable[[str], None] | None = None) -> None:
         self.address = address
         self.outage_s = outage_s
         self.tell = tell
         self._opened: tuple[Any, str] | None = None
-        self._away = False
+        self._away = threading.Event()
+
+    def briefly(self, outage_s: float) -> Objects:
+        """The same objects for somebody with less patience."""
+        same = copy.copy(self)
+        same.outage_s = outage_s
+        return same
 
     def put(self, key: str, content: bytes, outage_s: float | None = None) -> None:
         """Replace an object: readers see the old one or the new one.
@@ -188,14 +195,20 @@ class Objects:
                 fault, may_help = explain(self.address.uri, error, seconds)
                 if not may_help or seconds + delay > limit:
                     raise StorageError(fault) from error
-                if not self._away and self.tell is not None and seconds >= 1:
-                    self.tell(f"{fault.where}: {fault.rule}; tried again for {limit / 60:.0f} minutes")
-                    self._away = True
+                if seconds >= 1 and not self._away.is_set():
+                    self._away.set()
+                    self._say(f"{fault.where}: {fault.rule}; it is tried again")
                 time.sleep(delay)
                 delay = min(2 * delay, _LAST_DELAY_S)
             else:
-                self._away = False
+                if self._away.is_set():
+                    self._away.clear()
+                    self._say(f"{self.address.uri}: answers again")
                 return answer
+
+    def _say(self, line: str) -> None:
+        if self.tell is not None:
+            self.tell(line)
 
 
 def _aside(call: Callable[[], _Answer]) -> _Answer:

@@ -122,9 +122,10 @@ def test_an_outage_is_waited_for_and_told_once(address: Address, gate: Any) -> N
     gate.open()
     thread.join()
     assert objects.get("x") == (b"after", objects.version("x"))
-    assert len(told) == 1
+    assert len(told) == 2
     assert told[0].startswith(f"{address.uri}: does not answer")
-    assert told[0].endswith("tried again for 1 minutes")
+    assert told[0].endswith("; it is tried again")
+    assert told[1] == f"{address.uri}: answers again"
 
 
 def test_a_server_that_hangs(address: Address, s3_process: tuple[subprocess.Popen[bytes], str]) -> None:

@@ -186,8 +186,10 @@ def test_two_nodes_of_which_one_dies_with_the_head(
 
     file = write_sweep(*FOUR_TRIALS)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a driver that asks for a token would not answer these nodes
     monkeypatch.setenv("RAYDISTILL_WORK_DIR", str(tmp_path / "head"))
     memory = {"object_store_memory": 200 * 1024**2}
+    on_terminate = signal.getsignal(signal.SIGTERM)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
     try:
         nodes = {}
@@ -210,6 +212,7 @@ def test_two_nodes_of_which_one_dies_with_the_head(
         assert not (tmp_path / "node1").exists()
     finally:
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray had set its own
 
 
 def test_the_network_goes_away_for_a_while(
@@ -230,9 +233,8 @@ def test_the_network_goes_away_for_a_while(
     gate.open()
     told = run.finish()
     assert "Traceback" not in told
+    assert told.count("does not answer") == told.count("answers again") == 1
     assert_complete(store, tmp_path, before)
-    record = journal(store).records
-    assert {record[trial_id].reason for trial_id in record if record[trial_id].state == FINISHED}
 
 
 def test_what_is_wrong_is_said_before_anything_starts(

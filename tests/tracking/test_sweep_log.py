@@ -233,6 +233,36 @@ def test_a_file_that_vanished_is_reported_and_the_run_still_ends(storage: Path, 
     assert runs(log.uri)["t0000"].info.status == "FINISHED"
 
 
+def test_files_that_are_not_on_this_machine_are_borrowed(storage: Path, tmp_path: Path, trial) -> None:
+    import contextlib
+
+    from mlflow import MlflowClient
+
+    open_now: list[str] = []
+
+    @contextlib.contextmanager
+    def lent(name: str):
+        path = tmp_path / "lent" / name.rpartition("/")[2]
+        path.parent.mkdir(exist_ok=True)
+        if not name.endswith("schedule.yaml"):
+            path.write_text(name)
+        open_now.append(name)
+        yield path
+        open_now.remove(name)
+
+    away = (tmp_path / "elsewhere").as_uri()
+    log = SweepLog(f"sqlite:///{storage}/m.db", storage, "s", "id", lent=lent, artifacts=away)
+    log.start()
+    log.trial_ended(trial("t0000"), ["s3://b/t0000/checkpoint.pt", "s3://b/t0000/schedule.yaml"])
+    assert log.finish() == 0
+    assert log.errors == []
+    assert open_now == []
+    client = MlflowClient(log.uri)
+    [run] = client.search_runs(["1"], "tags.`raydistill.trial_id` = 't0000'")
+    assert run.info.artifact_uri.startswith(away)
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["checkpoint.pt"]
+
+
 def test_the_users_own_mlflow_is_left_alone(storage: Path, tmp_path: Path, tables: Path, monkeypatch, trial) -> None:
     import shutil
 
