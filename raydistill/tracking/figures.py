@@ -246,6 +246,9 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
         legend={"orientation": "h", "y": -0.18}, margin={"l": 70, "r": 30, "t": 60, "b": 60},
         hoverlabel={"align": "left"},
     )  # fmt: skip
+    if any(_validation(row, y)[1] is not None for row in trials if row.pareto):
+        place = {"xref": "paper", "yref": "paper", "x": 1.0, "y": 1.0, "xanchor": "right", "yanchor": "bottom"}
+        page.add_annotation(text=f"bars: {SPREAD}", showarrow=False, font={"size": 12}, **place)
     page.update_xaxes(title=axis_label(x, dataset), tickformat=".0%" if x in FRACTIONS else None)
     page.update_yaxes(title=axis_label(y, dataset), tickformat=".1%" if y in FRACTIONS else None)
     write_atomically(path, page.to_html(include_plotlyjs=True, full_html=True).encode())

@@ -155,6 +155,7 @@ def test_members_with_several_seeds_stand_at_their_means_with_their_deviation(
     assert "top1: 82.00 % ± 2.65 %" in text
     assert "test top1: 75.00 % ± 3.00 %" in text
     assert "3 seeds" in text
+    assert "bars: \\u00b1 one standard deviation" in (tmp_path / "pareto.html").read_text()
 
     with_bars = count(pixels(tmp_path / "pareto.png"), "#1f5fa8")
     alone = [row if not row.repeats else dataclasses.replace(row, repeats=()) for row in rows]
