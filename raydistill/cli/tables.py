@@ -25,7 +25,7 @@ def front_report(rows: Sequence[FrontRow], dataset: str) -> tuple[Text, Table]:
     numbers = sorted({len(row.runs) for row in shown if row.record.trial_id != BASELINE}) or [1]
     seeds = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     title = Text(f"Pareto front: {dataset}, top1 on its validation and test split, seeds: {seeds}", style="bold")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("trial", no_wrap=True)
     for name in ("sparsity %", "validation %", "test %"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -16,10 +16,13 @@ from raydistill.records import BASELINE, TrialRecord
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 FRACTIONS = frozenset({"top1", "top5", "sparsity"})
 TESTED = frozenset({"top1", "top5", "loss"})
 FRONT, REST, DENSE, KNEE = "#1f5fa8", "#a9b4c2", "#2b2b2b", "#d1495b"
+LARGE = frozenset({"macs", "parameters", "size_bytes", "compressed_size_bytes"})
+SPREAD = "± one standard deviation over seeds"
 _HOVER_LINES = 14
 AXIS_LABELS = {
     "sparsity": "sparsity (zeros among the weights)",
@@ -73,8 +76,8 @@ def front_table(rows: Sequence[FrontRow]) -> pandas.DataFrame:
         for name in ("top1", "top5", "loss"):
             line[f"test_{name}"] = getattr(test, name) if test is not None else None
         line["seeds"] = 1 + len(row.repeats)
-        line["top1_mean"], line["top1_std"] = _over_seeds(run.last for run in (row.record, *row.repeats))
-        line["test_top1_mean"], line["test_top1_std"] = _over_seeds(run.test for run in (row.record, *row.repeats))
+        line["top1_mean"], line["top1_std"] = _validation(row, "top1")
+        line["test_top1_mean"], line["test_top1_std"] = _test(row, "top1")
         line |= dict(last.figures) if last is not None else {}
         line["infeasible"] = "; ".join(row.violations)
         line |= {"epochs": last.epoch + 1 if last is not None else 0, "dataset": row.record.dataset}
@@ -83,9 +86,9 @@ def front_table(rows: Sequence[FrontRow]) -> pandas.DataFrame:
     return pandas.DataFrame(lines)
 
 
-def _over_seeds(runs: Iterable[Any]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation of top1; None where there is too little to say."""
-    known = [run.top1 for run in runs if run is not None]
+def _over_seeds(name: str, runs: Iterable[Any]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation of a figure; None where there is too little to say."""
+    known = [getattr(run, name) for run in runs if run is not None] if name else []
     return statistics.mean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None
 
 
@@ -113,14 +116,21 @@ def front_title(rows: Sequence[FrontRow], name: str) -> str:
 
 
 def front_png(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: Path, title: str) -> None:
-    """Draw the front into a PNG: validation figures filled, test figures hollow."""
+    """Draw the front into a PNG: see `draw_front`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(draw_front(rows, objectives, title)).print_png(buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def draw_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], title: str) -> Figure:
+    """Validation figures filled, test figures hollow; of several seeds the mean, and a bar for the deviation."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import EngFormatter, PercentFormatter
 
     x, y, colour = axes(objectives)
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     plot = figure.add_subplot()
     plot.set_title(title, fontsize=10, loc="left", wrap=True)
     plot.grid(color="#e6e8eb", linewidth=0.8)
@@ -133,6 +143,8 @@ def front_png(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: P
     for name, axis in ((x, plot.xaxis), (y, plot.yaxis)):
         if name in FRACTIONS:
             axis.set_major_formatter(PercentFormatter(1.0))
+        elif name in LARGE:
+            axis.set_major_formatter(EngFormatter(sep=" "))
 
     drawn = [row for row in rows if row.record.last is not None]
     trials = [row for row in drawn if row.record.trial_id != BASELINE]
@@ -158,27 +170,29 @@ def front_png(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: P
         bar = figure.colorbar(points, ax=plot, label=axis_label(colour, dataset))
         if colour in FRACTIONS:
             bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        elif colour in LARGE:
+            bar.ax.yaxis.set_major_formatter(EngFormatter(sep=" "))
     scatter(dense, "dense baseline", s=90, color=DENSE, marker="*", zorder=5)
     scatter([row for row in drawn if row.knee], "knee", s=170, facecolors="none", edgecolors=KNEE, linewidths=1.8)
     tested = [row for row in drawn if row.record.test is not None]
     if y in TESTED and tested:
         plot.scatter(
-            [figure_of(row, x) for row in tested], [getattr(row.record.test, y) for row in tested],
+            [figure_of(row, x) for row in tested], [_test(row, y)[0] for row in tested],
             s=40, facecolors="none", edgecolors=FRONT, linewidths=1.1, label="front on the test split", zorder=3,
         )  # fmt: skip
-    for row in (row for row in front if row.repeats):
-        last = [run.last for run in (row.record, *row.repeats) if run.last is not None]
-        if y in TESTED and len(last) > 1:
-            deviation = statistics.stdev(getattr(metrics, y) for metrics in last)
-            plot.errorbar(figure_of(row, x), figure_of(row, y), deviation, color=FRONT, capsize=3, zorder=3)
+    spread = [row for row in front if _validation(row, y)[1] is not None]
+    if spread:
+        deviations = [_validation(row, y)[1] for row in spread]
+        plot.errorbar(
+            *_xy(spread, x, y), deviations, color=FRONT, linestyle="none", capsize=3, elinewidth=1.2, zorder=3,
+            label=SPREAD,
+        )  # fmt: skip
     plot.margins(0.06)
     if drawn:
         plot.legend(loc="best", fontsize=8, framealpha=0.9)
     else:
         plot.text(0.5, 0.5, "no finished trial yet", transform=plot.transAxes, ha="center", color="#777777")
-    buffer = io.BytesIO()
-    canvas.print_png(buffer)
-    write_atomically(path, buffer.getvalue())
+    return figure
 
 
 def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: Path, title: str) -> None:
@@ -191,13 +205,16 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
     trials = [row for row in drawn if row.record.trial_id != BASELINE]
     page = go.Figure()
 
-    def add(name: str, chosen: Sequence[FrontRow], marker: dict, test: bool = False) -> None:
+    def add(name: str, chosen: Sequence[FrontRow], marker: dict, test: bool = False, spread: bool = False) -> None:
         if not chosen:
             return
-        ys = [getattr(row.record.test, y) if test else figure_of(row, y) for row in chosen]
+        ys = [_test(row, y)[0] if test else figure_of(row, y) for row in chosen]
+        # deviations of members alone, as in the picture: what is off the front was not trained again for it
+        bars = [_validation(row, y)[1] if spread and row.pareto else None for row in chosen]
+        error = {"type": "data", "array": bars, "color": FRONT, "thickness": 1.2} if any(bars) else None
         page.add_trace(
             go.Scatter(
-                x=[figure_of(row, x) for row in chosen], y=ys, mode="markers", name=name, marker=marker,
+                x=[figure_of(row, x) for row in chosen], y=ys, error_y=error, mode="markers", name=name, marker=marker,
                 text=[hover(row, objectives) for row in chosen], hovertemplate="%{text}<extra>" + name + "</extra>",
             )
         )  # fmt: skip
@@ -208,7 +225,7 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
         style = {"color": FRONT, "width": 1.5}
         page.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=style, hoverinfo="skip", showlegend=False))
         add("dominated", [row for row in trials if not row.pareto], {"color": REST, "size": 8})
-        add("Pareto front", [row for row in trials if row.pareto], {"color": FRONT, "size": 11})
+        add("Pareto front", [row for row in trials if row.pareto], {"color": FRONT, "size": 11}, spread=True)
     else:
         shades = [figure_of(row, colour) for row in trials]
         rings = {"color": DENSE, "width": [2 if row.pareto else 0 for row in trials]}
@@ -216,7 +233,7 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
         if colour in FRACTIONS:
             bar["tickformat"] = ".0%"  # type: ignore[assignment]
         marker = {"color": shades, "colorscale": "Viridis", "colorbar": bar, "size": 11, "line": rings}
-        add("trials (Pareto front ringed)", trials, marker)
+        add("trials (Pareto front ringed)", trials, marker, spread=True)
     dense = [row for row in drawn if row.record.trial_id == BASELINE]
     add("dense baseline", dense, {"color": DENSE, "size": 14, "symbol": "star"})
     ring = {"color": "rgba(0,0,0,0)", "size": 18, "line": {"color": KNEE, "width": 2.5}}
@@ -229,19 +246,26 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
         legend={"orientation": "h", "y": -0.18}, margin={"l": 70, "r": 30, "t": 60, "b": 60},
         hoverlabel={"align": "left"},
     )  # fmt: skip
+    if any(_validation(row, y)[1] is not None for row in trials if row.pareto):
+        place = {"xref": "paper", "yref": "paper", "x": 1.0, "y": 1.0, "xanchor": "right", "yanchor": "bottom"}
+        page.add_annotation(text=f"bars: {SPREAD}", showarrow=False, font={"size": 12}, **place)
     page.update_xaxes(title=axis_label(x, dataset), tickformat=".0%" if x in FRACTIONS else None)
     page.update_yaxes(title=axis_label(y, dataset), tickformat=".1%" if y in FRACTIONS else None)
     write_atomically(path, page.to_html(include_plotlyjs=True, full_html=True).encode())
 
 
 def axes(objectives: Sequence[Objective]) -> tuple[str, str, str | None]:
-    """The figures on the x and y axis and as colour. Sparsity lies on x wherever it is among the first two."""
+    """The figures on the x and y axis and as colour.
+
+    Of the first two, sparsity lies on x, else what is evaluated on images lies on y; of two such the first.
+    """
     names = [objective.name for objective in objectives]
     if len(names) < 2:
         y = names[0] if names and names[0] != "sparsity" else "top1"
         return "sparsity", y, None
     first, second = names[:2]
-    x, y = (first, second) if first == "sparsity" else (second, first)
+    turned = first == "sparsity" or (second in TESTED and first not in TESTED)
+    x, y = (first, second) if turned else (second, first)
     return x, y, names[2] if len(names) > 2 else None
 
 
@@ -267,9 +291,12 @@ def hover(row: FrontRow, objectives: Sequence[Objective]) -> str:
     """What hovering shows: figures, then the searched values, as HTML lines."""
     names = dict.fromkeys([*(objective.name for objective in objectives), "sparsity", "top1"])
     lines = [f"<b>{_escaped(row.record.trial_id)}</b>"]
-    lines += [f"{name}: {shown(name, figure_of(row, name))}" for name in names]
-    if row.record.test is not None:
-        lines.append(f"test top1: {shown('top1', row.record.test.top1)}")
+    lines += [f"{name}: {_with_spread(name, figure_of(row, name), _validation(row, name)[1])}" for name in names]
+    mean, deviation = _test(row, "top1")
+    if mean is not None:
+        lines.append(f"test top1: {_with_spread('top1', mean, deviation)}")
+    if row.repeats:
+        lines.append(f"{1 + len(row.repeats)} seeds")
     if row.record.values:
         lines.append("")
     for i, (name, value) in enumerate(row.record.values.items()):
@@ -279,6 +306,20 @@ def hover(row: FrontRow, objectives: Sequence[Objective]) -> str:
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         lines.append(_escaped(f"{name} = {text}"))
     return "<br>".join(lines)
+
+
+def _validation(row: FrontRow, name: str) -> tuple[float | None, float | None]:
+    """Mean and deviation over a row's seeds of what is evaluated on images; (None, None) of any other figure."""
+    return _over_seeds(name if name in TESTED else "", (run.last for run in (row.record, *row.repeats)))
+
+
+def _test(row: FrontRow, name: str) -> tuple[float | None, float | None]:
+    """`_validation`'s, on the test split."""
+    return _over_seeds(name if name in TESTED else "", (run.test for run in (row.record, *row.repeats)))
+
+
+def _with_spread(name: str, mean: float, deviation: float | None) -> str:
+    return shown(name, mean) if deviation is None else f"{shown(name, mean)} ± {shown(name, deviation)}"
 
 
 def _xy(rows: Sequence[FrontRow], x: str, y: str) -> tuple[list[float], list[float]]:

@@ -136,3 +136,20 @@ def test_the_front_table(dense_on_front: bool) -> None:
         ["t0001", "90.00", "69.00", "68.00"],
     ]
     assert "…" not in "".join(lines)
+
+
+def test_the_front_fits_with_three_objectives_and_several_seeds() -> None:
+    runs = [row("t0003", top1, 0.8).record for top1 in (0.97, 0.98, 0.95)]
+    values = {"top1": 2.9 / 3, "macs": 651_720.0, "latency_ms": 0.4444}
+    member = replace(runs[0], extra={"warm_start": "schedule agp.yaml"})
+    rows = [FrontRow(member, values, 0, True, True, tuple(runs[1:]))]
+    rows.append(replace(row(BASELINE, 0.9, 0.0, pareto=False), values={**values, "top1": 0.9}))
+    console = Console(file=io.StringIO(), width=80, record=True)
+    for part in front_report(rows, "digits"):
+        console.print(part)
+    text = console.export_text()
+    assert "…" not in text
+    assert "96.67 ± 1.53" in text
+    assert "dominated" in text
+    assert "knee, warm start" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80

@@ -14,7 +14,7 @@ from raydistill.errors import StorageError
 from raydistill.records import BASELINE
 from raydistill.search import Objective, front_rows
 from raydistill.tracking import front_html, front_png, front_table
-from raydistill.tracking.figures import axes, front_title, hover, write_front
+from raydistill.tracking.figures import axes, draw_front, front_title, hover, write_front
 
 TWO = (Objective("top1", "max"), Objective("sparsity", "max"))
 THREE = (*TWO, Objective("loss", "min"))
@@ -121,6 +121,59 @@ def test_the_page_needs_no_network_and_shows_values_on_hover(records, evaluation
     assert "pruners.conv1_pruner.final_sparsity = 0.5" in found["Pareto front"]["text"][0]
 
 
+COUNTED = (Objective("top1", "max"), Objective("macs", "min"))
+
+
+def confirmed(records, evaluation, trial, epoch):
+    """t0000 with three seeds: validation 0.85, 0.80 and 0.81, test 0.75, 0.72 and 0.78."""
+    records[1] = dataclasses.replace(records[1], test=evaluation(0.75))
+    runs = [trial(f"t0000.s{i}", top1, 0.5, confirms="t0000", test=evaluation(test))
+            for i, top1, test in ((1, 0.80, 0.72), (2, 0.81, 0.78))]  # fmt: skip
+    counted = {"baseline": 650e3, "t0001": 640e3}
+    return [
+        dataclasses.replace(
+            record, last=dataclasses.replace(record.last, figures={"macs": counted.get(record.trial_id, 300e3)})
+        )
+        for record in [*records[:3], *runs]
+    ]
+
+
+@pytest.mark.parametrize("objectives", [TWO, COUNTED, (*COUNTED, Objective("sparsity", "max"))])
+def test_members_with_several_seeds_stand_at_their_means_with_their_deviation(
+    records, evaluation, trial, epoch, tmp_path: Path, objectives
+) -> None:
+    rows = front_rows(confirmed(records, evaluation, trial, epoch), objectives)
+    write_front(rows, objectives, tmp_path, "net")
+    found = traces(tmp_path / "pareto.html")
+    front = found.get("Pareto front", found.get("trials (Pareto front ringed)"))
+    place = numbers(front["y"]).index(pytest.approx(0.82))
+    bars = front["error_y"]["array"]
+    assert [bar is not None for bar in bars] == [i == place for i in range(len(bars))]
+    assert bars[place] == pytest.approx(0.0264575, abs=1e-6)  # of 0.85, 0.80, 0.81: sqrt((9 + 4 + 1) / 2) / 100
+    assert numbers(found["front on the test split"]["y"]) == pytest.approx([0.75])  # the mean of the three
+    text = front["text"][place].split("<br>")
+    assert "top1: 82.00 % ± 2.65 %" in text
+    assert "test top1: 75.00 % ± 3.00 %" in text
+    assert "3 seeds" in text
+    assert "bars: \\u00b1 one standard deviation" in (tmp_path / "pareto.html").read_text()
+
+    with_bars = count(pixels(tmp_path / "pareto.png"), "#1f5fa8")
+    alone = [row if not row.repeats else dataclasses.replace(row, repeats=()) for row in rows]
+    front_png(alone, objectives, tmp_path / "alone.png", front_title(alone, "net"))
+    assert with_bars > count(pixels(tmp_path / "alone.png"), "#1f5fa8") + 100
+
+
+def test_large_numbers_have_units(records, evaluation, trial, epoch) -> None:
+    """Read off the figure: 300 k, not 300000 or 3e5."""
+    from matplotlib.ticker import EngFormatter
+
+    rows = front_rows(confirmed(records, evaluation, trial, epoch), COUNTED)
+    (plot,) = draw_front(rows, COUNTED, "net").axes
+    assert isinstance(plot.xaxis.get_major_formatter(), EngFormatter)
+    assert plot.xaxis.get_major_formatter()(300_000) == "300 k"
+    assert plot.get_xlabel() == "multiply-accumulates of one image"
+
+
 def test_hover_is_short_and_escaped(trial, records) -> None:
     many = trial("<t>", values={f"per_layer.w{i}": 1 / 3 for i in range(40)})
     lines = hover(front_rows([many], TWO)[0], TWO).split("<br>")
@@ -137,6 +190,9 @@ def test_axes() -> None:
     assert axes(TWO[1:]) == ("sparsity", "top1", None)
     assert axes((TWO[0], loss, TWO[1])) == ("loss", "top1", "sparsity")
     assert axes((loss, TWO[1])) == ("sparsity", "loss", None)
+    macs, latency = Objective("macs", "min"), Objective("latency_ms", "min")
+    assert axes((TWO[0], macs)) == axes((macs, TWO[0])) == ("macs", "top1", None)
+    assert axes((macs, latency, TWO[0])) == ("latency_ms", "macs", "top1")
 
 
 def test_title_counts(records) -> None:
