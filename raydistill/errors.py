@@ -88,6 +88,10 @@ class ResourceError(RaydistillError):
     """The machine or the cluster lacks what a trial asks for."""
 
 
+class RayLostError(ResourceError):
+    """Ray has gone in mid-work; the process cannot end in the usual way, as Ray would wait for itself."""
+
+
 class TrackingError(RaydistillError):
     """The MLflow tracking server refused or could not be reached."""
 

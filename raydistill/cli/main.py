@@ -11,6 +11,7 @@ import typer
 from raydistill.cli.check import check
 from raydistill.cli.compress import compress
 from raydistill.cli.doctor import doctor
+from raydistill.cli.farewell import fail
 from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
@@ -59,9 +60,7 @@ def run() -> None:
     try:
         app()
     except RaydistillError as error:
-        for fault in error.faults:
-            print(f"error: {fault}", file=sys.stderr)
-        sys.exit(2)
+        fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as ``| head`` does

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raydistill.cli.tables import counts, percent
+from raydistill.errors import RayLostError
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, PAUSED, RUNNING, STOPPED, EpochMetrics, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.events import Observer, Opening
@@ -23,10 +24,19 @@ _LINE_EVERY_S = 15.0
 
 
 class Progress(Observer):
-    """Use as a context manager around `run_sweep`. clock: seconds, for tests. resumable: the sweep has begun."""
+    """Use as a context manager around `run_sweep`. clock: seconds, for tests. resumable: the sweep has begun.
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    on_lost: ends the process when Ray has gone.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+        on_lost: Callable[[RayLostError], None] | None = None,
+    ) -> None:
         self.resumable = False
+        self._on_lost = on_lost
         self._console = console
         self._clock = clock
         self._opening: Opening | None = None
@@ -105,6 +115,11 @@ class Progress(Observer):
 
     def front(self, rows: Sequence[FrontRow]) -> None:
         self._rows = rows
+
+    def lost(self, error: RayLostError) -> None:
+        self.stop()
+        if self._on_lost is not None:
+            self._on_lost(error)
 
     def beat(self) -> None:
         if self._live is None and self._opening is not None and self._clock() - self._last_line >= _LINE_EVERY_S:

@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raydistill.errors import RayLostError
     from raydistill.storage import Store
     from raydistill.sweep.load import Sweep
     from raydistill.sweep.plan import Plan
@@ -93,6 +94,7 @@ def sweep(
     if dry_run:
         _dry_run(loaded, store, console)
         return
+    from raydistill.cli.farewell import fail
     from raydistill.cli.progress import Progress
     from raydistill.errors import RaydistillError
     from raydistill.sweep.interrupt import interruptible
@@ -101,14 +103,21 @@ def sweep(
     def on_first() -> None:
         progress.warning("ending: running trials keep their last checkpoint (Ctrl-C again quits at once)")
 
+    def on_lost(error: RayLostError) -> None:
+        hint()
+        fail(error)
+
+    def hint() -> None:
+        if progress.resumable:
+            console.print(f"not finished; resume with:\n  {again}", soft_wrap=True)
+
     again = _resume_command()
-    with Progress(console) as progress, interruptible(on_first) as interrupt:
+    with Progress(console, on_lost=on_lost) as progress, interruptible(on_first) as interrupt:
         try:
             outcome = run_sweep(loaded, storage, resume=resume, address=cluster, observer=progress, interrupt=interrupt)
         except (KeyboardInterrupt, RaydistillError):
             progress.stop()
-            if progress.resumable:
-                console.print(f"not finished; resume with:\n  {again}", soft_wrap=True)
+            hint()
             raise
     if outcome.interrupted:
         console.print(f"interrupted; resume with:\n  {again}", soft_wrap=True)

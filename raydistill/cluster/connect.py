@@ -17,12 +17,13 @@ from raydistill.cluster.nodes import Nodes
 from raydistill.cluster.quiet import quieten
 from raydistill.cluster.reach import reach
 from raydistill.cluster.survey import check_versions, nodes_of, survey
-from raydistill.errors import ABSENT, Fault, ResourceError
+from raydistill.cluster.watch import RayGone, watched
+from raydistill.errors import ABSENT, Fault, RayLostError, ResourceError
 
 _OBJECT_STORE_FLOOR = 512 * 1024**2
 
 
-def _say_nothing(line: str) -> None:
+def _ignore(_: object) -> None:
     pass
 
 
@@ -31,36 +32,51 @@ def connected(
     address: Address | str | None,
     dataset_bytes: int,
     modules: Iterable[str] = (),
-    warn: Callable[[str], None] = _say_nothing,
+    warn: Callable[[str], None] = _ignore,
+    on_lost: Callable[[RayLostError], None] = _ignore,
 ) -> Iterator[Nodes]:
     """Ray while the block runs; gives the nodes. A local object store is made to hold the dataset twice over.
 
     modules: the user's own, by top-level name; a cluster's nodes are sent them. warn: takes a line about something that
-    will do, but should be known.
+    will do, but should be known. on_lost: called, on another thread, when Ray has gone (see `watch.watched`).
 
     Raises:
         ResourceError: no cluster at `address`, one whose versions do not fit, or Ray cannot start here.
         ConfigError: a module is too large to be sent.
     """
     address = Address(address, OPTION) if isinstance(address, str) else address
-    with joined(address, dataset_bytes, modules):
+    with joined(address, dataset_bytes, modules, on_lost):
         reports = survey() if address is not None else []
         check_versions(reports, warn)
         yield nodes_of(reports)
 
 
 @contextlib.contextmanager
-def joined(address: Address | None, dataset_bytes: int = 0, modules: Iterable[str] = ()) -> Iterator[None]:
-    """As `connected`, whatever the nodes are like."""
+def joined(
+    address: Address | None,
+    dataset_bytes: int = 0,
+    modules: Iterable[str] = (),
+    on_lost: Callable[[RayLostError], None] = _ignore,
+) -> Iterator[None]:
+    """As `connected`, whatever the nodes are like.
+
+    Raises:
+        RayLostError: Ray has gone while the block ran, which saw a `RayGone`.
+    """
     quieten()
     if address is None:
         _start(dataset_bytes)
     else:
         _join(address, modules)
     try:
-        yield
-    finally:
+        with watched("Ray" if address is None else address.where, on_lost):
+            yield
+    except RayGone as gone:
+        raise gone.error from None  # no shutdown: it would wait for what has gone
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 def put(value: Any) -> Any:

@@ -15,7 +15,7 @@ from raydistill.cluster.address import Address
 from raydistill.cluster.connect import joined
 from raydistill.cluster.storage import check_storage
 from raydistill.cluster.survey import alive, is_head, on, size_of, version_faults
-from raydistill.errors import ABSENT, Fault, ResourceError
+from raydistill.errors import ABSENT, Fault, RayLostError, ResourceError
 
 ANSWER_S = 360.0
 """A process has to be started on the node, and another one that imports torch."""
@@ -74,6 +74,8 @@ def examine(address: Address | None, storage: str, step: Callable[[str], None]) 
         with joined(address):
             step("asking the nodes" if address is not None else "looking at this machine")
             return _cluster(here, storage)
+    except RayLostError:
+        raise
     except ResourceError as error:
         step("looking at this machine only")
         faults = [fault if isinstance(fault, Fault) else Fault("Ray", fault) for fault in error.faults]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from raydistill.errors import RayLostError
 from raydistill.records import EpochMetrics, TrialRecord
 from raydistill.search import FrontRow
 
@@ -45,6 +46,12 @@ class Observer:
 
     def front(self, rows: Sequence[FrontRow]) -> None:
         """The front may have changed: a trial finished, or was evaluated on the test split."""
+
+    def lost(self, error: RayLostError) -> None:
+        """Ray has gone; all that can be is recorded. Called on another thread, while the main one is held inside Ray.
+
+        Say so and end the process: if this returns, Ray does that before long, with a paragraph of its own.
+        """
 
     def beat(self) -> None:
         """Nothing happened; called about ten times a second while trials run."""

@@ -20,8 +20,9 @@ from raydistill.cluster.connect import connected
 from raydistill.cluster.modules import named_in
 from raydistill.cluster.nodes import Node, this_machine
 from raydistill.cluster.team import Team, trial_team
+from raydistill.cluster.watch import RayGone
 from raydistill.datasets import Dataset
-from raydistill.errors import ConfigError, Fault, RaydistillError
+from raydistill.errors import ConfigError, Fault, RaydistillError, RayLostError
 from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
@@ -43,6 +44,9 @@ from raydistill.sweep.tracked import check_tracking, mlflow_files
 from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.warm_entries import SweepEntry
 from raydistill.tracking import SweepLog
+
+_LOST_S = 15.0
+"""For MLflow, when Ray has gone: soon Ray ends the process."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,15 @@ def run_sweep(
         if interrupt.requested:
             raise KeyboardInterrupt  # nothing has begun that would have to be ended
         observer.step("starting Ray" if address is None else f"connecting to Ray at {address}")
-        with connected(address, dataset.nbytes, named_in(sweep.config()), observer.warning) as nodes:
+        open_session: list[tuple[Session, SweepLog]] = []
+
+        def lost(error: RayLostError) -> None:
+            for session, log in open_session:
+                with contextlib.suppress(RaydistillError):
+                    _close(session, log, INTERRUPTED, timeout_s=_LOST_S)
+            observer.lost(error)
+
+        with connected(address, dataset.nbytes, named_in(sweep.config()), observer.warning, lost) as nodes:
             share = trial_share(sweep.sections.resources_per_trial, nodes, where)
             if must_wait(share, nodes):
                 observer.step(f"no node has {share} yet: waiting for the cluster to start one")
@@ -138,6 +150,7 @@ def run_sweep(
                     share,
                     team=_team(sweep, share, nodes),
                 )
+                open_session.append((session, log))
                 return _run(session, history, log)
 
 
@@ -206,6 +219,8 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
     except KeyboardInterrupt:  # the second signal: at once
         _close(session, log, INTERRUPTED, timeout_s=0.0)
         raise
+    except RayGone:
+        raise  # `lost` has closed it
     except BaseException:
         with contextlib.suppress(RaydistillError):  # what went wrong first is what the user has to hear
             _close(session, log, FAILED)
