@@ -19,9 +19,15 @@ def doctor(
         str | None,
         typer.Option(help="A Ray cluster: HOST:PORT, auto or local; left out, RAY_ADDRESS, else this machine."),
     ] = None,
-    storage: Annotated[Path, typer.Option(help="The folder to keep sweeps in.")] = Path("sweeps"),
+    storage: Annotated[
+        str,
+        typer.Option(help="Where sweeps are to be kept: a folder or s3://bucket/prefix.", envvar="RAYDISTILL_STORAGE"),
+    ] = "sweeps",
     tracking_uri: Annotated[
-        str | None, typer.Option(help="An MLflow server; left out, MLflow's files would stand in the storage.")
+        str | None,
+        typer.Option(
+            help="An MLflow server; left out, MLflow's files would stand in the storage.", envvar="MLFLOW_TRACKING_URI"
+        ),
     ] = None,
 ) -> None:
     """Look at every machine that a sweep would run on, at its storage and at MLflow; say what to mend.
@@ -41,7 +47,8 @@ def doctor(
 
     console = Console(highlight=False)
     console.print("starting Ray" if cluster is None else f"connecting to Ray at {cluster}", markup=False)
-    findings = examine(cluster, str(storage.absolute()), lambda text: console.print(text, markup=False))
+    storage = storage if "://" in storage else str(Path(storage).absolute())
+    findings = examine(cluster, storage, lambda text: console.print(text, markup=False))
     mend = [str(fault) for fault in findings.mend]
     mlflow = ""
     try:
@@ -53,7 +60,7 @@ def doctor(
     console.print(_machines(findings))
     console.print(_versions(findings))
     where = "written and read by every node" if _stored(findings) else "not usable by every node"
-    for title, text in (("Ray", _ray(findings, str(cluster or ""))), ("storage", f"{storage.absolute()}, {where}"),
+    for title, text in (("Ray", _ray(findings, str(cluster or ""))), ("storage", f"{storage}, {where}"),
                         ("MLflow", mlflow)):  # fmt: skip
         console.print(f"{title:<9} {text}", soft_wrap=True, markup=False)
     for note in findings.notes:

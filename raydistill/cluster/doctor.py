@@ -67,7 +67,7 @@ class Findings:
 def examine(address: Address | None, storage: str, step: Callable[[str], None]) -> Findings:
     """Look at every node of the cluster at `address`, or at this machine with a Ray that is started for it.
 
-    storage: an absolute folder. step: told what comes next.
+    storage: an absolute folder, or a bucket's URI. step: told what comes next.
     """
     here = probe.versions()
     try:

@@ -1,6 +1,7 @@
 """What runs on a node to say what is there.
 
 The standard library only, and sent to the node as code: it must work where raydistill is missing or another version.
+(A bucket is looked at with raydistill: where that is missing, the bucket is out of reach as well.)
 """
 
 from __future__ import annotations
@@ -68,7 +69,13 @@ class Probe:
         }
 
     def write(self, folder: str, name: str, content: bytes) -> str:
-        """Write a file, folders above it too; "" or what went wrong."""
+        """Write a file, folders above it too; "" or what went wrong. folder: or the URI of a bucket."""
+        if "://" in folder:
+            try:
+                _bucket(folder).put(name, content)
+            except Exception as error:
+                return str(error).strip().partition("\n")[0]
+            return ""
         missing, above = [], folder
         while above and not os.path.isdir(above) and above != os.path.dirname(above):
             missing.append(above)
@@ -87,6 +94,11 @@ class Probe:
 
     def read(self, folder: str, name: str) -> bytes | None:
         """A file's content; None where it is not seen."""
+        if "://" in folder:
+            with contextlib.suppress(Exception):
+                found = _bucket(folder).get(name)
+                return None if found is None else found[0]
+            return None
         try:
             with open(os.path.join(folder, name), "rb") as file:
                 return file.read()
@@ -94,19 +106,40 @@ class Probe:
             return None
 
     def free(self, folder: str) -> int:
-        """Free bytes where `folder` is, or would be made."""
+        """Free bytes where `folder`, or a node's working copy of a bucket, is or would be made."""
+        if "://" in folder:
+            folder = _working_copy(folder)
         while not os.path.isdir(folder) and folder != os.path.dirname(folder):
             folder = os.path.dirname(folder)
         return shutil.disk_usage(folder).free
 
     def remove(self, folder: str, name: str) -> None:
         """Take back what `write` did."""
+        if "://" in folder:
+            with contextlib.suppress(Exception):
+                _bucket(folder).delete(name)
+            return
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(folder, name))
         for path in reversed(self._made):
             with contextlib.suppress(OSError):
                 os.rmdir(path)
         self._made.clear()
+
+
+def _bucket(uri: str) -> Any:
+    from raydistill.storage.objects import CHECK_S, Objects, parse_address
+
+    return Objects(parse_address(uri), CHECK_S)
+
+
+def _working_copy(uri: str) -> str:
+    try:
+        from raydistill.storage import open_store
+
+        return str(open_store(uri).root)
+    except Exception:  # it is missing here, or another version: that is said elsewhere
+        return os.path.expanduser("~")
 
 
 def gpus() -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ LITTLE_BYTES = 2**30
 
 
 def check_storage(folder: str, nodes: Mapping[str, Ask], where: str = "--storage") -> dict[str, Fault]:
-    """What is wrong with an absolute `folder`, by node; all that was written there is taken back.
+    """What is wrong with an absolute `folder`, or a bucket's URI, by node; all that was written is taken back.
 
     nodes: by name; the first one's view is what the others have to share. where: what named the folder.
     """
@@ -39,7 +39,7 @@ def check_storage(folder: str, nodes: Mapping[str, Ask], where: str = "--storage
             if not shown or nodes[written[0]]("read", folder, files[name]) != content[name]:
                 rule = f"nodes {written[0]} and {name} do not see there what the other one wrote"
                 found[name] = Fault(at, rule, ABSENT, "name a folder that all nodes share")
-        for name in written:
+        for name in written:  # of a bucket: where the node works on its copy
             free = nodes[name]("free", folder)
             if free < LITTLE_BYTES:
                 rule = f"node {name} has {free / 2**20:.0f} MB of disk left there"
