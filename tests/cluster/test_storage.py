@@ -25,7 +25,8 @@ def test_a_folder_that_both_see(tmp_path: Path) -> None:
 def test_a_bucket_that_both_reach(bucket: str, s3_endpoint: str) -> None:
     assert check_storage(f"s3://{bucket}/sweeps", {"one": node(), "two": node()}) == {}
     client = boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1")
-    assert client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    left = [found["Key"] for found in client.list_objects_v2(Bucket=bucket).get("Contents", ())]
+    assert [key for key in left if not key.endswith("/")] == []  # a mark for the folder may stay
 
 
 def test_a_bucket_that_is_not_there(s3_endpoint: str) -> None:
