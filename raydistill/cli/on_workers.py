@@ -121,7 +121,7 @@ def epochs_on_workers(
     report.say("starting Ray" if wanted.address is None else f"connecting to Ray at {wanted.address}")
     with connected(wanted.address, images.nbytes, named_in(asdict(config)), report.warn) as nodes:
         team = wanted.team(nodes, config.device)
-        dataset = put(images)
+        dataset = put(images, images.nbytes)
         run = fit_on_workers(config, dataset, team, on_step=on_step, steps=steps, on_team=on_team, on_wait=on_wait)
 
         def epochs() -> Iterator[EpochMetrics]:

@@ -79,9 +79,20 @@ def joined(
     ray.shutdown()
 
 
-def put(value: Any) -> Any:
-    """A reference to `value` in Ray's object store, where all of a cluster's processes can read it."""
-    return ray.put(value)
+def put(value: Any, size_bytes: int) -> Any:
+    """A reference to a dataset in Ray's object store, where all of a cluster's processes can read it.
+
+    Raises:
+        ResourceError: neither the store nor the disk behind it has room for its `size_bytes`.
+    """
+    try:
+        return ray.put(value)
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
+        rule = (
+            f"Ray's object store has no room for the dataset ({size_bytes / 2**20:.0f} MB), nor has the disk behind it"
+        )
+        way_out = "free disk space there, or start Ray with a larger --object-store-memory"
+        raise ResourceError(Fault("this machine's Ray", rule, ABSENT, way_out)) from error
 
 
 def _start(dataset_bytes: int) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from raydistill import datasets
 from raydistill.cluster.address import Address
-from raydistill.cluster.connect import connected
+from raydistill.cluster.connect import connected, put
 from raydistill.cluster.modules import named_in
 from raydistill.cluster.nodes import Node, this_machine
 from raydistill.cluster.team import Team, trial_team
@@ -209,7 +209,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
     model = ""
     try:
         ledger.resend(history)
-        session.shared = [ray.put(session.dataset)]
+        session.shared = [put(session.dataset, session.dataset.nbytes)]
         if ensure_baseline(session) and not interrupt.requested:
             run_trials(session, history)
             confirm_front(session)
