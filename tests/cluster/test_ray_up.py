@@ -59,6 +59,17 @@ class Cluster:
     def ray(self, *words: str | Path, timeout: float = HUNG_S) -> str:
         return self.lab.run(self.lab.tilde / "raydistill-env/bin/ray", *words, cwd=ROOT, timeout=timeout)
 
+    def up(self) -> str:
+        """`ray up`, once more where the machine was so busy that Ray, which waits for itself for 30 s, gave up."""
+        for _ in range(4):
+            try:
+                return self.ray("up", "-y", "--no-config-cache", self.file)
+            except AssertionError as error:
+                if "timed out during startup" not in str(error):
+                    raise
+                tell("this machine is so busy that Ray did not start in its 30 s; ray up again")
+        raise TimeoutError("Ray does not start here")
+
     def on_head(self, command: str) -> str:
         return self.ray("exec", "--no-config-cache", self.file, command)
 
@@ -105,6 +116,7 @@ class Cluster:
             ("ssh_user: ubuntu", "ssh_user: root"),
             ("~/.ssh/id_ed25519", str(self.lab.key)),
             ("STORE=/shared/raydistill", f"STORE={self.lab.shared}"),
+            ("timeout 300 ", f"timeout {HUNG_S} "),
             ("--object-manager-port=8076", "--object-manager-port=8076 --num-cpus=1 --object-store-memory=200000000"),
         ):
             assert before in text, before
@@ -121,7 +133,7 @@ def cluster() -> Iterator[Cluster]:
         cluster.start_postgres()
         cluster.edit()
         begun = time.monotonic()
-        (lab.folder / "up.log").write_text(cluster.ray("up", "-y", "--no-config-cache", cluster.file))
+        (lab.folder / "up.log").write_text(cluster.up())
         tell(f"ray up returned after {time.monotonic() - begun:.0f} s")
         wait_for("three nodes", lambda: "3 local.cluster.node" in cluster.on_head("ray status"), pause_s=2)
         tell(f"all three nodes are there after {time.monotonic() - begun:.0f} s")
@@ -228,10 +240,17 @@ def test_a_machine_that_comes_back_is_taken_again(cluster: Cluster) -> None:
 
 
 def test_ray_down_stops_ray_on_every_machine(cluster: Cluster) -> None:
+    """On the head at once; Ray leaves the others to notice that the head is gone, which takes them a minute."""
     cluster.ray("down", "-y", cluster.file)
-    for host in cluster.lab.hosts.values():
-        assert "raylet" not in host.run("ps", "-e", "-o", "comm=")
-    assert "gcs_server" not in cluster.lab.hosts["head"].run("ps", "-e", "-o", "comm=")
+
+    def with_ray() -> list[str]:
+        found = {name: host.run("ps", "-e", "-o", "comm=").split() for name, host in cluster.lab.hosts.items()}
+        return [name for name, processes in found.items() if {"raylet", "gcs_server"} & set(processes)]
+
+    assert "head" not in with_ray()
+    begun = time.monotonic()
+    wait_for("Ray's end on the workers", lambda: not with_ray(), pause_s=1)
+    tell(f"Ray had ended on the workers {time.monotonic() - begun:.0f} s after ray down")
 
 
 def answers(cluster: Cluster, port: int) -> bool:
