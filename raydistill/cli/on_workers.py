@@ -116,7 +116,7 @@ def epochs_on_workers(
         report.warn(f"the workers were started again: {len(workers)}{places} go on {after}")
 
     def on_wait() -> None:
-        report.warn("the cluster is busy: waiting for room for the workers")
+        report.warn("no workers yet: the cluster may be busy; waiting for room")
 
     report.say("starting Ray" if wanted.address is None else f"connecting to Ray at {wanted.address}")
     with connected(wanted.address, images.nbytes, named_in(asdict(config)), report.warn) as nodes:

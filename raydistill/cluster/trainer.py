@@ -26,7 +26,7 @@ from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.loop import OnStep
 
 _POLL_S = 0.5
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0
 _END_S = 5.0
 
 
@@ -49,7 +49,8 @@ def fit_on_workers(
     weights. Ray must be connected.
 
     dataset: a reference to it in the object store. steps: how often on_step is called in an epoch. on_wait: called once
-    if the cluster is busy and the workers do not come. finish: adds to the last epoch's metrics, in the first worker.
+    if the workers do not come for a while: the cluster may be busy. finish: adds to the last epoch's metrics, in the
+    first worker.
 
     A worker that dies ends all of them; they are started again from the last checkpoint, `max_failures` times. Closing
     the generator ends the workers at once; the same call goes on after their last checkpoint.

@@ -132,6 +132,8 @@ class _Run:
         self.device = device_of(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
+        elif ranks.several and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # what travels between ranks as objects goes through the present one
         self.folder = Path(config.out_dir).resolve() if config.out_dir is not None else None
         self.path = self.folder / saved.FILE_NAME if self.folder is not None else None
         start = read_any(config.init_from) if config.init_from is not None else None

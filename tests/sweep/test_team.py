@@ -19,7 +19,7 @@ from raydistill.training import fit, read_checkpoint
 
 CORES = len(os.sched_getaffinity(0))
 TEAMS = (
-    ("training", {"epochs": 3, "batch_size": 128, "lr": 0.02, "deterministic": True, "precision": "fp32"}),
+    ("training", {"epochs": 3, "batch_size": 256, "lr": 0.005, "deterministic": True, "precision": "fp32"}),
     ("baseline", {"epochs": 1, "lr": 0.02}),
     ("num_samples", 2),
     ("trial_scheduler", {"name": "median", "grace_period": 1}),

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from raydistill.compression.early_exit import EarlyExit
 from raydistill.compression.ranks import LostWorker, Ranks
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import StorageError, TrainingError
 from raydistill.models.simplenet import SimpleNet
 from raydistill.records import EpochMetrics
 from raydistill.schedule import parse_schedule
-from raydistill.training import RunConfig, fit, read_checkpoint
+from raydistill.training import Distillation, RunConfig, fit, read_checkpoint
 from raydistill.training.feed import EvalFeed, TrainFeed
 from raydistill.training.replica import Replica
 from tests.training.crew import Crew, crew
@@ -176,6 +177,30 @@ def test_cut_off_and_taken_up_by_more_ranks(ranks: Crew, config: RunConfig, data
     assert [m.epoch for m in ranks.run(trained, several, 2, world=2)[0]] == [0, 1]
     assert [m.epoch for m in ranks.run(trained, several, world=4)[3]] == [2, 3]
     assert_same(config, several)
+
+
+class Exits(SimpleNet):
+    """Answers twice: halfway with what its first layer sees, and at its end."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(num_classes)
+        self.early = nn.Linear(3, num_classes)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [self.early(images.mean((2, 3))), super().forward(images)]
+
+
+def test_a_teacher_and_early_exits(ranks: Crew, config: RunConfig, dataset, tmp_path: Path) -> None:
+    teacher = replace(config, epochs=1, out_dir=str(tmp_path / "teacher"))
+    list(fit(teacher, dataset=dataset))
+    taught = Distillation(checkpoint=str(tmp_path / "teacher" / "checkpoint.pt"), temperature=3.0)
+    check(ranks, replace(config, epochs=2, distillation=taught), dataset, 2)
+    exits = replace(config, epochs=2, arch=f"{__name__}:Exits", early_exit=EarlyExit((0.3,), (2.29,)))
+    exits = replace(exits, out_dir=str(tmp_path / "exits"))
+    expected = check(ranks, exits, dataset, 4)
+    found = read_checkpoint(Path(f"{exits.out_dir}-4") / "checkpoint.pt")["history"][-1]["exits"]
+    assert found == pytest.approx(expected[-1].exits)
+    assert set(found) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
 
 
 class Normed(nn.Module):
