@@ -123,12 +123,10 @@ class Bucket(Store):
             lease.take(0.0, tell)
             with lease.renewed():
                 self._restore(journal)
-                try:
-                    yield Mirror(self.objects, self._journal(journal), lease.check_renewed)
-                finally:
-                    with contextlib.suppress(StorageError, OSError):  # drawn again whenever the sweep is resumed
-                        for path in sorted(folder.glob(_RESULTS)):
-                            self.objects.put(f"{key}/{path.name}", path.read_bytes(), outage_s=0.0)
+                yield Mirror(self.objects, self._journal(journal), lease.check_renewed)
+                with contextlib.suppress(StorageError, OSError):  # drawn again whenever the sweep is resumed
+                    for path in sorted(folder.glob(_RESULTS)):
+                        self.objects.put(f"{key}/{path.name}", path.read_bytes(), outage_s=0.0)
 
     @contextlib.contextmanager
     def workplace(self, reference: str, what: str, wait_s: float, rivals: bool = False) -> Iterator[Workplace]:

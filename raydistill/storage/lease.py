@@ -110,14 +110,17 @@ class Lease:
         finally:
             ended.set()
             thread.join(_LET_GO_S)  # else it might write it again
-            with contextlib.suppress(StorageError):
-                if not thread.is_alive():  # cut off: it runs out by itself
-                    self._let_go(self._objects.briefly(_LET_GO_S))
+            if not thread.is_alive():  # cut off: it runs out by itself
+                letting = threading.Thread(target=self._let_go, daemon=True)
+                letting.start()
+                letting.join(_LET_GO_S)  # a service that hangs must not keep who wants to quit
 
-    def _let_go(self, objects: Objects) -> None:
-        self._read_back(objects)
-        if not self._lost and self._version is not None:
-            objects.delete(self._key)
+    def _let_go(self) -> None:
+        objects = self._objects.briefly(_LET_GO_S)
+        with contextlib.suppress(StorageError):
+            self._read_back(objects)
+            if not self._lost and self._version is not None:
+                objects.delete(self._key)
 
     @property
     def _uri(self) -> str:

@@ -31,7 +31,7 @@ _AWAITED = frozenset({"sweep_started", "baseline", "trial_started", "tested"})
 """Events that whoever follows the journal must have before the sweep goes on: no trial runs that a driver on another
 machine could draw otherwise."""
 
-_LAST_WORDS_S = 10.0
+_LAST_WORDS_S = 5.0
 """How long a failing sweep waits for who follows the journal."""
 
 
