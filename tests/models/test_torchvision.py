@@ -52,7 +52,16 @@ def test_every_classifier_of_torchvision_is_on_the_menu() -> None:
     assert not [name for name in names() if "rcnn" in name or "quantized" in name or name.startswith("fcn")]
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in REGNETS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[] if name in ONE_A_FAMILY else pytest.mark.slow
+        )  # the others of a family all take time
+        for name in ALL
+        if name not in REGNETS
+    ],
+)
 def test_it_has_the_published_number_of_parameters(meta: Meta, name: str) -> None:
     model = meta(name, **COUNTED_WITH.get(name, {}))
     assert sum(p.numel() for p in model.parameters()) == published_parameters(name)

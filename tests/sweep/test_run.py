@@ -29,7 +29,7 @@ from raydistill.records import (
     TrialRecord,
 )
 from raydistill.sweep.journal import History, read_journal
-from raydistill.training import read_history
+from raydistill.training import load_model, read_history
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WriteSweep = Callable[..., Path]
@@ -265,9 +265,19 @@ def test_control_c_ends_cleanly_and_says_how_to_resume(write_sweep: WriteSweep, 
     assert len(read_history(checkpoint)) == len(epochs_of(after, spoilt))  # trained from its first epoch on
 
 
+FILTERS = (
+    ("schedule/pruners/agp/class", "L1RankedStructureParameterPruner_AGP"),
+    ("schedule/pruners/agp/group_type", "Filters"),
+    ("schedule/pruners/agp/weights", ["conv1.weight", "conv2.weight"]),
+    ("search/per_layer", {"weights": ["conv*.weight"], "final_sparsity": {"uniform": [0.2, 0.8]}}),
+    ("objectives", {"top1": "max", "macs": "min", "latency_ms": "min"}),
+)
+
+
 @pytest.mark.usefixtures("spared")
-def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    file = write_sweep(*FIVE_TRIALS, ("trial_scheduler", {"name": "none"}), ("training/epochs", 12))
+def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    """The trial goes on from its checkpoint. What each costs is counted by hand."""
+    file = write_sweep(*FIVE_TRIALS, *FILTERS, ("trial_scheduler", {"name": "none"}), ("training/epochs", 12))
     folder = tmp_path / "sweeps" / "tiny"
     process = start(tmp_path, str(file))
     wait_for_epochs(process, folder / "journal.jsonl", 4)
@@ -277,7 +287,31 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint(write_sweep: Wri
     trials[0].kill()
     out, _ = finish(process)
     assert "starts again from its last checkpoint: its process died" in out
-    assert_complete(folder, "tiny", 5)
+    history = assert_complete(folder, "tiny", 5)
+
+    runs = mlflow_runs(folder, "tiny")
+    points = {}
+    for trial_id, record in history.records.items():
+        assert record.last is not None
+        conv1, conv2 = (
+            int((weight.flatten(1).abs().sum(1) > 0).sum())
+            for name, weight in load_model(str(record.checkpoint)).named_parameters()
+            if name in ("conv1.weight", "conv2.weight")
+        )
+        assert (conv1 == 6 and conv2 == 16) == (trial_id == BASELINE)
+        # 5x5 kernels on 28x28 and 10x10 places, 25 places a filter into fc1, fc2, fc3
+        macs = 28 * 28 * 75 * conv1 + 100 * 25 * conv1 * conv2 + 25 * conv2 * 120 + 120 * 84 + 84 * 10
+        figures = record.last.figures
+        assert figures["macs"] == runs[trial_id].data.metrics["macs"] == macs
+        assert figures["latency_ms"] == runs[trial_id].data.metrics["latency_ms"] > 0
+        points[trial_id] = (-record.last.top1, macs, figures["latency_ms"])
+    front = {
+        name
+        for name, point in points.items()
+        if not any(o != point and all(a <= b for a, b in zip(o, point, strict=True)) for o in points.values())
+    }
+    assert {name for name, run in runs.items() if run.data.tags.get("pareto") == "true"} == front
+    assert all(trial_id in out for trial_id in front)
 
 
 OWN_MODEL = '''
