@@ -16,7 +16,7 @@ import pytest
 from raydistill import __version__
 from tests.cluster.conftest import ROOT, RayCluster, ended
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
 Start = Callable[..., subprocess.Popen[str]]
 
 CLOCK = """

@@ -19,7 +19,6 @@ from raydistill.cluster.connect import put
 from raydistill.errors import ResourceError
 from tests.cluster.conftest import RayCluster, ended, free_port
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
 Start = Callable[..., subprocess.Popen[str]]
 
 MODEL = '''
@@ -95,6 +94,9 @@ def all_ended_once(folder: Path) -> None:
         assert epochs == list(range(EPOCHS)), trial
 
 
+@pytest.mark.cluster
+@pytest.mark.ray
+@pytest.mark.slow
 def test_the_driver_is_lost_while_the_cluster_lives(cluster: RayCluster, raydistill: Start, folder: Path) -> None:
     cluster.head("--num-cpus=2")
     command = ("sweep", "space.yaml", "--address", cluster.address)
@@ -108,6 +110,9 @@ def test_the_driver_is_lost_while_the_cluster_lives(cluster: RayCluster, raydist
     all_ended_once(folder)
 
 
+@pytest.mark.cluster
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_node_dies_and_its_trials_go_on_elsewhere(cluster: RayCluster, raydistill: Start, folder: Path) -> None:
     cluster.head("--num-cpus=0")
     cluster.node("--num-cpus=1")
@@ -119,6 +124,9 @@ def test_a_node_dies_and_its_trials_go_on_elsewhere(cluster: RayCluster, raydist
     all_ended_once(folder)
 
 
+@pytest.mark.cluster
+@pytest.mark.ray
+@pytest.mark.slow
 def test_the_head_is_lost_and_started_again(cluster: RayCluster, raydistill: Start, folder: Path) -> None:
     port = free_port()
     head = cluster.head("--num-cpus=2", port=port)

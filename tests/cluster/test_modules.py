@@ -101,6 +101,7 @@ def test_gigabytes_are_not_sent(project: Path, monkeypatch: pytest.MonkeyPatch) 
     )
 
 
+@pytest.mark.cluster
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_node_that_cannot_see_the_folder_trains_with_its_modules(

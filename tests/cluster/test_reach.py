@@ -13,7 +13,7 @@ import ray
 
 from tests.cluster.conftest import RayCluster, ended
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
 Start = Callable[..., subprocess.Popen[str]]
 RIGHT, WRONG = "a" * 32, "b" * 32
 

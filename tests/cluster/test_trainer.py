@@ -157,6 +157,7 @@ def test_a_loss_that_is_not_finite_is_one_line(shared: Any, tmp_path: Path) -> N
         list(fit_on_workers(config, shared, Team(2, max_failures=3)))
 
 
+@pytest.mark.cluster
 @pytest.mark.ray
 @pytest.mark.slow
 def test_four_workers_and_as_many_as_there_is_room_for(shared: Any, one_process: RunConfig, tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ def test_the_head_dies_and_its_disk_with_it(
     assert len(store.content(store.root / "tiny" / "journal.jsonl").splitlines()) == lines + 1
 
 
+@pytest.mark.cluster
 def test_two_nodes_of_which_one_dies_with_the_head(
     write_sweep: WriteSweep,
     start: Callable[..., Run],
@@ -215,6 +216,7 @@ def test_two_nodes_of_which_one_dies_with_the_head(
         signal.signal(signal.SIGTERM, on_terminate)  # Ray had set its own
 
 
+@pytest.mark.cluster
 def test_the_network_goes_away_for_a_while(
     write_sweep: WriteSweep, start: Callable[..., Run], store: Store, gate: Any, tmp_path: Path
 ) -> None:
