@@ -15,6 +15,7 @@ finds everything satisfied.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import shlex
@@ -35,6 +36,7 @@ LABORATORY = f"{NET}.254"
 HOSTS = {"head": f"{NET}.1", "worker1": f"{NET}.2", "worker2": f"{NET}.3"}
 TOOLS = ("ip", "ssh", "ssh-keygen", "rsync", "unshare", "nsenter", "setpriv", "flock", "/usr/sbin/sshd")
 
+_WHERE, _PREFIX = "/var/tmp", "raydistill-hosts-"
 _NAMESPACES = ("--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
 _BOOT = """
 set -e
@@ -144,8 +146,10 @@ class Laboratory(Machine):
 @contextlib.contextmanager
 def laboratory() -> Iterator[Laboratory]:
     """Three hosts that answer to ssh while the block runs."""
-    folder = Path(tempfile.mkdtemp(prefix="raydistill-hosts-", dir="/var/tmp"))
+    _clear_killed()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_WHERE))
     folder.chmod(0o755)
+    alive = _locked(folder)
     (folder / "home").mkdir()
     lab = Laboratory("laboratory", LABORATORY, folder / "laboratory")
     started: list[subprocess.Popen[bytes]] = []
@@ -171,6 +175,28 @@ def laboratory() -> Iterator[Laboratory]:
             process.wait()
         _await_end(lab)
         shutil.rmtree(folder, ignore_errors=True)
+        if alive is not None:
+            os.close(alive)
+
+
+def _locked(folder: Path) -> int | None:
+    """Hold this folder for as long as this process lives; None: another one holds it."""
+    file = os.open(folder / "alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
+
+
+def _clear_killed() -> None:
+    """Folders of tests that were killed; the kernel has ended what ran there, and nobody removed them."""
+    for folder in Path(_WHERE).glob(f"{_PREFIX}*"):
+        file = _locked(folder)
+        if file is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(file)
 
 
 def _furnish(machine: Machine) -> None:
