@@ -34,6 +34,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if named else min(2, len(os.sched_getaffinity(0)))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In several processes: a file's tests in one of them, for what they share; networks of this machine in one too.
 

@@ -62,6 +62,7 @@ class Journal:
     def __init__(self, path: Path, follower: Follower | None = None) -> None:
         self.path = path
         self._follower = follower or Follower()
+        self._unwritable: StorageError | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
@@ -72,7 +73,13 @@ class Journal:
         self._follower.begin(path)
 
     def append(self, event: str, **data: Any) -> None:
-        """Write one event. It is with the operating system on return, on the disk too if it is a durable one."""
+        """Write one event. It is with the operating system on return, on the disk too if it is a durable one.
+
+        Raises:
+            StorageError: it cannot be written; from then on no event can.
+        """
+        if self._unwritable is not None:  # a line is missing: what follows it, shorter perhaps, might not make sense
+            raise self._unwritable
         line = json.dumps({"event": event, "time_ms": time.time_ns() // 1_000_000, **data}) + "\n"
         try:
             whole = os.fstat(self._file).st_size
@@ -86,7 +93,8 @@ class Journal:
             if event in _DURABLE:
                 os.fsync(self._file)
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            self._unwritable = unwritable(self.path, error)
+            raise self._unwritable from error
         self._follower.grown(wait=event in _AWAITED)
 
     def close(self, timeout_s: float | None = None) -> None:
