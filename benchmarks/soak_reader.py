@@ -143,8 +143,9 @@ def _mlflow(story: Story, name: str, database: Path, artifacts: Path) -> list[st
 
 
 def _trained(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What training said; what the network costs is counted afterwards, and only the journal holds it. It also names the
-    checkpoint as the storage does, which through a link is another path."""
+    """What training said. What the network costs is counted afterwards, and only the journal holds it; that also names
+    the checkpoint as the storage does, which through a link is another path.
+    """
     return {name: value for name, value in metrics.items() if name not in ("figures", "checkpoint")}
 
 
