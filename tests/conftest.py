@@ -34,19 +34,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if named else min(2, len(os.sched_getaffinity(0)))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In several processes: a file's tests in one of them, for what they share; networks of this machine in one too.
-
-    The longest files come first, so that none is left over at the end.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        group = "cluster" if item.get_closest_marker("cluster") else str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
-    long = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in long)
+    """In several processes, which take whole files: the longest come first, so that none is left over at the end."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("ray")}
+        items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_collection_finish() -> None:
