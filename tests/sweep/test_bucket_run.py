@@ -117,7 +117,9 @@ def assert_complete(store: Store, folder: Path, before: dict[str, list[int]]) ->
     for trial_id, times in now.items():
         epochs = [metrics for other, metrics in history.epochs if other == trial_id]
         assert [metrics.epoch for metrics in epochs] == list(range(len(epochs)))
-        assert [metrics.timestamp_ms for metrics in epochs] == times
+        # one that is stopped at a rung now may have trained beyond it before the journal lost that
+        reached = len(times) if history.records[trial_id].state == FINISHED else len(epochs)
+        assert [metrics.timestamp_ms for metrics in epochs] == times[:reached]
         assert times[: len(before.get(trial_id, ()))] == before.get(trial_id, [])
         assert history.records[trial_id].checkpoint == f"{store.shown}/tiny/trials/{trial_id}/checkpoint.pt"
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
