@@ -248,6 +248,7 @@ def greedy(place: soak.Range, name: str) -> str:
     return reasons["t0000"]
 
 
+@pytest.mark.cluster  # by itself: what other processes take of the machine's memory counts too
 def test_a_trial_that_rays_memory_monitor_kills(place: soak.Range, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = psutil.virtual_memory()
     if memory.available < 8 * 2**30:
