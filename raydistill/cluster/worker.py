@@ -27,7 +27,8 @@ from raydistill.training import RunConfig, fit, read_history
 from raydistill.training.checkpoint import FILE_NAME
 
 ORPHAN_WAIT_S = 30.0
-"""How long the first worker waits for the one of a group before, or of a killed driver, to be gone."""
+"""How long a trial, or a run's first worker, waits for a process of a killed driver, or of a group before, that still
+trains in its folder: Ray is about to end that."""
 
 Finish = Callable[[EpochMetrics, RunConfig, Dataset], EpochMetrics]
 """Adds to the metrics of the last epoch where the device is; a function of a module, it travels by name."""

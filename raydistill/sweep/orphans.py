@@ -6,10 +6,8 @@ from pathlib import Path
 
 import ray
 
+from raydistill.cluster.worker import ORPHAN_WAIT_S
 from raydistill.locks import LOCK, holder_of
-
-ORPHAN_WAIT_S = 30.0
-"""How long a trial waits for a process of a killed driver that still trains it: Ray is about to end that."""
 
 
 def patience_s(folder: Path) -> float:
