@@ -21,6 +21,7 @@ from raydistill.errors import ABSENT, Fault, ResourceError
 
 _CONNECT_S = 5.0
 _ANSWER_S = 20.0
+_SETTINGS = 4
 _MODE = "RAY_AUTH_MODE"
 _Refused = getattr(ray.exceptions, "AuthenticationError", ray.exceptions.RaySystemError)  # older Rays have no tokens
 _ELSEWHERE = "check 'ray status' there, or leave --address out"
@@ -41,11 +42,38 @@ def reach(address: Address) -> str:
     if not host or not port.isdigit():
         raise ResourceError(Fault(where, "must be host:port", ABSENT, "as 'ray start --head' prints it"))
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+        speaks = socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S)
     except (OSError, OverflowError) as error:
         raise ResourceError(Fault(where, f"nothing answers there ({error})", ABSENT, _way_out(address))) from error
+    with speaks:
+        if not _speaks_http2(speaks):
+            raise ResourceError(_no_head(where))
     _check_same_versions(_cluster_metadata(target, where), where)
     return target
+
+
+def _speaks_http2(there: socket.socket) -> bool:
+    """Whether the first frame that comes back is one of settings (RFC 9113, section 3.4), as from any gRPC server.
+
+    Ray's own client must not be shown anything else: it waits for good, on a thread that brings the process down at
+    its end.
+    """
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return True  # it would have to be asked in TLS
+    there.settimeout(_ANSWER_S)
+    header = b""
+    try:
+        there.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0]))
+        while len(header) < 9 and (more := there.recv(9 - len(header))):
+            header += more
+    except OSError:
+        return False
+    return len(header) == 9 and header[3] == _SETTINGS
+
+
+def _no_head(where: str) -> Fault:
+    rule = "what answers there is not a Ray cluster's head"
+    return Fault(where, rule, ABSENT, "give its address as 'ray start --head' prints it")
 
 
 def _here(address: Address) -> str:
@@ -82,8 +110,7 @@ def _cluster_metadata(target: str, where: str) -> dict[str, str]:
         way_out = "copy ~/.ray/auth_token from its head to this machine, or set RAY_AUTH_TOKEN"
         raise ResourceError(Fault(where, rule, ABSENT, way_out)) from error
     except (ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
-        rule = "what answers there is not a Ray cluster's head"
-        raise ResourceError(Fault(where, rule, ABSENT, "give its address as 'ray start --head' prints it")) from error
+        raise ResourceError(_no_head(where)) from error
     return dict(json.loads(content)) if content else {}
 
 

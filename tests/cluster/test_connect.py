@@ -6,6 +6,7 @@ import socket
 import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from threading import enumerate as enumerate_threads
 
 import pytest
 
@@ -41,12 +42,33 @@ def test_a_closed_port_is_quick() -> None:
         assert time.monotonic() - start < 60  # it did not hang: no claim about speed
 
 
-def test_something_else_that_answers_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would ask it for a minute and more."""
+@pytest.mark.parametrize("silent", [False, True])
+def test_something_else_that_answers_there(silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would ask it for a minute and more, on a thread that can abort the process as it ends."""
     monkeypatch.setattr("raydistill.cluster.reach._ANSWER_S", 3.0)
+    threads = set(enumerate_threads())
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
-        Thread(target=other.serve_forever, daemon=True).start()
+        if not silent:  # what is not served is accepted all the same, and says nothing
+            Thread(target=other.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{other.server_address[1]}"
         with pytest.raises(ResourceError, match="what answers there is not a Ray cluster's head"):
             reach(Address(address))
-        other.shutdown()
+        if not silent:
+            other.shutdown()
+    left = [thread.name for thread in set(enumerate_threads()) - threads if "ask" in thread.name]
+    assert not left
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
+def test_ray_that_does_not_come_up_in_time(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own words, which it raises as a bare Exception; its 30 s are fixed, so they are put in here."""
+
+    def init(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore of it.")
+
+    monkeypatch.setattr("raydistill.cluster.connect.reach", lambda there: there.where)
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(ResourceError) as caught, connected(address, 0):
+        pass
+    assert "(The current node timed out during startup.)" in str(caught.value)
+    assert "\n" not in str(caught.value)
