@@ -14,7 +14,7 @@ from raydistill.cluster import probe
 from raydistill.cluster.address import Address
 from raydistill.cluster.connect import joined
 from raydistill.cluster.storage import check_storage
-from raydistill.cluster.survey import alive, is_head, on, size_of, version_faults
+from raydistill.cluster.survey import alive, is_head, last_line, on, size_of, version_faults
 from raydistill.errors import ABSENT, Fault, RayLostError, ResourceError
 
 ANSWER_S = 360.0
@@ -195,7 +195,7 @@ def _answer(look: Any) -> tuple[dict[str, Any], str]:
     except ray.exceptions.GetTimeoutError:
         return {}, f"does not answer within {ANSWER_S:g} s"
     except ray.exceptions.RayError as error:
-        return {}, f"cannot run anything ({str(error).strip().splitlines()[-1][:200]})"
+        return {}, f"cannot run anything ({last_line(error)})"
 
 
 def _asking(actor: Any, name: str) -> Callable[..., Any]:

@@ -19,7 +19,10 @@ _ANSWER_S = 60.0
 
 @dataclass(frozen=True)
 class Report:
-    """One node. node_id: Ray's. host: its name. versions: by package, "" where it is missing; empty: no answer."""
+    """One node. node_id: Ray's. host: its name. versions: by package, "" where it is missing; empty: no answer.
+
+    why: what kept it from answering, in Ray's words; "" if it only took too long.
+    """
 
     node_id: str
     host: str
@@ -27,6 +30,7 @@ class Report:
     head: bool
     versions: Mapping[str, str] = field(default_factory=dict)
     autoscaler: Mapping[str, Any] | None = None
+    why: str = ""
 
 
 def survey() -> list[Report]:
@@ -39,7 +43,7 @@ def survey() -> list[Report]:
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
     reports = []
     for reference, node in asked.items():
-        found = _answer(reference) if reference in answered else {}
+        found, why = _answer(reference) if reference in answered else ({}, "")
         reports.append(
             Report(
                 node["NodeID"],
@@ -48,9 +52,30 @@ def survey() -> list[Report]:
                 is_head(node),
                 found.get("versions", {}),
                 found.get("autoscaler"),
+                why,
             )
         )
     return reports
+
+
+def cannot_run(address: str) -> str:
+    """Why a node at an IP address can start no process; "" if each can, is not there, or does not say in time."""
+    task = ray.remote(num_cpus=0, max_retries=0)(_run_something)
+    nodes = [node["NodeID"] for node in alive() if node["NodeManagerAddress"] == address]
+    runs = [task.options(scheduling_strategy=on(node)).remote() for node in nodes]
+    answered, _ = ray.wait(runs, num_returns=len(runs), timeout=_ANSWER_S) if runs else ([], [])
+    for run in answered:
+        try:
+            ray.get(run)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.RuntimeEnvSetupError) as error:
+            return last_line(error)
+        except ray.exceptions.RayError:
+            continue
+    return ""
+
+
+def _run_something() -> None:
+    pass
 
 
 def alive() -> list[dict[str, Any]]:
@@ -79,13 +104,21 @@ def nodes_of(reports: Sequence[Report]) -> Nodes:
 
 
 def check_versions(reports: Sequence[Report], warn: Callable[[str], None]) -> None:
-    """Each node must have this raydistill; another torch there is a warning.
+    """Each node must have this raydistill and run what it is sent; another torch there is a warning.
+
+    A node that can start nothing (its disk is full) would fail one trial after the other.
 
     Raises:
-        ResourceError: the nodes that lack it, or have another version; one line each.
+        ResourceError: the nodes that cannot, lack it, or have another version; one line each.
     """
     here, faults = probe.versions(), []
     for report in reports:
+        if report.why:
+            rule = f"cannot run anything ({report.why})"
+            faults.append(
+                Fault(f"node {report.host}", rule, ABSENT, "mend it and start Ray there again, or stop it there")
+            )
+            continue
         if not report.versions:
             warn(f"node {report.host} did not answer within {_ANSWER_S:g} s; trials may wait for it")
             continue
@@ -112,8 +145,16 @@ def version_faults(host: str, versions: Mapping[str, str], here: Mapping[str, st
     return faults
 
 
-def _answer(reference: Any) -> dict[str, Any]:
+def _answer(reference: Any) -> tuple[dict[str, Any], str]:
+    """(what a node says, why it says nothing). A node that has gone meanwhile is not waited for, and no complaint."""
     try:
-        return dict(ray.get(reference))
-    except ray.exceptions.RayError:
-        return {}
+        return dict(ray.get(reference)), ""
+    except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+        return {}, ""
+    except ray.exceptions.RayError as error:
+        return {}, last_line(error)
+
+
+def last_line(error: Exception) -> str:
+    """Of Ray's account of an error: what lies at its bottom."""
+    return str(error).strip().splitlines()[-1].strip()[:200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from ray import tune
 
+from raydistill.cluster.survey import cannot_run
+from raydistill.errors import Fault, ResourceError
 from raydistill.sweep.conductor import Conductor
 from raydistill.training.memory import WAY_OUT
 
@@ -19,11 +22,14 @@ MOST_LOSSES = 10
 
 
 class Bookkeeper(tune.Callback):
-    """beat: called at every step of Tune's loop."""
+    """beat: called at every step of Tune's loop. cannot_run: as `survey.cannot_run`."""
 
-    def __init__(self, conductor: Conductor, beat: Callable[[], None]) -> None:
+    def __init__(
+        self, conductor: Conductor, beat: Callable[[], None], cannot_run: Callable[[str], str] = cannot_run
+    ) -> None:
         self._conductor = conductor
         self._beat = beat
+        self._cannot_run = cannot_run
         self._oom_kills = oom_kills()
         self._losses: Counter[str] = Counter()
 
@@ -44,7 +50,20 @@ class Bookkeeper(tune.Callback):
         self._conductor.completed(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._conductor.failed(trial.config["trial_id"], self._why(trial))
+        text = _latest_error(trial)
+        trial_id, why = trial.config["trial_id"], self._why(trial)
+        broken = why if disk_is_full(text) else self._broken(text)
+        if broken:  # the next trial would fare no better there
+            self._conductor.halt(ResourceError(Fault(f"trial {trial_id}", broken)))
+        else:
+            self._conductor.failed(trial_id, why)
+
+    def _broken(self, text: str) -> str:
+        """What is wrong with the node that a process died on; "" if it runs others. One that ends all is a black hole:
+        it is free at once, and is given the next trial."""
+        where = node_of(text)
+        why = self._cannot_run(where) if died(text) and where else ""
+        return f"node {where} cannot run anything ({why}): is its disk full? 'raydistill doctor' looks" if why else ""
 
     def _why(self, trial: Any) -> str:
         before, self._oom_kills = self._oom_kills, oom_kills()
@@ -55,22 +74,45 @@ _LOST = ("because its node has died", "node it was running on is dead", "is temp
 """Ray's words for it; the last where the connection broke and it does not know yet what became of the node."""
 
 
+_NO_SPACE = ("No space left on device", "Disk quota exceeded", "OutOfDiskError", "running out of disk")
+_NODE = re.compile(r"\[Node (\S+)\]|\bip: (\S+)|\bNode IP: ([^\s,]+)")
+
+
 def why_it_died(text: str, oom_killed: bool = False) -> str:
     """One line from Ray's account of a process that died or could not be started.
 
     oom_killed: the kernel of this machine has killed a process for want of memory; Ray does not see that.
     """
+    if disk_is_full(text):
+        where = node_of(text)
+        disk = f"the disk of node {where}" if where else "its node's disk"
+        return f"no space is left on {disk}, and Ray can start nothing there; free some, and start Ray there again"
     if "low on memory" in text:
         return f"out of memory: its process was killed, the node ran low on memory; {WAY_OUT}"
     if any(words in text for words in _LOST):
         return LOST_MACHINE
-    died = "actor died" in text or "ActorDied" in text or "worker died" in text
-    if died and oom_killed:
+    if died(text) and oom_killed:
         return f"out of memory: its process was killed by the kernel; {WAY_OUT}"
-    if died:
+    if died(text):
         return f"its process died, perhaps killed because the node was out of memory (dmesg tells); {WAY_OUT}"
     lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
     return lines[-1][:300] if lines else "its process ended without a word"
+
+
+def disk_is_full(text: str) -> bool:
+    """Whether Ray's account says that a node has no room for what Ray itself writes there."""
+    return any(words in text for words in _NO_SPACE)
+
+
+def died(text: str) -> bool:
+    """Whether Ray's account is of a process that died, not of one that raised an error."""
+    return "actor died" in text or "ActorDied" in text or "worker died" in text
+
+
+def node_of(text: str) -> str:
+    """The address of the node that Ray's account is about; "" if it does not say."""
+    found = _NODE.search(text)
+    return next(filter(None, found.groups())) if found else ""
 
 
 def oom_kills() -> int:

@@ -175,6 +175,11 @@ class Conductor:
             else:
                 self._end(trial_id, FAILED, reason)
 
+    def halt(self, error: RaydistillError) -> None:
+        """Something that every trial would meet: the sweep ends, its trials wait for it to be resumed."""
+        with self._guarded():
+            raise error
+
     def close(self) -> None:
         """No more promotions: what still pauses is stopped, and told why."""
         with self._guarded():

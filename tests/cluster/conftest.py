@@ -53,6 +53,10 @@ class RayCluster:
                 process.kill()
         node.wait()
 
+    def inside(self, node: subprocess.Popen[bytes], command: str) -> None:
+        """Run shell commands in the node's own mount namespace."""
+        subprocess.run(["nsenter", "-m", "-t", str(node.pid), "sh", "-c", command], capture_output=True)
+
     def end(self) -> None:
         for node in reversed(self._nodes):
             if node.poll() is None:

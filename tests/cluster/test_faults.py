@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import ray
 
 from raydistill.cluster.connect import put
 from raydistill.errors import ResourceError
-from tests.cluster.conftest import RayCluster, ended, free_port
+from tests.cluster.conftest import RayCluster, ended, free_port, skip_without_namespaces
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -94,6 +95,15 @@ def all_ended_once(folder: Path) -> None:
         assert epochs == list(range(EPOCHS)), trial
 
 
+def trial_processes(among: Iterable[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in among:
+        with contextlib.suppress(psutil.Error):
+            if any(word.startswith("ray::ImplicitFunc.train") for word in process.cmdline()):
+                found.append(process)
+    return found
+
+
 @pytest.mark.cluster
 @pytest.mark.ray
 @pytest.mark.slow
@@ -128,8 +138,8 @@ def test_a_node_dies_and_its_trials_go_on_elsewhere(cluster: RayCluster, raydist
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_head_is_lost_and_started_again(cluster: RayCluster, raydistill: Start, folder: Path) -> None:
-    port = free_port()
-    head = cluster.head("--num-cpus=2", port=port)
+    others = set(trial_processes(psutil.process_iter()))
+    head = cluster.head("--num-cpus=2", port=free_port())
     command = ("sweep", "space.yaml", "--address", cluster.address)
     sweep = raydistill(*command)
     in_mid_sweep(folder, sweep)
@@ -138,9 +148,44 @@ def test_the_head_is_lost_and_started_again(cluster: RayCluster, raydistill: Sta
     assert err.startswith("error: ")
     assert len(err.strip().splitlines()) == 1, err
     assert "--resume" in out
-    assert not [p for p in psutil.process_iter(["cmdline"]) if "ray::ImplicitFunc.train" in (p.info["cmdline"] or ())]
+    assert not set(trial_processes(psutil.process_iter())) - others
     cluster.head("--num-cpus=2", port=free_port())
     ended(raydistill("sweep", "space.yaml", "--address", cluster.address, "--resume"))
+    all_ended_once(folder)
+
+
+@pytest.mark.cluster
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_node_has_a_full_disk(cluster: RayCluster, raydistill: Start, folder: Path) -> None:
+    """It is refused as it can start nothing; in mid-sweep the sweep ends once a trial needs a new process there."""
+    skip_without_namespaces()
+    cluster.head("--num-cpus=0")
+    disk = f"mount -t tmpfs -o size=200m tmpfs {cluster.folder}"
+    node = cluster.node("--num-cpus=1", before=disk, BAD_RUNTIME_ENV_CACHE_TTL_SECONDS="0")  # Ray remembers for 10 s
+    fill, free = f"cat /dev/zero > {cluster.folder}/fill", f"rm {cluster.folder}/fill"
+    command = ("sweep", "space.yaml", "--address", cluster.address)
+
+    cluster.inside(node, fill)
+    _, err = ended(raydistill(*command), code=2)
+    assert "cannot run anything (OSError: [Errno 28] No space left on device)" in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not events(folder)
+
+    cluster.inside(node, free)
+    sweep = raydistill(*command)
+    in_mid_sweep(folder, sweep)
+    cluster.inside(node, fill)
+    (trial,) = trial_processes(psutil.Process(node.pid).children(recursive=True))
+    trial.kill()
+    out, err = ended(sweep, code=2)
+    assert "error: trial t0000: node " in err
+    assert "cannot run anything" in err
+    assert len(err.strip().splitlines()) <= 2, err  # a warning of its second start
+    assert "--resume" in out
+
+    cluster.inside(node, free)
+    ended(raydistill(*command, "--resume"))
     all_ended_once(folder)
 
 

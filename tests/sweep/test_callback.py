@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
-from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayActorError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayActorError, RuntimeEnvSetupError
 from ray.tune.experiment import Trial
 
+from raydistill.errors import RaydistillError
 from raydistill.sweep.callback import LOST_MACHINE, MOST_LOSSES, Bookkeeper, why_it_died
 
 
@@ -37,21 +38,34 @@ class Told:
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+        self.halted: list[str] = []
 
     def retried(self, trial_id: str, reason: str) -> None:
         self.reasons.append(reason)
+
+    failed = retried
+
+    def halt(self, error: RaydistillError) -> None:
+        self.halted.append(str(error))
 
 
 class Story:
     """One trial of Tune's own, with one failure allowed, and what becomes of it."""
 
     def __init__(self, folder: Path) -> None:
+        self.asked: list[str] = []
+        self.broken = ""
+
         class InFolder(Trial):  # one with a storage of Ray's would need a Ray
             local_path = str(folder)
 
         self.trial = InFolder("trainable", stub=True, config={"trial_id": "t0000"}, max_failures=1)
         self.told = Told()
-        self._book = Bookkeeper(self.told, lambda: None)  # type: ignore[arg-type]
+        self._book = Bookkeeper(self.told, lambda: None, self._cannot_run)  # type: ignore[arg-type]
+
+    def _cannot_run(self, address: str) -> str:
+        self.asked.append(address)
+        return self.broken
 
     def fails(self, error: Exception) -> bool:
         """As Tune does it; False: it is not started again."""
@@ -59,6 +73,7 @@ class Story:
         if self.trial.should_recover():
             self._book.on_trial_recover(0, [self.trial], self.trial)
             return True
+        self._book.on_trial_error(0, [self.trial], self.trial)
         return False
 
 
@@ -90,3 +105,34 @@ def test_a_trial_that_always_loses_its_machine_ends(story: Story) -> None:
     while story.fails(LOST[0]):
         losses += 1
     assert losses == MOST_LOSSES + 1
+
+
+FULL = RuntimeEnvSetupError(
+    "[Node 10.0.0.7] Traceback (most recent call last):\n  File ...\nOSError: [Errno 28] No space left on device\n"
+)
+
+
+def test_a_node_with_a_full_disk_is_named_and_ends_the_sweep(story: Story) -> None:
+    """It would take one trial after the other, and fail each."""
+    assert "no space is left on the disk of node 10.0.0.7" in why_it_died(str(FULL))
+    assert story.fails(FULL)
+    assert not story.fails(FULL)
+    (line,) = story.told.halted
+    assert line.startswith("trial t0000: no space is left on the disk of node 10.0.0.7")
+    assert len(story.told.reasons) == 1  # of the retry: the trial has not failed, and is resumed
+
+
+@pytest.mark.parametrize("broken", ["", "The worker died unexpectedly while executing this task."])
+def test_a_node_on_which_every_process_dies_ends_the_sweep(broken: str, story: Story) -> None:
+    story.broken = broken
+    error = died("The actor died unexpectedly before finishing this task.\n\tpid: 12\n\tip: 10.0.0.7\n")
+    assert story.fails(error)
+    assert not story.asked  # a process may die once
+    assert not story.fails(error)
+    assert story.asked == ["10.0.0.7"]
+    assert story.told.halted == (
+        [f"trial t0000: node 10.0.0.7 cannot run anything ({broken}): is its disk full? 'raydistill doctor' looks"]
+        if broken
+        else []
+    )
+    assert len(story.told.reasons) == (1 if broken else 2)
