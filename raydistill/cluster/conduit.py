@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import tempfile
 import threading
 import time
 from typing import Any
@@ -14,12 +15,9 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.cluster.team import Team
-from raydistill.cluster.worker import Job, Message, train_worker
+from raydistill.cluster.worker import Job, Message, Trained, train_worker
 from raydistill.compression.ranks import LostWorker
-from raydistill.records import EpochMetrics
-
-TRAIN = "train"
-"""Ray Train's own folder in the run's, while it runs."""
+from raydistill.training.checkpoint import FILE_NAME
 
 HEARTBEAT_S = 2.0
 _LOOK_S = 0.5
@@ -35,7 +33,9 @@ class Conduit:
     not the place it has reserved for them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint: bytes | None) -> None:
+        """checkpoint: what the run goes on from."""
+        self._checkpoints: dict[int, bytes | None] = {0: checkpoint}
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._controller: Any = None
         self._read = threading.Semaphore(0)
@@ -50,9 +50,21 @@ class Conduit:
     def post(self, message: Message) -> None:
         """A worker's message. An epoch's returns when the driver is done with that epoch and its checkpoint, as the
         consumer of a generator is when it asks for the next one."""
+        if isinstance(message, Trained) and FILE_NAME in message.parcel:
+            latest = self.latest()
+            self._checkpoints[latest + 1] = message.parcel[FILE_NAME][1]
+            self._checkpoints.pop(latest - 1, None)
         self._messages.put(message)
-        if isinstance(message, EpochMetrics):
+        if isinstance(message, Trained):
             self._read.acquire()
+
+    def latest(self) -> int:
+        """The number of the last checkpoint."""
+        return max(self._checkpoints)
+
+    def checkpoint(self, number: int) -> bytes | None:
+        """The last one, or the one before it: all workers of a group have to get the same. None: there is none yet."""
+        return self._checkpoints[number]
 
     def read(self) -> None:
         """The driver is done with an epoch."""
@@ -75,6 +87,7 @@ class Conduit:
         from ray.train.torch import TorchTrainer
 
         own = ray.get_runtime_context().current_actor
+        folder = tempfile.TemporaryDirectory(prefix="raydistill-train-", ignore_cleanup_errors=True)
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job, "conduit": own},
@@ -84,8 +97,7 @@ class Conduit:
                 resources_per_worker={"CPU": team.cpu, **({"GPU": team.gpu} if team.gpu else {})},
             ),
             run_config=RunConfig(
-                name=TRAIN,
-                storage_path=str(job.run.out_dir),
+                storage_path=folder.name,  # it wants one; nothing of ours goes there
                 failure_config=FailureConfig(max_failures=team.max_failures),
                 callbacks=_callbacks(own),
             ),
@@ -97,6 +109,7 @@ class Conduit:
         except RayActorError:
             return "the process that looks after them died"
         finally:
+            folder.cleanup()
             self._over.set()
         return None
 
@@ -118,11 +131,11 @@ class Conduit:
         self.end()
 
 
-def open_conduit(workers: int) -> Any:
+def open_conduit(workers: int, checkpoint: bytes | None) -> Any:
     """A conduit on this driver's machine; detached, because its end has to be an orderly one."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_concurrency": workers + 6, "scheduling_strategy": here, "lifetime": "detached"}
-    return ray.remote(Conduit).options(**options).remote()
+    return ray.remote(Conduit).options(**options).remote(checkpoint)
 
 
 def _callbacks(conduit: Any) -> list[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -15,11 +15,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util import remove_placement_group
 
-from raydistill.cluster.conduit import HEARTBEAT_S, TRAIN, open_conduit
+from raydistill.cluster.conduit import HEARTBEAT_S, open_conduit
+from raydistill.cluster.parcels import unpack
 from raydistill.cluster.team import Team
-from raydistill.cluster.worker import Done, Failed, Finish, Job, Joined, Message, Minibatch
+from raydistill.cluster.worker import Done, Failed, Finish, Job, Joined, Message, Minibatch, Trained
 from raydistill.errors import ABSENT, ConfigError, Fault, ResourceError
-from raydistill.files import unwritable, write_atomically
+from raydistill.files import unreadable, unwritable
 from raydistill.records import EpochMetrics
 from raydistill.training import RunConfig, read_history
 from raydistill.training.checkpoint import FILE_NAME
@@ -46,7 +47,7 @@ def fit_on_workers(
     finish: Finish | None = None,
 ) -> Generator[EpochMetrics, None, None]:
     """`fit` on the workers of a team: the same metrics, the same files in ``run.out_dir``, to rounding the same
-    weights. Ray must be connected.
+    weights. Ray must be connected. Only this process sees ``out_dir`` and the checkpoints that the run begins with.
 
     dataset: a reference to it in the object store. steps: how often on_step is called in an epoch. on_wait: called once
     if the workers do not come for a while: the cluster may be busy. finish: adds to the last epoch's metrics, in the
@@ -60,20 +61,22 @@ def fit_on_workers(
         RaydistillError: what `fit` raises, on whichever worker.
         RuntimeError: a defect, with the traceback of the worker that met it.
     """
-    resume, (run, folder) = run.resume, _absolute(run, team)
-    told = _begun(folder, resume)
-    token = f".seen-{secrets.token_hex(4)}"
-    write_atomically(folder / token, "")
-    job = Job(run, [dataset], token, steps, finish)
-    conduit = open_conduit(team.workers)
+    if run.out_dir is None:
+        raise ConfigError(Fault("out_dir", "is missing", ABSENT, "workers that start again go on from what is there"))
+    folder = Path(run.out_dir).resolve()
+    told, checkpoint = _begun(folder, run.resume)
+    given = {path: [ray.put(_content(path))] for path in _paths(run)}
+    run = replace(run, out_dir=str(folder), threads=team.threads, device=team.device, resume=True)
+    conduit = open_conduit(team.workers, checkpoint)
     crew = _Crew(conduit, on_team)
     try:
-        ended = conduit.run.remote(job, team)
+        ended = conduit.run.remote(Job(run, [dataset], given, steps, finish), team)
         for message in _messages(conduit, ended, on_wait):
-            if isinstance(message, EpochMetrics):
-                if message.epoch > told:
-                    told = message.epoch
-                    yield message
+            if isinstance(message, Trained):
+                unpack(message.parcel, folder)
+                if message.metrics.epoch > told:
+                    told = message.metrics.epoch
+                    yield replace(message.metrics, checkpoint=str(folder / FILE_NAME))
                 conduit.read.remote()
             elif isinstance(message, Joined):
                 crew.join(message)
@@ -85,13 +88,11 @@ def fit_on_workers(
                 last = message.trace.strip().rpartition("\n")[2]
                 raise RuntimeError(f"{last} (worker {message.rank})\n{message.trace}")
             elif isinstance(message, Done):
+                unpack(message.parcel, folder)
                 ray.wait([ended], timeout=_END_S)
                 return
     finally:
         crew.end()
-        with contextlib.suppress(OSError):
-            (folder / token).unlink()
-        shutil.rmtree(folder / TRAIN, ignore_errors=True)
 
 
 def _messages(conduit: Any, ended: Any, on_wait: Callable[[], None] | None) -> Iterator[Message]:
@@ -152,6 +153,8 @@ class _Crew:
         for worker in self._all:
             with contextlib.suppress(RayError):  # it is gone
                 ray.get(worker.actor.__ray_ready__.remote(), timeout=_END_S)
+            if worker.host == socket.gethostname():
+                shutil.rmtree(worker.folder, ignore_errors=True)
             if worker.place is not None:
                 with contextlib.suppress(RayError):
                     remove_placement_group(worker.place)
@@ -162,29 +165,29 @@ class _Crew:
                 self._conduit.alive.remote()
 
 
-def _absolute(run: RunConfig, team: Team) -> tuple[RunConfig, Path]:
-    """The run as the workers are told of it, wherever their working folder is."""
-    if run.out_dir is None:
-        raise ConfigError(Fault("out_dir", "is missing", ABSENT, "workers that start again go on from what is there"))
-    folder = Path(run.out_dir).resolve()
-    changed: dict[str, Any] = {"out_dir": str(folder), "threads": team.threads, "device": team.device, "resume": True}
-    for key in ("init_from", "continue_from"):
-        path = getattr(run, key)
-        changed[key] = None if path is None else str(Path(path).resolve())
-    if run.distillation is not None and run.distillation.checkpoint is not None:
-        teacher = str(Path(run.distillation.checkpoint).resolve())
-        changed["distillation"] = replace(run.distillation, checkpoint=teacher)
-    return replace(run, **changed), folder
-
-
-def _begun(folder: Path, resume: bool) -> int:
-    """The last epoch that is trained already, -1 if none is."""
+def _begun(folder: Path, resume: bool) -> tuple[int, bytes | None]:
+    """(the last epoch that is trained already, -1 if none is; the checkpoint to go on from)."""
+    path = folder / FILE_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / TRAIN, ignore_errors=True)  # a run of this name would silently be resumed by Ray Train
         if not resume:
-            (folder / FILE_NAME).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        if not path.exists():
+            return -1, None
     except OSError as error:
         raise unwritable(folder, error) from error
-    history = read_history(folder / FILE_NAME) if (folder / FILE_NAME).exists() else []
-    return history[-1].epoch if history else -1
+    history = read_history(path)
+    return history[-1].epoch if history else -1, _content(str(path))
+
+
+def _paths(run: RunConfig) -> list[str]:
+    """Of the files that a run begins with."""
+    teacher = run.distillation.checkpoint if run.distillation is not None else None
+    return sorted({path for path in (run.init_from, run.continue_from, teacher) if path is not None})
+
+
+def _content(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error

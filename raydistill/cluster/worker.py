@@ -1,7 +1,7 @@
-"""What runs in each worker of Ray Train: `fit` as one of several ranks, its first rank's figures sent to the driver.
+"""What runs in each worker of Ray Train: `fit` as one of several ranks, its first rank's epochs sent to the driver.
 
-Nothing goes through Ray Train's own reports and checkpoints: the run's ``checkpoint.pt`` is what a restarted group of
-workers goes on from.
+Nothing goes through Ray Train's own reports and checkpoints: the run's ``checkpoint.pt``, sent with each epoch, is what
+a restarted group of workers goes on from.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,14 @@ from typing import Any
 import ray
 import torch
 
+from raydistill.cluster.parcels import Outbox, Parcel, private_folder
 from raydistill.compression.ranks import LostWorker, Ranks
 from raydistill.datasets import Dataset
-from raydistill.errors import ABSENT, Fault, RaydistillError, StorageError
-from raydistill.files import clear_temporaries
-from raydistill.locks import hold
+from raydistill.errors import Fault, RaydistillError
+from raydistill.files import unwritable
 from raydistill.records import EpochMetrics
-from raydistill.training import RunConfig, fit, read_history
+from raydistill.training import RunConfig, fit
 from raydistill.training.checkpoint import FILE_NAME
-
-ORPHAN_WAIT_S = 30.0
-"""How long a trial, or a run's first worker, waits for a process of a killed driver, or of a group before, that still
-trains in its folder: Ray is about to end that."""
 
 Finish = Callable[[EpochMetrics, RunConfig, Dataset], EpochMetrics]
 """Adds to the metrics of the last epoch where the device is; a function of a module, it travels by name."""
@@ -36,22 +32,23 @@ Finish = Callable[[EpochMetrics, RunConfig, Dataset], EpochMetrics]
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told. run: with an absolute out_dir that all of them share. dataset: its object reference,
-    boxed: Ray would unpack a bare one. token: the name of a file in out_dir that each of them must see.
+    """What every worker is told. run: its paths are the driver's. dataset: its object reference, boxed: Ray would
+    unpack a bare one. given: the content of the files that the run begins with, by the path that `run` names them by,
+    boxed as well.
 
     steps: lines inside an epoch that the driver wants; 0: none.
     """
 
     run: RunConfig
     dataset: list[Any]
-    token: str
+    given: Mapping[str, list[Any]]
     steps: int = 0
     finish: Finish | None = None
 
 
 @dataclass(frozen=True)
 class Joined:
-    """A worker is there. actor: its handle. place: the placement group that holds all of its group."""
+    """A worker is there. actor: its handle. place: the placement group that holds all of its group. folder: its own."""
 
     rank: int
     world: int
@@ -59,6 +56,7 @@ class Joined:
     host: str
     actor: Any
     place: Any
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,14 @@ class Minibatch:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """An epoch is. parcel: what it has changed in the run's folder."""
+
+    metrics: EpochMetrics
+    parcel: Parcel
+
+
+@dataclass(frozen=True)
 class Failed:
     """Training cannot go on, and would not another time. error: the user's to mend; else trace tells of a defect."""
 
@@ -82,10 +88,12 @@ class Failed:
 
 @dataclass(frozen=True)
 class Done:
-    """All epochs are trained, everything is written."""
+    """All epochs are trained. parcel: what has changed since the last one."""
+
+    parcel: Parcel
 
 
-Message = Joined | Minibatch | EpochMetrics | Failed | Done
+Message = Joined | Minibatch | Trained | Failed | Done
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -102,9 +110,11 @@ def train_worker(config: dict[str, Any]) -> None:
 
     context = ray.get_runtime_context()
     place = ray.util.get_current_placement_group()
-    post(Joined(ranks.rank, ranks.world, os.getpid(), socket.gethostname(), context.current_actor, place))
     try:
-        _train(job, ranks, post)
+        with private_folder() as folder:
+            host = socket.gethostname()
+            post(Joined(ranks.rank, ranks.world, os.getpid(), host, context.current_actor, place, str(folder)))
+            _train(job, ranks, conduit, folder, post)
     except LostWorker:
         raise
     except RaydistillError as error:
@@ -113,36 +123,79 @@ def train_worker(config: dict[str, Any]) -> None:
         post(Failed(ranks.rank, None, traceback.format_exc()))
 
 
-def _train(job: Job, ranks: Ranks, post: Callable[[Message], None]) -> None:
-    folder = Path(str(job.run.out_dir))
-    if not (folder / job.token).exists():
-        rule = f"worker {ranks.rank} on {socket.gethostname()} does not see what is in this folder"
-        raise StorageError(Fault(str(folder), rule, ABSENT, "give one that all machines share (--out-dir, --storage)"))
-    if not ranks.first:
-        _epochs(job, ranks, None)
-        return
-    with hold(folder / "worker.lock", "this run", ORPHAN_WAIT_S):
-        clear_temporaries(folder)
-        if (folder / FILE_NAME).exists():  # an epoch may be written that the group before could not tell of
-            for metrics in read_history(folder / FILE_NAME):
-                post(metrics)
-        _epochs(job, ranks, post)
-    post(Done())
+def _train(job: Job, ranks: Ranks, conduit: Any, folder: Path, post: Callable[[Message], None]) -> None:
+    given = {path: folder / "given" / str(number) / Path(path).name for number, path in enumerate(job.given)}
+    for path, box in job.given.items():
+        _write(given[path], ray.get(box[0]))
+    number = ranks.of_first(ray.get(conduit.latest.remote()) if ranks.first else 0)
+    checkpoint = ray.get(conduit.checkpoint.remote(number))
+    if checkpoint is not None:
+        _write(folder / FILE_NAME, checkpoint)
+    names = {str(given[path]): path for path in job.given} | {str(folder): str(job.run.out_dir)}
+    try:
+        _epochs(job, _placed(job.run, folder, given), ranks, folder, post)
+    except LostWorker:
+        raise
+    except RaydistillError as error:
+        raise type(error)(*(_said_of(fault, names) for fault in error.faults)) from error
 
 
-def _epochs(job: Job, ranks: Ranks, post: Callable[[Message], None] | None) -> None:
-    run, dataset = replace(job.run, device=_device(job.run)), ray.get(job.dataset[0])
+def _epochs(job: Job, run: RunConfig, ranks: Ranks, folder: Path, post: Callable[[Message], None]) -> None:
+    run, dataset = replace(run, device=_device(run)), ray.get(job.dataset[0])
+    outbox = Outbox(folder)
 
     def step(epoch: int, index: int, count: int, loss: float) -> None:
-        if post is not None and (index + 1) % max(1, count // job.steps) == 0:
+        if (index + 1) % max(1, count // job.steps) == 0:
             post(Minibatch(epoch, index, count, loss))
 
     for metrics in fit(run, dataset=dataset, on_step=step if job.steps else None, ranks=ranks):
-        if post is None:
+        if not ranks.first:
             continue
         if job.finish is not None and metrics.epoch + 1 == run.epochs:
             metrics = job.finish(metrics, run, dataset)
-        post(metrics)
+        post(Trained(metrics, outbox.changed()))
+    if ranks.first:
+        post(Done(outbox.changed()))
+
+
+def _placed(run: RunConfig, folder: Path, given: Mapping[str, Path]) -> RunConfig:
+    """The run with this worker's paths."""
+
+    def here(path: str | None) -> str | None:
+        return None if path is None else str(given[path])
+
+    teaching = run.distillation
+    if teaching is not None:
+        teaching = replace(teaching, checkpoint=here(teaching.checkpoint))
+    return replace(
+        run,
+        out_dir=str(folder),
+        init_from=here(run.init_from),
+        continue_from=here(run.continue_from),
+        distillation=teaching,
+    )
+
+
+def _said_of(fault: Fault | str, names: Mapping[str, str]) -> Fault | str:
+    """A fault of one of this worker's paths, as one of the driver's."""
+    for here, there in names.items():
+        fault = fault.replace(here, there) if isinstance(fault, str) else _renamed(fault, here, there)
+    return fault
+
+
+def _renamed(fault: Fault, here: str, there: str) -> Fault:
+    def said(value: Any) -> Any:
+        return value.replace(here, there) if isinstance(value, str) else value
+
+    return Fault(said(fault.where), said(fault.rule), said(fault.value), said(fault.way_out))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _device(run: RunConfig) -> str:

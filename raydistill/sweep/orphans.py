@@ -6,8 +6,10 @@ from pathlib import Path
 
 import ray
 
-from raydistill.cluster.worker import ORPHAN_WAIT_S
 from raydistill.locks import LOCK, holder_of
+
+_WAIT_S = 30.0
+"""How long a trial waits for a process of a killed driver that still trains in its folder: Ray is about to end that."""
 
 
 def patience_s(folder: Path) -> float:
@@ -16,4 +18,4 @@ def patience_s(folder: Path) -> float:
     A machine that was cut off trains on for minutes; nobody can end that process, and nothing it does counts.
     """
     alive = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    return ORPHAN_WAIT_S if holder_of(folder / LOCK) in alive else 0.0
+    return _WAIT_S if holder_of(folder / LOCK) in alive else 0.0

@@ -22,7 +22,7 @@ from raydistill.cluster.nodes import Node, this_machine
 from raydistill.cluster.team import Team, trial_team
 from raydistill.cluster.watch import RayGone
 from raydistill.datasets import Dataset
-from raydistill.errors import ConfigError, Fault, RaydistillError, RayLostError
+from raydistill.errors import RaydistillError, RayLostError
 from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
@@ -88,7 +88,6 @@ def run_sweep(
     folder = store.root / sweep.sections.name
     kept = store.reference(folder)
     check_tracking(sweep, store)
-    _check_teams_folder(sweep, store)
     store.check()
     history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}")
     check_start(kept, history, resume)
@@ -152,16 +151,6 @@ def run_sweep(
                 )
                 open_session.append((session, log))
                 return _run(session, history, log)
-
-
-def _check_teams_folder(sweep: Sweep, store: Store) -> None:
-    """A trial's workers, on several machines, read and write one folder."""
-    workers = sweep.sections.workers_per_trial
-    if workers > 1 and store.outlives_this_machine:
-        rule = "needs a folder that all nodes share, not a bucket"
-        raise ConfigError(
-            Fault(f"{sweep.file}: workers_per_trial", rule, workers, "give --storage DIR, or leave it out")
-        )
 
 
 def _team(sweep: Sweep, share: Share, nodes: Sequence[Node]) -> Team | None:

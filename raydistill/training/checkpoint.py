@@ -11,6 +11,7 @@ import hashlib
 import io
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_history(path: str | Path) -> list[EpochMetrics]:
-    """The metrics of every epoch the run behind a checkpoint has trained, oldest first.
+    """The metrics of every epoch the run behind a checkpoint has trained, oldest first; their checkpoint is this one.
 
     Raises:
         CheckpointError: as `read_checkpoint`, or it holds no such history.
     """
     content = read_checkpoint(path)
     try:
-        return [EpochMetrics.from_json(entry) for entry in content["history"]]
+        return [replace(EpochMetrics.from_json(entry), checkpoint=str(path)) for entry in content["history"]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(Fault(str(path), "is damaged: the history of its epochs cannot be read")) from error
 

@@ -367,7 +367,7 @@ class _Run:
         before = {**content["run"], "schedule": content["schedule_hash"]}
         for key in sorted({*differences, *before}):
             if differences.get(key) != before.get(key):
-                rule = f"was trained with {key} {before.get(key)!r}, this run has"
+                rule = f"was trained with {key} {before.get(key)!r}"
                 way_out = "run with the same values, or choose another out_dir"
                 raise CheckpointError(Fault(str(self.path), rule, differences.get(key), way_out))
         saved.load_weights(self.model, content["model"], str(self.path))

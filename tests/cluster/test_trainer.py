@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from raydistill.cluster.worker import Joined
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import ConfigError, ResourceError, TrainingError
 from raydistill.schedule import parse_schedule
-from raydistill.training import RunConfig, fit, read_checkpoint
+from raydistill.training import RunConfig, fit, read_checkpoint, read_history
+from tests.cluster.conftest import RayCluster, ended, skip_without_namespaces
 
 AGP = parse_schedule(
     {
@@ -129,7 +130,7 @@ def test_two_workers_and_one_that_is_killed_train_what_one_process_does(
     assert_same(one_process, config)
     assert list((tmp_path / "killed").glob("events.out.tfevents.*"))
     left = {path.name for path in (tmp_path / "killed").iterdir() if not path.name.startswith("events")}
-    assert left == {"checkpoint.pt", "sparsity.csv", "schedule.yaml", "worker.lock"}
+    assert left == {"checkpoint.pt", "sparsity.csv", "schedule.yaml"}
     assert_nothing_is_left(watched.workers)
 
 
@@ -173,6 +174,32 @@ def test_four_workers_and_as_many_as_there_is_room_for(shared: Any, one_process:
     list(fit_on_workers(some, shared, Team(4 * cores, cpu=cores / 2, fewest=1), on_team=watched.on_team))
     assert len(watched.workers) == 2
     assert_same(one_process, some)
+
+
+@pytest.mark.cluster
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_do_not_see_the_run_s_folder(
+    cluster: RayCluster, raydistill: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Nor the checkpoint that it begins with; both are on the driver's disk only."""
+    skip_without_namespaces()
+    common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--no-mlflow", "-b", "128", "--precision", "fp32")
+    ended(raydistill("compress", *common, "--epochs", "1", "--name", "dense"))
+    cluster.head("--num-cpus=0")
+    cluster.node("--num-cpus=2", before=f"mount -t tmpfs tmpfs {tmp_path}")
+    start = ("--resume-from", tmp_path / "runs" / "dense" / "checkpoint.pt", "--reset-optimizer")
+    workers = ("--num-workers", "2", "--address", cluster.address)
+    command = ("compress", *common, *start, *workers, "--name", "run", "--epochs")
+    out, err = ended(raydistill(*command, "1"))
+    assert err == ""
+    assert "2 workers" in out
+    assert read_checkpoint(tmp_path / "runs" / "run" / "checkpoint.pt")["epoch"] == 0
+    ended(raydistill(*command, "2"))
+    assert [m.epoch for m in read_history(tmp_path / "runs" / "run" / "checkpoint.pt")] == [0, 1]
+    _, err = ended(raydistill(*command, "3", "--lr", "0.5"), code=2)  # a worker's error, of a path of the driver's
+    assert err.startswith(f"error: {tmp_path}/runs/run/checkpoint.pt: was trained with lr ")
+    assert err.count("\n") == 1
 
 
 def test_a_run_needs_a_folder() -> None:

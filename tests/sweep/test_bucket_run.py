@@ -267,3 +267,22 @@ def test_what_is_wrong_is_said_before_anything_starts(
     dry = start("sixth", file, "--storage", store.shown, "--dry-run").finish()
     assert f"storage:     {store.shown}/tiny" in dry
     assert store.content(store.root / "tiny" / "journal.jsonl") == b""
+
+
+@pytest.mark.cluster
+def test_trials_that_train_on_workers(store: Store, start: Callable[..., Run], write_sweep: WriteSweep) -> None:
+    """What a worker trains comes into the bucket by way of its trial's process, which pushes it."""
+    cores = len(os.sched_getaffinity(0))
+    changes = (("num_samples", 2), ("workers_per_trial", 2))
+    file = str(write_sweep(*changes, ("resources_per_trial", {"cpu": cores / 2})))
+    run = start("head", file, "--storage", store.shown)
+    wait_for_epochs(run, store, 1)
+    run.kill()
+    before = trained(store)
+    shutil.rmtree(run.work)  # with its disk
+    start("another", file, "--storage", store.shown, "--resume").finish()
+    history, now = journal(store), trained(store)
+    assert {record.state for name, record in history.records.items() if name != BASELINE} == {FINISHED}
+    assert [len(times) for times in now.values()] == [4, 4]
+    for trial_id, times in before.items():
+        assert now[trial_id][: len(times)] == times

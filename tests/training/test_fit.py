@@ -155,7 +155,7 @@ def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"lr": 0.2}, "was trained with lr 0.05, this run has, got 0.2"),
+        ({"lr": 0.2}, "was trained with lr 0.05, got 0.2"),
         ({"schedule": None}, "was trained with schedule"),
         ({"seed": 3}, "was trained with seed 0"),
     ],

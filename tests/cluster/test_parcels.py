@@ -1,0 +1,82 @@
+"""What the first worker's folder has, the driver's has too; killed workers' folders do not pile up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from raydistill.cluster.parcels import Outbox, private_folder, unpack
+from raydistill.errors import StorageError
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    for name in ("worker", "driver"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "worker", tmp_path / "driver"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_only_what_has_changed_travels_and_events_only_with_their_new_end(folders: tuple[Path, Path]) -> None:
+    worker, driver = folders
+    (worker / "checkpoint.pt").write_bytes(b"of the start")
+    outbox = Outbox(worker)
+    assert not outbox.changed()  # the driver has that
+    (worker / "schedule.yaml").write_text("pruners")
+    with (worker / "events.out.tfevents.1.host").open("wb", buffering=0) as events:
+        for epoch in range(3):
+            events.write(b"epoch %d;" % epoch)
+            (worker / "checkpoint.pt").write_bytes(b"of epoch %d" % epoch)
+            parcel = outbox.changed()
+            names = {"checkpoint.pt", "events.out.tfevents.1.host", *(["schedule.yaml"] if epoch == 0 else [])}
+            assert set(parcel) == names
+            assert parcel["events.out.tfevents.1.host"] == (8 * epoch, b"epoch %d;" % epoch)
+            unpack(parcel, driver)
+            assert content(driver) == content(worker)
+    assert not outbox.changed()
+
+
+def test_the_checkpoint_is_the_last_to_be_there(folders: tuple[Path, Path]) -> None:
+    _, driver = folders
+    (driver / "sparsity.csv").mkdir()  # in the way
+    with pytest.raises(StorageError, match=r"sparsity\.csv: cannot be written"):
+        unpack({"checkpoint.pt": (0, b"new"), "sparsity.csv": (0, b"new")}, driver)
+    assert not (driver / "checkpoint.pt").exists()
+
+
+def test_a_killed_process_s_folder_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from raydistill.cluster.parcels import private_folder\n"
+        "with private_folder() as folder:\n"
+        "    print(folder, flush=True); sys.stdin.readline()"
+    )
+
+    def start() -> tuple[subprocess.Popen[str], Path]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=pipe, stdout=pipe, text=True)
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        os.utime(folder, (0, 0))  # as if it had been there for long
+        return process, folder
+
+    (alive, kept), (dead, left) = start(), start()
+    dead.kill()
+    dead.communicate()
+    assert left.is_dir()
+    with private_folder() as mine:
+        assert kept.is_dir()  # its process lives
+        assert not left.exists()
+        (mine / "checkpoint.pt").write_bytes(b"")
+    assert not mine.exists()
+    alive.communicate("\n")
+    assert list(tmp_path.iterdir()) == []
