@@ -24,7 +24,6 @@ from ray.autoscaler.v2.event_logger import AutoscalerEventLogger
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
-from ray.scripts.scripts import cli as ray_cli
 
 from raydistill.cli.main import app
 
@@ -214,6 +213,8 @@ def test_what_is_to_be_typed_can_be_parsed(name: str, monkeypatch) -> None:
     monkeypatch.setattr(os, "environ", {**os.environ, "RAY_ADDRESS": ""})
     parsed = 0
     for words in commands_in(name):
+        from ray.scripts.scripts import cli as ray_cli  # it brings all of Ray, which takes seconds
+
         command: click.Command = ray_cli if words[0] == "ray" else typer.main.get_command(app)
         context, rest = click.Context(command), words[1:]
         while isinstance(command, click.Group):
