@@ -177,16 +177,15 @@ def _placed(run: RunConfig, folder: Path, given: Mapping[str, Path]) -> RunConfi
 
 
 def _said_of(fault: Fault | str, names: Mapping[str, str]) -> Fault | str:
-    """A fault of one of this worker's paths, as one of the driver's."""
-    for here, there in names.items():
-        fault = fault.replace(here, there) if isinstance(fault, str) else _renamed(fault, here, there)
-    return fault
+    """A fault of this worker's paths, as one of the driver's. names: the driver's by this worker's."""
 
-
-def _renamed(fault: Fault, here: str, there: str) -> Fault:
     def said(value: Any) -> Any:
-        return value.replace(here, there) if isinstance(value, str) else value
+        for here, there in names.items():
+            value = value.replace(here, there) if isinstance(value, str) else value
+        return value
 
+    if isinstance(fault, str):
+        return str(said(fault))
     return Fault(said(fault.where), said(fault.rule), said(fault.value), said(fault.way_out))
 
 
