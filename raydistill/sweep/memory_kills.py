@@ -1,6 +1,7 @@
 """A trial that Ray's memory monitor kills must be one failed trial; in Ray (2.60 at least) it ends the whole run.
 
-`OutOfMemoryError` is no `RayActorError` there, so Tune's actor manager takes it for a defect of its own and raises.
+`OutOfMemoryError` is no `RayActorError` there, so Tune's actor manager takes it for a defect of its own and raises. So
+does Tune's trial, when it is asked for the first result of a process that was killed before there was one.
 What is changed here is private to Ray: where a Ray has it otherwise, it is left as it is.
 """
 
@@ -16,6 +17,7 @@ MADE_FOR = "2.60"
 
 _MODULE = "ray.air.execution._internal.actor_manager"
 _METHOD, _PARAMETERS = "_actor_task_failed", ["self", "tracked_actor_task", "exception"]
+_TRIAL, _FIRST, _KEPT = "ray.tune.experiment.trial", "_get_default_result_or_future", "_default_result_or_future"
 _DONE = "_raydistill_survives_memory_kills"
 
 
@@ -28,14 +30,15 @@ def survive_memory_kills() -> bool:
         manager = importlib.import_module(_MODULE).RayActorManager
         errors = importlib.import_module("ray.exceptions")
         killed, died = (errors.OutOfMemoryError, errors.NodeDiedError), errors.RayActorError
-        before = getattr(manager, _METHOD)
-        parameters = list(inspect.signature(before).parameters)
+        trial = importlib.import_module(_TRIAL).Trial
+        before, first = getattr(manager, _METHOD), getattr(trial, _FIRST)
+        parameters = [list(inspect.signature(method).parameters) for method in (before, first)]
         died(error_msg="")
     except (ImportError, AttributeError, TypeError, ValueError):
         return False
     if hasattr(before, _DONE):
         return True
-    if parameters != _PARAMETERS:
+    if parameters != [_PARAMETERS, ["self"]]:
         return False
 
     @functools.wraps(before)
@@ -44,6 +47,15 @@ def survive_memory_kills() -> bool:
             exception = died(error_msg=str(exception))
         before(self, tracked_actor_task, exception)
 
+    @functools.wraps(first)
+    def first_result(self: Any) -> Any:
+        try:
+            return first(self)
+        except killed:
+            setattr(self, _KEPT, None)
+            return None
+
     setattr(actor_task_failed, _DONE, True)
     setattr(manager, _METHOD, actor_task_failed)
+    setattr(trial, _FIRST, first_result)
     return True

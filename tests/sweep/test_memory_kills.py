@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
+from ray.tune.experiment import Trial
 
 from raydistill.sweep import memory_kills
 from raydistill.sweep.memory_kills import MADE_FOR, survive_memory_kills
@@ -20,6 +21,7 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> type:
     """Ray's own class, put back as it was."""
     found = importlib.import_module(memory_kills._MODULE).RayActorManager
     monkeypatch.setattr(found, memory_kills._METHOD, getattr(found, memory_kills._METHOD))
+    monkeypatch.setattr(Trial, memory_kills._FIRST, getattr(Trial, memory_kills._FIRST))
     return found
 
 
@@ -44,6 +46,20 @@ def test_a_killed_actor_is_one_that_died(manager: type, error: Exception) -> Non
     assert "low on memory" in str(told[0])  # what the reason is made of
     with pytest.raises(RuntimeError, match="other"):
         getattr(manager, memory_kills._METHOD)(this, task, KeyError("other"))
+
+
+@pytest.mark.usefixtures("manager")
+def test_a_process_that_is_killed_before_its_first_result_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune's own reporter asks for it when the trial has failed."""
+
+    def killed(reference: object) -> None:
+        raise OutOfMemoryError("the node was low on memory")
+
+    trial = Trial("trainable", stub=True)
+    monkeypatch.setattr(trial, memory_kills._KEPT, ray.ObjectRef(bytes(28)))
+    monkeypatch.setattr(ray, "get", killed)
+    assert survive_memory_kills()
+    assert trial.last_result == {"trial_id": trial.trial_id}
 
 
 def _without_method() -> ModuleType:
