@@ -23,6 +23,7 @@ def nobody(line: str) -> None:
     raise AssertionError(line)
 
 
+@pytest.mark.slow  # leases run out in real time
 def test_held_by_one_and_free_when_it_ends(objects: Objects) -> None:
     first = Lease(objects, "tiny/driver", "the sweep", "here")
     first.take(0.0, nobody)
@@ -38,6 +39,7 @@ def test_held_by_one_and_free_when_it_ends(objects: Objects) -> None:
     Lease(objects, "tiny/driver", "the sweep", "there").take(0.0, nobody)
 
 
+@pytest.mark.slow  # leases run out in real time
 def test_a_dead_holder_elsewhere_is_waited_out(objects: Objects) -> None:
     dead = Lease(objects, "driver", "the sweep", "there")
     dead.take(0.0, nobody)  # and it is never renewed
@@ -60,6 +62,7 @@ def test_a_dead_holder_on_the_same_working_copy_is_not(objects: Objects) -> None
     Lease(objects, "driver", "the sweep", "here").take(0.0, nobody)
 
 
+@pytest.mark.slow  # leases run out in real time
 def test_a_living_one_is_waited_for_as_long_as_allowed(objects: Objects) -> None:
     first = Lease(objects, "claim", "this baseline", "here")
     first.take(0.0, nobody)
@@ -86,6 +89,7 @@ def test_who_is_seized_from_stops_renewing(objects: Objects) -> None:
     second.check()  # and letting go does not remove what is another's
 
 
+@pytest.mark.slow  # leases run out in real time
 def test_a_holder_cut_off_for_long_learns_it_when_it_is_back(address: Address, objects: Objects) -> None:
     cut = Lease(objects, "driver", "the sweep", "there")
     cut.take(0.0, nobody)

@@ -136,7 +136,7 @@ def check(ranks: Crew, config: RunConfig, dataset: Any, world: int) -> list[Epoc
     return expected
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_gradual_pruning(ranks: Crew, config: RunConfig, dataset, world: int) -> None:
     expected = check(ranks, replace(config, schedule=parse_schedule(AGP, "s.yaml")), dataset, world)
     assert expected[-1].layer_sparsity["fc1.weight"] == pytest.approx(0.7, abs=1e-4)
@@ -307,6 +307,7 @@ class Fails(SimpleNet):
         return super().forward(images)
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_alone_ends_all(config: RunConfig) -> None:
     failing = replace(config, arch=f"{__name__}:Fails", batch_size=20)
     with crew(2) as processes:
@@ -324,6 +325,7 @@ def killed(ranks: Ranks, config: RunConfig) -> None:
     trained(ranks, config)
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_is_missed(config: RunConfig) -> None:
     with crew(2) as processes:
         first, second = processes.run(killed, config, world=2)
