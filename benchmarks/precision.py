@@ -2,7 +2,7 @@
 
 The same training (dense, then pruned by AGP) in both precisions, from the same seeds on the same images.
 
-    python benchmarks/precision.py [--data-dir DIR] [--epochs 15] [--arch simplenet_cifar] [--seeds 3]
+    python benchmarks/precision.py [--data-dir DIR] [--epochs 15] [--arch simplenet_cifar] [--seeds 3] [--first 0]
 
 Without --data-dir it uses scikit-learn's digits. top1 is of the validation split.
 """
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--arch", default="simplenet_cifar")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     config = DatasetConfig("cifar10" if options.data_dir else "digits", data_dir=options.data_dir)
@@ -41,7 +42,7 @@ def main() -> None:
     print(f"{options.arch} on {dataset.name}, {options.epochs} epochs, {options.seeds} seeds, validation top1")
     print(f"bf16 arithmetic on this device: {has_bf16(device)}; precision: auto chooses {chosen}")
     figures: dict[str, list[tuple[float, float]]] = {"fp32": [], "bf16": []}
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         for precision, results in figures.items():
             run = RunConfig(
                 options.arch,
