@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ def serve() -> Iterator[Callable[[Answer], str]]:
                     connection, _ = server.accept()
                 except OSError:
                     return
-                with closing(connection):
+                with closing(connection), suppress(ConnectionError):  # whom it answers may have given up
                     answer(connection, stop)
 
         threading.Thread(target=run, daemon=True).start()
