@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import signal
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -54,29 +54,31 @@ def test_the_checkpoint_is_the_last_to_be_there(folders: tuple[Path, Path]) -> N
 
 def test_a_killed_process_s_folder_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    code = (
-        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
-        "from raydistill.cluster.parcels import private_folder\n"
-        "with private_folder() as folder:\n"
-        "    print(folder, flush=True); sys.stdin.readline()"
-    )
 
-    def start() -> tuple[subprocess.Popen[str], Path]:
-        pipe = subprocess.PIPE
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=pipe, stdout=pipe, text=True)
-        assert process.stdout is not None
-        folder = Path(process.stdout.readline().strip())
+    def start() -> tuple[int, Path]:
+        """(a process that has a folder of its own until it is killed, that folder)."""
+        before = set(tmp_path.iterdir())
+        child = os.fork()
+        if not child:
+            with private_folder():
+                signal.pause()
+        # its holder writes into the lock that it holds
+        while not (made := {path.parent for path in tmp_path.glob("*/lock") if path.read_text()} - before):
+            time.sleep(0.01)
+        (folder,) = made
         os.utime(folder, (0, 0))  # as if it had been there for long
-        return process, folder
+        return child, folder
 
     (alive, kept), (dead, left) = start(), start()
-    dead.kill()
-    dead.communicate()
-    assert left.is_dir()
-    with private_folder() as mine:
-        assert kept.is_dir()  # its process lives
-        assert not left.exists()
-        (mine / "checkpoint.pt").write_bytes(b"")
-    assert not mine.exists()
-    alive.communicate("\n")
-    assert list(tmp_path.iterdir()) == []
+    try:
+        os.kill(dead, signal.SIGKILL)
+        os.waitpid(dead, 0)
+        assert left.is_dir()
+        with private_folder() as mine:
+            assert kept.is_dir()  # its process lives
+            assert not left.exists()
+            (mine / "checkpoint.pt").write_bytes(b"")
+        assert list(tmp_path.iterdir()) == [kept]
+    finally:
+        os.kill(alive, signal.SIGKILL)
+        os.waitpid(alive, 0)

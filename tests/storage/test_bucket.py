@@ -16,6 +16,7 @@ from raydistill.storage import Folder, Store, open_store
 from raydistill.storage.bucket import Bucket
 from raydistill.storage.objects import Address
 
+pytestmark = pytest.mark.slow  # leases and mirrors go by the clock
 JOURNAL = "journal.jsonl"
 MakeStore = Callable[[str], Bucket]
 

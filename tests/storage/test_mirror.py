@@ -102,6 +102,7 @@ def test_who_is_not_allowed_any_more_stops(objects: Objects, tmp_path: Path) -> 
     assert numbers((tmp_path / "journal.jsonl").read_bytes()) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_an_outage_holds_up_only_who_waits(address: Address, objects: Objects, gate: Any, tmp_path: Path) -> None:
     away = replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
     with opened(tmp_path / "journal.jsonl", Objects(away, outage_s=60.0)) as journal:
@@ -119,6 +120,7 @@ def test_an_outage_holds_up_only_who_waits(address: Address, objects: Objects, g
         assert numbers(mirrored(objects, KEY)) == list(range(21))
 
 
+@pytest.mark.slow
 def test_an_outage_that_does_not_end(address: Address, objects: Objects, gate: Any, tmp_path: Path) -> None:
     away = replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
     path = tmp_path / "journal.jsonl"

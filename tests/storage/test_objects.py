@@ -110,6 +110,7 @@ def test_nothing_answers(address: Address, gate: Any) -> None:
     assert len(text) < 300
 
 
+@pytest.mark.slow
 def test_an_outage_is_waited_for_and_told_once(address: Address, gate: Any) -> None:
     told: list[str] = []
     objects = Objects(through(gate, address), outage_s=60.0, tell=told.append)
@@ -128,6 +129,7 @@ def test_an_outage_is_waited_for_and_told_once(address: Address, gate: Any) -> N
     assert told[1] == f"{address.uri}: answers again"
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs(address: Address, s3_process: tuple[subprocess.Popen[bytes], str]) -> None:
     objects = Objects(address, outage_s=120.0)
     objects.put("x", b"before")

@@ -142,6 +142,7 @@ def test_gradual_pruning(ranks: Crew, config: RunConfig, dataset, world: int) ->
     assert expected[-1].layer_sparsity["fc1.weight"] == pytest.approx(0.7, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_every_kind_of_policy(ranks: Crew, config: RunConfig, dataset, kind: str) -> None:
     world = 4 if kind in ("activations", "plateau") else 2
@@ -170,6 +171,7 @@ def test_fitted_weights_are_the_first_ranks(ranks: Crew, config: RunConfig) -> N
     assert [m.loss for m in first] == [m.loss for m in second]
 
 
+@pytest.mark.slow
 def test_cut_off_and_taken_up_by_more_ranks(ranks: Crew, config: RunConfig, dataset) -> None:
     config = replace(config, schedule=parse_schedule(AGP, "s.yaml"))
     list(fit(config, dataset=dataset))
@@ -190,6 +192,7 @@ class Exits(SimpleNet):
         return [self.early(images.mean((2, 3))), super().forward(images)]
 
 
+@pytest.mark.slow
 def test_a_teacher_and_early_exits(ranks: Crew, config: RunConfig, dataset, tmp_path: Path) -> None:
     teacher = replace(config, epochs=1, out_dir=str(tmp_path / "teacher"))
     list(fit(teacher, dataset=dataset))
