@@ -70,6 +70,7 @@ def main() -> None:
 def report(events: list[dict], start: float, wall: float, peaks: dict[str, dict[int, int]]) -> None:
     epochs = [event for event in events if event["event"] == "epoch"]
     trials = [event for event in epochs if event["trial_id"] != "baseline"]
+    baseline = next(event for event in events if event["event"] == "baseline")["epochs"]
     seconds: dict[str, float] = defaultdict(float)
     for event in trials:
         seconds[event["trial_id"]] += event["metrics"]["seconds"]
@@ -78,7 +79,7 @@ def report(events: list[dict], start: float, wall: float, peaks: dict[str, dict[
     phase = max(ends.values()) - min(starts)
     slots = max(sum(1 for s in starts if s <= t) - sum(1 for e in ends.values() if e <= t) for t in starts)
     first = trials[0]["metrics"]["timestamp_ms"] / 1000 - start
-    dense = epochs[0]["metrics"]["timestamp_ms"] / 1000 - start
+    dense = baseline[0]["timestamp_ms"] / 1000 - start
     beyond = (phase * slots - sum(seconds.values())) / len(seconds)
     dataset = next(event for event in events if event["event"] == "sweep_started")["dataset"]
     print(f"dataset {dataset['name']}, {len(seconds)} trials, {len(trials)} epochs in all, {slots} at a time")
