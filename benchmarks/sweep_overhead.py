@@ -68,8 +68,7 @@ def main() -> None:
 
 
 def report(events: list[dict], start: float, wall: float, peaks: dict[str, dict[int, int]]) -> None:
-    epochs = [event for event in events if event["event"] == "epoch"]
-    trials = [event for event in epochs if event["trial_id"] != "baseline"]
+    trials = [event for event in events if event["event"] == "epoch"]
     baseline = next(event for event in events if event["event"] == "baseline")["epochs"]
     seconds: dict[str, float] = defaultdict(float)
     for event in trials:

@@ -36,6 +36,7 @@ class Conduit:
     def __init__(self, checkpoint: bytes | None) -> None:
         """checkpoint: what the run goes on from."""
         self._checkpoints: dict[int, bytes | None] = {0: checkpoint}
+        self._folder = tempfile.TemporaryDirectory(prefix="raydistill-train-", ignore_cleanup_errors=True)
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._controller: Any = None
         self._read = threading.Semaphore(0)
@@ -87,7 +88,6 @@ class Conduit:
         from ray.train.torch import TorchTrainer
 
         own = ray.get_runtime_context().current_actor
-        folder = tempfile.TemporaryDirectory(prefix="raydistill-train-", ignore_cleanup_errors=True)
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job, "conduit": own},
@@ -97,7 +97,7 @@ class Conduit:
                 resources_per_worker={"CPU": team.cpu, **({"GPU": team.gpu} if team.gpu else {})},
             ),
             run_config=RunConfig(
-                storage_path=folder.name,  # it wants one; nothing of ours goes there
+                storage_path=self._folder.name,  # it wants one; nothing of ours goes there
                 failure_config=FailureConfig(max_failures=team.max_failures),
                 callbacks=_callbacks(own),
             ),
@@ -109,7 +109,7 @@ class Conduit:
         except RayActorError:
             return "the process that looks after them died"
         finally:
-            folder.cleanup()
+            self._folder.cleanup()
             self._over.set()
         return None
 
@@ -123,6 +123,7 @@ class Conduit:
             if self._controller is not None and not self._over.is_set():
                 ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
         self._over.wait(_LOOK_S)
+        self._folder.cleanup()
         os._exit(0)  # at once, and all that is left with it
 
     def _watch(self) -> None:

@@ -21,7 +21,7 @@ from raydistill.cluster.parcels import Outbox, Parcel, private_folder
 from raydistill.compression.ranks import LostWorker, Ranks
 from raydistill.datasets import Dataset
 from raydistill.errors import Fault, RaydistillError
-from raydistill.files import unwritable
+from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.training import RunConfig, fit
 from raydistill.training.checkpoint import FILE_NAME
@@ -126,11 +126,11 @@ def train_worker(config: dict[str, Any]) -> None:
 def _train(job: Job, ranks: Ranks, conduit: Any, folder: Path, post: Callable[[Message], None]) -> None:
     given = {path: folder / "given" / str(number) / Path(path).name for number, path in enumerate(job.given)}
     for path, box in job.given.items():
-        _write(given[path], ray.get(box[0]))
+        write_atomically(given[path], ray.get(box[0]))
     number = ranks.of_first(ray.get(conduit.latest.remote()) if ranks.first else 0)
     checkpoint = ray.get(conduit.checkpoint.remote(number))
     if checkpoint is not None:
-        _write(folder / FILE_NAME, checkpoint)
+        write_atomically(folder / FILE_NAME, checkpoint)
     names = {str(given[path]): path for path in job.given} | {str(folder): str(job.run.out_dir)}
     try:
         _epochs(job, _placed(job.run, folder, given), ranks, folder, post)
@@ -187,14 +187,6 @@ def _said_of(fault: Fault | str, names: Mapping[str, str]) -> Fault | str:
     if isinstance(fault, str):
         return str(said(fault))
     return Fault(said(fault.where), said(fault.rule), said(fault.value), said(fault.way_out))
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise unwritable(path, error) from error
 
 
 def _device(run: RunConfig) -> str:

@@ -40,7 +40,7 @@ class Bookkeeper(tune.Callback):
         self._beat()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        trial_id, why = trial.config["trial_id"], self._why(trial)
+        trial_id, why = trial.config["trial_id"], self._why(_latest_error(trial))
         if why == LOST_MACHINE and self._losses[trial_id] < MOST_LOSSES:
             self._losses[trial_id] += 1
             trial.run_metadata.num_failures -= 1  # no fault of the trial's, and of max_failures
@@ -51,7 +51,7 @@ class Bookkeeper(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         text = _latest_error(trial)
-        trial_id, why = trial.config["trial_id"], self._why(trial)
+        trial_id, why = trial.config["trial_id"], self._why(text)
         broken = why if disk_is_full(text) else self._broken(text)
         if broken:  # the next trial would fare no better there
             self._conductor.halt(ResourceError(Fault(f"trial {trial_id}", broken)))
@@ -65,9 +65,9 @@ class Bookkeeper(tune.Callback):
         why = self._cannot_run(where) if died(text) and where else ""
         return f"node {where} cannot run anything ({why}): is its disk full? 'raydistill doctor' looks" if why else ""
 
-    def _why(self, trial: Any) -> str:
+    def _why(self, text: str) -> str:
         before, self._oom_kills = self._oom_kills, oom_kills()
-        return why_it_died(_latest_error(trial), self._oom_kills > before)
+        return why_it_died(text, self._oom_kills > before)
 
 
 _LOST = ("because its node has died", "node it was running on is dead", "is temporarily unavailable")

@@ -209,12 +209,12 @@ READABLE = ("README.md", *FILES)
 
 @pytest.mark.parametrize("name", READABLE)
 def test_what_is_to_be_typed_can_be_parsed(name: str, monkeypatch) -> None:
+    from ray.scripts.scripts import cli as ray_cli  # it brings all of Ray, which takes seconds
+
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(os, "environ", {**os.environ, "RAY_ADDRESS": ""})
     parsed = 0
     for words in commands_in(name):
-        from ray.scripts.scripts import cli as ray_cli  # it brings all of Ray, which takes seconds
-
         command: click.Command = ray_cli if words[0] == "ray" else typer.main.get_command(app)
         context, rest = click.Context(command), words[1:]
         while isinstance(command, click.Group):

@@ -162,7 +162,7 @@ def test_a_node_has_a_full_disk(cluster: RayCluster, raydistill: Start, folder: 
     skip_without_namespaces()
     cluster.head("--num-cpus=0")
     disk = f"mount -t tmpfs -o size=200m tmpfs {cluster.folder}"
-    node = cluster.node("--num-cpus=1", before=disk, BAD_RUNTIME_ENV_CACHE_TTL_SECONDS="0")  # Ray remembers for 10 s
+    node = cluster.node("--num-cpus=1", before=disk, BAD_RUNTIME_ENV_CACHE_TTL_SECONDS="0")  # Ray remembers
     fill, free = f"cat /dev/zero > {cluster.folder}/fill", f"rm {cluster.folder}/fill"
     command = ("sweep", "space.yaml", "--address", cluster.address)
 
