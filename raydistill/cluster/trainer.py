@@ -65,7 +65,7 @@ def fit_on_workers(
         raise ConfigError(Fault("out_dir", "is missing", ABSENT, "workers that start again go on from what is there"))
     folder = Path(run.out_dir).resolve()
     told, checkpoint = _begun(folder, run.resume)
-    given = {path: [ray.put(_content(path))] for path in _paths(run)}
+    given = {path: [ray.put(_content(path))] for path in run.given}
     run = replace(run, out_dir=str(folder), threads=team.threads, device=team.device, resume=True)
     conduit = open_conduit(team.workers, checkpoint)
     crew = _Crew(conduit, on_team)
@@ -178,12 +178,6 @@ def _begun(folder: Path, resume: bool) -> tuple[int, bytes | None]:
         raise unwritable(folder, error) from error
     history = read_history(path)
     return history[-1].epoch if history else -1, _content(str(path))
-
-
-def _paths(run: RunConfig) -> list[str]:
-    """Of the files that a run begins with."""
-    teacher = run.distillation.checkpoint if run.distillation is not None else None
-    return sorted({path for path in (run.init_from, run.continue_from, teacher) if path is not None})
 
 
 def _content(path: str) -> bytes:

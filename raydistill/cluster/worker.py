@@ -124,16 +124,16 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def _train(job: Job, ranks: Ranks, conduit: Any, folder: Path, post: Callable[[Message], None]) -> None:
-    given = {path: folder / "given" / str(number) / Path(path).name for number, path in enumerate(job.given)}
+    given = {path: str(folder / "given" / str(number) / Path(path).name) for number, path in enumerate(job.given)}
     for path, box in job.given.items():
         write_atomically(given[path], ray.get(box[0]))
     number = ranks.of_first(ray.get(conduit.latest.remote()) if ranks.first else 0)
     checkpoint = ray.get(conduit.checkpoint.remote(number))
     if checkpoint is not None:
         write_atomically(folder / FILE_NAME, checkpoint)
-    names = {str(given[path]): path for path in job.given} | {str(folder): str(job.run.out_dir)}
+    names = {here: path for path, here in given.items()} | {str(folder): str(job.run.out_dir)}
     try:
-        _epochs(job, _placed(job.run, folder, given), ranks, folder, post)
+        _epochs(job, job.run.moved(str(folder), given), ranks, folder, post)
     except LostWorker:
         raise
     except RaydistillError as error:
@@ -156,24 +156,6 @@ def _epochs(job: Job, run: RunConfig, ranks: Ranks, folder: Path, post: Callable
         post(Trained(metrics, outbox.changed()))
     if ranks.first:
         post(Done(outbox.changed()))
-
-
-def _placed(run: RunConfig, folder: Path, given: Mapping[str, Path]) -> RunConfig:
-    """The run with this worker's paths."""
-
-    def here(path: str | None) -> str | None:
-        return None if path is None else str(given[path])
-
-    teaching = run.distillation
-    if teaching is not None:
-        teaching = replace(teaching, checkpoint=here(teaching.checkpoint))
-    return replace(
-        run,
-        out_dir=str(folder),
-        init_from=here(run.init_from),
-        continue_from=here(run.continue_from),
-        distillation=teaching,
-    )
 
 
 def _said_of(fault: Fault | str, names: Mapping[str, str]) -> Fault | str:

@@ -24,12 +24,4 @@ def here(run: RunConfig, store: Store) -> RunConfig:
     Raises:
         StorageError: that cannot be done.
     """
-    teaching = run.distillation
-    if teaching is not None and teaching.checkpoint is not None:
-        teaching = replace(teaching, checkpoint=str(store.fetched(teaching.checkpoint)))
-    return replace(
-        run,
-        out_dir=str(store.local(str(run.out_dir))),
-        init_from=str(store.fetched(run.init_from)) if run.init_from is not None else None,
-        distillation=teaching,
-    )
+    return run.moved(str(store.local(str(run.out_dir))), {path: str(store.fetched(path)) for path in run.given})

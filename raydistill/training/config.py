@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raydistill.compression.early_exit import EarlyExit
@@ -80,3 +80,26 @@ class RunConfig:
     tensorboard: bool = True
     parameter_histograms: bool = False
     model_args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The files that the run begins with, each once."""
+        teacher = self.distillation.checkpoint if self.distillation is not None else None
+        return tuple(sorted({path for path in (self.init_from, self.continue_from, teacher) if path is not None}))
+
+    def moved(self, out_dir: str, where: Mapping[str, str]) -> RunConfig:
+        """The same run on another machine. where: what each file of `given` is called there."""
+
+        def there(path: str | None) -> str | None:
+            return None if path is None else where[path]
+
+        teaching = self.distillation
+        if teaching is not None:
+            teaching = replace(teaching, checkpoint=there(teaching.checkpoint))
+        return replace(
+            self,
+            out_dir=out_dir,
+            init_from=there(self.init_from),
+            continue_from=there(self.continue_from),
+            distillation=teaching,
+        )
