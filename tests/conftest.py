@@ -41,10 +41,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.path not in long)
 
 
+gc.disable()  # until all tests are imported; none of what that makes is garbage
+
+
 def pytest_collection_finish() -> None:
-    """What is imported by now stays; looking through it again and again for garbage is a tenth of the quick tests."""
+    """What is imported by now stays; looking through it again and again for garbage is a tenth of the quick tests. What
+    they make themselves is looked through less often than Python would.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    gc.enable()
 
 
 class TwoLayers(nn.Module):

@@ -65,6 +65,7 @@ def test_the_floor_needs_nothing_of_the_house() -> None:
                 assert imported.split(".")[1] in FLOOR
 
 
+@pytest.mark.slow  # a process that imports it all
 def test_the_engine_drags_in_neither_ray_nor_mlflow_and_checking_a_sweep_is_quick() -> None:
     code = (
         "import sys, raydistill, raydistill.compression, raydistill.training\n"

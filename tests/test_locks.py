@@ -86,6 +86,7 @@ def test_a_free_lock_is_not_seized(tmp_path: Path) -> None:
         assert not held.seized
 
 
+@pytest.mark.slow
 def test_who_waits_while_the_lock_is_seized_waits_for_the_new_one(
     holder: subprocess.Popen[str], tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from PIL import Image
 
@@ -21,20 +23,12 @@ def digits(config: DatasetConfig) -> ArrayDataset:
     The dataset has no test split of its own: a fifth of each class, the same in every run, becomes it. ``auto``
     augmentation crops but does not flip: a mirrored digit is another character.
     """
-    from sklearn.datasets import load_digits  # takes a second to import; nothing else here needs it
-
     if config.data_dir is not None:
         rule = "'digits' is built in and reads no folder"
         raise ConfigError(
             Fault("dataset.data_dir", rule, config.data_dir, "leave it out, or name cifar10 or imagefolder")
         )
-    height, width = config.image_size or (32, 32)
-    bunch = load_digits()
-    grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    resized = [Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR) for image in grey]
-    images = np.repeat(np.stack([np.asarray(image) for image in resized])[..., None], 3, axis=3)
-    labels = bunch.target.astype(np.int64)
-    classes = tuple(str(name) for name in bunch.target_names)
+    images, labels, classes = _upscaled(*(config.image_size or (32, 32)))
     train, test = stratified_split(labels, TEST_FRACTION, TEST_SEED, classes)
     train_images, train_labels = images[train], labels[train]
     kept, held_out = stratified_split(train_labels, config.validation, config.split_seed, classes)
@@ -43,3 +37,18 @@ def digits(config: DatasetConfig) -> ArrayDataset:
     return ArrayDataset(
         "digits", classes, mean, std, augment, train_images, train_labels, images[test], labels[test], kept, held_out
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _upscaled(height: int, width: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """All images, (1797, height, width, 3) uint8, their labels, the names of the classes: to read, not to change."""
+    from sklearn.datasets import load_digits  # takes a second to import; nothing else here needs it
+
+    bunch = load_digits()
+    grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    resized = [Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR) for image in grey]
+    images = np.repeat(np.stack([np.asarray(image) for image in resized])[..., None], 3, axis=3)
+    labels = bunch.target.astype(np.int64)
+    for array in (images, labels):
+        array.flags.writeable = False
+    return images, labels, tuple(str(name) for name in bunch.target_names)

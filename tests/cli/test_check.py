@@ -12,7 +12,17 @@ from tests.compression.compat_schedules import ARCHITECTURES
 
 Command = Callable[..., Ended]
 ROOT = Path(__file__).parents[2]
-LARGE = ("alexnet", "resnext101_32x4d", "resnet50", "mobilenet", "vgg16_cifar", "alexnet_bn", "word_lang_model")
+LARGE = (
+    "alexnet",
+    "resnext101_32x4d",
+    "resnet50",
+    "mobilenet",
+    "vgg16_cifar",
+    "alexnet_bn",
+    "word_lang_model",
+    "resnet56_cifar",
+    "preact_resnet18",
+)
 SCHEDULE = """
 version: 1
 pruners:

@@ -45,11 +45,11 @@ def test_a_closed_port_is_quick() -> None:
 @pytest.mark.parametrize("silent", [False, True])
 def test_something_else_that_answers_there(silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray would ask it for a minute and more, on a thread that can abort the process as it ends."""
-    monkeypatch.setattr("raydistill.cluster.reach._ANSWER_S", 3.0)
+    monkeypatch.setattr("raydistill.cluster.reach._ANSWER_S", 0.5 if silent else 3.0)
     threads = set(enumerate_threads())
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
         if not silent:  # what is not served is accepted all the same, and says nothing
-            Thread(target=other.serve_forever, daemon=True).start()
+            Thread(target=other.serve_forever, args=(0.02,), daemon=True).start()
         address = f"127.0.0.1:{other.server_address[1]}"
         with pytest.raises(ResourceError, match="what answers there is not a Ray cluster's head"):
             reach(Address(address))

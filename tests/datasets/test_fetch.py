@@ -70,6 +70,11 @@ def slow_but_whole(connection: socket.socket, stop: threading.Event) -> None:
         stop.wait(0.25)
 
 
+def whole(connection: socket.socket, stop: threading.Event) -> None:
+    header(connection, len(CONTENT))
+    connection.sendall(CONTENT)
+
+
 def cut_off(connection: socket.socket, stop: threading.Event) -> None:
     header(connection, len(CONTENT))
     connection.sendall(CONTENT[:5000])
@@ -80,6 +85,7 @@ def not_found(connection: socket.socket, stop: threading.Event) -> None:
     connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 
 
+@pytest.mark.slow
 def test_a_download_longer_than_the_patience_arrives_whole(serve: Callable, tmp_path: Path) -> None:
     started = time.monotonic()
     fetch(serve(slow_but_whole), tmp_path / "new" / "file", MD5, patience_s=0.8, least_bytes=100_000)
@@ -92,7 +98,7 @@ def test_a_download_longer_than_the_patience_arrives_whole(serve: Callable, tmp_
 def test_anything_else_ends_in_time_and_leaves_nothing(serve: Callable, tmp_path: Path, answer: Answer) -> None:
     started = time.monotonic()
     with pytest.raises(DatasetUnavailable) as caught:
-        fetch(serve(answer), tmp_path / "file", MD5, patience_s=0.6)
+        fetch(serve(answer), tmp_path / "file", MD5, patience_s=0.4)
     assert time.monotonic() - started < 30  # it did not hang: no claim about speed
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -100,13 +106,12 @@ def test_anything_else_ends_in_time_and_leaves_nothing(serve: Callable, tmp_path
 
 def test_an_answer_after_giving_up_leaves_nothing_either(serve: Callable, tmp_path: Path) -> None:
     def late(connection: socket.socket, stop: threading.Event) -> None:
-        stop.wait(0.6)
-        header(connection, len(CONTENT))
-        connection.sendall(CONTENT)
+        stop.wait(0.4)
+        whole(connection, stop)
 
     with pytest.raises(DatasetUnavailable):
-        fetch(serve(late), tmp_path / "file", MD5, patience_s=0.3)
-    time.sleep(0.8)
+        fetch(serve(late), tmp_path / "file", MD5, patience_s=0.2)
+    time.sleep(0.6)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,7 +132,7 @@ def test_a_refused_connection_says_so_at_once(tmp_path: Path) -> None:
 
 def test_other_bytes_than_published_are_thrown_away(serve: Callable, tmp_path: Path) -> None:
     with pytest.raises(DatasetUnavailable, match="wrong checksum"):
-        fetch(serve(slow_but_whole), tmp_path / "file", "0" * 32)
+        fetch(serve(whole), tmp_path / "file", "0" * 32)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -108,6 +108,7 @@ def test_preact_blocks_are_their_functions() -> None:
     assert torch.allclose(wide(x), F.conv2d(inner, wide.conv3.weight) + shortcut, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_resnext_computes_what_torchvisions_resnet_of_its_shape_computes(meta: Meta) -> None:
     torch.manual_seed(3)
     ours = create("resnext101_32x4d", 10).eval()
@@ -124,6 +125,7 @@ def test_resnext_computes_what_torchvisions_resnet_of_its_shape_computes(meta: M
     assert meta.count("resnext101_32x4d") == 44_038_848  # as the schedule's comment has it
 
 
+@pytest.mark.slow
 def test_early_exits_of_resnet50_stand_on_torchvisions_network() -> None:
     torch.manual_seed(4)
     model = create("resnet50_earlyexit", 5).eval()

@@ -52,7 +52,17 @@ def test_the_names_that_distillers_users_know() -> None:
     assert names() == sorted(names())
 
 
-@pytest.mark.parametrize("name", sorted(set(OWN) - {"resnet1202_cifar_earlyexit"}))
+def deep(name: str) -> bool:
+    return any(depth in name for depth in ("56", "101", "110", "152"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if deep(name) else [])
+        for name in sorted(set(OWN) - {"resnet1202_cifar_earlyexit"})
+    ],
+)
 def test_every_own_model_gives_the_classes_asked_for(meta: Meta, name: str) -> None:
     images = example_input(name, batch=2, num_classes=7)
     with torch.no_grad():

@@ -44,6 +44,7 @@ def test_what_is_awaited_is_there_and_the_rest_by_the_end(objects: Objects, tmp_
     assert len(objects.names(KEY)) == 1
 
 
+@pytest.mark.slow
 def test_many_lines_make_few_pieces(objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirrors, "PIECE_BYTES", 2000)
     path = tmp_path / "journal.jsonl"

@@ -47,6 +47,7 @@ def test_more_than_one_part(objects: Objects) -> None:
     assert found[0] == content
 
 
+@pytest.mark.slow  # its clock shows whole seconds
 def test_the_services_clock(objects: Objects) -> None:
     objects.put("a", b"")
     time.sleep(1.1)

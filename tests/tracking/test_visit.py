@@ -32,7 +32,7 @@ def answering(answer: Callable[[str], tuple[int, str]]) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://user:secret@127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 

@@ -136,7 +136,8 @@ def check(ranks: Crew, config: RunConfig, dataset: Any, world: int) -> list[Epoc
     return expected
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
 def test_gradual_pruning(ranks: Crew, config: RunConfig, dataset, world: int) -> None:
     expected = check(ranks, replace(config, schedule=parse_schedule(AGP, "s.yaml")), dataset, world)
     assert expected[-1].layer_sparsity["fc1.weight"] == pytest.approx(0.7, abs=1e-4)
@@ -156,6 +157,7 @@ def test_every_kind_of_policy(ranks: Crew, config: RunConfig, dataset, kind: str
         assert expected[-1].sparsity > 0.01
 
 
+@pytest.mark.slow
 def test_fitted_weights_are_the_first_ranks(ranks: Crew, config: RunConfig) -> None:
     """The points that are fitted are drawn on each rank: not those of one process, but all ranks end with one fit."""
     schedule = pruned(
@@ -239,6 +241,7 @@ def stepped(ranks: Ranks) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_batch_norm_looks_at_the_whole_batch(ranks: Crew, world: int) -> None:
     expected = stepped(Ranks())
@@ -275,6 +278,7 @@ def trained_deaf(ranks: Ranks, config: RunConfig) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_masks_that_differ_end_the_run(ranks: Crew, config: RunConfig) -> None:
     chance = parse_schedule(SCHEDULES["chance"], "s.yaml")
     for said in ranks.run(trained_deaf, replace(config, schedule=chance), world=2):
@@ -289,6 +293,7 @@ def trained_onto_a_folder(ranks: Ranks, config: RunConfig) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_what_the_first_rank_cannot_write_ends_all(ranks: Crew, config: RunConfig) -> None:
     (Path(str(config.out_dir)) / "sparsity.csv").mkdir(parents=True)
     first, second = ranks.run(trained_onto_a_folder, config, world=2)

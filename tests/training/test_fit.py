@@ -53,6 +53,7 @@ CONFIG = RunConfig(
     deterministic=True,
     threads=1,
     tensorboard=False,
+    effective_train_size=0.4,
 )
 
 
@@ -77,7 +78,7 @@ def whole(dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def dense(dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("dense")
-    run = replace(CONFIG, epochs=12, batch_size=64, schedule=None, out_dir=str(folder))
+    run = replace(CONFIG, epochs=12, batch_size=64, schedule=None, out_dir=str(folder), effective_train_size=1.0)
     return Trained(folder, list(fit(run, dataset=dataset)))
 
 
