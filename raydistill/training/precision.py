@@ -15,7 +15,10 @@ from raydistill.errors import ConfigError, Fault, close_match
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _BF16_FLAGS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-_WARM_UP, _TIMED = 2, 4
+_WARM_UP, _LEAST, _MOST, _MOST_S = 1, 3, 20, 2.0
+"""Steps of each precision: before the clock counts, timed at least and at most; and seconds in all, once the least are
+done.
+"""
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -40,7 +43,7 @@ def choose(precision: str, model: nn.Module, device: torch.device, batch: tuple[
         return precision
     if deterministic or not has_bf16(device):
         return "fp32"
-    seconds = {name: _step_seconds(name, model, device, batch) for name in ("fp32", "bf16")}
+    seconds = _step_seconds(("fp32", "bf16"), model, device, batch)
     # bf16 has to earn its rounding: a few percent are within the noise of the measurement.
     return "bf16" if seconds["bf16"] < 0.9 * seconds["fp32"] else "fp32"
 
@@ -53,22 +56,31 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(check() for check in checks if check is not None)
 
 
-def _step_seconds(precision: str, model: nn.Module, device: torch.device, batch: tuple[int, ...]) -> float:
+def _step_seconds(
+    precisions: tuple[str, ...], model: nn.Module, device: torch.device, batch: tuple[int, ...]
+) -> dict[str, float]:
+    """Seconds of the shortest training step in each precision. They take turns: another process that comes or goes
+    meanwhile slows all of them.
+    """
     probe = copy.deepcopy(model).train()
+    times: dict[str, list[float]] = {precision: [] for precision in precisions}
     # Neither the images nor dropout may move the run's own random state.
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         images = torch.randn(batch, device=device).contiguous(memory_format=torch.channels_last)
-        times = []
-        for step in range(_WARM_UP + _TIMED):
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            start = time.perf_counter()
-            with autocast(precision, device):
-                loss = torch.stack([functional.cross_entropy(o, o.argmax(1)) for o in exits(probe(images))]).sum()
-            loss.backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if step >= _WARM_UP:
-                times.append(time.perf_counter() - start)
-    return min(times)
+        begun = time.perf_counter()
+        for turn in range(_WARM_UP + _MOST):
+            if turn >= _WARM_UP + _LEAST and time.perf_counter() - begun > _MOST_S:
+                break
+            for precision in precisions:
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                start = time.perf_counter()
+                with autocast(precision, device):
+                    loss = torch.stack([functional.cross_entropy(o, o.argmax(1)) for o in exits(probe(images))]).sum()
+                loss.backward()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if turn >= _WARM_UP:
+                    times[precision].append(time.perf_counter() - start)
+    return {precision: min(of_one) for precision, of_one in times.items()}
