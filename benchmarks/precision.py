@@ -1,8 +1,7 @@
 """fp32 against bf16 autocast: validation top1 over three seeds, images a second, and what ``precision: auto`` chooses.
 
 The same training in both precisions, from the same seeds on the same images: AGP to 80 % over the first half of the
-epochs, a cosine learning rate down to zero over all of them, as people train. (At a constant rate the last epoch's
-top1 is a snapshot of a weight that still wanders: twice the deviation between seeds.)
+epochs, a cosine learning rate down to zero over all of them, as people train.
 
     python benchmarks/precision.py [--data-dir DIR] [--epochs 15] [--arch simplenet_cifar] [--seeds 3] [--first 0]
 
