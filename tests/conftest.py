@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,17 +41,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.path not in long)
 
 
-gc.disable()  # until all tests are imported; none of what that makes is garbage
-
-
-def pytest_collection_finish() -> None:
-    """What is imported by now stays; looking through it again and again for garbage is a tenth of the quick tests. What
-    they make themselves is looked through less often than Python would.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What collecting the tests imports stays; looking through it again and again for garbage is a tenth of the quick
+    tests. What they make themselves is looked through less often than Python would.
     """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
-    gc.enable()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 50)
+        gc.enable()
 
 
 class TwoLayers(nn.Module):

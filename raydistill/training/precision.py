@@ -43,7 +43,7 @@ def choose(precision: str, model: nn.Module, device: torch.device, batch: tuple[
         return precision
     if deterministic or not has_bf16(device):
         return "fp32"
-    seconds = _step_seconds(("fp32", "bf16"), model, device, batch)
+    seconds = _shortest_steps(("fp32", "bf16"), model, device, batch)
     # bf16 has to earn its rounding: a few percent are within the noise of the measurement.
     return "bf16" if seconds["bf16"] < 0.9 * seconds["fp32"] else "fp32"
 
@@ -56,31 +56,36 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(check() for check in checks if check is not None)
 
 
-def _step_seconds(
+def _shortest_steps(
     precisions: tuple[str, ...], model: nn.Module, device: torch.device, batch: tuple[int, ...]
 ) -> dict[str, float]:
     """Seconds of the shortest training step in each precision. They take turns: another process that comes or goes
     meanwhile slows all of them.
     """
     probe = copy.deepcopy(model).train()
-    times: dict[str, list[float]] = {precision: [] for precision in precisions}
+    turns: list[dict[str, float]] = []
     # Neither the images nor dropout may move the run's own random state.
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         images = torch.randn(batch, device=device).contiguous(memory_format=torch.channels_last)
         begun = time.perf_counter()
-        for turn in range(_WARM_UP + _MOST):
-            if turn >= _WARM_UP + _LEAST and time.perf_counter() - begun > _MOST_S:
-                break
-            for precision in precisions:
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                start = time.perf_counter()
-                with autocast(precision, device):
-                    loss = torch.stack([functional.cross_entropy(o, o.argmax(1)) for o in exits(probe(images))]).sum()
-                loss.backward()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                if turn >= _WARM_UP:
-                    times[precision].append(time.perf_counter() - start)
-    return {precision: min(of_one) for precision, of_one in times.items()}
+        while len(turns) < _WARM_UP + _LEAST or (
+            len(turns) < _WARM_UP + _MOST and time.perf_counter() - begun <= _MOST_S
+        ):
+            turns.append({precision: _step_seconds(precision, probe, images) for precision in precisions})
+    return {precision: min(turn[precision] for turn in turns[_WARM_UP:]) for precision in precisions}
+
+
+def _step_seconds(precision: str, model: nn.Module, images: torch.Tensor) -> float:
+    """Seconds of one pass forward and backward."""
+    _wait_for(images.device)
+    start = time.perf_counter()
+    with autocast(precision, images.device):
+        loss = torch.stack([functional.cross_entropy(o, o.argmax(1)) for o in exits(model(images))]).sum()
+    loss.backward()
+    _wait_for(images.device)
+    return time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

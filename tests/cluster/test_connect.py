@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from threading import enumerate as enumerate_threads
 
 import pytest
@@ -14,6 +15,7 @@ from raydistill.cluster.address import Address
 from raydistill.cluster.connect import connected
 from raydistill.cluster.reach import reach
 from raydistill.errors import ResourceError
+from tests.serving import files, served
 
 
 @pytest.mark.parametrize(
@@ -42,19 +44,21 @@ def test_a_closed_port_is_quick() -> None:
         assert time.monotonic() - start < 60  # it did not hang: no claim about speed
 
 
+@contextmanager
+def listening() -> Iterator[int]:
+    """A port at which everybody is accepted, and nobody answered."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
 @pytest.mark.parametrize("silent", [False, True])
-def test_something_else_that_answers_there(silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_something_else_that_answers_there(silent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray would ask it for a minute and more, on a thread that can abort the process as it ends."""
     monkeypatch.setattr("raydistill.cluster.reach._ANSWER_S", 0.5 if silent else 3.0)
     threads = set(enumerate_threads())
-    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
-        if not silent:  # what is not served is accepted all the same, and says nothing
-            Thread(target=other.serve_forever, args=(0.02,), daemon=True).start()
-        address = f"127.0.0.1:{other.server_address[1]}"
-        with pytest.raises(ResourceError, match="what answers there is not a Ray cluster's head"):
-            reach(Address(address))
-        if not silent:
-            other.shutdown()
+    other = listening() if silent else served(files(tmp_path))
+    with other as port, pytest.raises(ResourceError, match="what answers there is not a Ray cluster's head"):
+        reach(Address(f"127.0.0.1:{port}"))
     left = [thread.name for thread in set(enumerate_threads()) - threads if "ask" in thread.name]
     assert not left
 

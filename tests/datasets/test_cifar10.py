@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import pickle
 import socket
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +16,7 @@ from torchvision.datasets import CIFAR10
 
 from raydistill.datasets import ArrayDataset, DatasetConfig, DatasetUnavailable, load
 from raydistill.errors import ConfigError, DataError
+from tests.serving import files, served
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -67,15 +65,9 @@ def published(batches: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         opened.add(folder, arcname=CIFAR10.base_folder)
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=archive.parent)) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{CIFAR10.filename}")
+    with served(files(archive.parent)) as port:
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{port}/{CIFAR10.filename}")
         yield
-        server.shutdown()
 
 
 def check_pixels(dataset: object, pixels: np.ndarray, labels: np.ndarray) -> None:

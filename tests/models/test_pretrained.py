@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import threading
 import urllib.request
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ import torchvision
 
 from raydistill.errors import CheckpointError, ConfigError
 from raydistill.models import create, load_pretrained, pretrained
+from tests.serving import files, served
 
 
 @pytest.fixture
@@ -181,14 +179,8 @@ def test_a_damaged_file_is_named_and_runs_nothing(
 def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / "served"
     folder.mkdir()
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as running:
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
-        yield folder, f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
+    with served(files(folder)) as port:
+        yield folder, f"http://127.0.0.1:{port}"
 
 
 def test_a_download_is_checked_against_the_hash_in_its_name(cache: Path, server: tuple[Path, str]) -> None:

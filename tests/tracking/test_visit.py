@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from raydistill.errors import TrackingError
 from raydistill.tracking import visit
+from tests.serving import served
 
 HERE = version("mlflow")
 
@@ -31,10 +31,8 @@ def answering(answer: Callable[[str], tuple[int, str]]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://user:secret@127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with served(Handler) as port:
+        yield f"http://user:secret@127.0.0.1:{port}"
 
 
 def test_files_in_the_storage() -> None:
