@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from raydistill.errors import ConfigError, Fault, close_match
+
+FOLDER = "RAYDISTILL_FOLDER"
+"""Environment variable: where the user's own modules and files are, the folder the command was given in."""
+
+
+def share_folder(folder: str) -> None:
+    """Find a user's own modules in `folder` too, here and in the processes that are started from now on."""
+    os.environ[FOLDER] = folder
+    _look_in_folder()
+
+
+def _look_in_folder() -> None:
+    """The user's folder stands last on the path, so that a file there hides no library."""
+    folder = os.environ.get(FOLDER)
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
 
 
 def resolve(name: object, menu: Mapping[str, Any], where: str, what: str) -> Any:
@@ -25,9 +44,10 @@ def resolve(name: object, menu: Mapping[str, Any], where: str, what: str) -> Any
         way_out = close_match(name, menu)
         raise ConfigError(Fault(where, f"unknown {what}", name, f"{way_out} (your own: 'pkg.mod:name')"))
     module_name, _, attribute = name.partition(":")
+    _look_in_folder()
     try:
         target: Any = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may fail in any way while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way while it is imported
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
             Fault(where, f"cannot import {what} ({reason})", name, "check the module name and PYTHONPATH")
@@ -40,3 +60,23 @@ def resolve(name: object, menu: Mapping[str, Any], where: str, what: str) -> Any
             )
         target = getattr(target, part)
     return target
+
+
+def resolve_class(name: object, menu: Mapping[str, Any], base: type, where: str, what: str) -> Any:
+    """As `resolve`, for a class derived from `base` that can be built; nothing is called.
+
+    A menu's entry may be spelt ``pkg.mod:Class`` itself: a class whose module is imported only where a file names it.
+
+    Raises:
+        ConfigError: as `resolve`, or what was found is something else.
+    """
+    found = resolve(name, menu, where, what)
+    if isinstance(found, str) and name in menu:
+        found = resolve(found, {}, where, what)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        way_out = f"name a class that is derived from {base.__name__}"
+        raise ConfigError(Fault(where, f"is not a {base.__name__}", name, way_out))
+    if inspect.isabstract(found):
+        lacks = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise ConfigError(Fault(where, f"is abstract, it lacks {lacks}", name, "name a class that has them"))
+    return found

@@ -326,9 +326,9 @@ def _look(
         if act_stats:
             looking.activation_statistics(checkpoint, config, images, folder, console)
     if thinnify:
-        looking.thinnify(checkpoint, folder, console)
+        checkpoint = looking.thinnify(checkpoint, config.arch, folder, console)  # what is exported is the thinned one
     if export_onnx is not None:
-        looking.export_onnx(checkpoint, export_onnx, console)
+        looking.export_onnx(checkpoint, config.arch, export_onnx, console)
 
 
 def _early_exit(loss_weights: str | None, thresholds: str | None) -> EarlyExit | None:
@@ -412,7 +412,9 @@ def _evaluate(checkpoint: str, config: RunConfig, images: Dataset, console: Cons
     from raydistill.cli.tables import percent
     from raydistill.training import evaluate_checkpoint
 
-    figures = evaluate_checkpoint(checkpoint, images, "test", config.device, fraction=config.effective_test_size)
+    figures = evaluate_checkpoint(
+        checkpoint, images, "test", config.device, fraction=config.effective_test_size, arch=config.arch
+    )
     console.print(
         f"{images.name}, {figures.images:,} test images: top1 {percent(figures.top1)} %  "
         f"top5 {percent(figures.top5)} %  loss {figures.loss:.4f}"
@@ -463,7 +465,9 @@ def _train(
             raise
         if last is None:
             return
-        test = evaluate_checkpoint(checkpoint, images, "test", config.device, fraction=config.effective_test_size)
+        test = evaluate_checkpoint(
+            checkpoint, images, "test", config.device, fraction=config.effective_test_size, arch=config.arch
+        )
         report.say(sparsity_table(last))
         for line in best.lines():
             report.say(line)

@@ -29,7 +29,7 @@ def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, 
     from raydistill.training.metrics import evaluate
 
     device = device_of(config.device)
-    model = read_network(checkpoint, None)[1].to(device)
+    model = read_network(checkpoint, config.arch)[1].to(device)
     feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
     with ChannelActivations(model, statistics=tuple(STATISTICS)) as collector, ActivationHistograms(model) as drawn:
         evaluate(model, feed, "validation", device, "fp32")
@@ -55,7 +55,7 @@ def confusion_matrix(checkpoint: Path, config: RunConfig, images: Dataset, folde
     from raydistill.training.loop import device_of
 
     device = device_of(config.device)
-    model = read_network(checkpoint, None)[1].to(device)
+    model = read_network(checkpoint, config.arch)[1].to(device)
     matrix = ConfusionMatrix(images.num_classes)
     with torch.no_grad():
         for inputs, labels in EvalFeed(images, "test", 1024, device, fraction=config.effective_test_size):
@@ -67,14 +67,14 @@ def confusion_matrix(checkpoint: Path, config: RunConfig, images: Dataset, folde
     console.print(f"confusion matrix: {path}, {path.with_suffix('.png').name}", soft_wrap=True)
 
 
-def thinnify(checkpoint: Path, folder: Path, console: Console) -> None:
-    """``--thinnify``: a checkpoint whose pruned filters and channels are gone."""
+def thinnify(checkpoint: Path, arch: str, folder: Path, console: Console) -> Path:
+    """``--thinnify``: a checkpoint whose pruned filters and channels are gone; its path."""
     import torch
 
     from raydistill.compression.thinning import thin
     from raydistill.training.checkpoint import write_checkpoint
 
-    content, model = read_network(checkpoint, None)
+    content, model = read_network(checkpoint, arch)
     masks = dict(content.get("scheduler", {}).get("masks", {}))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     if content.get("optimizer"):
@@ -90,6 +90,7 @@ def thinnify(checkpoint: Path, folder: Path, console: Console) -> None:
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler}
     write_checkpoint(path, {**kept, **state})
     console.print(f"thinned checkpoint: {path}", soft_wrap=True)
+    return path
 
 
 def _example(content: Mapping[str, Any]) -> Tensor:
@@ -103,7 +104,7 @@ def _example(content: Mapping[str, Any]) -> Tensor:
     return models.example_input(content["run"]["arch"])[0]
 
 
-def export_onnx(checkpoint: Path, path: Path, console: Console) -> None:
+def export_onnx(checkpoint: Path, arch: str, path: Path, console: Console) -> None:
     """``--export-onnx``: the network as an ONNX file with a free batch size.
 
     Raises:
@@ -123,7 +124,7 @@ def export_onnx(checkpoint: Path, path: Path, console: Console) -> None:
     except ImportError as error:
         way_out = "pip install 'raydistill[onnx]'"
         raise ConfigError(Fault("--export-onnx", f"needs the package {error.name}", ABSENT, way_out)) from error
-    content, model = read_network(checkpoint, None)
+    content, model = read_network(checkpoint, arch)
     example = _example(content).repeat(2, 1, 1, 1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -167,7 +168,7 @@ def greedy(
     from raydistill.training.metrics import evaluate
 
     device = device_of(config.device)
-    content, model = read_network(checkpoint, None)
+    content, model = read_network(checkpoint, config.arch)
     model = model.to(device)
     feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
     example = torch.zeros(1, *images.image_shape, device=device)

@@ -16,6 +16,7 @@ from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
 from raydistill.errors import RaydistillError
+from raydistill.resolve import share_folder
 
 app = typer.Typer(
     name="raydistill",
@@ -55,8 +56,7 @@ def _main(
 
 def run() -> None:
     """The console script: a user's mistake is one line a fault on stderr, and exit code 2."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a user's own ``pkg.mod:factory``
+    share_folder(os.getcwd())
     try:
         app()
     except RaydistillError as error:

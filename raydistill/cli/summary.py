@@ -152,21 +152,15 @@ def read_network(checkpoint: Path, arch: str | None) -> tuple[dict[str, Any], nn
     """The content of a checkpoint, raydistill's or Distiller's, and its network; arch: what the user calls it.
 
     Raises:
-        ConfigError: the checkpoint is of another architecture, or does not say of which. CheckpointError: it cannot be
-            used.
+        CheckpointError: it cannot be used, is of another architecture, or does not say of which.
     """
-    from raydistill.errors import ABSENT, ConfigError, Fault
-    from raydistill.training.checkpoint import model_of
+    from raydistill.training.checkpoint import arch_of, model_of
     from raydistill.training.distiller_checkpoint import read_any
 
     content = read_any(checkpoint)
-    known = content["run"]["arch"] or arch
-    if known is None:
-        raise ConfigError(Fault("--arch", f"{checkpoint} does not say what it is of", ABSENT, "name it"))
-    if arch is not None and arch != known:
-        raise ConfigError(Fault("--arch", f"{checkpoint} is of {known}", arch, "leave --arch out"))
+    known = arch_of(content, str(checkpoint), arch)
     content = {**content, "run": {**content["run"], "arch": known}}
-    return content, model_of(content, str(checkpoint))
+    return content, model_of(content, str(checkpoint), known)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

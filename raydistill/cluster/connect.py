@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from raydistill.cluster.address import OPTION, Address
 from raydistill.cluster.modules import runtime_env
@@ -96,11 +96,11 @@ def put(value: Any, size_bytes: int) -> Any:
 
 
 def _start(dataset_bytes: int) -> None:
-    _share_import_path()
     memory = max(_OBJECT_STORE_FLOOR, 2 * dataset_bytes + _OBJECT_STORE_FLOOR // 2)
     try:
         ray.init(
             address="local",
+            job_config=_OwnPath(),
             num_cpus=len(os.sched_getaffinity(0)),
             object_store_memory=memory,
             include_dashboard=False,
@@ -115,7 +115,13 @@ def _join(address: Address, modules: Iterable[str]) -> None:
     target = reach(address)
     sent = runtime_env(modules, os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
     try:
-        ray.init(address=target, runtime_env=sent, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(
+            address=target,
+            job_config=_OwnPath(),
+            runtime_env=sent,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
     except Exception as error:
         way_out = "check 'ray status' there, or leave --address out"
         raise ResourceError(Fault(address.where, f"cannot be joined ({_reason(error)})", ABSENT, way_out)) from error
@@ -128,9 +134,10 @@ def _reason(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _share_import_path() -> None:
-    """A user's ``pkg.mod:factory`` in the working folder must be importable in the trials' processes too."""
-    paths = [path for path in (os.environ.get("PYTHONPATH") or "").split(os.pathsep) if path]
-    here = os.getcwd()
-    if here in sys.path and here not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([*paths, here])
+class _OwnPath(JobConfig):
+    """Ray puts the driver's working folder first on its processes' import path, where a file of any library's name
+    hides that library. `resolve` finds the user's modules there as well, last.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True

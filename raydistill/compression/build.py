@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from raydistill.compression import lr_schedulers, pruners, quantizers, regularizers
 from raydistill.compression.masks import MaskSet
@@ -29,7 +30,7 @@ from raydistill.compression.ranks import Ranks
 from raydistill.compression.scheduler import CompressionScheduler, ScheduledPolicy
 from raydistill.compression.sparsity import from_counts, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
-from raydistill.resolve import resolve
+from raydistill.resolve import resolve_class
 from raydistill.schedule import InstanceSpec, PolicySpec, ScheduleSpec
 from raydistill.schedule.load import without_module_prefix
 
@@ -47,6 +48,7 @@ _BASES: dict[str, type] = {
     "pruners": pruners.Pruner,
     "regularizers": regularizers.Regularizer,
     "quantizers": quantizers.Quantizer,
+    "lr_schedulers": LRScheduler,
     "extensions": Extension,
 }
 
@@ -149,9 +151,7 @@ class _Builder:
         where = f"{self.spec.source}: {instance.path}"
         what, menu = _MENUS[instance.section]
         try:
-            cls = resolve(instance.class_name, menu, f"{where}.class", what)
-            if isinstance(cls, str):  # a class whose module is imported only where a schedule names it
-                cls = resolve(cls, {}, f"{where}.class", what)
+            cls = resolve_class(instance.class_name, menu, _BASES[instance.section], f"{where}.class", what)
         except ConfigError as error:
             self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
             return None
@@ -159,11 +159,6 @@ class _Builder:
         if instance.section == "lr_schedulers":
             return _construct(cls, (self.optimizer,), args, where, self.faults)
         built = _construct(cls, (instance.name,), args, where, self.faults)
-        base = _BASES[instance.section]
-        if built is not None and not isinstance(built, base):
-            way_out = f"derive it from {base.__name__}"
-            self.faults.append(Fault(f"{where}.class", f"is not a {base.__name__}", instance.class_name, way_out))
-            return None
         if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
             self._check_weights(built, instance, where)
         return built

@@ -21,7 +21,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
-from raydistill.resolve import resolve
+from raydistill.resolve import resolve, resolve_class
 
 
 class MultiStepMultiGammaLR(LRScheduler):
@@ -229,7 +229,7 @@ def _one_nested(optimizer: Optimizer, entry: Any, where: str) -> LRScheduler:
         return entry
     if not isinstance(entry, Mapping) or "class" not in entry:
         raise ConfigError(Fault(where, "must be a mapping with 'class' and its arguments", entry))
-    cls = resolve(entry["class"], MENU, f"{where}.class", "LR scheduler class")
+    cls = resolve_class(entry["class"], MENU, LRScheduler, f"{where}.class", "LR scheduler class")
     if cls is lr_scheduler.ReduceLROnPlateau:
         raise ConfigError(Fault(f"{where}.class", "needs a metric and cannot be nested", entry["class"]))
     arguments = {key: value for key, value in entry.items() if key != "class"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.models import from_torchvision
 from raydistill.models.inputs import check_input, default_num_classes, example_input, logits_of
 from raydistill.models.menu import MENU
@@ -73,6 +73,10 @@ def create(
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             Fault(where, f"'{arch}' refuses its arguments ({error})", dict(model_args or {}), "see its signature")
+        ) from error
+    except (Exception, SystemExit) as error:  # a user's own may fail in any way
+        raise ConfigError(
+            Fault(where, f"'{arch}' fails ({type(error).__name__}: {error})", ABSENT, "see what builds it")
         ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(Fault(where, f"'{arch}' must return a torch.nn.Module", type(model).__name__))

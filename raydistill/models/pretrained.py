@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import pickle
 import re
 import urllib.request
 from collections.abc import MutableMapping
@@ -17,6 +16,7 @@ from torch import nn
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault, close_match
 from raydistill.models import from_torchvision
 from raydistill.models.menu import OWN
+from raydistill.tensor_file import read_tensors
 
 PATIENCE_S = 10.0
 _FIRST = "IMAGENET1K_V1"
@@ -98,10 +98,10 @@ def _read(url: str, where: str) -> MutableMapping[str, Any]:
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not file.exists():
         _download(url, file, where)
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(Fault(str(file), "is damaged, or not published weights", ABSENT, "delete it")) from error
+    state = read_tensors(file, "delete it")
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(Fault(str(file), "is damaged, or not published weights", ABSENT, "delete it"))
+    return state
 
 
 def _download(url: str, file: Path, where: str) -> None:

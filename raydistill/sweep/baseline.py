@@ -78,17 +78,17 @@ def ensure_baseline(session: Session) -> bool:
 
 def _figures(session: Session, checkpoint: str) -> dict[str, float]:
     """What the dense network costs; its latency is measured where a trial's would be."""
-    shape, share = session.dataset.image_shape, session.share
+    shape, share, arch = session.dataset.image_shape, session.share, session.sweep.sections.model.arch
     if not session.sweep.wants_latency:
         with session.store.lent(checkpoint) as path:
-            return footprint(path, shape)
+            return footprint(path, shape, arch=arch)
     task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(_measured)
-    return dict(ray.get(task.remote(checkpoint, session.store, shape, share.device)))
+    return dict(ray.get(task.remote(checkpoint, session.store, shape, share.device, arch)))
 
 
-def _measured(checkpoint: str, store: Store, shape: tuple[int, ...], device: str) -> dict[str, float]:
+def _measured(checkpoint: str, store: Store, shape: tuple[int, ...], device: str, arch: str) -> dict[str, float]:
     with store.lent(checkpoint) as path:
-        return footprint(path, shape, device, latency=True)
+        return footprint(path, shape, device, latency=True, arch=arch)
 
 
 def dataset_fingerprint(dataset: Dataset) -> str:
@@ -199,7 +199,7 @@ def given_baseline(checkpoint: str, run: RunConfig, dataset: Dataset) -> EpochMe
     ):
         if has != wanted:
             raise CheckpointError(Fault(checkpoint, f"its {what} must be {wanted!r}", has, "mend baseline.checkpoint"))
-    result = evaluate_checkpoint(checkpoint, dataset, "validation", device="cpu")
+    result = evaluate_checkpoint(checkpoint, dataset, "validation", device="cpu", arch=run.arch)
     last = EpochMetrics.from_json(content["history"][-1])
     return replace(last, loss=result.loss, top1=result.top1, top5=result.top5, checkpoint=checkpoint)
 

@@ -43,8 +43,10 @@ def _test_members(session: Session) -> bool:
     lost = False
     session.observer.step(f"evaluating the front on the test split, {len(untested)} checkpoints")
     task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=1)(_evaluate)
+    arch = session.sweep.sections.model.arch
     pending = {
-        task.remote(record.checkpoint, session.store, session.shared, share): record.trial_id for record in untested
+        task.remote(record.checkpoint, session.store, session.shared, share, arch): record.trial_id
+        for record in untested
     }
     while pending and not session.interrupt.requested:
         ready, _ = ray.wait(list(pending), timeout=0.2)
@@ -74,12 +76,14 @@ def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
     session.observer.warning(f"trial {trial_id} is lost: {reason}")
 
 
-def _evaluate(checkpoint: str, store: Store, shared: list[Any], share: Share) -> Evaluation | RaydistillError:
+def _evaluate(
+    checkpoint: str, store: Store, shared: list[Any], share: Share, arch: str
+) -> Evaluation | RaydistillError:
     torch.set_num_threads(share.threads)
     try:
         with store.lent(checkpoint) as path:
             try:
-                return evaluate_checkpoint(path, ray.get(shared[0]), "test", device=share.device)
+                return evaluate_checkpoint(path, ray.get(shared[0]), "test", device=share.device, arch=arch)
             except RaydistillError as error:
                 return named(error, path, checkpoint)
     except RaydistillError as error:
@@ -100,7 +104,7 @@ def publish_front(session: Session, log: SweepLog) -> str:
         metrics |= {"test_top1": record.test.top1} if record.test is not None else {}
         with session.store.lent(record.checkpoint) as path:
             try:
-                network = load_model(path)
+                network = load_model(path, session.sweep.sections.model.arch)
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
                 test_front(session)

@@ -208,6 +208,7 @@ def _distillation(sweep: Sweep) -> Distillation | None:
     if section is None:
         return None
     return Distillation(
+        teacher=section.arch,
         checkpoint=None if section.teacher == BASELINE else section.teacher,
         temperature=section.temperature,
         distill_wt=section.distill_wt,

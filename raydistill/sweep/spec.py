@@ -93,11 +93,13 @@ class BaselineSection(Section):
 class DistillationSection(Section):
     """Trials learn from a teacher as well as from the labels: the dense baseline, or another checkpoint.
 
-    temperature, distill_wt, student_wt: see `raydistill.compression.distillation`. start_epoch, end_epoch (exclusive;
-    left out: the trial's end): when.
+    arch: the teacher's, needed where its checkpoint does not say it or says one that is not on the menu. temperature,
+    distill_wt, student_wt: see `raydistill.compression.distillation`. start_epoch, end_epoch (exclusive; left out: the
+    trial's end): when.
     """
 
     teacher: str = "baseline"
+    arch: str | None = None
     temperature: Positive = 4.0
     distill_wt: NotNegative = 0.7
     student_wt: NotNegative = 0.3

@@ -22,6 +22,7 @@ from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError, ResourceError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.records import EpochMetrics
+from raydistill.resolve import FOLDER
 from raydistill.storage import Store
 from raydistill.sweep.damage import history_or_damage, is_of
 from raydistill.sweep.orphans import patience_s
@@ -74,7 +75,8 @@ def train_trial(
             _traced(place.folder),
             contextlib.closing(_epochs(run, training)) as epochs,
         ):
-            os.chdir(place.folder)
+            folder = os.environ.get(FOLDER, "")  # a factory of the user's may read a file there by its relative path
+            os.chdir(folder if os.path.isdir(folder) else place.folder)
             for metrics in epochs:
                 if not place.ours:
                     return  # this machine was cut off, and the trial goes on elsewhere
@@ -134,7 +136,7 @@ def _with_figures(metrics: EpochMetrics, run: RunConfig, dataset: Dataset, laten
     """The last epoch with what the network then costs."""
     device = run.device if torch.cuda.is_available() else "cpu"  # a trial's process has no GPU where its workers do
     checkpoint = Path(str(run.out_dir)) / FILE_NAME
-    return replace(metrics, figures=footprint(checkpoint, dataset.image_shape, device, latency=latency))
+    return replace(metrics, figures=footprint(checkpoint, dataset.image_shape, device, latency=latency, arch=run.arch))
 
 
 def _report(metrics: EpochMetrics) -> dict[str, Any]:

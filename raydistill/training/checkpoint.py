@@ -9,24 +9,92 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import random
-import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raydistill import models
 from raydistill.compression.thinning import reshape_like
-from raydistill.errors import ABSENT, CheckpointError, Fault
-from raydistill.files import missing, write_atomically
+from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
+from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics
+from raydistill.tensor_file import read_tensors
 
 FORMAT = 1
 FILE_NAME = "checkpoint.pt"
+_WAY_OUT = "give a checkpoint.pt that raydistill wrote"
+_MOST_CLASSES = 10_000_000
+_MOST_VALUES = 1 << 26  # of one input
+_MOST_BYTES = 1 << 30
+
+
+def _is_run(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("arch"), str)
+        and isinstance(value.get("model_args"), dict)
+        and all(isinstance(key, str) for key in value["model_args"])
+    )
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+def _is_count(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_shape(value: Any) -> bool:
+    sizes = isinstance(value, (list, tuple)) and all(_is_count(1, _MOST_VALUES)(size) for size in value)
+    return sizes and 0 < len(value) <= 8 and math.prod(value) <= _MOST_VALUES
+
+
+def _is_scheduler(value: Any) -> bool:
+    return isinstance(value, dict) and _is_state(value.get("masks", {}))
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(number, (int, float)) and math.isfinite(number) for number in value
+    )
+
+
+_NEEDED: dict[str, Callable[[Any], bool]] = {
+    "run": _is_run,
+    "model": _is_state,
+    "num_classes": _is_count(1, _MOST_CLASSES),
+}
+"""What a checkpoint must hold to be looked at in any way, and whether a value is that."""
+
+_OTHERS: dict[str, Callable[[Any], bool]] = {
+    "epoch": _is_count(-1, 2**31),
+    "history": lambda value: isinstance(value, list),
+    "scheduler": _is_scheduler,
+    "optimizer": lambda value: value is None or isinstance(value, dict),
+    "precision": lambda value: value in ("fp32", "bf16"),
+    "dataset": lambda value: isinstance(value, str),
+    "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "schedule": lambda value: isinstance(value, str),
+    "mean": _are_numbers,
+    "std": _are_numbers,
+    "image_shape": _is_shape,
+}
+"""What it must be where it is there; who goes on from a checkpoint asks for it with `require`."""
+
+
+def require(content: Mapping[str, Any], where: str, *keys: str) -> None:
+    """Raises CheckpointError where a checkpoint lacks what going on from it needs."""
+    for key in keys:
+        if key not in content:
+            raise CheckpointError(Fault(where, f"is damaged: its '{key}' is missing", ABSENT, _WAY_OUT))
 
 
 def schedule_hash(text: str) -> str:
@@ -51,23 +119,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, damaged, or not a checkpoint of raydistill.
     """
-    way_out = "give a checkpoint.pt that raydistill wrote"
-    try:
-        with open(path, "rb") as file:
-            file.read(1)
-    except FileNotFoundError as error:
-        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, missing(path, way_out))) from error
-    except OSError as error:
-        raise CheckpointError(Fault(str(path), f"cannot be read ({error.strerror or error})")) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch wonders about the protocol of what is no pickle
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows in any way, as an OSError too
-        rule = "is damaged, or no checkpoint that can be loaded without running code from it"
-        raise CheckpointError(Fault(str(path), rule, ABSENT, way_out)) from error
+    content = read_tensors(path, _WAY_OUT)
     if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
-        raise CheckpointError(Fault(str(path), "is not a checkpoint of raydistill", ABSENT, way_out))
+        raise CheckpointError(Fault(str(path), "is not a checkpoint of raydistill", ABSENT, _WAY_OUT))
+    require(content, str(path), *_NEEDED)
+    for key, is_right in {**_NEEDED, **_OTHERS}.items():
+        if key in content and not is_right(content[key]):
+            raise CheckpointError(Fault(str(path), f"is damaged: its '{key}' is not what it must be", ABSENT, _WAY_OUT))
     return content
 
 
@@ -84,21 +142,64 @@ def read_history(path: str | Path) -> list[EpochMetrics]:
         raise CheckpointError(Fault(str(path), "is damaged: the history of its epochs cannot be read")) from error
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_model(path: str | Path, arch: str | None = None) -> nn.Module:
     """The model of a checkpoint on the CPU, pruned weights zero, in eval mode.
+
+    arch: what it is of, as the caller calls it. A factory of one's own (``pkg.mod:factory``) is called only where it is
+    named here: a file may not name what runs.
 
     Raises:
         CheckpointError, ConfigError: the file cannot be used, or its architecture cannot be built here.
     """
-    return model_of(read_checkpoint(path), str(path))
+    return model_of(read_checkpoint(path), str(path), arch)
 
 
-def model_of(content: dict[str, Any], where: str) -> nn.Module:
+def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> nn.Module:
     """`load_model` from a checkpoint that is read already; where: its path, for errors."""
-    run = content["run"]
-    model = models.create(run["arch"], content["num_classes"], run["model_args"], fetch=False)
+    known, arguments = arch_of(content, where, arch), content["run"]["model_args"]
+    _check_size(known, content, where)
+    model = models.create(known, content["num_classes"], arguments, fetch=False)
     load_weights(model, content["model"], where)
     return model.eval()
+
+
+def arch_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> str:
+    """The architecture to build for a checkpoint's weights: what the user calls it, else what the file says, if that is
+    on the menu.
+
+    Where the file's own is not on the menu, the user's counts: the weights show whether it is the right one.
+
+    Raises:
+        CheckpointError: the file names another one of the menu, none at all, or something that is not on it.
+    """
+    said = content["run"]["arch"]
+    if said is not None and said in models.MENU:
+        if arch not in (None, said):
+            raise CheckpointError(Fault(where, f"is of {said}", arch, f"name that, or leave it out: --arch {said}"))
+        return said
+    if arch is not None:
+        return arch
+    if said is None:
+        raise CheckpointError(Fault(where, "does not say its architecture", ABSENT, "name it: --arch ARCH"))
+    if ":" in said:
+        rule = "is of a factory of your own, which is called only where you name it yourself"
+        raise CheckpointError(Fault(where, rule, said, f"--arch {said}, or arch= in Python"))
+    way_out = f"{close_match(said, models.MENU)} Name what builds it: --arch ARCH or pkg.mod:factory"
+    raise CheckpointError(Fault(where, "is of an architecture that is not known here", said, way_out))
+
+
+def _check_size(arch: str, content: Mapping[str, Any], where: str) -> None:
+    """A file may not ask for a network that is many times larger than the weights it holds."""
+    if arch not in models.MENU:
+        return
+    with torch.device("meta"):
+        model = models.create(arch, content["num_classes"], content["run"]["model_args"], fetch=False)
+    wanted, held = (
+        sum(t.numel() * t.element_size() for t in state.values()) for state in (model.state_dict(), content["model"])
+    )
+    if wanted > max(_MOST_BYTES, 64 * held):
+        rule = f"holds {held:,} bytes of weights and describes a network of {wanted:,}"
+        raise CheckpointError(Fault(where, rule, ABSENT, _WAY_OUT))
 
 
 def load_weights(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:

@@ -10,9 +10,7 @@ Both formats of ``torch.save`` are read: zip files, and the one before torch 1.6
 
 from __future__ import annotations
 
-import pickletools
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +21,7 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import ABSENT, CheckpointError, Fault
-from raydistill.files import missing
+from raydistill.tensor_file import look_through, read_tensors
 from raydistill.training import checkpoint as saved
 
 _PACKAGES = ("distiller", "torch.optim")
@@ -61,7 +59,7 @@ class DistillerCheckpoint:
 
 def is_distiller_checkpoint(path: str | Path) -> bool:
     """Whether a file is one of Distiller's, judged by its content; nothing is loaded."""
-    return "state_dict" in _look_through(Path(path))[1]
+    return "state_dict" in look_through(path)[1]
 
 
 def read_distiller_checkpoint(path: str | Path) -> DistillerCheckpoint:
@@ -191,54 +189,13 @@ class _StandIn:
 
 
 def _load(path: Path) -> Any:
-    names, _ = _look_through(path)
-    try:
-        inert: list[Any] = [
-            type(name, (_StandIn,), {"__module__": module, "__qualname__": name})
-            for module, name in sorted(names)
-            if (module, name) in _NUMPY or any(module == p or module.startswith(f"{p}.") for p in _PACKAGES)
-        ]
-        with torch.serialization.safe_globals(inert):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, missing(path, _WAY_OUT))) from error
-    except Exception as error:  # a damaged pickle fails in any way
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        rule = "is damaged, or no checkpoint that can be loaded without running code from it"
-        if refused:
-            rule = f"names '{refused[1]}', which may run code and which no checkpoint of Distiller needs"
-        raise CheckpointError(Fault(str(path), rule, ABSENT, _WAY_OUT)) from error
-
-
-def _look_through(path: Path) -> tuple[set[tuple[str, str]], set[str]]:
-    """(module, name) of the classes and functions a file of ``torch.save`` names, and its strings; empty for others."""
-    names: set[tuple[str, str]] = set()
-    strings: set[str] = set()
-    try:
-        with open(path, "rb") as file:
-            if zipfile.is_zipfile(file):
-                with zipfile.ZipFile(file) as archive:
-                    pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-                    with archive.open(pickled) as stream:
-                        _gather(stream, names, strings)
-            else:
-                file.seek(0)
-                for _ in range(4):  # magic number, version, byte order, and then what was saved
-                    _gather(file, names, strings)
-    except FileNotFoundError as error:
-        raise CheckpointError(Fault(str(path), "no such checkpoint", ABSENT, missing(path, _WAY_OUT))) from error
-    except Exception:  # not a pickle, or a damaged one: loading it says so
-        pass
-    return names, strings
-
-
-def _gather(stream: Any, names: set[tuple[str, str]], strings: set[str]) -> None:
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name == "GLOBAL":
-            module, _, name = str(argument).partition(" ")
-            names.add((module, name))
-        elif isinstance(argument, str):
-            strings.add(argument)
+    names, _ = look_through(path)
+    inert = [
+        type(name, (_StandIn,), {"__module__": module, "__qualname__": name})
+        for module, name in sorted(names)
+        if (module, name) in _NUMPY or any(module == p or module.startswith(f"{p}.") for p in _PACKAGES)
+    ]
+    return read_tensors(path, _WAY_OUT, inert)
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:

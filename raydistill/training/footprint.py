@@ -33,17 +33,22 @@ _WARM_UP, _PASSES, _MOST_S = 5, 50, 2.0
 
 
 def footprint(
-    checkpoint: str | Path, image_shape: Sequence[int], device: str = "cpu", *, latency: bool = False
+    checkpoint: str | Path,
+    image_shape: Sequence[int],
+    device: str = "cpu",
+    *,
+    latency: bool = False,
+    arch: str | None = None,
 ) -> dict[str, float]:
     """The figures of a checkpoint's network, `FOOTPRINT` by name. image_shape: (C, H, W).
 
-    latency: measured only when asked for, it takes up to two seconds.
+    latency: measured only when asked for, it takes up to two seconds. arch: see `checkpoint.load_model`.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be used.
     """
     image = torch.zeros(1, *image_shape)
-    model = thinned(load_model(checkpoint), image)
+    model = thinned(load_model(checkpoint, arch), image)
     tensors = [*model.parameters(), *model.buffers()]
     figures = {
         "macs": float(total_macs(model, image)),

@@ -106,14 +106,16 @@ def evaluate_checkpoint(
     batch_size: int = 1024,
     fraction: float = 1.0,
     thresholds: Sequence[float] | None = None,
+    arch: str | None = None,
 ) -> Evaluation:
     """Evaluate a checkpoint's model once on (a fraction of) a split, "validation" or "test", of a dataset.
 
-    thresholds: of early exits; None takes those of the run.
+    thresholds: of early exits; None takes those of the run. arch: see `checkpoint.load_model`.
     """
     target = device_of(device)
     content = read_any(path)
-    model = saved.model_of(content, str(path)).to(target).to(memory_format=torch.channels_last)
+    saved.require(content, str(path), "precision")
+    model = saved.model_of(content, str(path), arch).to(target).to(memory_format=torch.channels_last)
     feed = EvalFeed(dataset, split, batch_size, target, fraction=fraction)
     if thresholds is None:
         thresholds = (content["run"].get("early_exit") or {}).get("thresholds", ())
@@ -329,7 +331,7 @@ class _Run:
         }
 
     def _distil(self, config: Distillation) -> None:
-        teacher = load_teacher(config, self.dataset.num_classes)
+        teacher = load_teacher(config, self.dataset.num_classes, self.config.arch)
         self.identity["distillation"] = identity(config, teacher)
         teacher = teacher.to(self.device).to(memory_format=torch.channels_last)
         policy = KnowledgeDistillationPolicy(
@@ -341,6 +343,7 @@ class _Run:
     def _continue(self, content: dict[str, Any]) -> None:
         """Take up another run's weights, optimizer and masks; its policies too if this run has the same schedule."""
         where = str(self.config.continue_from)
+        saved.require(content, where, "epoch", "optimizer", "schedule_hash", "scheduler", "rng")
         self.first = int(content["epoch"]) + 1
         if self.first >= self.config.epochs:
             rule = f"must be above {self.first}, the epochs that {where} has trained already"
@@ -363,6 +366,7 @@ class _Run:
     def _resume(self) -> str:
         """Take up the state of ``checkpoint.pt``; returns the precision it was trained in."""
         content = saved.read_checkpoint(str(self.path))
+        saved.require(content, str(self.path), "schedule_hash", "optimizer", "scheduler", "rng", "history", "precision")
         differences = {**self.identity, "schedule": saved.schedule_hash(self.schedule_text)}
         before = {**content["run"], "schedule": content["schedule_hash"]}
         for key in sorted({*differences, *before}):

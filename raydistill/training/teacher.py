@@ -38,8 +38,8 @@ def check_distillation(config: Distillation, epochs: int) -> list[Fault]:
     return faults
 
 
-def load_teacher(config: Distillation, num_classes: int) -> nn.Module:
-    """The teacher on the CPU, in eval mode.
+def load_teacher(config: Distillation, num_classes: int, student: str | None = None) -> nn.Module:
+    """The teacher on the CPU, in eval mode. student: the run's architecture, which its teacher may have too.
 
     Raises:
         CheckpointError, ConfigError: it cannot be had, or knows other classes.
@@ -50,17 +50,20 @@ def load_teacher(config: Distillation, num_classes: int) -> nn.Module:
         return models.create(config.teacher, num_classes, arguments, f"{_WHERE}.teacher").eval()
     content = read_any(config.checkpoint)
     arch = content["run"]["arch"]
-    if config.teacher is not None and arch not in (None, config.teacher):
+    named = config.teacher or (student if arch == student else None)
+    if config.teacher is not None and arch in models.MENU and arch != config.teacher:
         raise CheckpointError(Fault(config.checkpoint, f"is of '{arch}'", config.teacher, "name that one as teacher"))
-    if arch is None and config.teacher is None:
-        raise CheckpointError(Fault(config.checkpoint, "does not say its architecture", ABSENT, "name the teacher"))
+    if named is None and arch not in models.MENU:
+        rule = "does not say its architecture" if arch is None else "is of an architecture that is not on the menu"
+        way_out = "name the teacher (--kd-teacher, distillation.arch)"
+        raise CheckpointError(Fault(config.checkpoint, rule, ABSENT if arch is None else arch, way_out))
     if content["num_classes"] != num_classes:
         rule = f"the teacher must know the student's {num_classes} classes"
         raise CheckpointError(Fault(config.checkpoint, rule, content["num_classes"]))
-    run = {**content["run"], "arch": config.teacher or arch}
+    run = dict(content["run"])
     if config.model_args:
         run["model_args"] = dict(config.model_args)
-    return saved.model_of({**content, "run": run}, config.checkpoint)
+    return saved.model_of({**content, "run": run}, config.checkpoint, named)
 
 
 def identity(config: Distillation, teacher: nn.Module) -> dict[str, Any]:

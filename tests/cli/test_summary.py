@@ -139,7 +139,7 @@ def test_classes_and_shapes(summary: Command) -> None:
         (["sparsity", "--checkpoint", "gone.pt"], "gone.pt"),
         (
             ["sparsity", "--checkpoint", "checkpoint.pt", "--arch", "resnet20_cifar"],
-            "--arch: checkpoint.pt is of simplenet_cifar",
+            "checkpoint.pt: is of simplenet_cifar, got 'resnet20_cifar'",
         ),
     ],
 )

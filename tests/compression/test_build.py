@@ -137,3 +137,37 @@ def test_the_articles_schedule_reaches_its_figures(root: Path) -> None:
     }
     assert sum(zeros.values()) == 48471
     assert sum(p.numel() for p in weights.values()) == 61770
+
+
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [
+        ("pruners", "pruner"),
+        ("regularizers", "regularizer"),
+        ("quantizers", "quantizer"),
+        ("lr_schedulers", "lr_scheduler"),
+        ("extensions", "extension"),
+    ],
+)
+@pytest.mark.parametrize(
+    "class_name", ["os:system", "subprocess:run", "torch.hub:load", "pathlib:Path.touch", "torch:save"]
+)
+def test_what_is_no_class_of_its_section_is_not_called(
+    section: str, kind: str, class_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The instance's name would be its first argument."""
+    monkeypatch.chdir(tmp_path)
+    mapping = {section: {"touch called": {"class": class_name}}, "policies": []}
+    mapping["policies"] = [{kind: {"instance_name": "touch called"}, "epochs": [0]}]
+    model = nn.Linear(4, 4)
+    with pytest.raises(ConfigError, match=rf"{section}\.touch called\.class: is not a \w+, got '{class_name}'"):
+        check(parse_schedule(mapping, "s.yaml"), model)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("class_name", ["os:system", "builtins:exec"])
+def test_nor_is_one_that_is_nested(class_name: str) -> None:
+    nested = {"class": "SequentialLR", "milestones": [1], "schedulers": [{"class": class_name}, {"class": class_name}]}
+    mapping = {"lr_schedulers": {"lr": nested}, "policies": [{"lr_scheduler": {"instance_name": "lr"}, "epochs": [0]}]}
+    with pytest.raises(ConfigError, match=rf"schedulers\[0\]\.class: is not a LRScheduler, got '{class_name}'"):
+        check(parse_schedule(mapping, "s.yaml"), nn.Linear(4, 4))

@@ -170,7 +170,7 @@ def test_a_damaged_file_is_named_and_runs_nothing(
     monkeypatch.chdir(tmp_path)
     file = cache / torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"{file.name}: is damaged, or not published weights; delete it"):
+    with pytest.raises(CheckpointError, match=rf"{file.name}: (is damaged|names 'pathlib).*; delete it"):
         create("squeezenet1_1", 10, {"pretrained": True})
     assert not Path("ran_code").exists()
 

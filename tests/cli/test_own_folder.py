@@ -1,0 +1,59 @@
+"""A user's own modules and files are found in the folder where the command is given, in trials too; they hide nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPACE = """
+version: 1
+name: own
+model: {arch: "ownnet:net"}
+dataset: {name: digits}
+training: {epochs: 1, batch_size: 512, lr: 0.05}
+baseline: {epochs: 1}
+schedule:
+  pruners:
+    level: {class: AutomatedGradualPruner, initial_sparsity: 0.05, final_sparsity: 0.5, weights: ["2.weight"]}
+  policies:
+    - {pruner: {instance_name: level}, starting_epoch: 0, ending_epoch: 1, frequency: 1}
+search:
+  per_layer: [{weights: ["2.weight"], final_sparsity: {uniform: [0.3, 0.9]}}]
+objectives: {top1: max, sparsity: max}
+num_samples: 1
+"""
+NET = """
+import json
+from torch import nn
+def net(num_classes):
+    a, b = json.load(open("config/widths.json"))
+    return nn.Sequential(nn.Conv2d(3, a, 3, 4), nn.ReLU(), nn.Conv2d(a, b, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(b, num_classes))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_over_a_factory_that_reads_a_file_beside_modules_with_names_of_libraries(tmp_path: Path) -> None:
+    for name in ("queue", "yaml", "statistics", "optuna", "rich", "torch", "pandas"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the working folder')\n")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "widths.json").write_text("[4, 6]")
+    (tmp_path / "ownnet.py").write_text(NET)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    start = "import sys; sys.path[:] = [p for p in sys.path if p]; from raydistill.cli.main import run; run()"
+    words = ["sweep", "space.yaml", "--cpu", "--no-mlflow"]
+    ended = subprocess.run(
+        [sys.executable, "-c", start, *words],
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key != "RAYDISTILL_FOLDER"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "trials: 1 finished" in ended.stdout
