@@ -42,7 +42,7 @@ class Fault:
             text += f", got {short(self.value)}"
         if self.way_out:
             text += f"; {self.way_out}"
-        return " ".join(text.split())
+        return " ".join(text.split()).encode(errors="backslashreplace").decode()  # half a surrogate cannot be printed
 
 
 def short(value: object, limit: int = 160) -> str:

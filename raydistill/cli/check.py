@@ -26,7 +26,7 @@ def check(
         bool, typer.Option("--run", help="Try its first, a middle and its last epoch on random data.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A weight that the model lacks is an error, not a warning.")
+        bool, typer.Option("--strict", help="A weight that the model lacks, or a key given twice, is an error.")
     ] = False,
     every_epoch: Annotated[
         bool, typer.Option("--all", help=f"All epochs, however many; left out, at most {SHOWN} lines.")
@@ -44,7 +44,7 @@ def check(
 
     console = Console(highlight=False)
     errors = Console(stderr=True, highlight=False)
-    spec = load_schedule(file)
+    spec = load_schedule(file, strict)
     torch.manual_seed(0)
     classes = num_classes if num_classes is not None else models.default_num_classes(arch, "--arch")
     model = models.create(arch, classes, None, "--arch")

@@ -36,7 +36,7 @@ def compress(
         Path | None, typer.Option("--compress", help="The schedule to run; left out, dense training.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A weight of the schedule that the model lacks is an error.")
+        bool, typer.Option("--strict", help="A weight that the model lacks, or a key given twice, is an error.")
     ] = False,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from torchvision's published weights.")
@@ -214,7 +214,7 @@ def compress(
     from raydistill.training.config import Distillation
 
     console = Console(highlight=False)
-    spec = None if schedule is None else load_schedule(schedule)
+    spec = None if schedule is None else load_schedule(schedule, strict)
     parts = [arch.replace(":", "."), *([] if schedule is None else [schedule.stem])]
     folder = out_dir / (name or "-".join(parts))
     start = None if resume_from is None else str(resume_from)

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from raydistill.compression import lr_schedulers, pruners, quantizers, regularizers
 from raydistill.compression.masks import MaskSet
+from raydistill.compression.names import ParameterNames
 from raydistill.compression.policies import (
     LRPolicy,
     Policy,
@@ -32,7 +33,6 @@ from raydistill.compression.sparsity import from_counts, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.resolve import resolve_class
 from raydistill.schedule import InstanceSpec, PolicySpec, ScheduleSpec
-from raydistill.schedule.load import without_module_prefix
 
 _EXTENSIONS = {
     name: f"raydistill.compression.thinning:{name}" for name in ("FilterRemover", "ChannelRemover", "StructureRemover")
@@ -96,7 +96,7 @@ def planned_sparsity(
         policy = scheduled.policy
         if not isinstance(policy, PruningPolicy):
             continue
-        last = scheduled.spec.active_epochs()[-1]
+        last = scheduled.spec.last_epoch
         for name in policy.weights:
             if name in named and last >= planned.get(name, (-1, 0.0))[0]:
                 fraction = policy.pruner.fraction(name, named[name], scheduled.when(last))
@@ -123,10 +123,11 @@ class _Builder:
         self.spec, self.model, self.optimizer = spec, model, optimizer
         self.example_input, self.strict = example_input, strict
         self.faults: list[Fault] = []
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(spec.warnings)
         self.masks = MaskSet(model, ranks)
         self.known = dict(model.named_parameters())
         self.names = [name for name, _ in weights(model)]
+        self.spelling = ParameterNames(model)
 
     def build(self) -> CompressionScheduler:
         objects = {(instance.section, instance.name): self._instance(instance) for instance in self.spec.instances}
@@ -155,13 +156,34 @@ class _Builder:
         except ConfigError as error:
             self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
             return None
-        args = copy.deepcopy(dict(instance.args))
+        args = self.spelling.within(copy.deepcopy(dict(instance.args)))
         if instance.section == "lr_schedulers":
-            return _construct(cls, (self.optimizer,), args, where, self.faults)
+            return self._lr_scheduler(cls, instance, args, where)
         built = _construct(cls, (instance.name,), args, where, self.faults)
         if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
             self._check_weights(built, instance, where)
         return built
+
+    def _lr_scheduler(self, cls: Any, instance: InstanceSpec, args: dict[str, Any], where: str) -> Any:
+        before = len(self.faults)
+        self.faults += lr_schedulers.argument_faults(cls, args, where)
+        if len(self.faults) > before:
+            return None
+        epochs = sorted(
+            epoch
+            for policy in self.spec.policies
+            if policy.kind == "lr_scheduler" and policy.instance_name == instance.name
+            for epoch in policy.active_epochs()
+        )
+
+        def stepped(optimizer: Optimizer, **arguments: Any) -> Any:
+            wrong = lr_schedulers.rehearse(cls, arguments, optimizer, epochs)
+            if wrong:
+                raise ConfigError(wrong)
+            return cls(optimizer, **arguments)
+
+        stepped.__signature__ = inspect.signature(cls)  # type: ignore[attr-defined]
+        return _construct(stepped, (self.optimizer,), args, where, self.faults)
 
     def _check_weights(
         self, built: pruners.Pruner | regularizers.Regularizer, instance: InstanceSpec, where: str
@@ -195,9 +217,9 @@ class _Builder:
 
     def _policy(self, policy: PolicySpec, target: Any) -> Policy | None:
         where = f"{self.spec.source}: {policy.path}.{policy.kind}.args"
-        last = policy.active_epochs()[-1]
+        last = policy.last_epoch
         if policy.kind == "pruner":
-            args = without_module_prefix(copy.deepcopy(dict(policy.args)))
+            args = self.spelling.within(copy.deepcopy(dict(policy.args)))
             controls = _construct(PruningControls, (), args, where, self.faults)
             if controls is None:
                 return None

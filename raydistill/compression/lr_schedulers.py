@@ -12,7 +12,9 @@ All are stepped with the epoch of the run, ``step(epoch=...)``; ReduceLROnPlatea
 
 from __future__ import annotations
 
+import copy
 import inspect
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +22,12 @@ from typing import Any
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.resolve import resolve, resolve_class
+
+
+_REHEARSED = 500
 
 
 class MultiStepMultiGammaLR(LRScheduler):
@@ -193,6 +199,82 @@ MENU.update(
         SequentialLR,
     )
 )
+
+
+def argument_faults(cls: Callable[..., LRScheduler], arguments: Mapping[str, Any], where: str) -> list[Fault]:
+    """What torch would take and stumble over at the end of some epoch; read off the annotations of its signature."""
+    faults = []
+    parameters = inspect.signature(cls).parameters
+    for key, value in arguments.items():
+        said = str(parameters[key].annotation) if key in parameters else ""
+        rule = "must ascend" if key == "milestones" and not _ascends(value) else _rule_broken(value, said)
+        if rule:
+            faults.append(Fault(f"{where}.{key}", rule, value))
+    return faults
+
+
+def _rule_broken(value: Any, said: str) -> str:
+    """The rule that a value breaks, of a parameter whose annotation is said; empty if none."""
+    if not _is_finite(value):
+        return "must be finite"
+    if not said or "empty" in said or value is None:
+        return ""
+    if isinstance(value, str) and not any(word in said for word in ("str", "Literal", "Callable")):
+        return "must be a number" if any(word in said for word in ("int", "float")) else "may not be text"
+    if isinstance(value, (list, tuple)) and not any(word in said for word in ("ist[", "Iterable", "Sequence")):
+        return "must be one value"
+    if isinstance(value, Mapping):
+        return "may not be a mapping"
+    if "int" in said and "float" not in said and isinstance(value, float) and not value.is_integer():
+        return "must be a whole number"
+    return ""
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_finite(entry) for entry in value)
+    try:
+        return not _is_number(value) or math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def _ascends(values: Any) -> bool:
+    if not isinstance(values, (list, tuple)):
+        return True  # another rule's business
+    return all(_is_number(value) for value in values) and all(a <= b for a, b in zip(values, values[1:], strict=False))
+
+
+def rehearse(
+    cls: Callable[..., LRScheduler], arguments: Mapping[str, Any], optimizer: Optimizer, epochs: Sequence[int]
+) -> str:
+    """What goes wrong where a scheduler is stepped at the end of these epochs; empty if nothing does.
+
+    `optimizer` only lends its groups and stays as it is.
+    """
+    from raydistill.compression.policies.lr import LRPolicy  # it is a policy, and policies need this menu
+
+    stand_in = object.__new__(type(optimizer))
+    stand_in.__dict__.update(optimizer.__dict__)
+    stand_in.param_groups = [dict(group) for group in optimizer.param_groups]
+    policy = LRPolicy(cls(stand_in, **copy.deepcopy(dict(arguments))))
+    for epoch in _some(epochs):
+        try:
+            policy.on_epoch_end(PolicyTime(epoch, 0, epoch + 1, 1), {"loss": 1.0, "top1": 0.5})
+        except ConfigError:
+            raise
+        except Exception as error:  # torch's and users' own classes stumble in ways of their own
+            return f"fails at the end of epoch {epoch} ({type(error).__name__}: {error})"
+        for group in stand_in.param_groups:
+            rate = group["lr"]
+            if isinstance(rate, complex) or not math.isfinite(rate) or rate < 0:
+                return f"makes the learning rate {rate} at the end of epoch {epoch}"
+    return ""
+
+
+def _some(epochs: Sequence[int]) -> Sequence[int]:
+    """All of them, or of very many the first and the last."""
+    return epochs if len(epochs) <= 2 * _REHEARSED else (*epochs[:_REHEARSED], *epochs[-_REHEARSED:])
 
 
 def _with_functions(arguments: dict[str, Any], name: str) -> dict[str, Any]:

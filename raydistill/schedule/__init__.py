@@ -1,9 +1,10 @@
 """Compression schedules: YAML to frozen values and back, without torch."""
 
 from raydistill.schedule.extent import policies_beyond
-from raydistill.schedule.load import dump_schedule, load_schedule, parse_schedule, read_yaml
+from raydistill.schedule.load import dump_schedule, load_schedule, parse_schedule
 from raydistill.schedule.override import get_value, read_value, scale_epochs, split_per_weight, with_values
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
+from raydistill.schedule.yaml_file import dump_yaml, read_yaml
 
 __all__ = [
     "KINDS",
@@ -12,6 +13,7 @@ __all__ = [
     "PolicySpec",
     "ScheduleSpec",
     "dump_schedule",
+    "dump_yaml",
     "get_value",
     "read_value",
     "load_schedule",

@@ -6,76 +6,41 @@ What needs a model or a class (unknown classes, arguments, weights) is checked b
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
+from raydistill.schedule.yaml_file import dump_yaml, read_yaml
 
 _TIMING = ("starting_epoch", "ending_epoch", "frequency")
 _TOP_LEVEL = ("version", *SECTIONS, "policies")
+_LAST_EPOCH = 1_000_000
+_MOST_ACTIONS = 1_000_000
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """`yaml.SafeLoader` that refuses a key given twice, where YAML would silently keep the last."""
+def load_schedule(path: str | Path, strict: bool = False, source: str = "") -> ScheduleSpec:
+    """Load a schedule file; see `parse_schedule`. source: what errors call it, if not by its path.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                continue  # the parent class reports it
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is given twice; keep one of the two", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping safely.
+    strict: a key that is given twice is an error; if not, the last counts, as Distiller's users are used to, and the
+    spec's `warnings` say so.
 
     Raises:
-        ConfigError: the file is missing, is not UTF-8, is not YAML, gives a key twice, or is not a mapping.
+        ConfigError: as `read_yaml` and `parse_schedule`.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        near = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        way_out = close_match(path.name, near) if near else "check the path"
-        raise ConfigError(Fault(str(path), "no such file", ABSENT, way_out)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(Fault(str(path), "is not UTF-8 text", ABSENT, "save it as UTF-8")) from error
-    except OSError as error:
-        raise ConfigError(Fault(str(path), f"cannot be read ({error.strerror})")) from error
-    try:
-        data = yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(Fault(f"{path}{line}", f"not valid YAML: {problem}")) from error
-    except RecursionError as error:
-        raise ConfigError(Fault(str(path), "is nested too deeply")) from error
-    if not isinstance(data, dict):
-        raise ConfigError(Fault(str(path), "must be a mapping of sections", data, "see README.md for an example"))
-    return data
+    source = source or str(path)
+    warnings: list[str] = []
+
+    def twice(key: str, first: int, last: int) -> None:
+        rule = f"'{key}' is given twice, in lines {first} and {last}: the last counts"
+        warnings.append(str(Fault(source, rule, ABSENT, "keep one of the two")))
+
+    return parse_schedule(read_yaml(path, None if strict else twice), source, tuple(warnings))
 
 
-def load_schedule(path: str | Path) -> ScheduleSpec:
-    """Load a schedule file; see `parse_schedule`."""
-    return parse_schedule(read_yaml(path), str(path))
-
-
-def parse_schedule(mapping: Mapping[str, Any], source: str) -> ScheduleSpec:
-    """Turn a loaded mapping into a `ScheduleSpec`. `mapping` is copied, never changed.
+def parse_schedule(mapping: Mapping[str, Any], source: str, warnings: tuple[str, ...] = ()) -> ScheduleSpec:
+    """Turn a loaded mapping into a `ScheduleSpec`. `mapping` is copied, never changed. warnings: of its reading.
 
     Raises:
         ConfigError: one fault for each thing that is wrong.
@@ -91,12 +56,12 @@ def parse_schedule(mapping: Mapping[str, Any], source: str) -> ScheduleSpec:
     policies = _policies(raw, source, instances, faults)
     if faults:
         raise ConfigError(*faults)
-    return ScheduleSpec(source=source, instances=tuple(instances), policies=tuple(policies), mapping=raw)
+    return ScheduleSpec(source, tuple(instances), tuple(policies), raw, warnings)
 
 
 def dump_schedule(spec: ScheduleSpec) -> str:
-    """The schedule as YAML text that `parse_schedule` reads back to an equal spec."""
-    return yaml.safe_dump(dict(spec.mapping), sort_keys=False, default_flow_style=None, width=100, allow_unicode=True)
+    """The schedule as YAML text that `load_schedule` reads back to an equal spec."""
+    return dump_yaml(spec.mapping)
 
 
 def _instances(raw: Mapping[str, Any], source: str, faults: list[Fault]) -> list[InstanceSpec]:
@@ -116,7 +81,7 @@ def _instances(raw: Mapping[str, Any], source: str, faults: list[Fault]) -> list
                 way_out = "give the class name" if "class" in body else close_match("class", body)
                 faults.append(Fault(f"{where}.class", "must name a class", body.get("class", ABSENT), way_out))
             else:
-                args = {str(key): without_module_prefix(value) for key, value in body.items() if key != "class"}
+                args = {str(key): value for key, value in body.items() if key != "class"}
                 instances.append(InstanceSpec(section, str(name), body["class"], args))
     return instances
 
@@ -136,6 +101,10 @@ def _policies(
         if policy is not None:
             policies.append(policy)
     quantized = {policy.instance_name for policy in policies if policy.kind == "quantizer"}
+    actions = sum(policy.count for policy in policies)
+    if actions > _MOST_ACTIONS:
+        rule = f"may act {_MOST_ACTIONS:,} times in all"
+        faults.append(Fault(f"{source}: policies", rule, actions, "lower their ending_epoch"))
     if len(quantized) > 1:
         faults.append(Fault(f"{source}: policies", "at most one quantizer may act", sorted(quantized), "keep one"))
     return policies
@@ -194,7 +163,7 @@ def _timing(body: Mapping[str, Any], where: str, faults: list[Fault]) -> tuple[i
         if given:
             faults.append(Fault(where, f"has both 'epochs' and '{given[0]}'", ABSENT, "keep one of the two"))
         if not isinstance(epochs, list) or not epochs or not all(_is_epoch(epoch) for epoch in epochs):
-            faults.append(Fault(f"{where}.epochs", "must be a list of epochs from 0 up", epochs))
+            faults.append(Fault(f"{where}.epochs", f"must be a list of epochs from 0 to {_LAST_EPOCH:,}", epochs))
             return 0, 1, 1, None
         if sorted(set(epochs)) != epochs:
             faults.append(Fault(f"{where}.epochs", "must ascend, each epoch once", epochs))
@@ -206,7 +175,7 @@ def _timing(body: Mapping[str, Any], where: str, faults: list[Fault]) -> tuple[i
     start, end, frequency = (body[key] for key in _TIMING)
     bad = [key for key in _TIMING if not _is_epoch(body[key])]
     for key in bad:
-        faults.append(Fault(f"{where}.{key}", "must be a whole number from 0 up", body[key]))
+        faults.append(Fault(f"{where}.{key}", f"must be a whole number from 0 to {_LAST_EPOCH:,}", body[key]))
     if bad:
         return 0, 1, 1, None
     if frequency < 1:
@@ -218,7 +187,7 @@ def _timing(body: Mapping[str, Any], where: str, faults: list[Fault]) -> tuple[i
 
 
 def _is_epoch(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_EPOCH
 
 
 def without_module_prefix(value: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
@@ -127,10 +127,18 @@ def _parts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
     if body.get("group_dependency"):
         return None  # its weights are pruned together
     if isinstance(body.get("weights"), list) and body["weights"]:
-        return {without_module_prefix(str(weight)): {"weights": [weight]} for weight in body["weights"]}
+        return {name: {"weights": [weight]} for name, weight in _part_names(body["weights"]).items()}
     if isinstance(body.get("levels"), dict) and body["levels"]:
-        return {without_module_prefix(str(w)): {"levels": {w: level}} for w, level in body["levels"].items()}
+        return {name: {"levels": {w: body["levels"][w]}} for name, w in _part_names(body["levels"]).items()}
     return None
+
+
+def _part_names(weights: Iterable[Any]) -> dict[str, Any]:
+    """What the part of each weight is called: without DataParallel's prefix, unless two would be called the same."""
+    bare: dict[str, list[Any]] = {}
+    for weight in weights:
+        bare.setdefault(without_module_prefix(str(weight)), []).append(weight)
+    return {(name if len(same) == 1 else str(weight)): weight for name, same in bare.items() for weight in same}
 
 
 def _targets(mapping: dict[str, Any], path: str, where: str, faults: list[Fault]) -> list[tuple[dict[str, Any], str]]:
@@ -165,13 +173,16 @@ def _targets(mapping: dict[str, Any], path: str, where: str, faults: list[Fault]
 def _per_layer_targets(
     mapping: dict[str, Any], path: str, where: str, faults: list[Fault]
 ) -> list[tuple[dict[str, Any], str]]:
-    pruners = {str(name).partition("/")[2]: str(name) for name in mapping.get("pruners") or {} if "/" in str(name)}
+    of_weight = {str(name): str(name).partition("/")[2] for name in mapping.get("pruners") or {} if "/" in str(name)}
+    pruners = set(of_weight.values())
     weight, key = _longest(path.removeprefix(PER_LAYER), list(pruners))
+    if not weight:  # the path, or the file, may say DataParallel's names
+        weight, key = _longest(without_module_prefix(path.removeprefix(PER_LAYER)), list(pruners))
     if not weight or not key:
         asked = path.removeprefix(PER_LAYER).rpartition(".")[0]
         faults.append(Fault(where, "no pruner of the schedule holds this weight", ABSENT, close_match(asked, pruners)))
         return []
-    holders = [name for name in mapping["pruners"] if str(name).partition("/")[2] == weight]
+    holders = [name for name in mapping["pruners"] if of_weight.get(str(name)) == weight]
     if key in _FIELDS:
         return [(p, key) for p in mapping["policies"] if _policy_instance(p)[1] in holders]
     if key in ("level", "levels") and "levels" in mapping["pruners"][holders[0]]:

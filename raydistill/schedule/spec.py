@@ -49,6 +49,20 @@ class PolicySpec:
     def path(self) -> str:
         return f"policies[{self.index}]"
 
+    @property
+    def count(self) -> int:
+        """How many epochs it acts in."""
+        if self.epochs is not None:
+            return len(self.epochs)
+        return len(range(self.starting_epoch, self.ending_epoch, self.frequency))
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch it acts in."""
+        if self.epochs is not None:
+            return self.epochs[-1]
+        return range(self.starting_epoch, self.ending_epoch, self.frequency)[-1]
+
     def active_epochs(self) -> tuple[int, ...]:
         """The epochs this policy acts in, ascending."""
         if self.epochs is not None:
@@ -58,12 +72,16 @@ class PolicySpec:
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """A whole schedule. source: the file's name, for errors. mapping: the YAML as loaded; never change it."""
+    """A whole schedule. source: the file's name, for errors. mapping: the YAML as loaded; never change it.
+
+    warnings: what was odd about the file.
+    """
 
     source: str
     instances: tuple[InstanceSpec, ...]
     policies: tuple[PolicySpec, ...]
     mapping: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     def instance(self, kind: str, name: str) -> InstanceSpec:
         for instance in self.instances:
@@ -74,4 +92,4 @@ class ScheduleSpec:
     @property
     def last_epoch(self) -> int:
         """The last epoch any policy acts in; -1 for an empty schedule."""
-        return max((policy.active_epochs()[-1] for policy in self.policies), default=-1)
+        return max((policy.last_epoch for policy in self.policies), default=-1)

@@ -55,7 +55,7 @@ class Plan:
 
     trials: the warm starts, then all others with a searcher that does not learn, else those of its start. count: how
     many there will be at most. searcher: asked for the others. draw: a trial's number and values to its plan.
-    warnings: lines about the warm starts.
+    warnings: lines about the schedule and the warm starts.
     """
 
     space: SearchSpace
@@ -128,7 +128,7 @@ def plan_sweep(
     def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
         return _trial(sweep, model, inputs, trial_name(number), values)
 
-    warnings = tuple(line for start in starts for line in start.warnings)
+    warnings = (*sweep.schedule.warnings, *(line for start in starts for line in start.warnings))
     known = tuple(trial for trial in trials if trial is not None)
     return Plan(space, known, named, count, searcher, draw, warnings)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.records import Scalar
-from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml
+from raydistill.schedule import ScheduleSpec, load_schedule
 from raydistill.sweep.faults import validate
 from raydistill.sweep.spec import WarmSweepSection, beside
 
@@ -91,7 +91,7 @@ def schedule_file(file: Path, path: str, where: str) -> ScheduleSpec:
         near = [entry.name for entry in found.parent.glob("*.y*ml")] if found.parent.is_dir() else []
         way_out = close_match(found.name, near) if near else "paths are relative to the sweep file"
         raise ConfigError(Fault(where, "no such schedule file", path, way_out))
-    return parse_schedule(read_yaml(found), path)
+    return load_schedule(found, source=path)
 
 
 def _entry(node: object, file: Path, index: int) -> Entry:

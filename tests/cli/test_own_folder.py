@@ -46,7 +46,7 @@ def test_a_sweep_over_a_factory_that_reads_a_file_beside_modules_with_names_of_l
     (tmp_path / "ownnet.py").write_text(NET)
     (tmp_path / "space.yaml").write_text(SPACE)
     start = "import sys; sys.path[:] = [p for p in sys.path if p]; from raydistill.cli.main import run; run()"
-    words = ["sweep", "space.yaml", "--cpu", "--no-mlflow"]
+    words = ["sweep", "space.yaml", "--cpu"]
     ended = subprocess.run(
         [sys.executable, "-c", start, *words],
         cwd=tmp_path,

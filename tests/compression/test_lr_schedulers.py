@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def schedule(name: str, arguments: dict, start: int = 0, frequency: int = 1) -> 
             {
                 "lr_scheduler": {"instance_name": "lr"},
                 "starting_epoch": start,
-                "ending_epoch": 90,
+                "ending_epoch": arguments.get("total_steps", 90),  # OneCycleLR has no rate past it
                 "frequency": frequency,
             }
         ],
@@ -217,5 +218,70 @@ def test_what_cannot_be_built_is_said_in_one_line(name: str, arguments: dict, sa
 
 
 def test_one_cycle_is_over_with_a_way_out() -> None:
+    mapping = schedule("OneCycleLR", {"max_lr": 1.0, "total_steps": 4})
+    mapping["policies"][0]["ending_epoch"] = 5
     with pytest.raises(ConfigError, match="OneCycleLR: has no rate past total_steps, got 5; end its policy by epoch 4"):
-        rates(schedule("OneCycleLR", {"max_lr": 1.0, "total_steps": 4}), 9)
+        rates(mapping, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"class": "CosineAnnealingLR", "T_max": 0}, "fails at the end of epoch 0 (ZeroDivisionError"),
+        ({"class": "StepLR", "step_size": 0}, "fails at the end of epoch 0"),
+        ({"class": "StepLR", "step_size": 1.5}, "lr.step_size: must be a whole number, got 1.5"),
+        ({"class": "ExponentialLR", "gamma": float("nan")}, "lr.gamma: must be finite, got nan"),
+        ({"class": "ExponentialLR", "gamma": float("inf")}, "lr.gamma: must be finite, got inf"),
+        ({"class": "ExponentialLR", "gamma": "0.1"}, "lr.gamma: must be a number, got '0.1'"),
+        ({"class": "ExponentialLR", "gamma": [0.1]}, "lr.gamma: must be one value, got [0.1]"),
+        ({"class": "ExponentialLR", "gamma": {"a": 1}}, "lr.gamma: may not be a mapping"),
+        ({"class": "ExponentialLR", "gamma": 10**400}, "lr.gamma: must be finite"),
+        ({"class": "ExponentialLR", "gamma": -0.5}, "makes the learning rate -0.05 at the end of epoch 0"),
+        ({"class": "MultiStepLR", "milestones": [4, 2]}, "lr.milestones: must ascend, got [4, 2]"),
+        ({"class": "MultiStepLR", "milestones": ["2"]}, "lr.milestones: must ascend"),
+        ({"class": "MultiStepLR", "milestones": 3}, "TypeError"),
+        ({"class": "PolynomialLR", "total_iters": 0}, "must be above 0"),
+        ({"class": "CosineAnnealingWarmRestarts", "T_0": 0}, "T_0"),
+        ({"class": "ReduceLROnPlateau", "mode": "least"}, "mode least is unknown"),
+        ({"class": "ReduceLROnPlateau", "factor": float("nan")}, "lr.factor: must be finite"),
+    ],
+)
+def test_arguments_that_would_fail_at_the_end_of_an_epoch_are_refused_at_load(
+    arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        mapping = {
+            "lr_schedulers": {"lr": arguments},
+            "policies": [
+                {"lr_scheduler": {"instance_name": "lr"}, "starting_epoch": 0, "ending_epoch": 5, "frequency": 1}
+            ],
+        }
+        model = torch.nn.Linear(2, 2)
+        build(parse_schedule(mapping, "s.yaml"), model, SGD(model.parameters(), lr=0.1, momentum=0.9))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"class": "CosineAnnealingLR", "T_max": 4, "eta_min": 0},
+        {"class": "OneCycleLR", "max_lr": [0.5], "total_steps": 6},
+        {"class": "ReduceLROnPlateau", "mode": "max", "patience": 1, "threshold_mode": "abs"},
+        {"class": "CyclicLR", "base_lr": 0.01, "max_lr": 0.1, "mode": "triangular2"},
+        {"class": "MultiStepLR", "milestones": [2, 4]},
+        {"class": "LinearLR", "total_iters": 3},
+    ],
+)
+def test_the_rehearsal_leaves_no_trace(arguments: dict[str, Any]) -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    optimizers = [torch.optim.SGD([weight], lr=0.1, momentum=0.9) for _ in range(2)]
+    mapping = {
+        "lr_schedulers": {"lr": dict(arguments)},
+        "policies": [{"lr_scheduler": {"instance_name": "lr"}, "starting_epoch": 0, "ending_epoch": 5, "frequency": 1}],
+    }
+    model = torch.nn.Module()
+    model.weight = weight
+    build(parse_schedule(mapping, "s.yaml"), model, optimizers[0])
+    cls = getattr(torch.optim.lr_scheduler, arguments.pop("class"))
+    cls(optimizers[1], **arguments)
+    assert optimizers[0].state_dict() == optimizers[1].state_dict()

@@ -40,10 +40,10 @@ def test_policies_say_in_which_epochs_they_act() -> None:
     assert spec.last_epoch == 5
 
 
-def test_module_prefix_is_dropped_and_the_mapping_is_left_alone() -> None:
+def test_names_stay_as_the_file_spells_them_and_the_mapping_is_left_alone() -> None:
     mapping = copy.deepcopy(GOOD)
     spec = parse_schedule(mapping, "s.yaml")
-    assert spec.instance("pruner", "p").args["weights"] == ["fc.weight"]
+    assert spec.instance("pruner", "p").args["weights"] == GOOD["pruners"]["p"]["weights"]
     assert mapping == GOOD
 
 
@@ -59,7 +59,7 @@ def test_dumped_text_reads_back_to_the_same_schedule() -> None:
         (changed(top_version=2), "s.yaml: version: must be 1, got 2"),
         (changed(ending_epoch=1), "policies[0].ending_epoch: must be above starting_epoch 1"),
         (changed(frequency=0), "policies[0].frequency: must be at least 1"),
-        (changed(starting_epoch=-1), "policies[0].starting_epoch: must be a whole number from 0 up, got -1"),
+        (changed(starting_epoch=-1), "policies[0].starting_epoch: must be a whole number from 0 to 1,000,000, got -1"),
         (changed(starting_epoch=True), "policies[0].starting_epoch: must be a whole number"),
         (changed(starting_epoch=1.5), "policies[0].starting_epoch: must be a whole number"),
         (changed(ending_epoch=None), "policies[0]: needs 'ending_epoch'"),
@@ -136,3 +136,118 @@ def test_every_schedule_that_users_have_loads(compat: Path) -> None:
     assert len(files) == 37
     for file in files:
         assert load_schedule(file).policies
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "s.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    return path
+
+
+@pytest.mark.parametrize("spelling", ["1e-1", "1E-1", ".1", "1.0e-1", "10e-2", "+1e-1", "1_0e-2"])
+def test_numbers_are_numbers_however_they_are_written(tmp_path: Path, spelling: str) -> None:
+    found = read_yaml(written(tmp_path, f"a: {spelling}\nb: [{spelling}]\nc: {{{spelling}: 1}}"))
+    assert found["a"] == pytest.approx(0.1)
+    assert found["b"] == [found["a"]]
+    assert list(found["c"]) == [found["a"]]
+
+
+@pytest.mark.parametrize("text", ["1e", "e1", "1e5x", "0x1e5", "conv1e5", "1.2.3e4", "-e3"])
+def test_what_only_looks_like_a_number_is_text(tmp_path: Path, text: str) -> None:
+    assert read_yaml(written(tmp_path, f"a: {text}")) == {"a": 0x1E5 if text == "0x1e5" else text}
+
+
+def test_text_of_a_number_stays_text_when_it_is_written_again(tmp_path: Path) -> None:
+    spec = parse_schedule({"pruners": {"p": {"class": "C", "a": "1e-1", "b": 1e-5, "c": "1.0"}}}, "s.yaml")
+    again = load_schedule(written(tmp_path, dump_schedule(spec)), source="s.yaml")
+    assert again == spec
+
+
+TWICE = """version: 1
+pruners:
+  p: {class: AutomatedGradualPruner, final_sparsity: 0.5,
+      weights: [a], final_sparsity: 0.7}
+policies:
+  - {pruner: {instance_name: p}, epochs: [0]}
+pruners:
+  p: {class: AutomatedGradualPruner, final_sparsity: 0.9, weights: [b]}
+"""
+
+
+def test_a_key_given_twice_is_a_warning_that_names_both_lines_and_the_last_counts(tmp_path: Path) -> None:
+    path = written(tmp_path, TWICE)
+    spec = load_schedule(path)
+    assert spec.instance("pruner", "p").args == {"final_sparsity": 0.9, "weights": ["b"]}
+    assert [line.removeprefix(f"{path}: ") for line in sorted(spec.warnings)] == [
+        "'final_sparsity' is given twice, in lines 3 and 4: the last counts; keep one of the two",
+        "'pruners' is given twice, in lines 2 and 7: the last counts; keep one of the two",
+    ]
+    with pytest.raises(ConfigError, match=r"s\.yaml:7: not valid YAML: key 'pruners' is given twice, in line 2 too"):
+        load_schedule(path, strict=True)
+    with pytest.raises(ConfigError, match="given twice"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: !!int x", "a value does not fit its tag (ValueError"),
+        ("a: !!bool x", "a value does not fit its tag (KeyError"),
+        ("a: !!timestamp x", "a value does not fit its tag"),
+        ("a: !!float x", "a value does not fit its tag (ValueError"),
+        (f"a: {'1' * 5000}", "a value does not fit its tag (ValueError"),
+        ("a: {[b]: c}", "not valid YAML"),
+        ("? {a: b}\n: c", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [x]", "could not determine a constructor"),
+        ("a: &x [1, *x]", "an alias stands inside what it is an alias of"),
+        ("a: &x {b: {c: *x}}", "an alias stands inside what it is an alias of"),
+        (
+            "a0: &a0 [1,1,1,1,1,1,1,1,1]\n" + "\n".join(f"a{i}: &a{i} [{','.join(f'*a{i - 1}' for _ in range(9))}]"
+                                                     for i in range(1, 12)),
+            "stands for more than 1,000,000 values",
+        ),
+        ("[" * 100_000, "nested too deeply"),
+        ("", "must be a mapping"),
+        ("a: \x00", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_odd_yaml_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(written(tmp_path, text))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").symlink_to("gone.yaml")
+    for path in ("a\0b.yaml", tmp_path, tmp_path / "broken.yaml", tmp_path / "x.yaml" / "y.yaml"):
+        with pytest.raises(ConfigError) as caught:
+            load_schedule(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"starting_epoch": 0, "ending_epoch": 10**30, "frequency": 1},
+        {"starting_epoch": 2**63 - 1, "ending_epoch": 2**63, "frequency": 1},
+        {"starting_epoch": 0, "ending_epoch": 2_000_000, "frequency": 1},
+        {"epochs": [10**18]},
+    ],
+)
+def test_huge_epochs_are_refused_before_they_are_counted(policy: dict) -> None:
+    body = {**GOOD, "policies": [{"pruner": {"instance_name": "p"}, **policy}]}
+    with pytest.raises(ConfigError, match="1,000,000"):
+        parse_schedule(body, "s.yaml")
+
+
+def test_many_long_policies_are_refused_together() -> None:
+    one = {"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 900_000, "frequency": 1}
+    with pytest.raises(ConfigError, match="policies: may act 1,000,000 times in all, got 1800000"):
+        parse_schedule({**GOOD, "policies": [one, one]}, "s.yaml")
+
+
+def test_a_name_that_cannot_be_printed_is_escaped() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_schedule({**GOOD, "pruners": {"p\ud800": {"class": "\udfff"}}, "x\ud800": 1}, "s.yaml")
+    str(caught.value).encode()

@@ -1,0 +1,100 @@
+"""A parameter's name as the model spells it, as its file does, and what wrappers put in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill.compression import build
+from raydistill.compression.names import ParameterNames
+from raydistill.errors import ConfigError
+from raydistill.schedule import parse_schedule, with_values
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Embedding(6, 4)
+        self.module = nn.Linear(4, 4)
+        self.decoder = nn.Linear(4, 6)
+        self.decoder.weight = self.encoder.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.module(self.encoder(tokens)))
+
+
+def level(*weights: str) -> dict[str, Any]:
+    return {
+        "pruners": {"p": {"class": "SparsityLevelParameterPruner", "levels": dict.fromkeys(weights, 0.5)}},
+        "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}],
+    }
+
+
+def pruned(model: nn.Module, mapping: dict[str, Any]) -> list[str]:
+    scheduler = build(parse_schedule(mapping, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    scheduler.on_epoch_begin(0)
+    return [name for name, p in model.named_parameters() if p.dim() > 1 and 2 * int((p == 0).sum()) == p.numel()]
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("spelling", ["0.weight", "module.0.weight", "_orig_mod.0.weight", "_orig_mod.module.0.weight"])
+@pytest.mark.parametrize(
+    ("wrap", "own"),
+    [
+        (lambda model: model, "0.weight"),
+        (nn.DataParallel, "module.0.weight"),
+        (torch.compile, "_orig_mod.0.weight"),
+        (lambda model: torch.compile(nn.DataParallel(model)), "_orig_mod.module.0.weight"),
+    ],
+)
+def test_wrapped_or_not_either_spelling_is_understood(wrap: Any, own: str, spelling: str) -> None:
+    assert pruned(wrap(small()), level(spelling)) == [own]
+
+
+@pytest.mark.parametrize("spelling", ["encoder.weight", "decoder.weight", "module.decoder.weight"])
+def test_either_name_of_a_tied_weight_is_it(spelling: str) -> None:
+    assert pruned(Tied(), level(spelling)) == ["encoder.weight"]
+
+
+@pytest.mark.parametrize("spelling", ["module.weight", "module.module.weight"])
+def test_a_submodule_may_be_called_module(spelling: str) -> None:
+    assert pruned(Tied(), level(spelling)) == ["module.weight"]
+
+
+def test_one_called_module_in_a_search() -> None:
+    found = with_values(level("module.weight", "encoder.weight"), {"per_layer.module.weight.level": 0.75}, "space.yaml")
+    model = Tied()
+    scheduler = build(parse_schedule(found, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    scheduler.on_epoch_begin(0)
+    assert int((model.module.weight == 0).sum()) == 12
+    assert int((model.encoder.weight == 0).sum()) == 12
+
+
+def test_two_that_only_differ_by_the_prefix_stay_two() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.module = nn.ModuleDict({"fc": nn.Linear(4, 4)})
+
+    names = ParameterNames(Both())
+    assert names.of("fc.weight") == "fc.weight"
+    assert names.of("module.fc.weight") == "module.fc.weight"
+    mapping = level("fc.weight", "module.fc.weight")
+    found = with_values(mapping, {"per_layer.module.fc.weight.level": 0.25, "per_layer.fc.weight.level": 0.75}, "s")
+    model = Both()
+    scheduler = build(parse_schedule(found, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    scheduler.on_epoch_begin(0)
+    assert int((model.fc.weight == 0).sum()) == 12
+    assert int((model.module["fc"].weight == 0).sum()) == 4
+
+
+def test_a_weight_that_is_not_there_is_told_without_the_prefix() -> None:
+    with pytest.raises(ConfigError, match=r"has no such weight, got '0\.wieght'; did you mean '0\.weight'"):
+        pruned(small(), level("module.0.wieght"))
