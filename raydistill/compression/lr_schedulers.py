@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.resolve import resolve, resolve_class
-
 
 _REHEARSED = 500
 
@@ -242,7 +242,7 @@ def _is_finite(value: Any) -> bool:
 def _ascends(values: Any) -> bool:
     if not isinstance(values, (list, tuple)):
         return True  # another rule's business
-    return all(_is_number(value) for value in values) and all(a <= b for a, b in zip(values, values[1:], strict=False))
+    return all(_is_number(value) for value in values) and all(a <= b for a, b in itertools.pairwise(values))
 
 
 def rehearse(

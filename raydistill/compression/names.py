@@ -1,8 +1,8 @@
 """Parameter names as files spell them, and as the model at hand does.
 
 A model may be wrapped (DataParallel puts ``module`` into its names, torch.compile ``_orig_mod``), a file may be written
-for one that is, and a tied weight has several names. The model's own spelling counts first, then the wrapper's parts are
-left out on either side.
+for one that is, and a tied weight has several names. The model's own spelling counts first, then the wrapper's parts
+are left out on either side.
 """
 
 from __future__ import annotations

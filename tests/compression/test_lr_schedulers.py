@@ -249,14 +249,12 @@ def test_one_cycle_is_over_with_a_way_out() -> None:
 def test_arguments_that_would_fail_at_the_end_of_an_epoch_are_refused_at_load(
     arguments: dict[str, Any], says: str
 ) -> None:
+    mapping = {
+        "lr_schedulers": {"lr": arguments},
+        "policies": [{"lr_scheduler": {"instance_name": "lr"}, "starting_epoch": 0, "ending_epoch": 5, "frequency": 1}],
+    }
+    model = torch.nn.Linear(2, 2)
     with pytest.raises(ConfigError) as caught:
-        mapping = {
-            "lr_schedulers": {"lr": arguments},
-            "policies": [
-                {"lr_scheduler": {"instance_name": "lr"}, "starting_epoch": 0, "ending_epoch": 5, "frequency": 1}
-            ],
-        }
-        model = torch.nn.Linear(2, 2)
         build(parse_schedule(mapping, "s.yaml"), model, SGD(model.parameters(), lr=0.1, momentum=0.9))
     assert says in str(caught.value)
 
