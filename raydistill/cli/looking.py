@@ -49,8 +49,8 @@ def confusion_matrix(checkpoint: Path, config: RunConfig, images: Dataset, folde
     """``--confusion``: which classes of the test split are taken for which, as CSV and PNG."""
     import torch
 
+    from raydistill.compression.early_exit import exits
     from raydistill.compression.statistics import ConfusionMatrix, confusion_csv, confusion_png
-    from raydistill.models import logits_of
     from raydistill.training.feed import EvalFeed
     from raydistill.training.loop import device_of
 
@@ -59,7 +59,7 @@ def confusion_matrix(checkpoint: Path, config: RunConfig, images: Dataset, folde
     matrix = ConfusionMatrix(images.num_classes)
     with torch.no_grad():
         for inputs, labels in EvalFeed(images, "test", 1024, device, fraction=config.effective_test_size):
-            matrix.update(logits_of(model(inputs)), labels)
+            matrix.update(exits(model(inputs))[-1], labels)
     path = folder / "confusion.csv"
     write_atomically(path, confusion_csv(matrix.counts, images.classes))
     title = f"{config.arch} on {images.name} (test)"

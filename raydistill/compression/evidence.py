@@ -13,7 +13,9 @@ from raydistill.compression.adjacency import batch_norms
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.pruners.reconstruction import sample_points
 from raydistill.compression.ranks import Ranks
-from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+
+KINDS = ("none", "gradients", "movement", "apoz", "mean", "bn_scale", "feature_maps")
 
 
 class Evidence:
@@ -182,7 +184,7 @@ class FeatureMaps(Evidence):
 
     def __init__(self, names: Sequence[str], model: nn.Module, points: int, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._modules = {name: model.get_submodule(_module_name(name)) for name in names}
+        self._model, self._names = model, tuple(names)
         self._points = points
         self._samples: dict[str, list[Tensor]] = {}
         self._hooks: list[Any] = []
@@ -190,7 +192,8 @@ class FeatureMaps(Evidence):
     def start(self) -> None:
         self.stop()
         self._samples = {}
-        for name, module in self._modules.items():
+        for name in self._names:
+            module = self._model.get_submodule(_module_name(name))
             self._hooks.append(module.register_forward_hook(partial(self._see, name)))
 
     @torch.no_grad()
@@ -208,7 +211,7 @@ class FeatureMaps(Evidence):
 
     @property
     def ready(self) -> bool:
-        return len(self._samples) == 2 * len(self._modules)
+        return len(self._samples) == 2 * len(self._names)
 
     def result(self) -> dict[str, Tensor]:
         own = {key: torch.cat(parts) for key, parts in self._samples.items()}
@@ -221,7 +224,14 @@ class FeatureMaps(Evidence):
 def gatherer(
     kind: str, names: Sequence[str], model: nn.Module, masks: MaskSet, example_input: Sequence[Any] | None, points: int
 ) -> Evidence:
-    """The gatherer of a kind of evidence."""
+    """The gatherer of a kind of evidence.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    if kind not in KINDS:
+        rule = "a pruner's ranking needs evidence of an unknown kind"
+        raise ConfigError(Fault("evidence", rule, kind, close_match(kind, KINDS)))
     if kind == "gradients":
         return Gradients(names, masks)
     if kind == "movement":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.ranks import Ranks
-from raydistill.errors import CheckpointError, Fault
+from raydistill.errors import CheckpointError, ConfigError, Fault
 
 
 def pruned_count(level: float, size: int) -> int:
@@ -49,16 +49,19 @@ class MaskSet:
     the pruned weights too, and `restore_copies` can bring back what they were before the mask.
 
     ranks: of several processes that train the model together; policies settle with them what the masks are.
-    changes: counts up whenever a mask may have changed.
+    changes: counts up whenever a mask may have changed. followers: tensors by the name of a parameter or buffer, which
+    are cut as it is wherever the model is thinned.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks | None = None) -> None:
         self.ranks = ranks or Ranks()
         self.changes = 0
+        self.followers: list[dict[str, Tensor]] = []
         self._parameters = dict(model.named_parameters())
         self._masks: dict[str, Tensor] = {}
         self._forward_only: set[str] = set()
         self._copies: dict[str, Tensor] = {}
+        self._places = _places(self._parameters)
         self._fused: tuple[list[Tensor], list[Tensor]] | None = ([], [])
 
     def __contains__(self, name: str) -> bool:
@@ -126,10 +129,45 @@ class MaskSet:
             if name in self._masks and gradient is not None:
                 gradient.mul_(self._masks[name])
 
+    def follow(self, model: nn.Module, wanted: Iterable[str] = ()) -> None:
+        """Notice parameters that were replaced since (a new head, ``load_state_dict(assign=True)``), or moved to another
+        device, and take those of the same name and shape instead; their masks are applied.
+
+        wanted: names that are to get masks yet.
+
+        Raises:
+            ConfigError: one of those, or with a mask, is gone or of another shape.
+        """
+        present = dict(model.named_parameters())
+        for name in {**self._masks, **dict.fromkeys(wanted)}:
+            if name not in present:
+                rule = "is gone from the model since the scheduler was built"
+            elif present[name].shape != self._parameters[name].shape:
+                rule = f"is of shape {tuple(present[name].shape)}, it had another when the scheduler was built"
+            else:
+                continue
+            raise ConfigError(Fault(name, rule, way_out="build the scheduler after the model is changed"))
+        moved = [
+            name
+            for name, parameter in present.items()
+            if name not in self._parameters
+            or parameter is not self._parameters[name]
+            or self._places.get(name) != parameter.data_ptr()
+        ]
+        if not moved and len(present) == len(self._parameters):
+            return
+        self._parameters = present
+        self._places = _places(present)
+        for name in [name for name in moved if name in self._masks]:
+            self.set(name, self._masks[name], name in self._forward_only)
+        self._fused = None
+        self.apply()
+
     def rebind(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         """Follow a model whose parameters were replaced or cut; `masks` take the place of all that were set."""
         forward_only = self._forward_only & set(masks)
         self._parameters = dict(model.named_parameters())
+        self._places = _places(self._parameters)
         self._masks.clear()
         self._forward_only.clear()
         self._copies.clear()
@@ -160,6 +198,11 @@ class MaskSet:
         forward_only = set(forward_only)
         for name in state:
             self.set(name, state[name], name in forward_only)
+
+
+def _places(parameters: Mapping[str, Tensor]) -> dict[str, int]:
+    """Where each parameter's values are; ``model.to`` puts others into the same parameter."""
+    return {name: parameter.data_ptr() for name, parameter in parameters.items()}
 
 
 def _is_binary(mask: Tensor) -> bool:

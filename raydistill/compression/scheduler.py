@@ -62,6 +62,9 @@ class CompressionScheduler:
             self._by_epoch.setdefault(epoch, []).append(scheduled)
 
     def on_epoch_begin(self, epoch: int) -> None:
+        """Raises ConfigError where a weight that is pruned was taken out of the model, or replaced by another shape."""
+        named = (name for scheduled in self.scheduled for name in getattr(scheduled.policy, "weights", ()))
+        self.masks.follow(self.model, named)
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.on_epoch_begin(scheduled.when(epoch))
 

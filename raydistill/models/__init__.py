@@ -14,7 +14,7 @@ from torch import nn
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.models import from_torchvision
-from raydistill.models.inputs import check_input, default_num_classes, example_input, logits_of
+from raydistill.models.inputs import check_input, default_num_classes, example_input
 from raydistill.models.menu import MENU
 from raydistill.models.pretrained import load_pretrained, published
 from raydistill.resolve import resolve
@@ -26,7 +26,6 @@ __all__ = [
     "default_num_classes",
     "example_input",
     "load_pretrained",
-    "logits_of",
     "names",
 ]
 

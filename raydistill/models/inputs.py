@@ -86,19 +86,6 @@ def check_input(model: nn.Module, inputs: Sequence[Tensor], arch: str, where: st
             module.training = training
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits that count, (..., num_classes): of early exits the last, of a tuple with more in it the first.
-
-    A list is early exits, the network's own logits at its end; a tuple is logits and auxiliary heads, or logits and
-    a hidden state.
-    """
-    if isinstance(output, list):
-        return output[-1]
-    if isinstance(output, tuple):
-        return output[0]
-    return output
-
-
 def _default(factory: Callable[..., Any], parameter: str) -> Any:
     try:
         found = inspect.signature(factory).parameters.get(parameter)

@@ -1,4 +1,4 @@
-"""A user's own modules and files are found in the folder where the command is given, in trials too, and hide nothing."""
+"""A user's own modules and files are found in the folder where the command is given, trials too, and hide nothing."""
 
 from __future__ import annotations
 

@@ -96,7 +96,8 @@ class PruningPolicy(Policy):
             self._norms = pairs_of(model, example_input, "fold_batchnorm")
         points = pruner.points if isinstance(pruner, FMReconstructionChannelPruner) else 0
         self._evidence = gatherer(pruner.evidence, self.weights, model, masks, example_input, points)
-        self._early: dict[str, Tensor] = {}
+        self._early: dict[str, Tensor] = {}  # stays one object: it follows where the model is thinned
+        masks.followers.append(self._early)
         self._due: int | None = None
         self._begun = False
         self._when: PolicyTime | None = None
@@ -152,7 +153,7 @@ class PruningPolicy(Policy):
         assert self._when is not None
         self._due = None
         if isinstance(self.pruner, LotteryTicketPruner) and self.pruner.round(self._when) == 0:
-            self._early = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
+            self._remember(self._model.state_dict())
             return
         ranks = self._masks.ranks
         self._evidence.stop()
@@ -208,6 +209,10 @@ class PruningPolicy(Policy):
         if self._optimizer is not None:
             self._optimizer.state.clear()
 
+    def _remember(self, state: Mapping[str, Tensor]) -> None:
+        self._early.clear()
+        self._early.update((name, value.detach().clone()) for name, value in state.items())
+
     def _drop_masks(self) -> None:
         for name in self.weights:
             self._masks.set(name, None)
@@ -224,5 +229,5 @@ class PruningPolicy(Policy):
         self.pruner.load_state_dict(state["pruner"])
         self._evidence.load_state_dict(state["evidence"])
         device = next(self._model.parameters()).device
-        self._early = {name: value.to(device) for name, value in state["early"].items()}
+        self._remember({name: value.to(device) for name, value in state["early"].items()})
         self._begun = bool(state["begun"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,12 @@ def cut(
     leaving: Mapping[tuple[str, bool], Tensor],
     optimizer: Optimizer | None = None,
     masks: MutableMapping[str, Tensor] | None = None,
+    followers: Sequence[MutableMapping[str, Tensor]] = (),
 ) -> None:
-    """leaving: the sorted positions that go, by layer and whether they are columns (else rows). masks: by parameter."""
+    """leaving: the sorted positions that go, by layer and whether they are columns (else rows). masks: by parameter.
+
+    followers: tensors by parameter or buffer that keep its shape, such as weights remembered from earlier.
+    """
     for name in {layer: None for layer, _ in leaving}:
         module = model.get_submodule(name)
         keep_rows = _others(rows(module), leaving.get((name, False)))
@@ -26,8 +30,9 @@ def cut(
         for attribute, change in cuts(module, keep_rows, keep_columns).items():
             _cut_tensor(getattr(module, attribute), change, optimizer)
             full = f"{name}.{attribute}" if name else attribute
-            if masks is not None and full in masks:
-                masks[full] = change(masks[full])
+            for named in (*followers, *([] if masks is None else [masks])):
+                if full in named:
+                    named[full] = change(named[full])
         fit_attributes(module)
         if keep_rows is not None and hasattr(module, "num_features"):
             setattr(module, "num_features", len(keep_rows))  # noqa: B010 (a norm may have no tensor that tells)

@@ -97,7 +97,7 @@ def thin(
         plan, folded, drift = settle(work, original, graph, example, structures, exact)
     prune_instead(model, chosen, values)
     _take_over(model, folded, plan, values)
-    cut(model, plan.leaving(graph), optimizer, values)
+    cut(model, plan.leaving(graph), optimizer, values, masks.followers if isinstance(masks, MaskSet) else ())
     if isinstance(masks, MaskSet):
         masks.rebind(model, values)
     elif masks is not None:
