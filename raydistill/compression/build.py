@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -126,10 +127,14 @@ class _Builder:
         self.warnings: list[str] = list(spec.warnings)
         self.masks = MaskSet(model, ranks)
         self.known = dict(model.named_parameters())
-        self.names = [name for name, _ in weights(model)]
+        self.names = [name for name, parameter in self.known.items() if not is_lazy(parameter) and parameter.dim() >= 2]
         self.spelling = ParameterNames(model)
 
     def build(self) -> CompressionScheduler:
+        lazy = [name for name, parameter in self.known.items() if is_lazy(parameter)]
+        if lazy:
+            rule = "has lazy layers, whose shapes are not known yet"
+            raise ConfigError(Fault("model", rule, lazy[0], "run it once on an input before the scheduler is built"))
         objects = {(instance.section, instance.name): self._instance(instance) for instance in self.spec.instances}
         policies = []
         for policy in self.spec.policies:

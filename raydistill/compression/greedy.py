@@ -6,7 +6,6 @@ is fine-tuned and evaluated before one is chosen, and the budget is what the net
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.copying import copy_of
 from raydistill.compression.granularity import FILTERS
 from raydistill.compression.masks import smallest_mask
 from raydistill.compression.rankings import l1
@@ -56,12 +56,12 @@ def greedy_filter_pruning(
         ConfigError: a number out of range, an unknown weight, or no layer left to prune before the target is reached.
     """
     _check(model, target_density, step, weights)
-    current, dense, index = copy.deepcopy(model), macs(model), 0
+    current, dense, index = copy_of(model), macs(model), 0
     while macs(current) > target_density * dense:
         index += 1
         best: tuple[tuple[float, float], GreedyStep] | None = None
         for name in _candidates(current, weights):
-            candidate = copy.deepcopy(current)
+            candidate = copy_of(current)
             removed = _shorten(candidate, name, step, example_input)
             if removed == 0:
                 continue

@@ -130,7 +130,7 @@ class MaskSet:
                 gradient.mul_(self._masks[name])
 
     def follow(self, model: nn.Module, wanted: Iterable[str] = ()) -> None:
-        """Notice parameters that were replaced since (a new head, ``load_state_dict(assign=True)``), or moved to another
+        """Notice parameters that were replaced (a new head, ``load_state_dict(assign=True)``) or moved to another
         device, and take those of the same name and shape instead; their masks are applied.
 
         wanted: names that are to get masks yet.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.models import from_torchvision
@@ -79,6 +80,10 @@ def create(
         ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(Fault(where, f"'{arch}' must return a torch.nn.Module", type(model).__name__))
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        rule = f"'{arch}' has lazy layers, whose shapes are not known before it runs"
+        raise ConfigError(Fault(where, rule, lazy[0], "give the layers their sizes, or run it once in its factory"))
     if pretrained and fetch:
         load_pretrained(model, arch, pretrained, f"{where} pretrained")
     return model

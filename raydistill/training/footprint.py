@@ -13,7 +13,6 @@ All are of the network as it would be deployed: filters and channels that are ze
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import statistics
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.copying import copy_of
 from raydistill.compression.summaries import total_macs
 from raydistill.errors import RaydistillError
 from raydistill.training.checkpoint import load_model
@@ -65,7 +65,7 @@ def thinned(model: nn.Module, image: Tensor) -> nn.Module:
         return model
     from raydistill.compression.thinning import thin  # imports Torch-Pruning, which few trials need
 
-    smaller = copy.deepcopy(model)
+    smaller = copy_of(model)
     with contextlib.suppress(RaydistillError):
         thin(smaller, None, image)
         return smaller

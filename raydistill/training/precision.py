@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from raydistill.compression.copying import copy_of
 from raydistill.compression.early_exit import exits
 from raydistill.errors import ConfigError, Fault, close_match
 
@@ -62,7 +62,7 @@ def _shortest_steps(
     """Seconds of the shortest training step in each precision. They take turns: another process that comes or goes
     meanwhile slows all of them.
     """
-    probe = copy.deepcopy(model).train()
+    probe = copy_of(model).train()
     turns: list[dict[str, float]] = []
     # Neither the images nor dropout may move the run's own random state.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -1,4 +1,4 @@
-"""The model's parameters may be replaced after `build`: noticed once an epoch, and followed or refused, never ignored."""
+"""Parameters may be replaced after `build`: that is noticed once an epoch and followed or refused, never ignored."""
 
 from __future__ import annotations
 

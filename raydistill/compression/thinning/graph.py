@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.rnn import PackedSequence
 from torch_pruning import ops
 
 from raydistill.compression.thinning.inputs import Example, call, map_tensors, tensors
 from raydistill.compression.thinning.layers import (
     NORMS,
+    RECURRENT,
     WEIGHTED,
     columns,
     groups_of,
@@ -110,31 +114,45 @@ def set_training(model: nn.Module, training: bool) -> None:
 
 
 def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
-    entries: list[Any] = []
+    edges: dict[Any, str] = {}  # why what is coupled with this node stays as it is
+
+    def mark(tensor: Tensor, why: str) -> Tensor:
+        marked = tensor.detach().clone().requires_grad_() * 1.0
+        edges[marked.grad_fn] = why
+        return marked
 
     def forward(module: nn.Module, inputs: Example) -> list[Tensor]:
-        def mark(tensor: Tensor) -> Tensor:
-            marked = tensor.detach().clone().requires_grad_() * 1.0
-            entries.append(marked.grad_fn)
-            return marked
 
         # Marked inputs and outputs are nodes of their own, so that what is added to an input, or given out in the
         # middle of the network, is seen to be coupled with it.
         set_training(module, training)
-        return [tensor * 1.0 for tensor in tensors(call(module, map_tensors(inputs, mark))) if tensor.requires_grad]
+        begins = map_tensors(inputs, lambda tensor: mark(tensor, "coupled with an input of the network"))
+        with _left_as_they_are(module, mark) as reached:
+            outputs = tensors(call(module, begins))
+        ends = [tensor * 1.0 for tensor in outputs if tensor.requires_grad]
+        for tensor, name in reached:
+            ends.append(tensor * 1.0)
+            edges[ends[-1].grad_fn] = f"reaches {name}, which is not thinned"
+        return ends
 
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Maximum recursive depth")
-        graph = torch_pruning.DependencyGraph().build_dependency(model, example, forward_fn=forward, verbose=False)
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            model,
+            example,
+            forward_fn=forward,
+            ignored_params=[p for _, module in _recurrent(model) for p in module.parameters(recurse=False)],
+            verbose=False,
+        )
     names = {module: name for name, module in model.named_modules()}
     shared = _shared(model)
 
     def why_blocked(node: Any) -> str | None:
         module = node.module
+        if node.grad_fn in edges:
+            return edges[node.grad_fn]
         if node.type == ops.OPTYPE.OUTPUT:
             return "an output of the network"
-        if node.grad_fn in entries:
-            return "coupled with an input of the network"
         if node.type == ops.OPTYPE.PARAMETER:
             return "coupled with a parameter outside any layer"
         name = names.get(module)
@@ -157,6 +175,43 @@ def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
         _norms_after(graph.module2node.values(), names),
         training,
     )
+
+
+def _recurrent(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, RECURRENT)]
+
+
+@contextlib.contextmanager
+def _left_as_they_are(model: nn.Module, mark: Callable[[Tensor, str], Tensor]) -> Iterator[list[tuple[Tensor, str]]]:
+    """The library follows nothing through recurrent layers. While this lasts the trace ends where it reaches one (gives
+    what reaches which), and begins anew behind it.
+    """
+    reached: list[tuple[Tensor, str]] = []
+
+    def see(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        reached.extend((tensor, name) for tensor in tensors([*inputs, *named.values()]) if tensor.requires_grad)
+
+    def begin(name: str, module: nn.Module, inputs: Any, output: Any) -> Any:
+        return _mapped(output, lambda tensor: mark(tensor, f"comes out of {name}, which is not thinned"))
+
+    handles = []
+    for name, module in _recurrent(model):
+        handles.append(module.register_forward_pre_hook(partial(see, name), with_kwargs=True))
+        handles.append(module.register_forward_hook(partial(begin, name)))
+    try:
+        yield reached
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a recurrent layer gives, with its tensors changed: a tensor, packed or not, or a tuple of such."""
+    if isinstance(output, PackedSequence):
+        return output._replace(data=change(output.data))
+    if isinstance(output, tuple):
+        return tuple(_mapped(entry, change) for entry in output)
+    return change(output) if isinstance(output, Tensor) and output.is_floating_point() else output
 
 
 def _group(found: Any, graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any], str | None]) -> Group:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from raydistill.errors import ConfigError, Fault
 
@@ -66,6 +67,8 @@ def tensors(output: Any) -> list[Tensor]:
     """The floating-point tensors of an output, in order, however it nests them."""
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() else []
+    if isinstance(output, PackedSequence):
+        return [output.data]
     if isinstance(output, Mapping):
         output = list(output.values())
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):

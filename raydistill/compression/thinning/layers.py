@@ -18,6 +18,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 Cut = Callable[[Tensor], Tensor]
 NORMS = (_BatchNorm, _InstanceNorm)
 WEIGHTED = (_ConvNd, nn.Linear)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 
 def is_depthwise(module: nn.Module) -> bool:

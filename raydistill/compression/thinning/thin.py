@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from raydistill.compression.copying import copy_of
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.thinning import account
 from raydistill.compression.thinning.align import aligned_filters, prune_instead
@@ -92,7 +92,7 @@ def thin(
         original = work
         chosen = aligned_filters(work, graph) if align_sums else {}
         if chosen:
-            original = copy.deepcopy(work)
+            original = copy_of(work)
             prune_instead(work, chosen, {})
         plan, folded, drift = settle(work, original, graph, example, structures, exact)
     prune_instead(model, chosen, values)
@@ -131,7 +131,7 @@ def _size(model: nn.Module) -> int:
 
 def _working_copy(model: nn.Module, masks: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
     """The masked model in eval mode, contiguous and without hooks, to be traced, changed and measured."""
-    work = copy.deepcopy(model)
+    work = copy_of(model)
     drop_hooks(work)
     work.to(dtype).eval()
     for name, parameter in work.named_parameters():

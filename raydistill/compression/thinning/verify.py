@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.copying import copy_of
 from raydistill.compression.thinning.cut import cut
 from raydistill.compression.thinning.decide import STRUCTURES, Plan, decide
 from raydistill.compression.thinning.graph import Graph, set_training
@@ -30,12 +30,12 @@ def settle(
     expected = _outputs(work, noise)
 
     def attempt(groups: Collection[int]) -> tuple[Plan, nn.Module, float] | None:
-        folded = copy.deepcopy(work)
+        folded = copy_of(work)
         plan = decide(folded, graph, groups, example, structures, exact)
         leaving = plan.leaving(graph)
         if not leaving:
             return plan, folded, 0.0
-        thin = copy.deepcopy(folded)
+        thin = copy_of(folded)
         cut(thin, leaving)
         try:
             found = _outputs(thin, noise)
@@ -94,5 +94,5 @@ def _agree_in_double(one: nn.Module, other: nn.Module, example: Example) -> bool
     if dtype == torch.float64:
         return False
     twice = to_device(example, device, torch.float64)
-    first, second = (_outputs(copy.deepcopy(model).double(), twice) for model in (one, other))
+    first, second = (_outputs(copy_of(model).double(), twice) for model in (one, other))
     return difference(first, second) <= _TOLERANCE
