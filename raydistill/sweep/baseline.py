@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 
 from raydistill.datasets import Dataset
 from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
@@ -23,7 +24,7 @@ from raydistill.sweep.callback import LOST_MACHINE, MOST_LOSSES, why_it_died
 from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
 from raydistill.sweep.session import Session
-from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_checkpoint, read_history
+from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
 
@@ -79,6 +80,13 @@ def ensure_baseline(session: Session) -> bool:
 def _figures(session: Session, checkpoint: str) -> dict[str, float]:
     """What the dense network costs; its latency is measured where a trial's would be."""
     shape, share, arch = session.dataset.image_shape, session.share, session.sweep.sections.model.arch
+    from raydistill.compression.thinning import untraceable  # imports Torch-Pruning
+
+    with session.store.lent(checkpoint) as path:
+        why = untraceable(load_model(path, arch), torch.zeros(1, *shape))
+    if why:
+        of_dense = "macs, size and latency of a pruned trial are those of the network before thinning"
+        session.observer.warning(f"{arch} cannot be thinned, so that {of_dense}: {why}")
     if not session.sweep.wants_latency:
         with session.store.lent(checkpoint) as path:
             return footprint(path, shape, arch=arch)

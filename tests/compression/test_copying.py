@@ -64,7 +64,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "torch.nn.utils.prune": torchs_own_prune,
     "a lock": lambda: Holding(threading.Lock()),
     "a generator": lambda: Holding(x for x in range(3)),
-    "an open file": lambda: Holding(Path(__file__).open()),
+    "an open file": lambda: Holding(Path(__file__).open()),  # noqa: SIM115
     "a random generator": lambda: Holding(torch.Generator()),
 }
 

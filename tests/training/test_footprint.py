@@ -65,3 +65,22 @@ def test_a_model_without_dead_structure_is_left_alone() -> None:
 def test_latency_grows_with_the_network() -> None:
     small, large = nn.Linear(8, 8), nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(4)))
     assert latency_ms(small, torch.zeros(1, 8)) < latency_ms(large, torch.zeros(1, 2048))
+
+
+def test_what_cannot_be_traced_is_said() -> None:
+    """Its figures are those of the network before thinning, which nobody would see in them."""
+    from torchvision.models import shufflenet_v2_x0_5
+
+    from raydistill.compression.thinning import untraceable
+
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(rows)).detach()
+
+    assert untraceable(Detached().eval(), torch.zeros(1, 8)) == "autograd follows none of its layers"
+    assert untraceable(shufflenet_v2_x0_5(num_classes=4).eval(), torch.zeros(1, 3, 64, 64))
+    assert untraceable(Small().eval(), torch.zeros(1, 8)) == ""

@@ -3,7 +3,7 @@
 from raydistill.compression.thinning.removers import ChannelRemover, FilterRemover, StructureRemover
 from raydistill.compression.thinning.report import Kept, ThinningReport
 from raydistill.compression.thinning.reshape import reshape_like
-from raydistill.compression.thinning.thin import thin
+from raydistill.compression.thinning.thin import thin, untraceable
 
 EXTENSIONS = {"ChannelRemover": ChannelRemover, "FilterRemover": FilterRemover, "StructureRemover": StructureRemover}
 """The classes that schedule files name in ``extensions``."""
@@ -17,4 +17,5 @@ __all__ = [
     "ThinningReport",
     "reshape_like",
     "thin",
+    "untraceable",
 ]

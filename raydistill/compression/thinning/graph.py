@@ -30,6 +30,7 @@ from raydistill.compression.thinning.layers import (
 )
 from raydistill.errors import ConfigError, Fault
 
+_MOST_INDICES = 300_000
 _MIXES = {
     ops.OPTYPE.LN: "which normalizes over channels",
     ops.OPTYPE.GN: "which normalizes over channels",
@@ -171,10 +172,63 @@ def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
         return None
 
     return Graph(
-        _joined([_group(found, graph, names, why_blocked) for found in graph.get_all_groups()], model),
+        _joined(list(_groups(graph, names, why_blocked)), model),
         _norms_after(graph.module2node.values(), names),
         training,
     )
+
+
+class _Endless(Exception):
+    """The library walks in circles: its index mappings do not come back to the indices that they left from."""
+
+
+class _Walk:
+    """How many indices the library may map from one layer on."""
+
+    def __init__(self) -> None:
+        self.mapped = 0
+
+    def counted(self, mapping: Callable[[Any], Any], indices: Any) -> Any:
+        found = mapping(indices)
+        self.mapped += len(found)
+        if self.mapped > _MOST_INDICES:
+            raise _Endless
+        return found
+
+
+class _Counted(list[Any]):
+    """A dependency's index mappings, which count what they map."""
+
+    def __init__(self, mappings: list[Any], walk: _Walk) -> None:
+        super().__init__(mappings)
+        self._walk = walk
+
+    def __iter__(self) -> Iterator[Any]:
+        return (mapping and partial(self._walk.counted, mapping) for mapping in super().__iter__())
+
+
+def _groups(graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any], str | None]) -> Iterator[Group]:
+    """The group of every layer that is in no group before it."""
+    nodes = graph.module2node
+    walk = _Walk()
+    for dependency in (dependency for node in nodes.values() for dependency in node.dependencies):
+        dependency.index_mapping = _Counted(dependency.index_mapping, walk)
+    seen: set[nn.Module] = set()
+    for module in list(nodes):
+        if not isinstance(module, (ops.TORCH_CONV, ops.TORCH_LINEAR)) or module in seen:
+            continue
+        pruner = graph.get_pruner_of_module(module)
+        width = pruner.get_out_channels(module)
+        walk.mapped = 0
+        try:
+            found = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(width)))
+        except _Endless:
+            every = torch.arange(width)
+            member = Member(names[module], "out", every, every)
+            yield Group(width, (member,), "what its channels are coupled with cannot be followed")
+            continue
+        seen.update(dep.target.module for dep, _ in found if graph.is_out_channel_pruning_fn(dep.handler))
+        yield _group(found, graph, names, why_blocked)
 
 
 def _recurrent(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -17,7 +17,7 @@ from raydistill.compression.thinning.cut import cut
 from raydistill.compression.thinning.decide import STRUCTURES, Plan
 from raydistill.compression.thinning.graph import drop_hooks, trace
 from raydistill.compression.thinning.inputs import Example, kind, to_device
-from raydistill.compression.thinning.layers import is_transposed
+from raydistill.compression.thinning.layers import WEIGHTED, is_transposed
 from raydistill.compression.thinning.report import ThinningReport
 from raydistill.compression.thinning.verify import settle
 from raydistill.errors import ConfigError, Fault, close_match
@@ -109,6 +109,18 @@ def thin(
         account.kept(plan, graph, folded, structures),
         drift,
     )
+
+
+def untraceable(model: nn.Module, example_input: Example) -> str:
+    """Why `thin` takes nothing out of this model, however much of it is zero; empty where it can take something."""
+    work = _working_copy(model, {}, torch.float32)
+    try:
+        graph = trace(work, to_device(example_input, *kind(work)))
+    except ConfigError as error:
+        return "; ".join(fault if isinstance(fault, str) else fault.rule for fault in error.faults)
+    if not graph.groups and any(isinstance(module, WEIGHTED) for module in model.modules()):
+        return "autograd follows none of its layers"
+    return ""
 
 
 def _check(model: nn.Module, masks: Any, structures: Collection[str]) -> None:

@@ -77,3 +77,23 @@ def test_the_cost_of_a_pruned_one_is_not_that_of_the_dense_one() -> None:
         model.c1.weight[:4] = 0
         model.c1.bias[:4] = 0
     assert dense - total_macs(thinned(model, image), image) == 64 * 4 * 27 + 16 * 16 * 4 * 9
+
+
+@pytest.mark.slow  # the library's walk is in Python
+def test_a_walk_without_end_is_given_up_and_its_layers_stay() -> None:
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    torch.manual_seed(0)
+    model = SwinTransformer(
+        patch_size=[4, 4], embed_dim=16, depths=[2], num_heads=[2], window_size=[4, 4], num_classes=10
+    ).eval()
+    with torch.no_grad():
+        model.features[1][0].mlp[0].weight[:10] = 0
+        model.features[1][0].mlp[3].weight[:3] = 0
+    images = torch.randn(1, 3, 32, 32)
+    expected = model(images).detach()
+    report = thin(model, None, images)
+    assert model.features[1][0].mlp[0].weight.shape == (54, 16)
+    assert model.features[1][0].mlp[3].weight.shape == (16, 54)
+    assert any("cannot be followed" in str(kept) for kept in report.kept)
+    torch.testing.assert_close(model(images), expected)
