@@ -19,7 +19,7 @@ def check(
     file: Annotated[Path, typer.Argument(help="The schedule.", show_default=False)],
     arch: Annotated[str, typer.Option("--arch", "-a", help="The model it is for, or pkg.mod:factory.")],
     input_shape: Annotated[
-        str | None, typer.Option(help="Channels, height, width of an image, as 3,32,32; left out, what the arch takes.")
+        str | None, typer.Option(help="Of one input, such as 3x32x32; left out, what the arch takes.")
     ] = None,
     num_classes: Annotated[int | None, typer.Option(min=1, help="Classes; left out, what the arch is for.")] = None,
     run: Annotated[
@@ -51,10 +51,6 @@ def check(
     shape = None if input_shape is None else parse_shape(input_shape)
     inputs = models.example_input(arch, batch=2, dataset_shape=shape, num_classes=classes, where="--arch")
     models.check_input(model, inputs, arch, "--arch")
-    quantized = [policy for policy in spec.policies if policy.kind == "quantizer"]
-    if quantized and not run:
-        console.print(f"{file}: loads; its quantizers cannot be run yet", soft_wrap=True)
-        return
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = compression.build(spec, model, optimizer, inputs, strict)
     for warning in scheduler.warnings:

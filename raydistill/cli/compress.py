@@ -16,6 +16,7 @@ from raydistill.cli.summary import summary as show_summary
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import nn
 
     from raydistill.cli.on_workers import Asked
     from raydistill.cli.run_report import RunReport
@@ -51,14 +52,16 @@ def compress(
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", min=1, help="Images a step.", rich_help_panel=_TRAIN)
     ] = 256,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate.", rich_help_panel=_TRAIN)] = 0.05,
+    lr: Annotated[float, typer.Option("--lr", "--learning-rate", help="Learning rate.", rich_help_panel=_TRAIN)] = 0.05,
     momentum: Annotated[float, typer.Option(help="SGD's momentum.", rich_help_panel=_TRAIN)] = 0.9,
-    weight_decay: Annotated[float, typer.Option(help="SGD's weight decay.", rich_help_panel=_TRAIN)] = 1e-4,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", "--wd", help="SGD's weight decay.", rich_help_panel=_TRAIN)
+    ] = 1e-4,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of weights, order and augmentation.", rich_help_panel=_TRAIN)
     ] = 0,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same bits on every run (CPU).", rich_help_panel=_TRAIN)
+        bool, typer.Option("--deterministic", "--det", help="The same bits on every run (CPU).", rich_help_panel=_TRAIN)
     ] = False,
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, or auto: the faster one here.", rich_help_panel=_TRAIN)
@@ -67,6 +70,7 @@ def compress(
         str | None,
         typer.Option(help="The GPU to use, by number; -1: the CPU; left out, a GPU if any.", rich_help_panel=_TRAIN),
     ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="The CPU, as --gpus -1.", rich_help_panel=_TRAIN)] = False,
     dataset: Annotated[
         str, typer.Option(help="cifar10, imagefolder, digits or pkg.mod:factory.", rich_help_panel=_DATA)
     ] = "cifar10",
@@ -79,16 +83,34 @@ def compress(
         typer.Option("--workers", "-j", min=0, help="Processes that decode streamed images.", rich_help_panel=_DATA),
     ] = 2,
     validation_split: Annotated[
-        float, typer.Option(help="Fraction of train that is held out to validate on.", rich_help_panel=_DATA)
+        float,
+        typer.Option(
+            "--validation-split", "--vs", help="Fraction of train held out to validate on.", rich_help_panel=_DATA
+        ),
     ] = 0.1,
     effective_train_size: Annotated[
-        float, typer.Option(help="Fraction of train that an epoch takes, others in each.", rich_help_panel=_DATA)
+        float,
+        typer.Option(
+            "--effective-train-size",
+            "--etrs",
+            help="Fraction of train that an epoch takes, others in each.",
+            rich_help_panel=_DATA,
+        ),
     ] = 1.0,
     effective_valid_size: Annotated[
-        float, typer.Option(help="Fraction of the validation split that is used.", rich_help_panel=_DATA)
+        float,
+        typer.Option(
+            "--effective-valid-size",
+            "--evs",
+            help="Fraction of the validation split that is used.",
+            rich_help_panel=_DATA,
+        ),
     ] = 1.0,
     effective_test_size: Annotated[
-        float, typer.Option(help="Fraction of the test split that is used.", rich_help_panel=_DATA)
+        float,
+        typer.Option(
+            "--effective-test-size", "--etes", help="Fraction of the test split that is used.", rich_help_panel=_DATA
+        ),
     ] = 1.0,
     out_dir: Annotated[Path, typer.Option("--out-dir", "-o", help="Where runs are kept.", rich_help_panel=_RUN)] = Path(
         "runs"
@@ -99,6 +121,12 @@ def compress(
     print_freq: Annotated[
         int, typer.Option("--print-freq", "-p", min=0, help="Lines inside an epoch; 0: none.", rich_help_panel=_RUN)
     ] = 0,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Ten lines inside an epoch, as -p 10.", rich_help_panel=_RUN)
+    ] = False,
+    masks_sparsity: Annotated[
+        bool, typer.Option("--masks-sparsity", help="Sparsity of each weight after each epoch.", rich_help_panel=_RUN)
+    ] = False,
     num_best_scores: Annotated[
         int, typer.Option(min=1, help="Best epochs to list, by sparsity and top1.", rich_help_panel=_RUN)
     ] = 1,
@@ -152,10 +180,22 @@ def compress(
         int, typer.Option(min=0, help="The first epoch with a teacher.", rich_help_panel=_KD)
     ] = 0,
     earlyexit_lossweights: Annotated[
-        str | None, typer.Option(help="Weights of all exits but the last, as 0.3,0.3.", rich_help_panel=_EXITS)
+        str | None,
+        typer.Option(
+            "--earlyexit-lossweights",
+            "--earlyexit_lossweights",
+            help="Weights of all exits but the last, as 0.3,0.3.",
+            rich_help_panel=_EXITS,
+        ),
     ] = None,
     earlyexit_thresholds: Annotated[
-        str | None, typer.Option(help="Entropies below which an image leaves, as 0.4,0.9.", rich_help_panel=_EXITS)
+        str | None,
+        typer.Option(
+            "--earlyexit-thresholds",
+            "--earlyexit_thresholds",
+            help="Entropies below which an image leaves, as 0.4,0.9.",
+            rich_help_panel=_EXITS,
+        ),
     ] = None,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", "-e", help="Test --resume-from and end.", rich_help_panel=_LOOK)
@@ -164,7 +204,8 @@ def compress(
         bool, typer.Option("--confusion", help="Confusion matrix of --resume-from.", rich_help_panel=_LOOK)
     ] = False,
     summary: Annotated[
-        str | None, typer.Option(help=f"Print one of {', '.join(KINDS)}.", rich_help_panel=_LOOK)
+        list[str] | None,
+        typer.Option(help=f"Print {', '.join(KINDS[:-1])} or {KINDS[-1]}; may be repeated.", rich_help_panel=_LOOK),
     ] = None,
     sense: Annotated[
         Sense | None, typer.Option(help="Sensitivity of --resume-from to pruning.", rich_help_panel=_LOOK)
@@ -176,6 +217,12 @@ def compress(
     act_stats: Annotated[
         bool, typer.Option("--act-stats", help="Statistics of all activations, as CSV.", rich_help_panel=_LOOK)
     ] = False,
+    act_hist: Annotated[
+        float | None,
+        typer.Option(
+            "--act-hist", min=0.0, max=1.0, help="The same of this fraction of the images.", rich_help_panel=_LOOK
+        ),
+    ] = None,
     thinnify: Annotated[
         bool, typer.Option("--thinnify", help="Remove what --resume-from has pruned.", rich_help_panel=_LOOK)
     ] = False,
@@ -201,10 +248,9 @@ def compress(
 
     Its lines are also in run.log, its figures in TensorBoard's and MLflow's files.
     """
-    import torch
     from rich.console import Console
 
-    from raydistill import models
+    from raydistill import datasets
     from raydistill.cli import looking
     from raydistill.cli.on_workers import asked as asked_of_workers
     from raydistill.datasets import DatasetConfig
@@ -214,6 +260,9 @@ def compress(
     from raydistill.training.config import Distillation
 
     console = Console(highlight=False)
+    if act_hist is not None:
+        act_stats, effective_valid_size = True, effective_valid_size * act_hist
+    print_freq = print_freq or (10 if verbose else 0)
     spec = None if schedule is None else load_schedule(schedule, strict)
     parts = [arch.replace(":", "."), *([] if schedule is None else [schedule.stem])]
     folder = out_dir / (name or "-".join(parts))
@@ -248,7 +297,7 @@ def compress(
         seed=seed,
         deterministic=deterministic,
         precision=precision,
-        device=_device(gpus),
+        device="cpu" if cpu else _device(gpus),
         schedule=spec,
         strict=strict,
         distillation=Distillation(
@@ -272,63 +321,51 @@ def compress(
         effective_test_size=effective_test_size,
         out_dir=str(folder),
     )
-    if summary is not None:
-        show_summary(summary, None if resume_from is not None else arch, resume_from)
+    for kind in summary or ():
+        show_summary(kind, arch, resume_from)
+    looks = {"evaluate": evaluate, "confusion": confusion, "act_stats": act_stats and start is not None}
+    if any(looks.values()) or thinnify or export_onnx is not None or greedy or sense is not None:
+        at = Path(str(start))
+        images = _images(config, console) if any(looks.values()) or greedy else None
+        if images is not None and evaluate:
+            _evaluate(str(at), config, images, console)
+        if images is not None and confusion:
+            looking.confusion_matrix(at, config, images, folder, console)
+        if images is not None and looks["act_stats"]:
+            looking.activation_statistics(at, config, images, folder, console)
+        if sense is not None:
+            sensitivity(at, arch, dataset, data_dir, sense, sense_range, batch_size=batch_size, out_dir=folder)
+        if thinnify:
+            at = looking.thinnify(at, arch, folder, console)  # what is exported is the thinned one
+        if export_onnx is not None:
+            looking.export_onnx(at, arch, export_onnx, console)
+        if images is not None and greedy:
+            density, step, tune = greedy_target_density, greedy_pruning_step, greedy_ft_epochs
+            looking.greedy(Path(str(start)), config, images, folder, console, density, step, tune)
         return
-    if sense is not None and resume_from is not None:
-        sensitivity(resume_from, arch, dataset, data_dir, sense, sense_range, batch_size=batch_size, out_dir=folder)
-        return
-    if thinnify or export_onnx is not None or evaluate or confusion or greedy:
-        _look(Path(str(start)), config, folder, console, evaluate, confusion, act_stats, thinnify, export_onnx)
-        if greedy:
-            looking.greedy(
-                Path(str(start)),
-                config,
-                _images(config, console),
-                folder,
-                console,
-                greedy_target_density,
-                greedy_pruning_step,
-                greedy_ft_epochs,
-            )
+    if summary:
         return
     wanted = asked_of_workers(num_workers, cpus_per_worker, gpus_per_worker, max_failures, address, config.device)
-    warnings = _checked(config)
+    known = datasets.facts(config.dataset)
+    if known is not None:
+        _checked(config, *known)  # before the images are read
     images = _images(config, console)
-    models.check_input(
-        models.create(arch, images.num_classes, None, "--arch"), (torch.zeros(1, *images.image_shape),), arch, "--arch"
+    warnings = _checked(config, images.num_classes, images.image_shape)
+    _train(
+        config,
+        images,
+        folder,
+        console,
+        warnings,
+        print_freq,
+        num_best_scores,
+        masks_sparsity,
+        mlflow,
+        tracking_uri,
+        wanted,
     )
-    _train(config, images, folder, console, warnings, print_freq, num_best_scores, mlflow, tracking_uri, wanted)
     if act_stats:
         looking.activation_statistics(folder / "checkpoint.pt", config, images, folder, console)
-
-
-def _look(
-    checkpoint: Path,
-    config: RunConfig,
-    folder: Path,
-    console: Console,
-    evaluate: bool,
-    confusion: bool,
-    act_stats: bool,
-    thinnify: bool,
-    export_onnx: Path | None,
-) -> None:
-    """What needs a checkpoint and no training."""
-    from raydistill.cli import looking
-
-    if evaluate or confusion or act_stats:
-        images = _images(config, console)
-        if evaluate:
-            _evaluate(str(checkpoint), config, images, console)
-        if confusion:
-            looking.confusion_matrix(checkpoint, config, images, folder, console)
-        if act_stats:
-            looking.activation_statistics(checkpoint, config, images, folder, console)
-    if thinnify:
-        checkpoint = looking.thinnify(checkpoint, config.arch, folder, console)  # what is exported is the thinned one
-    if export_onnx is not None:
-        looking.export_onnx(checkpoint, config.arch, export_onnx, console)
 
 
 def _early_exit(loss_weights: str | None, thresholds: str | None) -> EarlyExit | None:
@@ -370,8 +407,8 @@ def _device(gpus: str | None) -> str:
     return f"cuda:{int(gpus)}"
 
 
-def _checked(config: RunConfig) -> tuple[str, ...]:
-    """What is wrong with the schedule is said before the images are read; what is only odd is returned."""
+def _checked(config: RunConfig, num_classes: int, image_shape: tuple[int, ...]) -> tuple[str, ...]:
+    """What is wrong with the network or the schedule, for such images, is raised; what is only odd is returned."""
     import torch
 
     from raydistill import models
@@ -379,20 +416,33 @@ def _checked(config: RunConfig) -> tuple[str, ...]:
     from raydistill.errors import ConfigError, Fault
     from raydistill.schedule import policies_beyond
 
-    model = models.create(config.arch, 10, None, "--arch")
+    inputs = (torch.zeros(1, *image_shape),)
+    model = models.create(config.arch, num_classes, config.model_args, "--arch", fetch=False)
+    models.check_input(model, inputs, config.arch, "--arch")
     if config.schedule is None:
-        return ()
+        return _odd_start(config, model)
     beyond = policies_beyond(config.schedule, config.epochs, "--epochs")
     pruning = {f"policies[{p.index}]" for p in config.schedule.policies if p.kind == "pruner"}
     fatal = [fault for fault in beyond if isinstance(fault, Fault) and _policy_of(fault) in pruning]
-    warnings: tuple[str, ...] = ()
+    warnings = _odd_start(config, model)
     try:
-        warnings = check(config.schedule, model, (torch.zeros(1, 3, 32, 32),), config.strict)
+        warnings += check(config.schedule, model, inputs, config.strict)
     except ConfigError as error:
         fatal += [fault for fault in error.faults if isinstance(fault, Fault)]
     if fatal:
         raise ConfigError(*fatal)
     return warnings
+
+
+def _odd_start(config: RunConfig, model: nn.Module) -> tuple[str, ...]:
+    """What is odd about the checkpoint that the run goes on from."""
+    from raydistill.training.distiller_checkpoint import optimizer_state, read_any
+
+    if config.continue_from is None:
+        return ()
+    content = read_any(config.continue_from)
+    _, odd = optimizer_state(content, [name for name, _ in model.named_parameters()], config.continue_from)
+    return (odd,) if odd else ()
 
 
 def _policy_of(fault: Any) -> str:
@@ -429,6 +479,7 @@ def _train(
     warnings: tuple[str, ...],
     print_freq: int,
     num_best_scores: int,
+    masks_sparsity: bool,
     mlflow: bool,
     tracking_uri: str | None,
     wanted: Asked | None = None,
@@ -457,6 +508,8 @@ def _train(
             with _epochs(config, images, steps if print_freq else None, print_freq, wanted, report) as epochs:
                 for last in epochs:
                     report.epoch(last)
+                    if masks_sparsity:
+                        report.say(sparsity_table(last))
                     if best.add(last):
                         write_atomically(folder / "best.pt", checkpoint.read_bytes())
         except KeyboardInterrupt:

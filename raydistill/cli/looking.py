@@ -127,14 +127,18 @@ def export_onnx(checkpoint: Path, arch: str, path: Path, console: Console) -> No
     content, model = read_network(checkpoint, arch)
     example = _example(content).repeat(2, 1, 1, 1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
                 model, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), verbose=False
             )
         except Exception as error:  # the exporter refuses models in many ways
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            reason = _innermost(error)
             raise ConfigError(Fault("--export-onnx", f"the network cannot be exported ({reason})")) from error
     assert program is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -143,6 +147,14 @@ def export_onnx(checkpoint: Path, arch: str, path: Path, console: Console) -> No
         content_bytes = whole.read_bytes()
     write_atomically(path, content_bytes)
     console.print(f"ONNX: {path}, {len(content_bytes):,} bytes", soft_wrap=True)
+
+
+def _innermost(error: BaseException) -> str:
+    """The first line of what began it: around that stand pages on how to report it."""
+    while (error.__cause__ or error.__context__) is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason is given")
+    return f"{type(error).__name__}: {first}"
 
 
 def greedy(

@@ -182,12 +182,12 @@ def _dry_run(sweep: Sweep, store: Store, console: Console) -> None:
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
     from raydistill.cluster.team import at_once, trial_team
-    from raydistill.sweep.plan import baseline_config, plan_sweep
+    from raydistill.sweep.plan import baseline_config, check_plan, plan_sweep
     from raydistill.sweep.resources import concurrent, trial_share
     from raydistill.sweep.seeds import find_seeds
     from raydistill.sweep.tracked import check_tracking
 
-    plan_sweep(sweep)
+    check_plan(sweep)
     check_tracking(sweep, store)
     store.check()
 

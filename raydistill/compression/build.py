@@ -165,6 +165,9 @@ class _Builder:
         if instance.section == "lr_schedulers":
             return self._lr_scheduler(cls, instance, args, where)
         built = _construct(cls, (instance.name,), args, where, self.faults)
+        if instance.section == "quantizers":
+            self.faults.append(Fault(where, "quantizers cannot be run yet", instance.class_name, "leave it out"))
+            return None
         if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
             self._check_weights(built, instance, where)
         return built
@@ -240,10 +243,6 @@ class _Builder:
             return None if controls is None else RegularizationPolicy(target, self.masks, names, last, controls)
         for key in policy.args:
             self.faults.append(Fault(f"{where}.{key}", "unknown argument", ABSENT))
-        if policy.kind == "quantizer":
-            where = f"{self.spec.source}: {policy.path}.quantizer"
-            self.faults.append(Fault(where, "quantizers cannot be run yet", type(target).__name__))
-            return None
         if policy.kind == "extension":
             target.bind(self.model, self.optimizer, self.masks, self.example_input)
             return cast(Policy, target)

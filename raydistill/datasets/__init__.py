@@ -14,7 +14,7 @@ from raydistill.datasets.streamed import StreamedDataset
 from raydistill.errors import ConfigError, DataError, Fault, close_match
 from raydistill.resolve import resolve
 
-__all__ = ["ArrayDataset", "DatasetConfig", "DatasetUnavailable", "StreamedDataset", "check", "load", "names"]
+__all__ = ["ArrayDataset", "DatasetConfig", "DatasetUnavailable", "StreamedDataset", "check", "facts", "load", "names"]
 
 Dataset = ArrayDataset | StreamedDataset
 
@@ -105,6 +105,14 @@ def load(
         dataset = _load(replace(config, name=config.fallback, fallback=None, args={}), search_dirs, cache_dir)
         warning = f"training on {dataset.name} INSTEAD OF {config.name}, which was not to be had: {error}"
         return replace(dataset, used_fallback=True, warning=warning)
+
+
+def facts(config: DatasetConfig) -> tuple[int, tuple[int, int, int]] | None:
+    """Classes and (C, H, W) of the images that `load` would give, where the name alone says them; else None."""
+    if not {config.name, config.fallback or config.name} <= {"cifar10", "digits"} or config.data_dir is not None:
+        return None
+    height, width = config.image_size or (32, 32)
+    return 10, (3, int(height), int(width))
 
 
 def _load(config: DatasetConfig, search_dirs: Sequence[Path], cache_dir: Path) -> Dataset:

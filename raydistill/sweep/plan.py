@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raydistill import models
+from raydistill import datasets, models
 from raydistill.compression import check, planned_sparsity, weights
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import BASELINE, Scalar
@@ -92,9 +92,10 @@ def plan_sweep(
         ConfigError: weights the model lacks, arguments no pruner takes, values out of range: all of it at once.
     """
     sections = sweep.sections
+    inputs = (torch.zeros(1, *image_shape),)
     with _kept_rng():
         model = models.create(sections.model.arch, num_classes, sections.model.args, f"{sweep.file}: model.arch")
-    inputs = (torch.zeros(1, *image_shape),)
+        models.check_input(model, inputs, sections.model.arch, f"{sweep.file}: model.arch")
     named = tuple((name, tuple(weight.shape)) for name, weight in weights(model))
     faults = _Faults()
     faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
@@ -131,6 +132,15 @@ def plan_sweep(
     warnings = (*sweep.schedule.warnings, *(line for start in starts for line in start.warnings))
     known = tuple(trial for trial in trials if trial is not None)
     return Plan(space, known, named, count, searcher, draw, warnings)
+
+
+def check_plan(sweep: Sweep) -> None:
+    """`plan_sweep` before the data are read, where their name says their classes and their shape. Of other data nothing
+    is assumed: what is right for them may be wrong for CIFAR's.
+    """
+    known = datasets.facts(sweep.dataset)
+    if known is not None:
+        plan_sweep(sweep, *known)
 
 
 def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec | None) -> RunConfig:

@@ -35,7 +35,7 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import FORMAT, History, Journal, parse_journal, read_journal
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
-from raydistill.sweep.plan import plan_sweep
+from raydistill.sweep.plan import check_plan, plan_sweep
 from raydistill.sweep.resources import Share, must_wait, trial_share
 from raydistill.sweep.resume import JOURNAL, check_same, check_start
 from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
@@ -91,7 +91,7 @@ def run_sweep(
     store.check()
     history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}")
     check_start(kept, history, resume)
-    plan_sweep(sweep)  # what is wrong with the file is said before the images are read
+    check_plan(sweep)  # what is wrong with the file is said before the images are read
     seeds = _seeds(sweep, store.root, history, observer)
     where = f"{sweep.file}: resources_per_trial"
     if address is None:

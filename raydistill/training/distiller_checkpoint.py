@@ -32,6 +32,7 @@ _NUMPY = {
 }
 _ABOUT = {"epoch", "arch", "state_dict", "optimizer", "optimizer_state_dict", "optimizer_type", "compression_sched",
           "thinning_recipe", "thinning_recipes", "quantizer_metadata", "extras"}  # fmt: skip
+_SGD = {"lr", "momentum", "dampening", "weight_decay", "nesterov"}
 _WAY_OUT = "give a checkpoint that raydistill or Distiller wrote"
 
 
@@ -90,33 +91,42 @@ def read_any(path: str | Path) -> dict[str, Any]:
     return _as_own(read_distiller_checkpoint(path)) if is_distiller_checkpoint(path) else saved.read_checkpoint(path)
 
 
-def optimizer_state(content: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
-    """The optimizer's state in a content of `read_any`, its parameters in the order of `names`.
+def optimizer_state(content: Mapping[str, Any], names: Sequence[str], where: str) -> tuple[dict[str, Any] | None, str]:
+    """The SGD optimizer's state in a content of `read_any`, its parameters in the order of `names`, and "".
+
+    None, and why, where its momenta are of other shapes than the weights: of a network that was thinned after them.
+    Training goes on with a fresh optimizer then, as it does with Distiller.
 
     Raises:
-        CheckpointError: it is not SGD's, or of other parameters.
+        CheckpointError: there is none, it is not SGD's, or of other parameters.
     """
-    if "parameters" not in content:
-        return content["optimizer"]
-    kind, state = content["optimizer_type"], content["optimizer"]
+    kind, state = content.get("optimizer_type"), content.get("optimizer")
     way_out = "start with a fresh one at epoch 0 (init_from, --reset-optimizer)"
-    if state is None or kind not in (None, "torch.optim.sgd.SGD"):
-        rule = "has no optimizer to go on with" if state is None else "was trained with another optimizer than SGD"
-        raise CheckpointError(Fault(where, rule, ABSENT if state is None else kind, way_out))
-    # Before torch 1.5 the keys were addresses; in all versions they stand in the order of the model's parameters.
+    if not state:
+        raise CheckpointError(Fault(where, "has no optimizer to go on with", ABSENT, way_out))
+    if not _is_optimizer(state):
+        raise CheckpointError(Fault(where, "has an optimizer that cannot be read", ABSENT, way_out))
     groups, found = state["param_groups"], state["state"]
+    other = sorted({key for entry in found.values() for key in entry} - {"momentum_buffer"})
+    if kind not in (None, "torch.optim.sgd.SGD") or other or not all(group.keys() >= _SGD for group in groups):
+        shown = kind or (f"one with {', '.join(map(str, other))}" if other else "one without momentum")
+        raise CheckpointError(Fault(where, "was trained with another optimizer than SGD", shown, way_out))
+    # Before torch 1.5 the keys were addresses; in all versions they stand in the order of the model's parameters.
     keys = [key for group in groups for key in group["params"]]
-    if len(groups) != 1 or sorted(content["parameters"]) != sorted(names) or len(keys) != len(names):
+    ordered = content.get("parameters", names)
+    if len(groups) != 1 or sorted(ordered) != sorted(names) or len(keys) != len(names):
         raise CheckpointError(Fault(where, "has an optimizer of other parameters", len(keys), way_out))
-    by_name = {name: found[key] for name, key in zip(content["parameters"], keys, strict=True) if key in found}
+    by_name = {name: found[key] for name, key in zip(ordered, keys, strict=True) if key in found}
     for name, entry in by_name.items():
-        for value in entry.values():
-            if isinstance(value, Tensor) and value.dim() and value.shape != content["model"][name].shape:
-                rule = f"has an optimizer whose state of '{name}' is of another shape"
-                raise CheckpointError(Fault(where, rule, tuple(value.shape), way_out))
+        momentum = entry.get("momentum_buffer")
+        if momentum is not None and not isinstance(momentum, Tensor):
+            raise CheckpointError(Fault(where, f"has an optimizer whose state of '{name}' is no tensor", momentum))
+        if momentum is not None and momentum.shape != content["model"][name].shape:
+            rule = f"its optimizer's state of '{name}' is of another shape than the weight"
+            return None, str(Fault(where, rule, tuple(momentum.shape), "going on with a fresh optimizer"))
     group = {**groups[0], "params": list(range(len(names)))}
     states = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
-    return {"state": states, "param_groups": [group]}
+    return {"state": states, "param_groups": [group]}, ""
 
 
 def _checkpoint(content: Any, source: str) -> DistillerCheckpoint:

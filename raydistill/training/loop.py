@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -351,7 +352,11 @@ class _Run:
             raise ConfigError(Fault("training.epochs", rule, self.config.epochs, way_out))
         saved.load_weights(self.model, content["model"], where)
         names = [name for name, _ in self.model.named_parameters()]
-        self.optimizer.load_state_dict(optimizer_state(content, names, where))
+        state, why_fresh = optimizer_state(content, names, where)
+        if state is not None:
+            self.optimizer.load_state_dict(state)
+        else:
+            warnings.warn(why_fresh, stacklevel=2)
         if content["schedule_hash"] == saved.schedule_hash(self.schedule_text):
             # A teacher, which has no state, may be there in one of the two runs only.
             policies = content["scheduler"]["policies"][: self.scheduled]
@@ -375,7 +380,11 @@ class _Run:
                 way_out = "run with the same values, or choose another out_dir"
                 raise CheckpointError(Fault(str(self.path), rule, differences.get(key), way_out))
         saved.load_weights(self.model, content["model"], str(self.path))
-        self.optimizer.load_state_dict(content["optimizer"])
+        names = [name for name, _ in self.model.named_parameters()]
+        state, fault = optimizer_state(content, names, str(self.path))
+        if state is None:
+            raise CheckpointError(fault)
+        self.optimizer.load_state_dict(state)
         self.scheduler.load_state_dict(content["scheduler"])
         saved.set_rng_state(content["rng"])
         self.history = [EpochMetrics.from_json(entry) for entry in content["history"]]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from raydistill.cli.main import run
+from raydistill.resolve import FOLDER
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Ended:
 def raydistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """Runs ``raydistill ARGUMENTS...``: exit code and what was printed."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv(FOLDER, "")  # the command sets it, and adds to the path
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def command(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["raydistill", *map(str, arguments)])

@@ -47,12 +47,9 @@ def test_no_file_of_theirs_is_left_out(compat: Path) -> None:
 def test_schedules_of_distillers_users_run_unchanged(raydistill: Command, compat: Path, file: str) -> None:
     path = compat / "distiller_schedules" / file
     if "dorefa" in file:
-        loaded = raydistill("check", path, "--arch", ARCHITECTURES[file])
-        assert (loaded.code, loaded.err) == (0, "")
-        assert "loads; its quantizers cannot be run yet" in loaded.out
-        ended = raydistill("check", path, "--arch", ARCHITECTURES[file], "--run")
+        ended = raydistill("check", path, "--arch", ARCHITECTURES[file])
         assert ended.code == 2
-        assert ended.err.count("\n") == 1
+        assert ended.err.count("\n") == 1  # all else fits
         assert "quantizers cannot be run yet, got 'DorefaQuantizer'" in ended.err
         return
     ended = raydistill("check", path, "--arch", ARCHITECTURES[file], "--run", "--strict")
@@ -99,3 +96,78 @@ def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
     shape = raydistill("check", file, "-a", "simplenet_cifar", "--input-shape", "3,8,8")
     assert "--arch: 'simplenet_cifar' does not take inputs of shape (2, 3, 8, 8)" in shape.err
     assert "no such file" in raydistill("check", tmp_path / "none.yaml", "--arch", "simplenet_cifar").err
+
+
+@pytest.mark.parametrize(
+    ("quantizers", "policies", "says"),
+    [
+        (
+            "q: {class: PostTrainLinearQuantizer, bits_activations: 8}",
+            "[]",
+            "quantizers.q: quantizers cannot be run yet",
+        ),
+        ("q: {class: PostTrianLinearQuantizer}", "[]", "quantizers.q.class: unknown quantizer class"),
+        (
+            "q: {class: WRPNQuantizr}",
+            "[{quantizer: {instance_name: q}, epochs: [0]}]",
+            "unknown quantizer class, got 'WRPNQuantizr'; did you mean 'WRPNQuantizer'?",
+        ),
+        (
+            "q: {class: WRPNQuantizer}",
+            "[{quantizer: {instance_name: q}, epochs: [0]}, {pruner: {instance_name: p}, epochs: [0]}]",
+            "pruners.p.weights: the model has no such weight, got 'cnv1.weight'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "compress"])
+def test_a_schedule_with_a_quantizer_is_checked_whole_and_never_fits(
+    raydistill: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    quantizers: str,
+    policies: str,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pruners = "p: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsity: 0.5, weights: [cnv1.weight]}"
+    pruners = pruners if "pruner:" in policies else ""
+    Path("q.yaml").write_text(
+        f"version: 1\npruners: {{{pruners}}}\nquantizers: {{{quantizers}}}\npolicies: {policies}\n"
+    )
+    file = ["q.yaml"] if command == "check" else ["--compress", "q.yaml", "--dataset", "digits", "--epochs", "1"]
+    ended = raydistill(command, *file, "--arch", "simplenet_cifar")
+    assert ended.code == 2
+    assert says in ended.err
+    assert "fits" not in ended.out
+    assert not Path("runs").exists()
+
+
+TWICE = """
+pruners:
+  p: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsity: 0.5, weights: [conv1.weight]}
+  p: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsity: 0.7, weights: [conv1.weight]}
+policies:
+  - {pruner: {instance_name: p}, starting_epoch: 0, ending_epoch: 1, frequency: 1}
+"""
+
+
+def test_a_key_given_twice_is_a_warning_and_with_strict_an_error(raydistill: Command, tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(TWICE)
+    ended = raydistill("check", path, "--arch", "simplenet_cifar")
+    assert ended.code == 0
+    assert "'p' is given twice, in lines 3 and 4: the last counts" in ended.err
+    assert "70.0%" in ended.out
+    strict = raydistill("check", path, "--arch", "simplenet_cifar", "--strict")
+    assert strict.code == 2
+    assert "key 'p' is given twice" in strict.err
+
+
+@pytest.mark.parametrize("shape", ["3x32x32", "3,32,32", "3 X 32 X 32".replace(" ", "")])
+@pytest.mark.parametrize("command", ["check", "summary"])
+def test_shapes_are_written_one_way_or_the_other(raydistill: Command, tmp_path: Path, command: str, shape: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("version: 1\npolicies: []\n")
+    first = [path] if command == "check" else ["compute"]
+    assert raydistill(command, *first, "--arch", "simplenet_cifar", "--input-shape", shape).code == 0

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from raydistill import models
 from raydistill.training import read_checkpoint
+from raydistill.training.checkpoint import write_checkpoint
 from tests.cli.conftest import Ended
 
 Command = Callable[..., Ended]
@@ -190,3 +194,89 @@ def test_figures_are_in_mlflow(raydistill: Command, tmp_path: Path, monkeypatch:
     assert [(point.step, round(point.value, 4)) for point in history] == [(0, 0.0940), (1, 0.4701), (2, 0.4701)]
     assert 0.0 <= found.data.metrics["test_top1"] <= 1.0
     assert {"schedule.yaml", "sparsity.csv"} <= {f.path for f in client.list_artifacts(found.info.run_id)}
+
+
+def test_distillers_spellings(run: Command, tmp_path: Path) -> None:
+    ended = run("--learning-rate", "0.02", "--wd", "0.001", "--det", "--vs", "0.2", "--etrs", "0.2", "--evs", "0.5",
+                "--etes", "0.5", "-v", "--cpu", "--masks-sparsity", "--compress", "agp.yaml", "--epochs", "2", "-b", "64",
+                "--name", "d")  # fmt: skip
+    assert (ended.code, ended.err) == (0, "")
+    saved = read_checkpoint(tmp_path / "runs" / "d" / "checkpoint.pt")
+    assert (saved["run"]["lr"], saved["run"]["weight_decay"], saved["run"]["validation"]) == (0.02, 0.001, 0.2)
+    assert saved["run"]["effective_train_size"] == 0.2
+    assert "training loss" in ended.out  # -v
+    assert sum(line.split()[:1] == ["fc2.weight"] for line in ended.out.splitlines()) == 3  # each epoch, and the end
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "RMSprop", "SGD without momentum"])
+def test_another_optimizers_state_is_one_line(run: Command, tmp_path: Path, kind: str) -> None:
+    model = models.create("simplenet_cifar", 10)
+    make = {"AdamW": torch.optim.AdamW, "RMSprop": torch.optim.RMSprop, "SGD without momentum": torch.optim.SGD}[kind]
+    optimizer = make(model.parameters(), lr=0.01)
+    model(torch.zeros(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    if kind.startswith("SGD"):
+        del state["param_groups"][0]["momentum"]
+    write_checkpoint(tmp_path / "other.pt", {**content_of(model), "optimizer": state})
+    ended = run("--resume-from", tmp_path / "other.pt", "--epochs", "3")
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert "was trained with another optimizer than SGD" in ended.err
+    assert "--reset-optimizer" in ended.err
+
+
+def test_momenta_of_the_shapes_before_thinning_are_left_and_it_is_said(run: Command, tmp_path: Path) -> None:
+    model = models.create("simplenet_cifar", 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    model(torch.zeros(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    state["state"][0]["momentum_buffer"] = torch.zeros(99, 3, 5, 5)
+    write_checkpoint(tmp_path / "thinned.pt", {**content_of(model), "optimizer": state})
+    ended = run("--resume-from", tmp_path / "thinned.pt", "--epochs", "2", "--etrs", "0.1", "--name", "on")
+    assert ended.code == 0
+    assert "its optimizer's state of 'conv1.weight' is of another shape" in ended.out
+    assert "going on with a fresh optimizer" in ended.out
+    assert read_checkpoint(tmp_path / "runs" / "on" / "checkpoint.pt")["epoch"] == 1
+
+
+def content_of(model: torch.nn.Module) -> dict[str, Any]:
+    return {
+        "run": {"arch": "simplenet_cifar", "model_args": {}}, "num_classes": 10, "model": dict(model.state_dict()),
+        "epoch": 0, "schedule_hash": "none", "scheduler": {"masks": {}}, "rng": None, "precision": "fp32",
+    }  # fmt: skip
+
+
+def test_a_schedule_for_other_images_than_cifars_is_checked_with_those(
+    raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs an example input, and the network takes two classes and images of 64x64 or more only."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "large.py").write_text(
+        "import numpy as np, torch\nfrom torch import nn\nfrom raydistill.datasets import ArrayDataset\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(); assert num_classes == 2\n"
+        "        self.conv1 = nn.Conv2d(3, 8, 12, 4); self.bn1 = nn.BatchNorm2d(8)\n"
+        "        self.conv2 = nn.Conv2d(8, 8, 9); self.bn2 = nn.BatchNorm2d(8); self.fc = nn.Linear(8, 2)\n"
+        "    def forward(self, x):\n"
+        "        x = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))\n"
+        "        return self.fc(x.relu().mean((2, 3)))\n"
+        "def images(config):\n"
+        "    x = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8); y = np.arange(40) % 2\n"
+        "    return ArrayDataset('two', ('a', 'b'), (.5,) * 3, (.25,) * 3, 'none', x, y, x, y, np.arange(32),\n"
+        "                        np.arange(32, 40))\n"
+    )
+    (tmp_path / "slim.yaml").write_text(
+        "pruners: {s: {class: RankedPruner, ranking: bn_scale, granularity: Filters, final_sparsity: 0.5,\n"
+        "              weights: [conv2.weight]}}\n"
+        "policies: [{pruner: {instance_name: s}, starting_epoch: 0, ending_epoch: 1, frequency: 1}]\n"
+    )
+    words = ["--arch", "large:Net", "--dataset", "large:images", "--compress", "slim.yaml", "--epochs", "1"]
+    ended = raydistill("compress", *words, "-b", "16", "--no-mlflow", "--precision", "fp32", "--name", "large")
+    assert (ended.code, ended.err) == (0, "")
+    small = raydistill("compress", *words[:2], "--dataset", "digits", "--epochs", "1", "--no-mlflow")
+    assert small.code == 2
+    assert small.err.count("\n") == 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from raydistill.training import load_model, read_checkpoint
+from raydistill.training.checkpoint import write_checkpoint
 from tests.cli.conftest import Ended
 
 Command = Callable[..., Ended]
@@ -200,3 +202,84 @@ def test_published_weights_that_cannot_be_had_are_one_line(raydistill: Command, 
     assert (ended.code, ended.out) == (2, "")
     assert "no published weights" in ended.err
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [["--act-stats"], ["--act-hist", "0.5"]])
+def test_statistics_of_a_checkpoint_train_nothing(look: Command, tmp_path: Path, option: list[str]) -> None:
+    ended = look(*option)
+    assert (ended.code, ended.err) == (0, "")
+    assert "activations of " in ended.out
+    assert not (tmp_path / "runs" / "look" / "checkpoint.pt").exists()
+    assert "1/60" not in ended.out
+
+
+@pytest.mark.slow  # sensitivity
+def test_all_that_is_asked_is_answered(look: Command, tmp_path: Path) -> None:
+    ended = look("--evaluate", "--summary", "sparsity", "--summary", "modules", "--sense", "element",
+                 "--sense-range", "0", "0.5", "0.5", "--confusion")  # fmt: skip
+    assert (ended.code, ended.err) == (0, "")
+    for answer in ("test images: top1", "fine %", "parameters", "sensitivity.csv", "confusion matrix:"):
+        assert answer in ended.out
+
+
+def test_a_thinned_network_is_what_is_exported(look: Command, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    ended = look("--thinnify", "--export-onnx", "thin.onnx")
+    assert (ended.code, ended.err) == (0, "")
+    thinned = load_model(tmp_path / "runs" / "look" / "thinned.pt")
+    sizes = {tuple(tensor.dims) for tensor in onnx.load("thin.onnx").graph.initializer}
+    assert tuple(thinned.conv2.weight.shape) in sizes
+    assert thinned.conv2.weight.shape[0] == 8
+
+
+def test_confusion_and_top1_count_the_same_answer(raydistill: Command, tmp_path: Path, monkeypatch: Any) -> None:
+    """A tuple of logits of one shape is one exit each, and the last one counts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "twoheads.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Two(nn.Module):\n"
+        "    def __init__(self, num_classes=10):\n"
+        "        super().__init__(); self.a = nn.Linear(3072, num_classes); self.b = nn.Linear(3072, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        x = x.flatten(1); return self.a(x), self.b(x)\n"
+    )
+    torch.manual_seed(0)
+    first, second = (torch.nn.Linear(3072, 10).state_dict() for _ in range(2))
+    state = {**{f"a.{k}": v for k, v in first.items()}, **{f"b.{k}": v for k, v in second.items()}}
+    run = {"arch": "twoheads:Two", "model_args": {}}
+    write_checkpoint("two.pt", {"run": run, "num_classes": 10, "model": state, "precision": "fp32"})
+    words = ["--arch", "twoheads:Two", "--dataset", "digits", "--resume-from", "two.pt", "--name", "two"]
+    ended = raydistill("compress", *words, "--evaluate", "--confusion", "--no-mlflow")
+    assert ended.code == 0
+    rows = list(csv.reader((tmp_path / "runs" / "two" / "confusion.csv").open()))[1:]
+    counts = np.array([[int(cell) for cell in row[1:11]] for row in rows[:10]])
+    top1 = counts.trace() / counts.sum()
+    assert f"top1 {100 * top1:.2f} %" in ended.out
+
+
+def test_an_export_that_fails_gives_its_reason(raydistill: Command, tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "branching.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes=10):\n"
+        "        super().__init__(); self.fc = nn.Linear(3072, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        x = self.fc(x.flatten(1))\n"
+        "        return x if x.sum() > 0 else -x\n"
+    )
+    from branching import Net
+
+    run = {"arch": "branching:Net", "model_args": {}}
+    content = {"run": run, "num_classes": 10, "image_shape": [3, 32, 32], "model": dict(Net().state_dict())}
+    write_checkpoint("net.pt", content)
+    words = ["--arch", "branching:Net", "--dataset", "digits", "--resume-from", "net.pt", "--no-mlflow"]
+    ended = raydistill("compress", *words, "--export-onnx", "net.onnx")
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert len(ended.err) < 400
+    assert "data-dependent" in ended.err or "Data dependent" in ended.err or "guard" in ended.err

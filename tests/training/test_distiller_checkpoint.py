@@ -268,7 +268,9 @@ def test_momentum_goes_to_its_weights_whatever_their_order(file: Path) -> None:
     }
     torch.save(content, file)
     names = [name for name, _ in model.named_parameters()][::-1]
-    state = optimizer_state(read_any(file), names, "f")
+    state, odd = optimizer_state(read_any(file), names, "f")
+    assert state is not None
+    assert odd == ""
     fresh = torch.optim.SGD([model.get_parameter(name) for name in names], lr=1.0)
     fresh.load_state_dict(state)
     assert fresh.param_groups[0]["momentum"] == 0.9
