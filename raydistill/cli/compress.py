@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from warnings import filterwarnings
 
 import typer
 
@@ -545,6 +546,7 @@ def _epochs(
         return epochs_on_workers(config, images, wanted, report, on_step, print_freq)
     from raydistill.training import fit
 
+    filterwarnings("ignore", message=".*going on with a fresh optimizer")  # said already, see `_odd_start`
     return contextlib.closing(fit(config, dataset=images, on_step=on_step))  # type: ignore[type-var]
 
 

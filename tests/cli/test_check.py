@@ -115,7 +115,7 @@ def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
         (
             "q: {class: WRPNQuantizer}",
             "[{quantizer: {instance_name: q}, epochs: [0]}, {pruner: {instance_name: p}, epochs: [0]}]",
-            "pruners.p.weights: the model has no such weight, got 'cnv1.weight'",
+            "pruners.p.final_sparsty: unknown argument; did you mean 'final_sparsity'?",
         ),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_schedule_with_a_quantizer_is_checked_whole_and_never_fits(
     says: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    pruners = "p: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsity: 0.5, weights: [cnv1.weight]}"
+    pruners = "p: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsty: 0.5, weights: [conv1.weight]}"
     pruners = pruners if "pruner:" in policies else ""
     Path("q.yaml").write_text(
         f"version: 1\npruners: {{{pruners}}}\nquantizers: {{{quantizers}}}\npolicies: {policies}\n"

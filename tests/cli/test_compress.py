@@ -198,8 +198,8 @@ def test_figures_are_in_mlflow(raydistill: Command, tmp_path: Path, monkeypatch:
 
 def test_distillers_spellings(run: Command, tmp_path: Path) -> None:
     ended = run("--learning-rate", "0.02", "--wd", "0.001", "--det", "--vs", "0.2", "--etrs", "0.2", "--evs", "0.5",
-                "--etes", "0.5", "-v", "--cpu", "--masks-sparsity", "--compress", "agp.yaml", "--epochs", "2", "-b", "64",
-                "--name", "d")  # fmt: skip
+                "--etes", "0.5", "-v", "--cpu", "--masks-sparsity", "--compress", "agp.yaml", "--epochs", "2",
+                "-b", "64", "--name", "d")  # fmt: skip
     assert (ended.code, ended.err) == (0, "")
     saved = read_checkpoint(tmp_path / "runs" / "d" / "checkpoint.pt")
     assert (saved["run"]["lr"], saved["run"]["weight_decay"], saved["run"]["validation"]) == (0.02, 0.001, 0.2)
@@ -238,6 +238,7 @@ def test_momenta_of_the_shapes_before_thinning_are_left_and_it_is_said(run: Comm
     assert ended.code == 0
     assert "its optimizer's state of 'conv1.weight' is of another shape" in ended.out
     assert "going on with a fresh optimizer" in ended.out
+    assert ended.err == ""
     assert read_checkpoint(tmp_path / "runs" / "on" / "checkpoint.pt")["epoch"] == 1
 
 
