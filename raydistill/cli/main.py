@@ -12,6 +12,7 @@ from raydistill.cli.check import check
 from raydistill.cli.compress import compress
 from raydistill.cli.doctor import doctor
 from raydistill.cli.farewell import fail
+from raydistill.cli.help import Command
 from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
@@ -24,14 +25,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(sweep)
-app.command()(compress)
-app.command()(check)
-app.command()(summary)
-app.command()(sensitivity)
-app.command()(doctor)
+app.command(cls=Command, short_help="Prune one network in many ways; print the best.")(sweep)
+app.command(cls=Command, short_help="Train one network, pruned as a schedule says.")(compress)
+app.command(cls=Command, short_help="Does a schedule fit a model, and what would it do?")(check)
+app.command(cls=Command, short_help="Show what a network is made of.")(summary)
+app.command(cls=Command, short_help="Prune each weight alone; draw what accuracy is left.")(sensitivity)
+app.command(cls=Command, short_help="Look at every machine that a sweep would run on.")(doctor)
 
 
 def _version(asked: bool) -> None:

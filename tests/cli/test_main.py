@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+import typer
 import yaml
 
 from tests.cli.conftest import Ended
@@ -166,3 +167,20 @@ def test_a_gpu_where_there_is_none_and_the_way_out(raydistill: Command, tmp_path
     ended = raydistill(*asked, "--cpu")
     assert ended.code == 0, ended.err
     assert "resources:   1 CPU a trial" in ended.out
+
+
+@pytest.mark.parametrize("command", ["sweep", "compress", "check", "summary", "sensitivity", "doctor"])
+def test_help_names_every_option_whole_at_80_columns(raydistill: Command, command: str) -> None:
+    text = raydistill(command, "--help").out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    for parameter in found.params:
+        for name in (*parameter.opts, *parameter.secondary_opts):
+            assert name in text, name
+
+
+def test_help_says_each_command_in_a_whole_line(raydistill: Command) -> None:
+    text = raydistill("--help").out
+    assert "..." not in text
+    assert max(map(len, text.splitlines())) <= 80
