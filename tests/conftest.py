@@ -27,6 +27,10 @@ COMPAT = ROOT.parent / "shared" / "compat"
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=1_000, metavar="N", help="wrong files that tests/fuzz tries in all")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two processes for the whole suite; none where files or tests are named, which are quicker than two imports."""
