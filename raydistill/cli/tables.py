@@ -35,7 +35,7 @@ def front_report(rows: Sequence[FrontRow], dataset: str) -> tuple[Text, Table]:
     table.add_column("")
     for row in sorted(shown, key=lambda row: row.record.trial_id != BASELINE):
         dense = row.record.trial_id == BASELINE
-        notes = ["dense"] if dense and row.pareto else ["dominated"] if dense else []
+        notes = [_place(row)] if dense else []
         notes += ["knee"] if row.knee else []
         notes += ["warm start"] if "warm_start" in row.record.extra else []
         table.add_row(
@@ -47,6 +47,11 @@ def front_report(rows: Sequence[FrontRow], dataset: str) -> tuple[Text, Table]:
             ", ".join(notes),
         )
     return title, table
+
+
+def _place(row: FrontRow) -> str:
+    """Of the dense baseline, which is shown in any case."""
+    return "dense" if row.pareto else "infeasible" if row.violations else "dominated"
 
 
 _SHOWN = frozenset({"top1", "sparsity"})
@@ -62,13 +67,16 @@ def _amount(value: float) -> str:
 
 
 def infeasible_lines(rows: Sequence[FrontRow], most: int = 8) -> list[str]:
-    """One line for each finished trial that breaks a constraint, the first `most`."""
-    broken = [row for row in rows if row.violations]
+    """One line for each finished trial that breaks a constraint, the first `most`; then what an empty front means."""
+    trials = [row for row in rows if row.record.trial_id != BASELINE]
+    broken = [row for row in trials if row.violations]
     lines = [f"{row.record.trial_id} is infeasible: {'; '.join(row.violations)}" for row in broken[:most]]
     lines += [f"and {len(broken) - most} more are infeasible"] if len(broken) > most else []
-    trials = [row for row in rows if row.record.trial_id != BASELINE]
     if broken and len(broken) == len(trials):
-        lines.append("no trial meets every constraint: loosen them (--resume shows the new front) or widen the search")
+        dense = any(row.pareto for row in rows)
+        what = "the front is the dense baseline alone" if dense else "the front is empty, and no model is registered"
+        way_out = "loosen them (--resume shows the new front) or widen the search"
+        lines.append(f"no trial meets every constraint, {what}: {way_out}")
     return lines
 
 

@@ -90,12 +90,16 @@ def _evaluate(
         return error
 
 
-def publish_front(session: Session, log: SweepLog) -> str:
-    """Log the front's members as MLflow models and register the knee; its registered name, or "" without one."""
+def publish_front(session: Session, log: SweepLog) -> None:
+    """Log the front's members as MLflow models and register the knee.
+
+    Where nothing is on the front nothing stays registered: a knee of this sweep's that was feasible once is none now.
+    """
     members = [row for row in session.ledger.front() if row.pareto and row.record.checkpoint and row.record.last]
     session.observer.step(f"logging the front's models, {len(members)}")
     example = _example(session.dataset)
-    name = ""
+    if not members:
+        log.withdraw_knee()
     for row in members:
         record, last = row.record, row.record.last
         if last is None or record.checkpoint is None or session.interrupt.requested:
@@ -108,7 +112,8 @@ def publish_front(session: Session, log: SweepLog) -> str:
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
                 test_front(session)
-                return publish_front(session, log)  # what is logged already is not logged twice
+                publish_front(session, log)  # what is logged already is not logged twice
+                return
         try:
             member = log.log_model(record.trial_id, network, example, metrics, record.values)
         except TrackingError as error:
@@ -116,8 +121,6 @@ def publish_front(session: Session, log: SweepLog) -> str:
             continue
         if row.knee:
             log.register_knee(member)
-            name = session.sweep.sections.name
-    return name
 
 
 def _example(dataset: Dataset) -> np.ndarray:

@@ -15,7 +15,8 @@ JOURNAL = "journal.jsonl"
 _MAY_CHANGE = ("num_samples", "confirm", "constraints", "tracking", "resources_per_trial", "workers_per_trial",
                "max_failures",
                "dataset.data_dir", "dataset.workers", "dataset.download")  # fmt: skip
-"""What a resumed sweep may say otherwise: none of it changes what a trial is. num_samples may only grow."""
+"""What a resumed sweep may say otherwise: none of it changes what a trial is. num_samples may only grow. Constraints
+decide what is on the front and nothing else: it is made anew."""
 
 
 def check_start(folder: Path | str, history: History, resume: bool) -> None:
@@ -37,7 +38,7 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
     for path, old, new in differences(history.start["config"], config):
         if path == "num_samples" and isinstance(new, int) and new < old:
             faults.append(Fault(f"{file}: {path}", f"may grow on --resume, not shrink (it was {old})", new))
-        elif not any(path == key or path.startswith(f"{key}.") for key in _MAY_CHANGE):
+        elif not any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in _MAY_CHANGE):
             faults.append(Fault(f"{file}: {path}", f"must be as the sweep was started ({short(old)})", new, way_out))
     started_with = history.start["dataset"]
     if not faults and started_with["fingerprint"] != dataset["fingerprint"]:

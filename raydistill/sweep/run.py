@@ -55,7 +55,8 @@ class Outcome:
 
     kept: the sweep's folder as the journal names it, a path or a URI; folder: the same on this machine.
 
-    interrupted: by a signal; the sweep can be resumed. model: the registered knee ("simplenet"), or "".
+    interrupted: by a signal; the sweep can be resumed. model: the knee as the registry has it ("simplenet"); "": it has
+    none of this sweep.
     """
 
     folder: Path
@@ -195,7 +196,6 @@ def _open(
 
 def _run(session: Session, history: History, log: SweepLog) -> Outcome:
     ledger, interrupt = session.ledger, session.interrupt
-    model = ""
     try:
         ledger.resend(history)
         session.shared = [put(session.dataset, session.dataset.nbytes)]
@@ -204,7 +204,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
             confirm_front(session)
         if not interrupt.requested:
             test_front(session)
-            model = publish_front(session, log)
+            publish_front(session, log)
     except KeyboardInterrupt:  # the second signal: at once
         _close(session, log, INTERRUPTED, timeout_s=0.0)
         raise
@@ -224,7 +224,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         interrupted=interrupt.requested,
         tracking_uri=log.uri,
         kept=session.kept,
-        model=model,
+        model=log.registered,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from raydistill.errors import Fault, TrackingError
 from raydistill.tracking.keys import model_name
-from raydistill.tracking.sink import SWEEP_TAG, TRIAL_TAG, first_line
+from raydistill.tracking.sink import SWEEP_TAG, TRIAL_TAG, first_line, is_permanent
 from raydistill.tracking.store import hush
 from raydistill.tracking.writer import Refused
 
@@ -132,6 +132,20 @@ def register(client: Any, experiment_id: str, run_id: str, sweep_id: str, member
         ).version  # fmt: skip
     _link(client, logged.model_id, name, int(version))
     client.set_registered_model_alias(name, KNEE_ALIAS, version)
+
+
+def withdraw(client: Any, sweep_id: str, name: str) -> None:
+    """Take the alias from the sweep's version, if it has it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_model_version_by_alias(name, KNEE_ALIAS)
+    except MlflowException as error:
+        if is_permanent(error):  # there is no such model, or no such alias
+            return
+        raise
+    if version.tags.get(SWEEP_TAG) == sweep_id:
+        client.delete_registered_model_alias(name, KNEE_ALIAS)
 
 
 def _link(client: Any, model_id: str, name: str, version: int) -> None:

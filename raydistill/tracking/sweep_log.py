@@ -69,6 +69,12 @@ class SweepLog:
         self._writer: TrackingWriter | None = None
         self._sink: MlflowSink | None = None
         self._front: _Front | None = None
+        self._registered = ""
+
+    @property
+    def registered(self) -> str:
+        """The name under which MLflow has taken the knee; "" as long as it has not."""
+        return self._registered
 
     @property
     def uri(self) -> str:
@@ -249,9 +255,20 @@ class SweepLog:
 
         def send(client: Any, run_id: str) -> None:
             models.register(client, sink.experiment_id, run_id, self.sweep_id, member, registered)
+            self._registered = registered
 
         writer.put(member.trial_id, Action("registering its model", send, replaces="registration"))
         return registered
+
+    def withdraw_knee(self, name: str | None = None) -> None:
+        """Take the alias ``pareto-knee`` from a model of this sweep's; another sweep's keeps it."""
+        registered = registered_name(name or self.name)
+
+        def send(client: Any, run_id: str) -> None:
+            models.withdraw(client, self.sweep_id, registered)
+            self._registered = ""
+
+        self._live()[0].put(PARENT, Action("withdrawing the knee", send, replaces=f"withdrawal of {registered}"))
 
     def finish(self, state: str = FINISHED, timeout_s: float = 60.0) -> int:
         """End the parent run (FINISHED, FAILED, or KILLED if interrupted), deliver what waits, stop the thread.

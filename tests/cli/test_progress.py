@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from raydistill.cli.progress import Progress
-from raydistill.cli.tables import front_report
+from raydistill.cli.tables import front_report, infeasible_lines
 from raydistill.records import BASELINE, FAILED, FINISHED, RUNNING, STOPPED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.events import Opening
@@ -136,6 +136,22 @@ def test_the_front_table(dense_on_front: bool) -> None:
         ["t0001", "90.00", "69.00", "68.00"],
     ]
     assert "…" not in "".join(lines)
+
+
+def test_an_empty_front_is_said() -> None:
+    bad = [replace(row(name, 0.5, 0.5, False), violations=("sparsity 0.5, not >= 0.9",)) for name in ("t0", "t1")]
+    dense = row(BASELINE, 0.7, 0.0)
+    lines = infeasible_lines([*bad, dense])
+    assert lines[0] == "t0 is infeasible: sparsity 0.5, not >= 0.9"
+    assert "the front is the dense baseline alone: loosen them" in lines[2]
+    broken = replace(row(BASELINE, 0.7, 0.0, False), violations=("sparsity 0, not >= 0.9",))
+    lines = infeasible_lines([*bad, broken])
+    assert len(lines) == 3
+    assert "the front is empty, and no model is registered" in lines[2]
+    assert infeasible_lines([row("t2", 0.6, 0.95), bad[0], broken]) == lines[:1]
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(front_report([*bad, broken], "digits")[1])
+    assert console.export_text().split()[-5:] == ["baseline", "0.00", "70.00", "69.00", "infeasible"]
 
 
 def test_the_front_fits_with_three_objectives_and_several_seeds() -> None:

@@ -58,6 +58,8 @@ def test_the_drop_is_from_the_baseline(record: Make) -> None:
     assert violations(trial, [half], baseline) == ("top1_drop 0.01, not <= 0.005",)
     assert violations(trial, [two], baseline) == ()
     assert violations(baseline, [half], baseline) == ()
+    strict, sparse = parse_constraints(["top1_drop < 0", "sparsity >= 0.5"], "c")
+    assert violations(baseline, [strict, sparse], baseline) == ("top1_drop 0, not < 0", "sparsity 0, not >= 0.5")
     assert violations(trial, [half], None) == ("top1_drop is not known",)
 
 
@@ -85,6 +87,15 @@ def test_an_infeasible_trial_leaves_the_front_to_those_it_dominated(record: Make
     assert (bound["t0000"].rank, bound["t0001"].rank) == (-1, -1)
     assert bound["t0000"].violations == ("top1_drop 0.1, not <= 0.02", "sparsity 0.9, not <= 0.75")
     assert bound["t0001"].violations == ("sparsity 0.8, not <= 0.75",)
+
+
+@pytest.mark.parametrize("bound", ["sparsity >= 0.95", "top1_drop < -0.01", "loss < 0.5", "latency_ms <= 3"])
+def test_where_nothing_is_feasible_nothing_is_on_the_front(record: Make, bound: str) -> None:
+    rows = front_rows(
+        [record(BASELINE, 0.70, 0.0), record("t0000", 0.69, 0.8)], OBJECTIVES, parse_constraints([bound], "c")
+    )
+    assert [(row.rank, row.pareto, row.knee) for row in rows] == [(-1, False, False)] * 2
+    assert all(row.violations for row in rows)
 
 
 def test_repeats_count_with_their_mean_and_are_no_points_themselves(record: Make) -> None:

@@ -14,6 +14,7 @@ from raydistill.sweep.journal import FORMAT, History
 from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.resume import check_same, check_start, differences
+from tests.sweep.conftest import SWEEP
 
 WriteSweep = Callable[..., Path]
 DATASET = {"name": "digits", "fingerprint": "ab12"}
@@ -40,10 +41,13 @@ def resume(file: Path, history: History, dataset: dict[str, str] = DATASET, **op
         ("resources_per_trial", {"cpu": 2}),
         ("max_failures", 4),
         ("dataset/workers", 0),
+        ("constraints", ["sparsity >= 0.5"]),
+        ("constraints", ["sparsity >= 0.9", "top1_drop <= 0.01"]),
+        ("constraints", []),
     ],
 )
 def test_what_may_change(write_sweep: WriteSweep, change: tuple[str, Any]) -> None:
-    history = history_of(write_sweep())
+    history = history_of(write_sweep(("constraints", ["sparsity >= 0.9"])))
     resume(write_sweep(change), history)
 
 
@@ -53,6 +57,10 @@ def test_what_may_change(write_sweep: WriteSweep, change: tuple[str, Any]) -> No
         (
             ("training/lr", 0.5),
             "training.lr: must be as the sweep was started (0.02), got 0.5; change it back, or start",
+        ),
+        (
+            ("schedule/policies", [{**SWEEP["schedule"]["policies"][0], "ending_epoch": 2}]),
+            "schedule.policies[0].ending_epoch: must be as",
         ),
         (("seed", 4), "seed: must be as the sweep was started (0), got 4"),
         (("num_samples", 1), "num_samples: may grow on --resume, not shrink (it was 3), got 1"),

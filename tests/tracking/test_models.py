@@ -154,6 +154,43 @@ def test_a_half_uploaded_model_is_replaced(storage: Path, mlflow_at, trial) -> N
     assert str(logged.status).upper().endswith("READY")
 
 
+def test_the_knee_is_registered_when_mlflow_has_taken_it(storage: Path, mlflow_at, trial) -> None:
+    log = open_log(storage)
+    log.trial_started(trial("t0000"))
+    log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+    log.finish()
+    assert log.registered == "simplenet"
+    other = SweepLog(None, storage, "simplenet", "sweep-2")
+    other.start()
+    other.withdraw_knee()
+    other.finish()
+    client = mlflow_at.MlflowClient()
+    assert client.get_model_version_by_alias("simplenet", "pareto-knee").tags["raydistill.sweep_id"] == "sweep-1"
+    log = open_log(storage)
+    assert log.registered == ""
+    log.withdraw_knee()
+    log.withdraw_knee(name="never-registered")
+    log.finish()
+    assert log.errors == other.errors == []
+    assert client.get_registered_model("simplenet").aliases == {}
+
+
+def test_a_knee_that_mlflow_refuses_is_not_called_registered(storage: Path, mlflow_at, trial, monkeypatch) -> None:
+    from raydistill.tracking import models
+    from raydistill.tracking.writer import Refused
+
+    def refused(*_: object) -> None:
+        raise Refused("no room in the registry")
+
+    monkeypatch.setattr(models, "register", refused)
+    log = open_log(storage)
+    log.trial_started(trial("t0000"))
+    log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+    log.finish()
+    assert log.registered == ""
+    assert len(log.errors) == 1
+
+
 def test_names_that_mlflow_forbids(storage: Path, mlflow_at, trial) -> None:
     log = SweepLog(None, storage, "net: 'v1.5'/x", "s")
     log.start()

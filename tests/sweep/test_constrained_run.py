@@ -1,0 +1,42 @@
+"""A real sweep whose constraints nothing keeps, and what becomes of it when they are loosened and tightened again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raydistill.records import BASELINE
+from tests.sweep.test_warm_run import sweep
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_constraints_decide_what_is_registered(write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/sweeps/tiny/mlflow.db")
+
+    def aliases() -> dict[str, object]:
+        return {
+            alias: version for model in client.search_registered_models() for alias, version in model.aliases.items()
+        }
+
+    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]))
+    shown = sweep(tmp_path, "space.yaml", "--cpu")
+    assert "no trial meets every constraint, the front is empty, and no model is registered: loosen them" in shown
+    assert "models:/" not in shown
+    assert aliases() == {}
+
+    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.01"]))
+    shown = sweep(tmp_path, "space.yaml", "--cpu", "--resume")
+    assert "models:/tiny@pareto-knee" in shown
+    assert set(aliases()) == {"pareto-knee"}
+    run = client.get_run(client.search_model_versions("name = 'tiny'")[0].run_id)
+    assert run.data.tags["raydistill.trial_id"] != BASELINE
+    assert (run.data.tags["pareto"], run.data.tags["feasible"]) == ("true", "true")
+
+    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]))
+    assert "models:/" not in sweep(tmp_path, "space.yaml", "--cpu", "--resume")
+    assert aliases() == {}, "what was feasible once is not now"
