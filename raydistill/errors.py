@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from raydistill.masking import masked
+
 
 class _Absent(Enum):
     # An enum, because its member is the same object again after the way from a worker process.
@@ -42,12 +44,13 @@ class Fault:
             text += f", got {short(self.value)}"
         if self.way_out:
             text += f"; {self.way_out}"
-        return " ".join(text.split()).encode(errors="backslashreplace").decode()  # half a surrogate cannot be printed
+        text = " ".join(text.split()).encode(errors="backslashreplace").decode()  # half a surrogate cannot be printed
+        return masked(text)
 
 
 def short(value: object, limit: int = 160) -> str:
     """`value` as a message shows it."""
-    text = repr(value)
+    text = masked(repr(value))  # before it is cut: half a password is not known for one
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -57,8 +60,8 @@ class RaydistillError(Exception):
     def __init__(self, *faults: Fault | str) -> None:
         if not faults:
             raise ValueError("an error needs at least one fault")
-        self.faults = faults
-        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(masked(fault) if isinstance(fault, str) else fault for fault in faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
 
     def __reduce__(self) -> tuple[type, tuple[Fault | str, ...]]:
         return type(self), self.faults

@@ -12,7 +12,7 @@ import pytest
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 
 PACKAGE = Path(__file__).resolve().parent.parent / "raydistill"
-FLOOR = {"errors", "records", "resolve", "files", "locks", "tensor_file"}
+FLOOR = {"errors", "records", "resolve", "files", "locks", "masking", "tensor_file"}
 # Each room and the rooms it may import from, besides itself and the floor.
 ROOMS = {
     "schedule": set(),

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from raydistill.cli.tables import counts, percent
 from raydistill.errors import RayLostError
+from raydistill.masking import masked
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, PAUSED, RUNNING, STOPPED, EpochMetrics, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.events import Observer, Opening
@@ -63,10 +64,10 @@ class Progress(Observer):
     def step(self, text: str) -> None:
         if not any(record.state == RUNNING for record in self._records.values()):
             self.stop()
-        self._print(Text(text))
+        self._print(Text(masked(text)))
 
     def warning(self, text: str) -> None:
-        self._print(Text(f"warning: {text}", style="bold yellow"))
+        self._print(Text(f"warning: {masked(text)}", style="bold yellow"))
 
     def started(self) -> None:
         self.resumable = True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raydistill.cli.tables import percent
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import write_atomically
+from raydistill.masking import masked
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -48,6 +49,7 @@ class RunReport:
 
     def say(self, text: RenderableType, style: str | None = None) -> None:
         """One line, or a table, on the console and in the file."""
+        text = masked(text) if isinstance(text, str) else text
         self.console.print(text, style=style, soft_wrap=isinstance(text, str), markup=False)
         if isinstance(text, str):
             self._append(text)

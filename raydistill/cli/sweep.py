@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raydistill.masking import masked
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -149,8 +151,8 @@ def _report(outcome: Outcome, again: str, console: Console) -> None:
 def _how_to_open(uri: str) -> str:
     """A server is open already."""
     if uri.startswith(("http://", "https://")):
-        return uri
-    return f"mlflow ui --backend-store-uri {shlex.quote(_short_uri(uri))}"
+        return masked(uri)
+    return f"mlflow ui --backend-store-uri {shlex.quote(_short_uri(masked(uri)))}"
 
 
 def _short_uri(uri: str) -> str:
@@ -172,8 +174,8 @@ def _shown(kept: str) -> str:
 
 
 def _resume_command() -> str:
-    """What was typed, with --resume."""
-    words = ["raydistill", *sys.argv[1:]]
+    """What was typed, with --resume; a password in it is masked, and has to be put back."""
+    words = ["raydistill", *(masked(word) for word in sys.argv[1:])]
     return shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from raydistill.errors import ABSENT, ConfigError, Fault, StorageError, close_match
+from raydistill.masking import masked
 from raydistill.storage.outage import explain
 
 SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss"})
@@ -72,6 +73,9 @@ def parse_address(text: str) -> Address:
     endpoint = query.get("endpoint_override") or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     region = query.get("region") or _environment("AWS_REGION", "AWS_DEFAULT_REGION")
     options = {}
+    if "@" in endpoint:
+        way_out = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, on every node"
+        raise ConfigError(Fault("AWS_ENDPOINT_URL", "must be scheme://host:port, without credentials", ABSENT, way_out))
     if endpoint:
         scheme, _, host = endpoint.rpartition("://")
         options = {"endpoint_override": host.rstrip("/"), "scheme": query.get("scheme") or scheme or "https"}
@@ -244,7 +248,7 @@ def _open(address: Address) -> tuple[Any, str]:
         try:
             return fs.FileSystem.from_uri(address.full)
         except (ArrowException, ValueError) as error:
-            rule = f"cannot be opened ({str(error).splitlines()[0]})"
+            rule = f"cannot be opened ({masked(str(error).splitlines()[0], address.full)})"
             raise StorageError(Fault(OPTION, rule, address.uri)) from error
     options = dict(address.options)
     if "region" not in options:

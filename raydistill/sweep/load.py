@@ -17,6 +17,7 @@ from raydistill import datasets
 from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
 from raydistill.files import missing
+from raydistill.masking import masked_all
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
@@ -69,10 +70,10 @@ class Sweep:
         return self.sections.dataset.config()
 
     def config(self) -> dict[str, Any]:
-        """All that is said, as one JSON-able mapping with the schedules written out."""
+        """All that is said, as one JSON-able mapping with the schedules written out; without passwords."""
         said = {**self.sections.model_dump(mode="json"), "schedule": dict(self.schedule.mapping)}
         said["warm_start"] = [entry.said() for entry in self.warm_start] or None
-        return json.loads(json.dumps(said, default=str))
+        return masked_all(json.loads(json.dumps(said, default=str)))
 
 
 def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:

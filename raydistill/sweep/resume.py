@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.errors import ABSENT, ConfigError, Fault, short
+from raydistill.masking import is_masked, masked_all
 from raydistill.search.searchers.base import ALL
 from raydistill.sweep.journal import History
 from raydistill.sweep.plan import Plan
@@ -35,7 +36,11 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
         return
     way_out = "change it back, or start another sweep with --name NAME"
     faults = []
-    for path, old, new in differences(history.start["config"], config):
+    started_at, now_at = (said.get("tracking", {}).get("uri") for said in (history.start["config"], config))
+    if now_at is None and is_masked(started_at or ""):
+        rule = f"is needed again: the sweep was started with {started_at}, and its password is not kept"
+        faults.append(Fault("--tracking-uri", rule, ABSENT, "give it, or set MLFLOW_TRACKING_URI"))
+    for path, old, new in differences(masked_all(history.start["config"]), config):
         if path == "num_samples" and isinstance(new, int) and new < old:
             faults.append(Fault(f"{file}: {path}", f"may grow on --resume, not shrink (it was {old})", new))
         elif not any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in _MAY_CHANGE):

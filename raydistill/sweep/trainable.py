@@ -21,6 +21,7 @@ from raydistill.cluster.tune_bridge import trial_epochs
 from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError, ResourceError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
+from raydistill.masking import masked
 from raydistill.records import EpochMetrics
 from raydistill.resolve import FOLDER
 from raydistill.storage import Store
@@ -97,7 +98,7 @@ def train_trial(
         if full is not None:  # met by something that is not ours
             _end_sweep(unwritable(full.filename or store.local(kept), full))
             return
-        first_line = str(error).strip().partition("\n")[0][:200]
+        first_line = masked(str(error).strip().partition("\n")[0])[:200]
         tune.report({FAILURE: f"{type(error).__name__}: {first_line} (traceback in {kept}/{TRACEBACK})"})
 
 
@@ -109,7 +110,7 @@ def _traced(folder: Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, RaydistillError) and full_disk(error) is None:
             with contextlib.suppress(StorageError):
-                write_atomically(folder / TRACEBACK, traceback.format_exc())
+                write_atomically(folder / TRACEBACK, masked(traceback.format_exc()))
         raise
 
 

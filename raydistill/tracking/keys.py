@@ -9,6 +9,8 @@ import hashlib
 import posixpath
 import re
 
+from raydistill.masking import masked
+
 KEY_LIMIT = 250
 PARAM_LIMIT = 6000
 TAG_LIMIT = 8000
@@ -31,12 +33,12 @@ def layer_key(prefix: str, weight: str) -> str:
 
 def param_text(value: object) -> str:
     """A param's text: floats exact, so that a trial can be repeated from it."""
-    return _shortened(str(value), PARAM_LIMIT)
+    return _shortened(masked(str(value)), PARAM_LIMIT)
 
 
 def tag_text(value: object) -> str:
     """A tag's text; booleans in lower case, as MLflow's own filters are written."""
-    return _shortened(str(value).lower() if isinstance(value, bool) else str(value), TAG_LIMIT)
+    return _shortened(str(value).lower() if isinstance(value, bool) else masked(str(value)), TAG_LIMIT)
 
 
 def model_name(text: str) -> str:

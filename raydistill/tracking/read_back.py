@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from raydistill.errors import ABSENT, Fault, TrackingError, close_match
+from raydistill.masking import masked
 from raydistill.records import BASELINE, FINISHED
 from raydistill.tracking.sink import SWEEP_TAG, TRIAL_TAG, first_line, root_cause
-from raydistill.tracking.store import DATABASES, check_port, check_server, hush, masked, undisturbed
+from raydistill.tracking.store import DATABASES, check_port, check_server, hush, undisturbed
 
 _TIMEOUT_S = "5"
 """Of each request, in which a server sends at most `_PAGE` runs; the health check before it takes 5 s at most."""
@@ -72,9 +73,9 @@ def ranked_trials(uri: str, name: str, where: str) -> RankedSweep:
                 raise TrackingError(Fault(f"{where}.sweep", f"no such sweep in {shown}", name, way_out))
             runs = _runs(client, experiment.experiment_id)
         except MlflowException as error:
-            raise TrackingError(_unreadable(where, shown, first_line(error))) from error
+            raise TrackingError(_unreadable(where, shown, masked(first_line(error), uri))) from error
         except OSError as error:  # of requests, too
-            raise TrackingError(_unreadable(where, shown, root_cause(error))) from error
+            raise TrackingError(_unreadable(where, shown, masked(root_cause(error), uri))) from error
     parents = [run for run in runs if TRIAL_TAG not in run.data.tags]
     parents.sort(key=lambda run: (run.data.tags.get("state") == FINISHED, run.info.start_time or 0), reverse=True)
     for parent in parents:

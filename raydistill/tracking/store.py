@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from raydistill.errors import Fault, TrackingError
+from raydistill.masking import is_masked, masked
 
 OPTION = "--tracking-uri"
 CONNECT_TIMEOUT_S = 5.0
@@ -59,6 +60,11 @@ def locate(uri: str | None, storage: Path, artifacts: str | None = None) -> Plac
     """
     if uri is None or uri == embedded_uri(storage):
         return _locate_embedded(storage.absolute())
+    if is_masked(uri):
+        rule = "its password or token stands there as it is shown, not as it is"
+        raise TrackingError(
+            Fault(OPTION, rule, uri, "put it back, or set MLFLOW_TRACKING_URI and leave the option out")
+        )
     scheme = urlsplit(uri).scheme.split("+")[0].lower()
     artifacts = artifacts or (storage.absolute() / "mlartifacts").as_uri()
     if scheme == "sqlite":
@@ -175,12 +181,3 @@ def check_server(uri: str, option: str = OPTION) -> None:
     if answer.status_code >= 500 or answer.status_code == 404:
         rule = f"what answers there is not a healthy MLflow server (status {answer.status_code})"
         raise TrackingError(Fault(option, rule, masked(uri), "check host, port and path"))
-
-
-def masked(uri: str) -> str:
-    """`uri` without its password."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    user, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}").geturl()

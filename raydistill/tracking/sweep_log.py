@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydistill.errors import Fault, StorageError, TrackingError
+from raydistill.masking import masked
 from raydistill.records import FAILED, FINISHED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.tracking import models
 from raydistill.tracking.figures import FrontRow, Objective, write_front
 from raydistill.tracking.keys import key, layer_key, param_text, registered_name, tag_text
 from raydistill.tracking.models import LoggedMember
 from raydistill.tracking.sink import PARENT, MlflowSink, RunCard
-from raydistill.tracking.store import OPTION, locate, masked, undisturbed
+from raydistill.tracking.store import OPTION, locate, undisturbed
 from raydistill.tracking.writer import Action, Broken, Point, TrackingWriter, Unavailable, batches
 
 if TYPE_CHECKING:
@@ -97,13 +98,16 @@ class SweepLog:
         place = locate(self._asked_uri, self.storage, self._artifacts)
         self._stack.enter_context(undisturbed())
         self._sink = MlflowSink(place, self.name, self.sweep_id, self._card)
-        self._writer = TrackingWriter(self._sink, self._report)
+        self._writer = TrackingWriter(self._sink, self._report, lambda line: masked(line, place.uri))
         if not place.embedded:
             try:
                 self._sink.open()
             except (Broken, Unavailable) as error:
                 self._stack.close()
-                rule, way_out = f"the store cannot be used ({error})", "mend it or choose another"
+                rule, way_out = (
+                    f"the store cannot be used ({masked(str(error), place.uri)})",
+                    "mend it or choose another",
+                )
                 raise TrackingError(Fault(OPTION, rule, masked(place.uri), way_out)) from error
 
     def start(self) -> None:

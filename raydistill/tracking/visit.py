@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from raydistill.errors import ABSENT, Fault, TrackingError
-from raydistill.tracking.store import CONNECT_TIMEOUT_S, OPTION, locate, masked
+from raydistill.masking import masked
+from raydistill.tracking.store import CONNECT_TIMEOUT_S, OPTION, locate
 
 _OLDEST_SERVER = 3
 """Its major version: logged models came with MLflow 3."""

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from raydistill.masking import masked
+
 MAX_METRICS, MAX_PARAMS, MAX_TAGS, MAX_ENTITIES = 1000, 100, 100, 1000
 """MLflow's limits for one log_batch."""
 
@@ -109,12 +111,18 @@ def batches(
 
 
 class TrackingWriter:
-    """report: called with one line, from this thread, for each thing the user should know, and never twice the same."""
+    """report: called with one line, from this thread, for each thing the user should know, and never twice the same.
 
-    def __init__(self, sink: Sink, report: Callable[[str], None] | None = None) -> None:
+    clean: takes out of a line what nobody is to read.
+    """
+
+    def __init__(
+        self, sink: Sink, report: Callable[[str], None] | None = None, clean: Callable[[str], str] = masked
+    ) -> None:
         self.errors: list[str] = []
         self._sink = sink
         self._report = report
+        self._clean = clean
         self._pending: dict[str, deque[Operation]] = {}
         self._in_flight: tuple[str, int] = ("", 0)
         self._one_by_one: dict[str, int] = {}
@@ -250,7 +258,7 @@ class TrackingWriter:
         self._done(run, 1)
 
     def _tell(self, message: str) -> None:
-        line = " ".join(message.split())
+        line = self._clean(" ".join(message.split()))
         line = line if len(line) <= 400 else line[:397] + "..."
         if line in self.errors:
             return
