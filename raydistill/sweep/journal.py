@@ -3,6 +3,9 @@
 A line is written whole or, when the driver is killed in mid-write, torn: the torn tail is dropped at the next start.
 Events: sweep_started, sweep_resumed, baseline, trial_started, epoch, trial_retried, trial_paused, trial_ended, tested.
 A trial that is promoted, or resumed after an interruption, starts again.
+
+Files are named from where the sweep's folder is (``trials/t0003/checkpoint.pt``): it may be moved, with its storage or
+alone. Whoever reads the journal gets references into the storage as it is now.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +23,7 @@ from typing import Any
 
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import unwritable
-from raydistill.records import FAILED, PAUSED, EpochMetrics, Evaluation, TrialRecord
+from raydistill.records import BASELINE, FAILED, PAUSED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.storage import Follower
 from raydistill.storage.store import read_or_nothing
 
@@ -33,6 +37,11 @@ machine could draw otherwise."""
 
 _LAST_WORDS_S = 5.0
 """How long a failing sweep waits for who follows the journal."""
+
+_WITH_FILES = frozenset({"record", "metrics", "epochs"})
+"""What of an event names checkpoints."""
+
+_TRAINED = re.compile(r"/(baselines/[0-9a-f]{16}/checkpoint\.pt)$")
 
 
 @dataclass
@@ -53,14 +62,15 @@ class History:
 class Journal:
     """Open a journal for appending; a torn last line is cut off first.
 
-    follower: told of every line.
+    follower: told of every line. kept: how the storage names the sweep's folder; None: its path.
 
     Raises:
         StorageError: the folder cannot be written to.
     """
 
-    def __init__(self, path: Path, follower: Follower | None = None) -> None:
+    def __init__(self, path: Path, follower: Follower | None = None, kept: str | None = None) -> None:
         self.path = path
+        self._kept = kept or str(path.parent)
         self._follower = follower or Follower()
         self._unwritable: StorageError | None = None
         try:
@@ -80,6 +90,8 @@ class Journal:
         """
         if self._unwritable is not None:  # a line is missing: what follows it, shorter perhaps, might not make sense
             raise self._unwritable
+        for name in _WITH_FILES & set(data):
+            data[name] = _map_files(data[name], lambda reference: _relative(reference, self._kept))
         line = json.dumps({"event": event, "time_ms": time.time_ns() // 1_000_000, **data}) + "\n"
         try:
             whole = os.fstat(self._file).st_size
@@ -114,16 +126,16 @@ class Journal:
                 self.close(_LAST_WORDS_S)
 
 
-def read_journal(path: Path) -> History:
-    """Read a journal back; an empty history where there is none.
+def read_journal(path: Path, kept: str | None = None) -> History:
+    """Read a journal back; an empty history where there is none. kept: as `Journal`'s.
 
     Raises:
         StorageError: a line in the middle is not an event, or the journal is of another format.
     """
-    return parse_journal(read_or_nothing(path), str(path))
+    return parse_journal(read_or_nothing(path), str(path), kept or str(path.parent))
 
 
-def parse_journal(content: bytes, path: str) -> History:
+def parse_journal(content: bytes, path: str, kept: str) -> History:
     """`read_journal` of what has been read already; path: where from, for errors."""
     history = History()
     *lines, _torn = content.split(b"\n")
@@ -132,6 +144,7 @@ def parse_journal(content: bytes, path: str) -> History:
             continue
         try:
             event = json.loads(line)
+            _locate(event, history, kept)
             _apply(history, event)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             way_out = "start the sweep anew under another --name"
@@ -175,6 +188,48 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
     elif kind == "tested":
         known = history.records[event["trial_id"]]
         history.records[event["trial_id"]] = replace(known, test=Evaluation(**event["evaluation"]))
+
+
+def _map_files(data: Any, change: Callable[[str], str]) -> Any:
+    """A record, metrics or a list of them, with every checkpoint's name changed."""
+    if isinstance(data, list):
+        return [_map_files(one, change) for one in data]
+    changed = {**data}
+    if isinstance(data.get("checkpoint"), str):
+        changed["checkpoint"] = change(data["checkpoint"])
+    if data.get("last") is not None:
+        changed["last"] = _map_files(data["last"], change)
+    return changed
+
+
+def _relative(reference: str, kept: str) -> str:
+    """A reference into the sweep's folder, or into the storage around it, from there; any other as it is."""
+    for base, prefix in ((kept, ""), (kept.rpartition("/")[0], "../")):
+        if base and reference.startswith(f"{base}/"):
+            return prefix + reference.removeprefix(f"{base}/")
+    return reference
+
+
+def _locate(event: dict[str, Any], history: History, kept: str) -> None:
+    """Have an event name its files in the storage as it is now.
+
+    Journals of old named them in full, wherever the sweep was then: its own files are known by where they end.
+    """
+    trial_id = event.get("trial_id") or event.get("record", {}).get("trial_id", "")
+    storage = kept.rpartition("/")[0]
+    own = f"trials/{trial_id}/checkpoint.pt"
+    given = history.start is not None and (history.start["config"].get("baseline") or {}).get("checkpoint")
+
+    def located(reference: str) -> str:
+        if not reference.startswith("/") and "://" not in reference:
+            return f"{storage}/{reference[3:]}" if reference.startswith("../") else f"{kept}/{reference}"
+        if trial_id != BASELINE:
+            return f"{kept}/{own}" if reference.endswith(f"/{own}") else reference
+        found = None if given else _TRAINED.search(reference)
+        return f"{storage}/{found.group(1)}" if found else reference
+
+    for name in _WITH_FILES & set(event):
+        event[name] = _map_files(event[name], located)
 
 
 def _cut_torn_tail(path: Path) -> None:

@@ -90,7 +90,7 @@ def run_sweep(
     kept = store.reference(folder)
     check_tracking(sweep, store)
     store.check()
-    history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}")
+    history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}", kept)
     check_start(kept, history, resume)
     check_plan(sweep)  # what is wrong with the file is said before the images are read
     seeds = _seeds(sweep, store.root, history, observer)
@@ -110,7 +110,7 @@ def run_sweep(
     with store.held(folder / JOURNAL, f"the sweep in {kept}", observer.warning) as follower:
         clear_temporaries(folder, *(folder / "trials").glob("*"))  # of a driver and trials that were killed
         shutil.rmtree(folder / TUNE, ignore_errors=True)
-        history = read_journal(folder / JOURNAL)
+        history = read_journal(folder / JOURNAL, kept)
         check_start(kept, history, resume)
         check_same(sweep.file, history, sweep.config(), about, plan)
         if interrupt.requested:
@@ -131,7 +131,7 @@ def run_sweep(
             sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
             log = _log(sweep, store, sweep_id, dataset, observer)
             log.connect()
-            with Journal(folder / JOURNAL, follower) as journal:
+            with Journal(folder / JOURNAL, follower, kept) as journal:
                 _open(journal, history, sweep_id, sweep.config(), about, seeds)
                 log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()

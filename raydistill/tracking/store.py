@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from raydistill.errors import Fault, TrackingError
 from raydistill.masking import is_masked, masked
+from raydistill.tracking.moved import follow
 
 OPTION = "--tracking-uri"
 CONNECT_TIMEOUT_S = 5.0
@@ -72,6 +73,7 @@ def locate(uri: str | None, storage: Path, artifacts: str | None = None) -> Plac
         if not path or path == ":memory:":
             raise TrackingError(Fault(OPTION, "a database in memory would be lost", uri, "name a file"))
         _check_sqlite(Path(path).absolute(), uri)
+        _follow(Path(path).absolute(), artifacts, uri)
         return Place(f"sqlite:///{Path(path).absolute()}", artifacts, False)
     if scheme in DATABASES:
         check_port(uri, DATABASES[scheme])
@@ -118,6 +120,7 @@ def _locate_embedded(storage: Path) -> Place:
     except OSError as error:
         raise TrackingError(Fault("--storage", f"cannot be written ({error.strerror})", str(storage))) from error
     _check_sqlite(storage / "mlflow.db", None)
+    _follow(storage / "mlflow.db", (storage / "mlartifacts").as_uri(), None)
     return Place(embedded_uri(storage), (storage / "mlartifacts").as_uri(), True)
 
 
@@ -138,8 +141,20 @@ def _check_sqlite(path: Path, uri: str | None) -> None:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        way_out = "remove it or choose another" if "not a database" in str(error) else "check the folder's permissions"
-        raise TrackingError(Fault(where, f"cannot write the database ({error})", value, way_out)) from error
+        raise TrackingError(_unusable(error, path, uri)) from error
+
+
+def _follow(path: Path, artifacts: str, uri: str | None) -> None:
+    try:
+        follow(path, artifacts, own=uri is None)
+    except sqlite3.Error as error:
+        raise TrackingError(_unusable(error, path, uri)) from error
+
+
+def _unusable(error: sqlite3.Error, path: Path, uri: str | None) -> Fault:
+    where, value = ("--storage", str(path.parent)) if uri is None else (OPTION, uri)
+    way_out = "remove it or choose another" if "not a database" in str(error) else "check the folder's permissions"
+    return Fault(where, f"cannot write the database ({error})", value, way_out)
 
 
 def check_port(uri: str, default_port: int, option: str = OPTION) -> None:

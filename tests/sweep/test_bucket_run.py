@@ -77,7 +77,11 @@ def start(tmp_path: Path, store: Store) -> Iterator[Callable[..., Run]]:
 
 
 def journal(store: Store) -> History:
-    return parse_journal(store.content(store.root / "tiny" / "journal.jsonl"), "the bucket's journal")
+    return parse_journal(
+        store.content(store.root / "tiny" / "journal.jsonl"),
+        "the bucket's journal",
+        store.reference(store.root / "tiny"),
+    )
 
 
 def wait_for_epochs(run: Run, store: Store, epochs: int) -> None:

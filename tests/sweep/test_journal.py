@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from raydistill.sweep.journal import FORMAT, Journal, read_journal
 
 
 def metrics(epoch: int, top1: float = 0.5) -> EpochMetrics:
-    return EpochMetrics(epoch, 4, 1.5, 1.0, top1, 0.9, 0.1, 0.3, {"fc1.weight": 0.6}, 1e3, 0.5, 1_000 + epoch, "c.pt")
+    return EpochMetrics(epoch, 4, 1.5, 1.0, top1, 0.9, 0.1, 0.3, {"fc1.weight": 0.6}, 1e3, 0.5, 1_000 + epoch, "/c.pt")
 
 
 def record(trial_id: str, state: str = RUNNING) -> TrialRecord:
@@ -44,7 +46,7 @@ def test_read_back(tmp_path: Path) -> None:
     assert (history.records["t0000"].state, history.records["t0000"].reason) == (STOPPED, "score too low")
     assert history.records["t0001"].state == RUNNING
     assert history.records["t0001"].last == metrics(2, 0.6)
-    assert history.records["t0001"].checkpoint == "c.pt"
+    assert history.records["t0001"].checkpoint == "/c.pt"
     assert history.records[BASELINE].test == Evaluation("test", 0.7, 0.9, 1.0, 360)
     assert [(trial, m.epoch) for trial, m in history.epochs] == [(t, e) for e in range(3) for t in ("t0000", "t0001")]
 
@@ -150,3 +152,44 @@ def test_the_baseline_and_its_epochs_are_one_line(tmp_path: Path) -> None:
         baseline = record(BASELINE, FINISHED).to_json()
         journal.append("baseline", record=baseline, epochs=[trained.to_json() for trained in epochs])
     assert read_journal(tmp_path / "j").epochs == [(BASELINE, trained) for trained in epochs]
+
+
+def named(path: Path, kept: str, *references: str, given: str | None = None) -> list[str]:
+    """References as a journal in `kept` holds them."""
+    with Journal(path, kept=kept) as journal:
+        config = {"baseline": {"checkpoint": given}}
+        journal.append("sweep_started", format=FORMAT, sweep_id="s", config=config, dataset={})
+        for number, reference in enumerate(references):
+            trial = record(f"t{number:04d}" if number else BASELINE)
+            last = replace(metrics(0), checkpoint=reference)
+            journal.append("baseline" if not number else "trial_started", record=trial.to_json(), epochs=[])
+            journal.append("epoch", trial_id=trial.trial_id, metrics=last.to_json())
+    return re.findall(r'"checkpoint": "([^"]*)"', path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("/disk/sweeps", "/other/place"), ("s3://bucket/sweeps", "s3://other"), ("/a", "s3://b/c")]
+)
+def test_files_are_named_from_where_the_sweep_is(tmp_path: Path, old: str, new: str) -> None:
+    path, dense, own = tmp_path / "j", "baselines/0123456789abcdef/checkpoint.pt", "tiny/trials/t0001/checkpoint.pt"
+    assert named(path, f"{old}/tiny", f"{old}/{dense}", f"{old}/{own}", "/elsewhere/c.pt") == [
+        f"../{dense}", "trials/t0001/checkpoint.pt", "/elsewhere/c.pt",
+    ]  # fmt: skip
+    for storage in (old, new):
+        history = read_journal(path, f"{storage}/tiny")
+        found = [history.records[trial_id].checkpoint for trial_id in (BASELINE, "t0001", "t0002")]
+        assert found == [f"{storage}/{dense}", f"{storage}/{own}", "/elsewhere/c.pt"]
+        assert history.records["t0001"].last == replace(metrics(0), checkpoint=f"{storage}/{own}")
+        assert history.epochs[1][1].checkpoint == f"{storage}/{own}"
+
+
+def test_a_journal_that_names_its_files_in_full(tmp_path: Path) -> None:
+    dense, own = "/old/baselines/0123456789abcdef/checkpoint.pt", "/old/tiny/trials/t0001/checkpoint.pt"
+    named(tmp_path / "j", "/nowhere/x", dense, own, own)
+    history = read_journal(tmp_path / "j", "/new/tiny")
+    assert [history.records[trial_id].checkpoint for trial_id in (BASELINE, "t0001", "t0002")] == [
+        dense.replace("/old", "/new"), own.replace("/old", "/new"), own,
+    ]  # fmt: skip
+    (tmp_path / "j").unlink()
+    named(tmp_path / "j", "/nowhere/x", dense, given=dense)
+    assert read_journal(tmp_path / "j", "/new/tiny").records[BASELINE].checkpoint == dense, "a user's own"
