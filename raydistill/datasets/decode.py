@@ -1,5 +1,7 @@
 """Image files to uint8 pixels.
 
+Pillow is told which decoders it may use: it goes by a file's content, and one of its decoders starts another program.
+
 A decoder written in Python holds the interpreter's lock for most of a small image, so many files go to processes. They
 are started as plain commands: a fork could inherit a lock that another thread holds, and multiprocessing's other
 start methods run the caller's main script again.
@@ -12,31 +14,46 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from raydistill.errors import DataError, Fault
 
 FEW = 1000
 """Up to here a process takes longer to start than the decoding takes."""
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's decoders that read pixels and nothing else."""
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+"""How names of images end, whatever the case."""
+
 _WORKER = """
-import json, sys
+import os, sys
+sys.path[:] = [place for place in sys.path if place]
+import json
 request = json.load(sys.stdin)
 sys.path[:] = request.pop("sys_path")
+pixels = os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)
 from raydistill.datasets.decode import _serve
-sys.exit(_serve(sys.stdout.buffer, sys.stderr, **request))
+sys.exit(_serve(pixels, sys.stderr, **request))
 """
+"""What a library prints goes to the errors: between the pixels it would shift all images behind it."""
+
 _FAULT = 3
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 def decode_image(path: str, size: tuple[int, int] | None, resize: bool) -> np.ndarray:
-    """One file as uint8 (H, W, 3); grey, palette and transparent images become RGB.
+    """One file as uint8 (H, W, 3), the first picture of several; grey, palette and transparent images become RGB, 16
+    bits become 8.
 
     size: (height, width) wanted, None takes the file's own. resize: bilinear and antialiased to `size`, the aspect
     ratio is not kept.
@@ -44,14 +61,7 @@ def decode_image(path: str, size: tuple[int, int] | None, resize: bool) -> np.nd
     Raises:
         DataError: the file cannot be decoded, or has another size and `resize` is False.
     """
-    try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except Exception as error:  # a damaged file can raise nearly anything from a decoder
-        reason = str(error).replace(repr(path), "it") or type(error).__name__
-        raise DataError(
-            Fault(path, f"cannot be decoded as an image ({reason})", way_out="replace or remove it")
-        ) from error
+    rgb = _read(path)
     if size is not None and (rgb.height, rgb.width) != size:
         if not resize:
             raise DataError(
@@ -64,6 +74,60 @@ def decode_image(path: str, size: tuple[int, int] | None, resize: bool) -> np.nd
             )
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
+
+
+def _read(path: str) -> Image.Image:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return _rgb(image)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        rule = f"cannot be decoded as an image (it is none of {', '.join(FORMATS)})"
+        raise DataError(Fault(path, rule, way_out="replace or remove it")) from error
+    except Exception as error:  # a damaged file can raise nearly anything from a decoder
+        reason = " ".join(str(error).replace(repr(path), "it").split()) or type(error).__name__
+        raise DataError(
+            Fault(path, f"cannot be decoded as an image ({reason})", way_out="replace or remove it")
+        ) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB. Pillow's own conversion cuts off what is above 255."""
+    deep = _white_level(image)
+    if deep is not None:
+        grey = np.rint(np.asarray(image).astype(np.float64) * (255 / deep)).astype(np.uint8)
+        tags = getattr(image, "tag_v2", {})
+        inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        return Image.fromarray(255 - grey if inverted else grey).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "whole numbers of 32 bits" if image.mode == "I" else "floating-point numbers"
+        rule = f"holds {kind}, which do not say what is black and what is white"
+        raise DataError(Fault(str(image.filename), rule, way_out="save it with 8 or 16 bits a channel"))  # type: ignore[attr-defined]
+    return _drawn_in_alpha(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _white_level(image: Image.Image) -> int | None:
+    """What white is in a grey image of more than 8 bits; None for others."""
+    if image.mode.startswith("I;"):
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+        return (1 << int(bits[0])) - 1
+    return 65535 if image.mode == "I" and image.format in ("PNG", "PPM") else None  # Pillow widens these two to 32 bits
+
+
+def _drawn_in_alpha(image: Image.Image) -> Image.Image:
+    """The colours of a transparent image; one that has a single colour is drawn by its transparency alone, and gets a
+    background: white, or black where the colour is light.
+    """
+    clear = image.convert("RGBA")
+    colours = clear.convert("RGB")
+    low_high = colours.getextrema()
+    opacity = clear.getchannel("A").getextrema()
+    if opacity[0] == opacity[1] or any(low != high for low, high in low_high):  # type: ignore[misc]
+        return colours
+    light = sum(low for low, _ in low_high) > 3 * 127  # type: ignore[misc]
+    ground = Image.new("RGBA", clear.size, (0, 0, 0, 255) if light else (255, 255, 255, 255))
+    return Image.alpha_composite(ground, clear).convert("RGB")
 
 
 def decode_files(paths: Sequence[str], size: tuple[int, int], resize: bool) -> np.ndarray:
@@ -95,47 +159,50 @@ class _Worker:
     def __init__(self, paths: Sequence[str], size: tuple[int, int], resize: bool, target: np.ndarray) -> None:
         self._request = {"paths": list(paths), "size": list(size), "resize": resize, "sys_path": sys.path}
         self._target = target
-        self._errors = b""
+        # a pipe that nobody reads meanwhile would stop a decoder that warns
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._lacking = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
         self._thread = threading.Thread(target=self._transfer, daemon=True)
         self._thread.start()
 
     def _transfer(self) -> None:
         process = self._process
-        assert process.stdin is not None  # all three are pipes
+        assert process.stdin is not None  # both are pipes
         assert process.stdout is not None
-        assert process.stderr is not None
         with contextlib.suppress(OSError, ValueError):  # a worker that died tells why by its exit code
             process.stdin.write(json.dumps(self._request).encode())
             process.stdin.close()
             view = self._target.reshape(-1).data.cast("B")
             while len(view) and (count := process.stdout.readinto(view)):  # type: ignore[attr-defined]
                 view = view[count:]
-            self._errors = process.stderr.read()
+            self._lacking = len(view)
 
     def finish(self) -> None:
         self._thread.join()
         code = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace")
         if code == _FAULT:
-            raise DataError(Fault(**json.loads(self._errors)))
-        if code != 0:
-            raise RuntimeError(f"a decoding process ended with {code}: {self._errors.decode(errors='replace')[-2000:]}")
+            raise DataError(Fault(**json.loads(said.splitlines()[-1])))
+        if code != 0 or self._lacking:
+            raise RuntimeError(f"a decoding process ended with {code}, {self._lacking} bytes short: {said[-2000:]}")
 
     def stop(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
         self._thread.join()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
 
 def _serve(pixels: Any, errors: Any, paths: list[str], size: list[int], resize: bool) -> int:
-    """What a worker does: pixels one after the other, or the fault as JSON and exit code `_FAULT`."""
+    """What a worker does: pixels one after the other, or the fault as a last line of JSON and exit code `_FAULT`."""
     try:
         for path in paths:
             pixels.write(decode_image(path, (size[0], size[1]), resize))
@@ -145,7 +212,7 @@ def _serve(pixels: Any, errors: Any, paths: list[str], size: list[int], resize: 
         if not isinstance(fault, Fault):
             raise
         shown = {"where": fault.where, "rule": fault.rule, "way_out": fault.way_out}
-        errors.write(json.dumps(shown | ({"value": fault.value} if isinstance(fault.value, str) else {})))
+        errors.write("\n" + json.dumps(shown | ({"value": fault.value} if isinstance(fault.value, str) else {})))
         return _FAULT
     return 0
 

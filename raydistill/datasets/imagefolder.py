@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from raydistill.datasets.arrays import ArrayDataset, channel_statistics
 from raydistill.datasets.config import DatasetConfig
-from raydistill.datasets.decode import decode_files, decode_image
+from raydistill.datasets.decode import ENDINGS, decode_files, decode_image
 from raydistill.datasets.decoded_cache import read_cache, write_cache
 from raydistill.datasets.memory import available_memory
 from raydistill.datasets.split import seeded_permutation, stratified_split
@@ -30,10 +30,11 @@ SAMPLE = 4096
 
 @dataclass(frozen=True)
 class _Listing:
-    """Files of one split: paths relative to the root, in order of class and name."""
+    """Files of one split: paths relative to the root, in order of class and name. others: endings of those left out."""
 
     files: list[str]
     labels: np.ndarray
+    others: Counter[str]
 
 
 def imagefolder(config: DatasetConfig, cache_dir: Path, name: str = "imagefolder") -> ArrayDataset | StreamedDataset:
@@ -51,6 +52,8 @@ def imagefolder(config: DatasetConfig, cache_dir: Path, name: str = "imagefolder
     classes = _class_names(train_dir)
     train = _list_files(root, train_dir, classes)
     test = _list_files(root, test_dir, classes)
+    classes = _shown(classes)
+    left_out = _left_out(train, test)
     kept, held_out = stratified_split(train.labels, config.validation, config.split_seed, classes)
     augment = "crop_flip" if config.augment == "auto" else config.augment
     resize = config.image_size is not None
@@ -68,13 +71,13 @@ def imagefolder(config: DatasetConfig, cache_dir: Path, name: str = "imagefolder
             name, classes, mean, std, augment, str(root),
             np.array([os.fsencode(file) for file in train.files]), train.labels,
             np.array([os.fsencode(file) for file in test.files]), test.labels,
-            kept, held_out, size, resize, config.workers,
+            kept, held_out, size, resize, config.workers, warning=left_out,
         )  # fmt: skip
 
     train_images, test_images, mean, std, warning = _decoded(root, train, test, size, resize, cache_dir)
     return ArrayDataset(
         name, classes, mean, std, augment, train_images, train.labels, test_images, test.labels, kept, held_out,
-        warning=warning,
+        warning="; ".join(filter(None, (left_out, warning))),
     )  # fmt: skip
 
 
@@ -92,6 +95,7 @@ def _split_folders(root: Path) -> tuple[Path, Path]:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
+    """The names of its folders, sorted as bytes are; see `_shown`."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise DataError(
@@ -100,22 +104,73 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _shown(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Class names as text that can be printed and saved, also of folders whose names are no UTF-8."""
+    return tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
+
+
 def _list_files(root: Path, folder: Path, classes: tuple[str, ...]) -> _Listing:
     unknown = [name for name in _class_names(folder) if name not in classes]
     if unknown:
         raise DataError(
             Fault(WHERE, f"every class of '{folder}' must be in train/ too", unknown[0], "rename or remove it")
         )
-    numbers = {name: number for number, name in enumerate(classes)}
     prefix = os.path.join(str(root), "")  # every path starts with it; relpath would take longer than the walk
-    samples = make_dataset(str(folder), numbers, IMG_EXTENSIONS, allow_empty=True)
-    labels = np.array([label for _, label in samples], dtype=np.int64)
-    counts = np.bincount(labels, minlength=len(classes))
-    empty = [name for name in classes if not counts[numbers[name]]]
-    if empty:
-        rule = f"class '{empty[0]}' has no image in '{folder}'"
-        raise DataError(Fault(WHERE, rule, way_out=f"images end in {', '.join(IMG_EXTENSIONS)}"))
-    return _Listing([path.removeprefix(prefix) for path, _ in samples], labels)
+    files: list[str] = []
+    counts = []
+    others: Counter[str] = Counter()
+    seen = {_identity(folder): str(folder)}
+    for name in classes:
+        top = os.path.join(str(folder), name)
+        found = _images_below(top, seen, others) if os.path.isdir(top) else []
+        if not found:
+            rule = f"class '{name}' has no image in '{folder}'"
+            raise DataError(Fault(WHERE, rule, way_out=f"images end in {', '.join(ENDINGS)}"))
+        counts.append(len(found))
+        files += [path.removeprefix(prefix) for path in found]
+    labels: np.ndarray = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    return _Listing(files, labels, others)
+
+
+def _images_below(top: str, seen: dict[tuple[int, int], str], others: Counter[str]) -> list[str]:
+    """The images of one class, sorted folder by folder; links are followed, hidden files and folders are left out.
+
+    seen: every folder so far, by device and inode, added to. others: endings of what is no image, added to.
+
+    Raises:
+        DataError: a folder is met a second time, by a link: its images would count twice, or as two classes.
+    """
+    found: list[tuple[str, list[str]]] = []
+    for folder, folders, names in os.walk(top, followlinks=True, onerror=_refuse):
+        before = seen.setdefault(_identity(folder), folder)
+        if before != folder:
+            rule = f"is the same folder as {before}, so its images would count twice"
+            raise DataError(Fault(folder, rule, way_out="remove the link"))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = [name for name in names if not name.startswith(".")]
+        found.append((folder, sorted(name for name in shown if name.lower().endswith(ENDINGS))))
+        others.update(
+            os.path.splitext(name)[1].lower() or "no ending" for name in shown if not name.lower().endswith(ENDINGS)
+        )
+    return [os.path.join(folder, name) for folder, names in sorted(found) for name in names]
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    facts = os.stat(folder)
+    return facts.st_dev, facts.st_ino
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(Fault(str(error.filename), f"cannot be read ({error.strerror or error})")) from error
+
+
+def _left_out(train: _Listing, test: _Listing) -> str:
+    """What the user has to be told of files that do not count, or ""."""
+    others = train.others + test.others
+    if not others:
+        return ""
+    kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
+    return f"{others.total():,} files of the tree are left out, their names do not end as images' do ({kinds})"
 
 
 def _decoded(
@@ -139,9 +194,12 @@ def _decoded(
 
 def _listing_key(root: Path, files: list[str], size: tuple[int, int]) -> str:
     """A hash that changes with any file's name, size or time, and with the image size."""
-    digest = hashlib.sha256(f"1 {root} {size[0]}x{size[1]}".encode(errors="surrogateescape"))
+    digest = hashlib.sha256(f"2 {root} {size[0]}x{size[1]}".encode(errors="surrogateescape"))
     prefix = os.path.join(str(root), "")
     for file in files:
-        facts = os.stat(prefix + file)
+        try:
+            facts = os.stat(prefix + file)
+        except OSError as error:  # such as a link that leads nowhere
+            _refuse(error)
         digest.update(f"\n{file} {facts.st_size} {facts.st_mtime_ns}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:24]

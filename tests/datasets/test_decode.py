@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,94 @@ def test_grey_palette_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     palette.putpalette([0, 0, 0, 10, 20, 30])
     palette.save(tmp_path / "palette.png")
     assert (decode_image(str(tmp_path / "palette.png"), None, False) == [10, 20, 30]).all()
+
+
+def _saved(path: Path, pixels: np.ndarray, mode: str | None = None) -> str:
+    Image.fromarray(pixels, mode).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+def test_sixteen_bits_of_grey_keep_their_range(tmp_path: Path, ending: str) -> None:
+    grey = np.array([[0, 257, 128 * 257], [200 * 257, 254 * 257, 65535]], dtype=np.uint16)
+    found = decode_image(_saved(tmp_path / f"deep.{ending}", grey), None, False)
+    assert found.tolist() == [[[v] * 3 for v in row] for row in ([0, 1, 128], [200, 254, 255])]
+
+
+def test_sixteen_bits_where_white_is_zero(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 65535]], dtype=np.uint16)).save(tmp_path / "i.tif", tiffinfo={262: 0})
+    with Image.open(tmp_path / "i.tif") as image:
+        assert image.tag_v2[262] == 0  # type: ignore[attr-defined]
+    assert decode_image(str(tmp_path / "i.tif"), None, False)[0, :, 0].tolist() == [255, 0]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_without_a_range_are_refused_by_name(tmp_path: Path, kind: type) -> None:
+    path = _saved(tmp_path / "wide.tif", np.arange(12).reshape(3, 4).astype(kind))
+    with pytest.raises(DataError, match=r"wide\.tif: holds .* which do not say what is black and what is white; save"):
+        decode_image(path, None, False)
+
+
+@pytest.mark.parametrize(("colour", "ground"), [(0, 255), (255, 0), (90, 255)])
+def test_what_is_drawn_in_transparency_alone_is_seen(tmp_path: Path, colour: int, ground: int) -> None:
+    opacity = np.array([[0, 255], [255, 0]], dtype=np.uint8)
+    flat = np.full_like(opacity, colour)
+    rgba = decode_image(_saved(tmp_path / "a.png", np.dstack([flat, flat, flat, opacity]), "RGBA"), None, False)
+    la = decode_image(_saved(tmp_path / "b.png", np.dstack([flat, opacity]), "LA"), None, False)
+    assert rgba[..., 0].tolist() == la[..., 1].tolist() == [[ground, colour], [colour, ground]]
+
+
+@pytest.mark.parametrize("name", ["script.jpg", "script.png", "script.tif"])
+def test_only_decoders_of_image_formats_are_used(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostScript would be handed to Ghostscript, which runs it; FITS, FLI, icons and others have decoders too."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n"
+    (tmp_path / name).write_bytes(script)
+    with pytest.raises(DataError, match=r"cannot be decoded as an image \(it is none of BMP, .*WEBP\)"):
+        decode_image(str(tmp_path / name), None, False)
+    assert not (tmp_path / "started").exists()
+
+
+def test_nothing_else_of_the_package_opens_images_with_all_decoders(root: Path) -> None:
+    for file in (root / "raydistill").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open"):
+                assert "formats" in [keyword.arg for keyword in node.keywords], f"{file}:{node.lineno}"
+
+
+def test_what_a_library_prints_does_not_shift_pixels(
+    many: tuple[list[str], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that finds this module of Pillow's name prints much on both streams for each of its images."""
+    (tmp_path / "noisy").mkdir()
+    (tmp_path / "noisy" / "sitecustomize.py").write_text(
+        "import os\nfrom PIL import Image\nopened = Image.open\n"
+        "def noisy(*a, **k):\n    os.write(1, b'x' * 5000); os.write(2, b'y' * 5000)\n    return opened(*a, **k)\n"
+        "Image.open = noisy\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "noisy"), *sys.path]))
+    monkeypatch.setattr(decode, "FEW", 25)
+    monkeypatch.setattr(decode, "_cores", lambda: 2)
+    paths, pixels = many
+    assert (decode_files(paths, (4, 5), False) == pixels).all()
+    Path(paths[47]).write_bytes(b"no image")
+    with pytest.raises(DataError, match="cannot be decoded as an image"):
+        decode_files(paths, (4, 5), False)
+
+
+def test_a_worker_takes_no_module_from_the_current_folder(
+    many: tuple[list[str], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(decode, "FEW", 25)
+    monkeypatch.setattr(decode, "_cores", lambda: 2)
+    paths, pixels = many
+    assert (decode_files(paths, (4, 5), False) == pixels).all()
 
 
 def test_another_size_is_resized_only_where_asked(tmp_path: Path) -> None:

@@ -179,3 +179,63 @@ def test_a_wrong_tree_is_one_line(make_tree: Callable, tmp_path: Path, fault: st
 def test_it_needs_a_folder() -> None:
     with pytest.raises(ConfigError, match="needs a folder with train/"):
         load(DatasetConfig("imagefolder"))
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../../..", "../bee"])
+def test_links_that_lead_to_folders_met_already_are_refused(make_tree: Callable, tmp_path: Path, target: str) -> None:
+    root, _ = make_tree()
+    (root / "train" / "ant" / "link").symlink_to(target)
+    with pytest.raises(DataError, match=r"is the same folder as .*, so its images would count twice; remove the link"):
+        load(config(root), cache_dir=tmp_path / "cache")
+
+
+def test_links_to_images_and_folders_elsewhere_are_followed(make_tree: Callable, tmp_path: Path) -> None:
+    root, _ = make_tree()
+    more = tmp_path / "more"
+    shutil.copytree(root / "train" / "bee", more)
+    (root / "train" / "bee" / "more").symlink_to(more)
+    (root / "train" / "cow" / "one.png").symlink_to(more / "000.png")
+    dataset = load(config(root), cache_dir=tmp_path / "cache")
+    assert np.bincount(dataset.train_labels).tolist() == [5, 10, 6]
+
+
+def test_a_link_that_leads_nowhere_is_one_line(make_tree: Callable, tmp_path: Path) -> None:
+    root, _ = make_tree()
+    (root / "train" / "bee" / "gone.png").symlink_to("nowhere.png")
+    for in_memory in (True, False):
+        with pytest.raises(DataError, match=r"gone\.png.* \(.*No such file"):
+            load(config(root, in_memory=in_memory), cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_hidden_files_and_folders_do_not_count(make_tree: Callable, tmp_path: Path, in_memory: bool) -> None:
+    root, _ = make_tree()
+    ant = root / "train" / "ant"
+    for place in (".ipynb_checkpoints/000-checkpoint.png", ".hidden/x.png", "._000.png", "deep/.git/y.png"):
+        (ant / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ant / "000.png", ant / place)
+    dataset = load(config(root, in_memory=in_memory), cache_dir=tmp_path / "cache")
+    assert np.bincount(dataset.train_labels).tolist() == [5, 5, 5]
+    assert dataset.warning == ""
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_gif_counts_and_other_files_are_said(make_tree: Callable, tmp_path: Path, in_memory: bool) -> None:
+    root, _ = make_tree()
+    Image.fromarray(np.full((6, 8), 77, dtype=np.uint8)).save(root / "train" / "ant" / "zz.GIF")
+    for name in ("a.heic", "b.HEIC", "notes"):
+        (root / "test" / "cow" / name).write_bytes(b"")
+    dataset = load(config(root, in_memory=in_memory), cache_dir=tmp_path / "cache")
+    assert np.bincount(dataset.train_labels).tolist() == [6, 5, 5]
+    assert "3 files of the tree are left out" in dataset.warning
+    assert "(2 .heic, 1 no ending)" in dataset.warning
+
+
+def test_a_class_name_that_is_no_utf8_can_be_printed(make_tree: Callable, tmp_path: Path) -> None:
+    root, _ = make_tree()
+    for split in ("train", "test"):
+        os.rename(root / split / "ant", os.path.join(os.fsencode(root), split.encode(), b"\xe9t\xe9"))
+    for in_memory in (True, False):
+        dataset = load(config(root, in_memory=in_memory), cache_dir=tmp_path / "cache")
+        assert "\\xe9t\\xe9" in dataset.classes
+        "".join(dataset.classes).encode()
