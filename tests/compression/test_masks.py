@@ -92,3 +92,21 @@ class TestMaskSet:
         masks.apply()
         assert torch.equal(model.conv.weight == 0, keep == 0)
         assert masks["conv.weight"].stride() == model.conv.weight.stride()
+
+    def test_a_mask_that_scales_keeps_its_scale_in_a_saved_state(self, model: nn.Module) -> None:
+        masks = MaskSet(model)
+        scaled = torch.tensor([0.0, 2.0, 1.0, 0.5]).view(4, 1, 1, 1).expand(4, 3, 3, 3)
+        masks.set("conv.weight", scaled, forward_only=True)
+        masks.set("fc.weight", torch.ones(10, 4))
+        state = masks.state_dict()
+        assert state["fc.weight"].dtype == torch.bool
+        masks.set("conv.weight", torch.ones(4, 3, 3, 3))  # the state is a copy
+        other = MaskSet(model)
+        other.load_state_dict(state, ["conv.weight"])
+        assert torch.equal(other["conv.weight"], scaled)
+        assert other.forward_only() == ["conv.weight"]
+        before = model.conv.weight.detach().clone()
+        other.apply()
+        assert torch.equal(model.conv.weight, before)
+        other.load_state_dict(state)
+        assert other.forward_only() == []

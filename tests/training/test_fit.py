@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -279,3 +281,68 @@ def test_steps_are_reported_and_fractions_are_used(config: RunConfig, dataset, t
     assert (metrics.top1 * held) == pytest.approx(round(metrics.top1 * held))
     evaluated = evaluate_checkpoint(str(metrics.checkpoint), dataset, "test", fraction=0.1)
     assert evaluated.images == round(len(dataset.test_labels) * 0.1)
+
+
+def test_what_thinning_has_removed_counts_as_zero(config: RunConfig, dataset) -> None:
+    mapping = {
+        "pruners": {"half": {"class": "L1RankedStructureParameterPruner", "group_type": "Filters",
+                             "desired_sparsity": 0.5, "weights": ["conv2.weight"]}},
+        "extensions": {"thin": {"class": "FilterRemover", "thinning_func_str": "remove_filters"}},
+        "policies": [{"pruner": {"instance_name": "half"}, "epochs": [0]},
+                     {"extension": {"instance_name": "thin"}, "epochs": [1]}],
+    }  # fmt: skip
+    run = replace(config, schedule=parse_schedule(mapping, "s.yaml"), epochs=2, effective_train_size=0.1)
+    before, after = fit(run, dataset=dataset)
+    assert load_model(Path(run.out_dir) / "checkpoint.pt").conv2.weight.shape[0] == 8
+    assert before.layer_sparsity["conv2.weight"] == after.layer_sparsity["conv2.weight"] == 0.5
+    # of fc1's 48,000 weights those that read the filters are gone too: 8 filters of 5x5 outputs for each of 120
+    assert after.layer_sparsity["fc1.weight"] == pytest.approx(0.5)
+    assert after.sparsity == pytest.approx((1200 + 24000) / 61770)
+
+
+def test_reduce_on_plateau_sees_the_validation_loss(config: RunConfig, dataset) -> None:
+    """A threshold that the training loss passes each epoch, and the validation loss never."""
+    plateau = {"class": "ReduceLROnPlateau", "patience": 0, "factor": 0.5, "threshold": 0.0, "threshold_mode": "abs"}
+    mapping = {
+        "lr_schedulers": {"lr": plateau},
+        "policies": [
+            {"lr_scheduler": {"instance_name": "lr"}, "starting_epoch": 0, "ending_epoch": 12, "frequency": 1}
+        ],
+    }
+    run = replace(
+        config,
+        schedule=parse_schedule(mapping, "s.yaml"),
+        epochs=12,
+        lr=0.1,
+        batch_size=16,
+        effective_train_size=0.03,
+        out_dir=None,
+    )
+    metrics = list(fit(run, dataset=dataset))
+    expected, best, rate = [], float("inf"), 0.1
+    for entry in metrics:
+        expected.append(rate)
+        if entry.loss < best:
+            best = entry.loss
+        else:
+            rate *= 0.5
+    assert [m.learning_rate for m in metrics] == pytest.approx(expected)
+    by_training_loss = [0.1 * 0.5 ** sum(b.train_loss >= a.train_loss for a, b in pairwise(metrics[: i + 1]))
+                        for i in range(len(metrics))]  # fmt: skip
+    assert expected != by_training_loss  # else the test could not tell
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("nesterov", True), ("momentum", 0.5), ("weight_decay", 0.5), ("batch_size", 32),
+     ("effective_train_size", 0.3)],
+)  # fmt: skip
+def test_each_value_that_the_weights_depend_on_is_part_of_a_runs_identity(
+    config: RunConfig, dataset, key: str, value: Any
+) -> None:
+    run = fit(replace(config, epochs=2, effective_train_size=0.1), dataset=dataset)
+    next(run)
+    run.close()
+    changed = replace(config, **{"epochs": 2, "effective_train_size": 0.1, key: value})
+    with pytest.raises(CheckpointError, match=f"was trained with {key} "):
+        next(fit(changed, dataset=dataset))
