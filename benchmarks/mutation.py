@@ -1,0 +1,170 @@
+"""Do the tests notice? One change at a time is made to a copy of the package, and its tests are run.
+
+    python benchmarks/mutation.py --count 80 --seed 0 [--rooms compression search] [--slow]
+
+A sample, by seed, of all places where a comparison, an arithmetic or logical operator, a number, a truth value, a
+condition, a returned value or a call's effect can be changed. A changed line is *noticed* when a test of its room
+fails, or one of all the quick tests; with --slow also its room's slow ones (those that start Ray among them). Prints
+the changes that nobody noticed and the score. Hours for large samples: run it by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("compression", "search", "sweep", "training", "tracking", "storage")
+QUICK = "not ray and not slow and not cluster and not gpu"
+_SWAPS: dict[type, type] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub, ast.Sub: ast.Add,
+    ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Change:
+    """One changed line. source: the whole file with it."""
+
+    file: Path
+    line: int
+    before: str
+    after: str
+    source: str
+
+
+def places(file: Path) -> list[int]:
+    """The numbers of the nodes of a file that can be changed; annotations and texts are left alone."""
+    nodes = enumerate(_nodes(ast.parse(file.read_text())))
+    return [index for index, node in nodes if _change(copy.copy(node))]
+
+
+def change_at(file: Path, index: int) -> Change:
+    text = file.read_text()
+    tree = ast.parse(text)
+    node = list(_nodes(tree))[index]
+    _change(node)
+    return Change(file, node.lineno, text.splitlines()[node.lineno - 1].strip(), _near(tree, node), ast.unparse(tree))
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.AnnAssign):
+            if node.value is not None:
+                yield from _nodes(ast.Expr(node.value))
+            continue
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, (ast.arg, ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)):
+            continue  # an error's words are not the point; that it is raised is changed at its condition
+        if isinstance(node, ast.FunctionDef):
+            for part in (*node.args.defaults, *node.body):
+                if hasattr(part, "lineno"):
+                    yield part
+                yield from _nodes(part)
+            continue
+        if hasattr(node, "lineno"):
+            yield node
+        yield from _nodes(node)
+
+
+def _change(node: Any) -> bool:
+    """Change a node in place; False where there is nothing to change."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in _SWAPS:
+        node.ops = [_SWAPS[type(node.ops[0])](), *node.ops[1:]]
+        return True
+    if isinstance(node, (ast.BinOp, ast.BoolOp)) and type(node.op) in _SWAPS:
+        node.op = _SWAPS[type(node.op)]()
+        return True
+    if isinstance(node, (ast.If, ast.While, ast.IfExp)):
+        node.test = ast.UnaryOp(ast.Not(), node.test)
+        return True
+    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
+        node.value = not node.value if isinstance(node.value, bool) else node.value + 1
+        return True
+    if isinstance(node, ast.Return) and node.value is not None:
+        if isinstance(node.value, ast.Constant):
+            return False
+        node.value = ast.Constant(None)
+        return True
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        node.value = ast.Constant(None)
+        return True
+    return False
+
+
+def _near(tree: ast.AST, changed: ast.AST) -> str:
+    """The innermost statement around the change, as it reads now."""
+    around = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and changed in ast.walk(node)]
+    return ast.unparse(around[-1]).splitlines()[0]
+
+
+def tests(copy_of_it: Path, what: list[str], marks: str, limit_s: float) -> bool:
+    """Whether they all pass; running out of time is noticed too."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", marks, *what]
+    environment = {**os.environ, "PYTHONPATH": str(copy_of_it), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(command, cwd=copy_of_it, env=environment, capture_output=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode in (0, 5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=80)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rooms", nargs="*", default=list(ROOMS), choices=ROOMS)
+    parser.add_argument("--slow", action="store_true", help="where the quick tests notice nothing, the slow ones too")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds of one run of tests")
+    asked = parser.parse_args()
+    files = sorted(file for room in asked.rooms for file in (ROOT / "raydistill" / room).rglob("*.py"))
+    every = [(file, index) for file in files for index in places(file)]
+    sample = random.Random(asked.seed).sample(every, min(asked.count, len(every)))
+    print(f"{len(every):,} possible changes in {len(files)} files; {len(sample)} of them, seed {asked.seed}")
+    unnoticed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        house = Path(temporary) / "house"
+        house.mkdir()
+        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True)
+        subprocess.run(["tar", "x", "-C", str(house)], input=archive.stdout, check=True)
+        if (ROOT.parent / "shared").exists():
+            (house.parent / "shared").symlink_to(ROOT.parent / "shared")
+        for number, (file, index) in enumerate(sample, start=1):
+            change = change_at(file, index)
+            target = house / file.relative_to(ROOT)
+            whole = target.read_text()
+            begun = time.monotonic()
+            room = file.relative_to(ROOT / "raydistill").parts[0]
+            try:
+                target.write_text(change.source)
+                noticed = not tests(house, [f"tests/{room}"], QUICK, asked.limit)
+                noticed = noticed or not tests(house, ["tests"], QUICK, asked.limit)
+                if not noticed and asked.slow:
+                    noticed = not tests(house, [f"tests/{room}"], f"not cluster and not ({QUICK})", 3 * asked.limit)
+            finally:
+                target.write_text(whole)
+            unnoticed += not noticed
+            told = "noticed  " if noticed else "UNNOTICED"
+            place = f"{file.relative_to(ROOT)}:{change.line}"
+            print(f"{number:>4} {told} {time.monotonic() - begun:6.0f} s  {place}", flush=True)
+            if not noticed:
+                print(f"       - {change.before}\n       + {change.after}", flush=True)
+    done = len(sample)
+    print(f"noticed: {done - unnoticed} of {done}, {100 * (done - unnoticed) / max(1, done):.0f} %")
+
+
+if __name__ == "__main__":
+    main()
