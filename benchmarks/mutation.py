@@ -130,10 +130,6 @@ def main() -> None:
     parser.add_argument("--slow", action="store_true", help="where the quick tests notice nothing, the slow ones too")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds of one run of tests")
     asked = parser.parse_args()
-    files = sorted(file for room in asked.rooms for file in (ROOT / "raydistill" / room).rglob("*.py"))
-    every = [(file, index) for file in files for index in places(file)]
-    sample = random.Random(asked.seed).sample(every, min(asked.count, len(every)))
-    print(f"{len(every):,} possible changes in {len(files)} files; {len(sample)} of them, seed {asked.seed}")
     unnoticed = 0
     with tempfile.TemporaryDirectory() as temporary:
         house = Path(temporary) / "house"
@@ -142,28 +138,31 @@ def main() -> None:
         subprocess.run(["tar", "x", "-C", str(house)], input=archive.stdout, check=True)
         if (ROOT.parent / "shared").exists():
             (house.parent / "shared").symlink_to(ROOT.parent / "shared")
+        files = sorted(file for room in asked.rooms for file in (house / "raydistill" / room).rglob("*.py"))
+        every = [(file, index) for file in files for index in places(file)]
+        sample = random.Random(asked.seed).sample(every, min(asked.count, len(every)))
+        print(f"{len(every):,} possible changes in {len(files)} files; {len(sample)} of them, seed {asked.seed}")
         for number, (file, index) in enumerate(sample, start=1):
             change = change_at(file, index)
-            target = house / file.relative_to(ROOT)
-            whole = target.read_text()
+            whole = file.read_text()
             begun = time.monotonic()
-            room = file.relative_to(ROOT / "raydistill").parts[0]
+            room = file.relative_to(house / "raydistill").parts[0]
             try:
-                target.write_text(change.source)
+                file.write_text(change.source)
                 noticed = not tests(house, [f"tests/{room}"], QUICK, asked.limit)
                 noticed = noticed or not tests(house, ["tests"], QUICK, asked.limit)
                 if not noticed and asked.slow:
                     noticed = not tests(house, [f"tests/{room}"], f"not cluster and not ({QUICK})", 3 * asked.limit)
             finally:
-                target.write_text(whole)
+                file.write_text(whole)
             unnoticed += not noticed
             told = "noticed  " if noticed else "UNNOTICED"
-            place = f"{file.relative_to(ROOT)}:{change.line}"
+            place = f"{file.relative_to(house)}:{change.line}"
             print(f"{number:>4} {told} {time.monotonic() - begun:6.0f} s  {place}", flush=True)
             if not noticed:
                 print(f"       - {change.before}\n       + {change.after}", flush=True)
-    done = len(sample)
-    print(f"noticed: {done - unnoticed} of {done}, {100 * (done - unnoticed) / max(1, done):.0f} %")
+        done = len(sample)
+        print(f"noticed: {done - unnoticed} of {done}, {100 * (done - unnoticed) / max(1, done):.0f} %")
 
 
 if __name__ == "__main__":
