@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -56,9 +58,19 @@ def _main(
     pass
 
 
+def _end_as_with_ctrl_c() -> None:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # ignored by nohup, or a caller's own
+            signal.signal(number, signal.default_int_handler)
+
+
 def run() -> None:
     """The console script: a user's mistake is one line a fault on stderr, and exit code 2."""
     share_folder(os.getcwd())
+    _end_as_with_ctrl_c()
     try:
         app()
     except RaydistillError as error:

@@ -105,21 +105,26 @@ def sweep(
     def on_first() -> None:
         progress.warning("ending: running trials keep their last checkpoint (Ctrl-C again quits at once)")
 
+    def on_last() -> None:
+        progress.stop()
+        hint(always=resume)
+        sys.stdout.flush()
+
     def on_lost(error: RayLostError) -> None:
         hint()
         fail(error)
 
-    def hint() -> None:
-        if progress.resumable:
+    def hint(always: bool = False) -> None:
+        if progress.resumable or always:
             console.print(f"not finished; resume with:\n  {again}", soft_wrap=True)
 
     again = _resume_command()
-    with Progress(console, on_lost=on_lost) as progress, interruptible(on_first) as interrupt:
+    with Progress(console, on_lost=on_lost) as progress, interruptible(on_first, on_last) as interrupt:
         try:
             outcome = run_sweep(loaded, storage, resume=resume, address=cluster, observer=progress, interrupt=interrupt)
-        except (KeyboardInterrupt, RaydistillError):
+        except (KeyboardInterrupt, RaydistillError) as error:
             progress.stop()
-            hint()
+            hint(always=resume and isinstance(error, KeyboardInterrupt))
             raise
     if outcome.interrupted:
         console.print(f"interrupted; resume with:\n  {again}", soft_wrap=True)

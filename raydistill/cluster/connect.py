@@ -16,6 +16,7 @@ from raydistill.cluster.modules import runtime_env
 from raydistill.cluster.nodes import Nodes
 from raydistill.cluster.quiet import quieten
 from raydistill.cluster.reach import reach
+from raydistill.cluster.signals import own_signals
 from raydistill.cluster.survey import check_versions, nodes_of, survey
 from raydistill.cluster.watch import RayGone, watched
 from raydistill.errors import ABSENT, Fault, RayLostError, ResourceError
@@ -74,9 +75,14 @@ def joined(
     except RayGone as gone:
         raise gone.error from None  # no shutdown: it would wait for what has gone
     except BaseException:
-        ray.shutdown()
+        _shut_down()
         raise
-    ray.shutdown()
+    _shut_down()
+
+
+def _shut_down() -> None:
+    with own_signals():  # it leaves SIGTERM to the operating system
+        ray.shutdown()
 
 
 def put(value: Any, size_bytes: int) -> Any:
@@ -98,15 +104,16 @@ def put(value: Any, size_bytes: int) -> Any:
 def _start(dataset_bytes: int) -> None:
     memory = max(_OBJECT_STORE_FLOOR, 2 * dataset_bytes + _OBJECT_STORE_FLOOR // 2)
     try:
-        ray.init(
-            address="local",
-            job_config=_OwnPath(),
-            num_cpus=len(os.sched_getaffinity(0)),
-            object_store_memory=memory,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
+        with own_signals():
+            ray.init(
+                address="local",
+                job_config=_OwnPath(),
+                num_cpus=len(os.sched_getaffinity(0)),
+                object_store_memory=memory,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
     except Exception as error:  # a plain one where its processes take too long to come up
         raise ResourceError(Fault("Ray", f"cannot start ({_reason(error)})", ABSENT, "free memory or disk")) from error
 
@@ -115,13 +122,14 @@ def _join(address: Address, modules: Iterable[str]) -> None:
     target = reach(address)
     sent = runtime_env(modules, os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
     try:
-        ray.init(
-            address=target,
-            job_config=_OwnPath(),
-            runtime_env=sent,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
+        with own_signals():
+            ray.init(
+                address=target,
+                job_config=_OwnPath(),
+                runtime_env=sent,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
     except Exception as error:
         way_out = "check 'ray status' there, or leave --address out"
         raise ResourceError(Fault(address.where, f"cannot be joined ({_reason(error)})", ABSENT, way_out)) from error

@@ -23,6 +23,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal has it all, and tensorboardX's fsyncs cost
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `interrupt` has its own
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",  # a trial told to end may be in a long epoch; its checkpoint is kept
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots are never read: resuming reads the journal
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "1",  # one report at a time: a checkpoint is at most one epoch ahead of the journal

@@ -92,16 +92,19 @@ class _Watch(threading.Thread):
         self._head = (host.strip("[]"), int(port))
         self._raylet = str(node.raylet_socket_name)
         self._session = str(node.session_name)
+        self._ended = False
 
     def run(self) -> None:
         seen, what = time.monotonic(), ""
-        while not self.over.wait(_LOOK_S):
+        while not self.over.wait(0.5 if self._ended else _LOOK_S):
             before, what = what, self._away()
             if not what and before and self._another():
                 what = "was started again: what ran on it has gone"
                 break
             if not what:
                 seen = time.monotonic()
+            elif self._ended and before:
+                break  # twice in a row; it does not come back, and Ray itself ends the process before long
             elif time.monotonic() - seen > GONE_S:
                 break
         way_out = "start it again if it is yours, then resume"
@@ -122,6 +125,7 @@ class _Watch(threading.Thread):
 
     def _away(self) -> str:
         """What does not answer, in words; "" if all does."""
+        self._ended = False
         try:
             socket.create_connection(self._head, timeout=_LOOK_S).close()
         except OSError as error:
@@ -131,6 +135,7 @@ class _Watch(threading.Thread):
             try:
                 raylet.connect(self._raylet)
             except OSError as error:
+                self._ended = isinstance(error, ConnectionRefusedError | FileNotFoundError)
                 return f"its process on this machine has ended ({error.strerror or error})"
         return ""
 

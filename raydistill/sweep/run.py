@@ -48,6 +48,9 @@ from raydistill.tracking import SweepLog
 _LOST_S = 15.0
 """For MLflow, when Ray has gone: soon Ray ends the process."""
 
+_INTERRUPTED_S = 8.0
+"""For MLflow, after a signal."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -113,8 +116,6 @@ def run_sweep(
         history = read_journal(folder / JOURNAL, kept)
         check_start(kept, history, resume)
         check_same(sweep.file, history, sweep.config(), about, plan)
-        if interrupt.requested:
-            raise KeyboardInterrupt  # nothing has begun that would have to be ended
         observer.step("starting Ray" if address is None else f"connecting to Ray at {address}")
         open_session: list[tuple[Session, SweepLog]] = []
 
@@ -132,6 +133,7 @@ def run_sweep(
             log = _log(sweep, store, sweep_id, dataset, observer)
             log.connect()
             with Journal(folder / JOURNAL, follower, kept) as journal:
+                interrupt.begun = True
                 _open(journal, history, sweep_id, sweep.config(), about, seeds)
                 log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()
@@ -214,7 +216,10 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         with contextlib.suppress(RaydistillError):  # what went wrong first is what the user has to hear
             _close(session, log, FAILED)
         raise
-    _close(session, log, INTERRUPTED if interrupt.requested else FINISHED)
+    if interrupt.requested:
+        _close(session, log, INTERRUPTED, timeout_s=_INTERRUPTED_S)
+    else:
+        _close(session, log, FINISHED)
     return Outcome(
         folder=session.folder,
         records=dict(ledger.records),
