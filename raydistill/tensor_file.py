@@ -63,7 +63,7 @@ def look_through(path: str | Path) -> tuple[set[tuple[str, str]], set[str]]:
                 elif isinstance(argument, str):
                     strings.add(argument)
     except Exception:  # not a pickle, or a damaged one: loading it says so
-        pass
+        return names, strings
     return names, strings
 
 

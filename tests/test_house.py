@@ -111,3 +111,67 @@ def test_every_public_name_is_there() -> None:
         assert getattr(raydistill, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         _ = raydistill.fitt
+
+
+# Where something that could run what is in a file, or start a program, is called; and why it may be.
+GUARDED = {
+    "torch.load": {"tensor_file.py": "weights_only, and the listing is looked at first"},
+    "yaml.load": {},  # `_Loader`, a SafeLoader, is used without it
+    "yaml.dump": {"schedule/yaml_file.py": "a SafeDumper"},
+    "Image.open": {"datasets/decode.py": "formats of images only"},
+    "importlib.import_module": {
+        "__init__.py": "the package's own names",
+        "resolve.py": "what the user names",
+        "sweep/memory_kills.py": "parts of Ray",
+        "cluster/probe.py": "installed packages, by our own list",
+    },
+    "subprocess.run": {"cluster/probe.py": "fixed commands"},
+    "subprocess.Popen": {"datasets/decode.py": "this interpreter, our own code"},
+    "np.load": {"datasets/decoded_cache.py": "without pickles"},
+    "pickle.loads": {"sweep/boxed.py": "what this sweep's driver packed a moment ago"},
+}
+NEVER = {
+    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "pickle.load",
+    "marshal.loads",
+    "yaml.unsafe_load", "yaml.full_load", "shelve.open", "torch.hub.load", "subprocess.call", "subprocess.check_output",
+    "subprocess.check_call", "subprocess.getoutput", "joblib.load",
+}  # fmt: skip
+
+
+def calls(path: Path) -> list[tuple[str, ast.Call]]:
+    return [
+        (ast.unparse(node.func), node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
+
+
+def test_what_could_run_code_is_called_where_it_is_argued_and_nowhere_else() -> None:
+    found: dict[str, set[str]] = {name: set() for name in GUARDED}
+    for path in PACKAGE.rglob("*.py"):
+        place = str(path.relative_to(PACKAGE))
+        for name, call in calls(path):
+            assert name not in NEVER, f"{place}:{call.lineno} {name}"
+            if name in GUARDED:
+                found[name].add(place)
+            words = {keyword.arg: keyword.value for keyword in call.keywords}
+            shell = words.get("shell")
+            assert shell is None or ast.literal_eval(shell) is False, f"{place}:{call.lineno} shell"
+            if name == "torch.load":
+                assert ast.literal_eval(words["weights_only"]) is True
+            if name == "Image.open":
+                assert "formats" in words, f"{place}:{call.lineno} opens what is no image too"
+            if name == "np.load":
+                assert ast.literal_eval(words["allow_pickle"]) is False
+    assert found == {name: set(places) for name, places in GUARDED.items()}
+
+
+def test_yaml_is_read_by_safe_loaders_only() -> None:
+    import yaml
+
+    from raydistill.schedule.yaml_file import _Dumper, _Loader
+
+    assert issubclass(_Loader, yaml.SafeLoader)
+    assert issubclass(_Dumper, yaml.SafeDumper)
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        for unsafe in ("UnsafeLoader", "FullLoader", "yaml.Loader", "yaml.CLoader"):
+            assert unsafe not in text, path

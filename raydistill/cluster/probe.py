@@ -146,7 +146,7 @@ def gpus() -> list[dict[str, str]]:
     """name and driver of each GPU that NVIDIA's driver knows."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)  # nosec B603 - fixed words, no shell
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [line.rpartition(",") for line in done.stdout.splitlines() if "," in line]
@@ -163,7 +163,7 @@ def torch_sees() -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     command = [sys.executable, "-c", code]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TORCH_S, check=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TORCH_S, check=True)  # nosec B603 - fixed words, no shell
         count, cuda = json.loads(done.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if line.strip()]

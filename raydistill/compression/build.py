@@ -33,7 +33,7 @@ from raydistill.compression.scheduler import CompressionScheduler, ScheduledPoli
 from raydistill.compression.sparsity import from_counts, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.resolve import resolve_class
-from raydistill.schedule import InstanceSpec, PolicySpec, ScheduleSpec
+from raydistill.schedule import InstanceSpec, PolicySpec, ScheduleSpec, matching
 
 _EXTENSIONS = {
     name: f"raydistill.compression.thinning:{name}" for name in ("FilterRemover", "ChannelRemover", "StructureRemover")
@@ -162,6 +162,12 @@ class _Builder:
             self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
             return None
         args = self.spelling.within(copy.deepcopy(dict(instance.args)))
+        if instance.section == "pruners" and "weights" in args:
+            try:
+                args["weights"] = matching(args["weights"], self.names, f"{where}.weights")
+            except ConfigError as error:
+                self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
+                return None
         if instance.section == "lr_schedulers":
             return self._lr_scheduler(cls, instance, args, where)
         built = _construct(cls, (instance.name,), args, where, self.faults)

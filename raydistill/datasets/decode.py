@@ -162,7 +162,7 @@ class _Worker:
         # a pipe that nobody reads meanwhile would stop a decoder that warns
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._lacking = 0
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # nosec B603 - this interpreter, our own code
             [sys.executable, "-c", _WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
         self._thread = threading.Thread(target=self._transfer, daemon=True)

@@ -20,7 +20,10 @@ def read_cache(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]] | 
     try:
         facts = json.loads((folder / "facts.json").read_text())
         # ndarray, not memmap: pickling and slicing a plain view costs less and means the same
-        train, test = (np.load(folder / f"{split}.npy", mmap_mode="r").view(np.ndarray) for split in ("train", "test"))
+        train, test = (
+            np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+            for split in ("train", "test")
+        )
     except (OSError, ValueError):
         return None
     return train, test, facts

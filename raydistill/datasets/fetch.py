@@ -36,7 +36,7 @@ class _Transfer:
     def _run(self) -> None:
         try:
             with (
-                urllib.request.urlopen(self._url, timeout=PATIENCE_S) as response,
+                urllib.request.urlopen(self._url, timeout=PATIENCE_S) as response,  # nosec B310 - torchvision's address
                 open(self._file, "wb") as file,
             ):
                 while not self.given_up.is_set() and (chunk := response.read1(1 << 16)):

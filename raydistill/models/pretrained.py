@@ -109,7 +109,7 @@ def _download(url: str, file: Path, where: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # torch's download waits for ever for a server that does not answer: ask for the headers first
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE_S):
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE_S):  # nosec B310 - torchvision's address
             pass
         torch.hub.download_url_to_file(url, str(file), match[1] if match else None, progress=False)
     except (OSError, RuntimeError, http.client.HTTPException) as error:

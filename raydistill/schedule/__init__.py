@@ -1,6 +1,7 @@
 """Compression schedules: YAML to frozen values and back, without torch."""
 
 from raydistill.schedule.extent import policies_beyond
+from raydistill.schedule.globs import matching, without_globs
 from raydistill.schedule.load import dump_schedule, load_schedule, parse_schedule
 from raydistill.schedule.override import get_value, read_value, scale_epochs, split_per_weight, with_values
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
@@ -17,10 +18,12 @@ __all__ = [
     "get_value",
     "read_value",
     "load_schedule",
+    "matching",
     "parse_schedule",
     "policies_beyond",
     "read_yaml",
     "scale_epochs",
     "split_per_weight",
     "with_values",
+    "without_globs",
 ]

@@ -15,7 +15,7 @@ class Boxed:
 
     @property
     def content(self) -> Any:
-        return pickle.loads(self._packed)  # packed by this sweep's own driver, a moment ago
+        return pickle.loads(self._packed)  # nosec B301 - packed by this sweep's own driver, a moment ago
 
     def __repr__(self) -> str:
         return self._name

@@ -14,7 +14,14 @@ from raydistill import datasets, models
 from raydistill.compression import check, planned_sparsity, weights
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import BASELINE, Scalar
-from raydistill.schedule import ScheduleSpec, dump_schedule, parse_schedule, policies_beyond, with_values
+from raydistill.schedule import (
+    ScheduleSpec,
+    dump_schedule,
+    parse_schedule,
+    policies_beyond,
+    with_values,
+    without_globs,
+)
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
 from raydistill.search.searchers import LEARNS, GridSearcher, Searcher
 from raydistill.sweep.load import TRAINING, Sweep, relocate, training_values
@@ -98,6 +105,10 @@ def plan_sweep(
         models.check_input(model, inputs, sections.model.arch, f"{sweep.file}: model.arch")
     named = tuple((name, tuple(weight.shape)) for name, weight in weights(model))
     faults = _Faults()
+    with faults.collecting():
+        said = sweep.schedule
+        mapping = without_globs(said.mapping, [name for name, _ in named], said.source)
+        sweep = replace(sweep, schedule=parse_schedule(mapping, said.source, said.warnings))
     faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
     faults.collect(baseline_config, sweep)
     dimensions = list(sweep.dimensions)

@@ -39,7 +39,7 @@ def _rename(tables: sqlite3.Connection, old: str, new: str) -> None:
     for table, column in _COLUMNS:
         if column in {row[1] for row in tables.execute(f"PRAGMA table_info({table})")}:
             tables.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # nosec B608 - names of `_COLUMNS`
                 f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                 (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
             )

@@ -98,3 +98,22 @@ def test_two_that_only_differ_by_the_prefix_stay_two() -> None:
 def test_a_weight_that_is_not_there_is_told_without_the_prefix() -> None:
     with pytest.raises(ConfigError, match=r"has no such weight, got '0\.wieght'; did you mean '0\.weight'"):
         pruned(small(), level("module.0.wieght"))
+
+
+def test_globs_stand_for_the_weights_that_they_match() -> None:
+    mapping = {
+        "pruners": {"p": {"class": "AutomatedGradualPruner", "initial_sparsity": 0.0, "final_sparsity": 0.5,
+                          "weights": ["encod*.weight", "[md]*.weight"]}},
+        "policies": [{"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 1, "frequency": 1}],
+    }  # fmt: skip
+    model = Tied()
+    scheduler = build(parse_schedule(mapping, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert scheduler.scheduled[0].policy.weights == ("encoder.weight", "module.weight")
+    mapping["pruners"]["p"]["weights"] = ["encod*.wieght", "conv?.weight"]
+    with pytest.raises(ConfigError) as caught:
+        build(parse_schedule(mapping, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert str(caught.value).splitlines() == [
+        "s.yaml: pruners.p.weights: no weight of the model matches, got 'encod*.wieght'; did you mean "
+        "'encoder.weight'?",
+        "s.yaml: pruners.p.weights: no weight of the model matches, got 'conv?.weight'; did you mean 'encoder.weight'?",
+    ]

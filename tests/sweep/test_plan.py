@@ -109,3 +109,21 @@ def test_the_baseline_follows_training_but_for_its_own_epochs_and_rate(write_swe
     assert (own.batch_size, own.epochs) == (64, 3)
     plain = baseline_config(load_sweep(write_sweep(("baseline", {}))))
     assert (plain.epochs, plain.lr) == (4, 0.02)
+
+
+def test_a_pruner_with_globs_is_searched_weight_by_weight(write_sweep: Callable[..., Path]) -> None:
+    file = write_sweep(
+        ("schedule/pruners", {"p": {"class": "AutomatedGradualPruner", "initial_sparsity": 0.05,
+                                    "final_sparsity": 0.5, "weights": ["fc?.weight"]}}),
+        ("schedule/policies", [{"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 2,
+                                "frequency": 1}]),
+        ("search", {"per_layer": {"weights": ["fc*.weight"], "final_sparsity": {"uniform": [0.3, 0.9]}}}),
+    )  # fmt: skip
+    plan = plan_sweep(load_sweep(file))
+    names = [d.path for d in plan.space.dimensions]
+    assert names == [f"per_layer.{name}.final_sparsity" for name in ("fc1.weight", "fc2.weight", "fc3.weight")]
+    for trial in plan.trials:
+        pruners = trial.run.schedule.mapping["pruners"]
+        assert {name: body["final_sparsity"] for name, body in pruners.items()} == {
+            f"p/{path.split('.', 1)[1].rpartition('.')[0]}": value for path, value in trial.values.items()
+        }
