@@ -21,6 +21,7 @@ from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
 from raydistill.storage import Store
 from raydistill.sweep.callback import LOST_MACHINE, MOST_LOSSES, why_it_died
+from raydistill.sweep.damage import named
 from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
 from raydistill.sweep.session import Session
@@ -38,10 +39,14 @@ def ensure_baseline(session: Session) -> bool:
     """Make sure that the dense baseline is there and recorded; False if it was interrupted."""
     sweep, ledger, dataset, store = session.sweep, session.ledger, session.dataset, session.store
     known = ledger.records.get(BASELINE)
-    if known is not None and known.checkpoint is not None and store.exists(known.checkpoint):
-        return True
-    run = baseline_config(sweep)
     given = sweep.sections.baseline.checkpoint
+    if known is not None and known.checkpoint is not None:
+        why = _lost(store, known.checkpoint)
+        if not why:
+            return True
+        if given is None:
+            session.observer.warning(f"the dense baseline is trained again: {why}")
+    run = baseline_config(sweep)
     if given is not None:
         session.observer.step("evaluating the dense baseline")
         last = given_baseline(given, run, dataset)
@@ -75,6 +80,18 @@ def ensure_baseline(session: Session) -> bool:
     reason = f"trained {run.epochs} epochs" + (" by an earlier sweep" if before else "")
     ledger.baseline(baseline_record(run, dataset, history[-1], reason), history)
     return True
+
+
+def _lost(store: Store, checkpoint: str) -> str:
+    """Why a baseline cannot be used any more, "" where it can."""
+    if not store.exists(checkpoint):
+        return f"{checkpoint} is not there any more"
+    with store.lent(checkpoint) as path:
+        try:
+            read_history(path)
+        except CheckpointError as error:
+            return str(named(error, path, checkpoint))
+    return ""
 
 
 def _figures(session: Session, checkpoint: str) -> dict[str, float]:

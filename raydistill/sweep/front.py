@@ -12,6 +12,7 @@ from raydistill.datasets import Dataset
 from raydistill.errors import CheckpointError, Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
 from raydistill.storage import Store
+from raydistill.sweep.again import train_again
 from raydistill.sweep.callback import why_it_died
 from raydistill.sweep.damage import is_of, named
 from raydistill.sweep.resources import Share
@@ -24,7 +25,8 @@ from raydistill.training.feed import EvalFeed
 def test_front(session: Session) -> None:
     """Evaluate the front's members and the baseline on the test split, each once in a sweep's life.
 
-    A member whose checkpoint is lost is no point of the front: it fails, and whoever comes up for it is evaluated.
+    A member whose checkpoint is lost is trained again. If that is lost too it fails, and is no point of the front:
+    whoever comes up for it is evaluated.
     """
     while _test_members(session):
         pass
@@ -67,11 +69,19 @@ def _test_members(session: Session) -> bool:
 
 
 def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
-    """Fail a finished trial whose checkpoint is damaged or gone; raise any other error, and one of the baseline."""
+    """Train a finished trial again whose checkpoint is damaged or gone; the second time it fails.
+
+    Any other error is raised, and one of the baseline.
+    """
     checkpoint = session.ledger.records[trial_id].checkpoint
     if trial_id == BASELINE or checkpoint is None or not is_of(error, checkpoint):
         raise error
     reason = str(error.faults[0])
+    if trial_id not in session.trained_again:
+        session.trained_again.add(trial_id)
+        session.observer.warning(f"trial {trial_id} is trained again, with its values and its seed: {reason}")
+        train_again(session, [session.ledger.records[trial_id]])
+        return
     session.ledger.ended(trial_id, FAILED, reason)
     session.observer.warning(f"trial {trial_id} is lost: {reason}")
 

@@ -16,14 +16,14 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import unwritable
-from raydistill.records import BASELINE, FAILED, PAUSED, EpochMetrics, Evaluation, TrialRecord
+from raydistill.records import BASELINE, FAILED, FINISHED, PAUSED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.storage import Follower
 from raydistill.storage.store import read_or_nothing
 
@@ -54,6 +54,9 @@ class History:
     start: dict[str, Any] | None = None
     records: dict[str, TrialRecord] = field(default_factory=dict)
     epochs: list[tuple[str, EpochMetrics]] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    """Lines about events that are damaged, or make no sense without those."""
+
     story: list[tuple[str, str, EpochMetrics | None]] = field(default_factory=list)
     """(event, trial id, its metrics) in order, what a search is replayed from: trial_started, epoch, and trial_ended of
     a trial that failed."""
@@ -130,13 +133,16 @@ def read_journal(path: Path, kept: str | None = None) -> History:
     """Read a journal back; an empty history where there is none. kept: as `Journal`'s.
 
     Raises:
-        StorageError: a line in the middle is not an event, or the journal is of another format.
+        StorageError: its first event, who the sweep is, is damaged, or the journal is of another format.
     """
     return parse_journal(read_or_nothing(path), str(path), kept or str(path.parent))
 
 
 def parse_journal(content: bytes, path: str, kept: str) -> History:
-    """`read_journal` of what has been read already; path: where from, for errors."""
+    """`read_journal` of what has been read already; path: where from, for errors.
+
+    Damage costs what the damaged lines said and what makes no sense without them; all that is whole is kept.
+    """
     history = History()
     *lines, _torn = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -146,9 +152,11 @@ def parse_journal(content: bytes, path: str, kept: str) -> History:
             event = json.loads(line)
             _locate(event, history, kept)
             _apply(history, event)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            way_out = "start the sweep anew under another --name"
-            raise StorageError(Fault(f"{path}:{number}", "is not an event of a sweep", ABSENT, way_out)) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if history.start is None:
+                way_out = "start the sweep anew under another --name"
+                raise StorageError(Fault(f"{path}:{number}", "is not an event of a sweep", ABSENT, way_out)) from error
+            history.lost.append(f"{path}:{number}: is not an event of a sweep, what it said is lost")
         if history.start is not None and history.start.get("format") != FORMAT:
             rule = f"is of journal format {history.start.get('format')}, this version reads {FORMAT}"
             raise StorageError(Fault(path, rule, ABSENT, "start the sweep anew under another --name"))
@@ -163,24 +171,30 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
         history.start["config"] = event["config"]
     elif kind in ("baseline", "trial_started"):
         record = TrialRecord.from_json(event["record"])
+        if record.last is not None:
+            _check(record.last)
+        trained = [(record.trial_id, _check(EpochMetrics.from_json(m))) for m in event.get("epochs", [])]
         known = history.records.get(record.trial_id)
         if known is not None and kind == "trial_started":  # started again after an interruption: keep its progress
             record = replace(record, last=known.last, started_ms=known.started_ms)
         history.records[record.trial_id] = record
         if kind == "trial_started":
             history.story.append((kind, record.trial_id, None))
-        history.epochs += [(record.trial_id, EpochMetrics.from_json(metrics)) for metrics in event.get("epochs", [])]
+        history.epochs += trained
     elif kind == "epoch":
-        metrics = EpochMetrics.from_json(event["metrics"])
+        metrics = _check(EpochMetrics.from_json(event["metrics"]))
         trial_id = event["trial_id"]
+        known = history.records[trial_id]
         history.epochs.append((trial_id, metrics))
         history.story.append((kind, trial_id, metrics))
-        history.records[trial_id] = replace(history.records[trial_id], last=metrics, checkpoint=metrics.checkpoint)
+        history.records[trial_id] = replace(known, last=metrics, checkpoint=metrics.checkpoint)
     elif kind == "trial_paused":
         known = history.records[event["trial_id"]]
         history.records[event["trial_id"]] = replace(known, state=PAUSED, reason=event["reason"])
     elif kind == "trial_ended":
         known = history.records[event["trial_id"]]
+        if event["state"] == FINISHED and known.last is None:
+            raise ValueError("a trial that finished without an epoch")
         ended = replace(known, state=event["state"], reason=event["reason"], ended_ms=event["time_ms"])
         history.records[event["trial_id"]] = ended
         if ended.state == FAILED:
@@ -188,6 +202,15 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
     elif kind == "tested":
         known = history.records[event["trial_id"]]
         history.records[event["trial_id"]] = replace(known, test=Evaluation(**event["evaluation"]))
+
+
+def _check(metrics: EpochMetrics) -> EpochMetrics:
+    """Raises TypeError where a figure is no number."""
+    numbers = [getattr(metrics, f.name) for f in fields(metrics) if f.type in ("int", "float")]
+    numbers += [*metrics.layer_sparsity.values(), *metrics.figures.values(), *metrics.exits.values()]
+    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+        raise TypeError("a figure is no number")
+    return metrics
 
 
 def _map_files(data: Any, change: Callable[[str], str]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,17 @@ def check_start(folder: Path | str, history: History, resume: bool) -> None:
     if not resume and history.start is not None:
         way_out = "add --resume to go on with it, or --name NAME to start another"
         raise ConfigError(Fault(str(folder), "holds a sweep already", ABSENT, way_out))
+
+
+def check_gone(kept: str, history: History, left: Sequence[str]) -> None:
+    """Raises ConfigError where a sweep has left everything but its journal: it would be run over its own results.
+
+    left: what is there of its results, by name.
+    """
+    if history.start is None and left:
+        rule = f"holds no journal, but results of a sweep ({', '.join(left[:3])}{', ...' if len(left) > 3 else ''})"
+        way_out = f"bring {JOURNAL} back from a copy and add --resume, or start another sweep with --name NAME"
+        raise ConfigError(Fault(kept, rule, ABSENT, way_out))
 
 
 def check_same(file: Path, history: History, config: Mapping[str, Any], dataset: Mapping[str, Any], plan: Plan) -> None:

@@ -37,17 +37,18 @@ from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
 from raydistill.sweep.plan import check_plan, plan_sweep
 from raydistill.sweep.resources import Share, must_wait, trial_share
-from raydistill.sweep.resume import JOURNAL, check_same, check_start
+from raydistill.sweep.resume import JOURNAL, check_gone, check_same, check_start
 from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.session import Session
 from raydistill.sweep.tracked import check_tracking, mlflow_files
 from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.warm_entries import SweepEntry
-from raydistill.tracking import SweepLog
+from raydistill.tracking import SweepLog, has_runs
 
 _LOST_S = 15.0
 """For MLflow, when Ray has gone: soon Ray ends the process."""
 
+_LOST_SHOWN = 5
 _INTERRUPTED_S = 8.0
 """For MLflow, after a signal."""
 
@@ -94,6 +95,7 @@ def run_sweep(
     check_tracking(sweep, store)
     store.check()
     history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}", kept)
+    check_gone(kept, history, _results(folder))
     check_start(kept, history, resume)
     check_plan(sweep)  # what is wrong with the file is said before the images are read
     seeds = _seeds(sweep, store.root, history, observer)
@@ -115,6 +117,7 @@ def run_sweep(
         shutil.rmtree(folder / TUNE, ignore_errors=True)
         history = read_journal(folder / JOURNAL, kept)
         check_start(kept, history, resume)
+        _tell_lost(history, observer)
         check_same(sweep.file, history, sweep.config(), about, plan)
         observer.step("starting Ray" if address is None else f"connecting to Ray at {address}")
         open_session: list[tuple[Session, SweepLog]] = []
@@ -154,6 +157,22 @@ def run_sweep(
                 )
                 open_session.append((session, log))
                 return _run(session, history, log)
+
+
+def _results(folder: Path) -> list[str]:
+    """What a sweep has left in its folder on this machine, besides its journal."""
+    trials = [f"trials/{path.parent.name}" for path in sorted(folder.glob("trials/*/checkpoint.pt"))]
+    return [*trials, *(["mlflow.db"] if has_runs(folder) else [])]
+
+
+def _tell_lost(history: History, observer: Observer) -> None:
+    """Damage to the journal, in a few lines."""
+    for line in history.lost[:_LOST_SHOWN]:
+        observer.warning(line)
+    if len(history.lost) > _LOST_SHOWN:
+        observer.warning(f"and {len(history.lost) - _LOST_SHOWN} more lines of the journal are lost")
+    if history.lost:
+        observer.warning("what the journal still says is kept; trials go on from their checkpoints")
 
 
 def _team(sweep: Sweep, share: Share, nodes: Sequence[Node]) -> Team | None:

@@ -24,7 +24,7 @@ class Session:
     """folder: ``storage/NAME`` on this machine. fingerprint: the dataset's content hash.
 
     shared: the dataset's object reference, boxed: Ray would unpack a bare one. team: the workers of each trial, where
-    it has several.
+    it has several. trained_again: trials whose finished checkpoint was lost.
     """
 
     sweep: Sweep
@@ -40,6 +40,7 @@ class Session:
     share: Share
     shared: list[Any] = field(default_factory=list)
     team: Team | None = None
+    trained_again: set[str] = field(default_factory=set)
 
     @property
     def kept(self) -> str:

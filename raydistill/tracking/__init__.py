@@ -5,7 +5,7 @@ MLflow itself is imported when a sweep starts, not with this package.
 
 from raydistill.tracking.figures import front_html, front_png, front_table
 from raydistill.tracking.read_back import RankedSweep, RankedTrial, ranked_trials
-from raydistill.tracking.store import embedded_uri
+from raydistill.tracking.store import embedded_uri, has_runs
 from raydistill.tracking.sweep_log import LoggedMember, SweepLog
 from raydistill.tracking.visit import Visit, visit
 
@@ -19,6 +19,7 @@ __all__ = [
     "front_html",
     "front_png",
     "front_table",
+    "has_runs",
     "ranked_trials",
     "visit",
 ]

@@ -10,7 +10,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,6 +49,18 @@ class Place:
 def embedded_uri(storage: Path) -> str:
     """The SQLite store inside a sweep's storage."""
     return f"sqlite:///{storage.absolute()}/mlflow.db"
+
+
+def has_runs(storage: Path) -> bool:
+    """Whether the embedded store is there and holds runs."""
+    path = storage.absolute() / "mlflow.db"
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=CONNECT_TIMEOUT_S)) as tables:
+            return tables.execute("SELECT 1 FROM runs").fetchone() is not None
+    except sqlite3.Error:
+        return False  # `locate` says what is wrong with it
 
 
 def locate(uri: str | None, storage: Path, artifacts: str | None = None) -> Place:

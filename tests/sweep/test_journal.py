@@ -94,12 +94,53 @@ def test_a_resumed_sweep_may_have_more_trials(tmp_path: Path) -> None:
     assert (start["config"], start["sweep_id"]) == ({"num_samples": 9}, "s")
 
 
-@pytest.mark.parametrize("line", [b"not json", b"[1]", b'{"event": "epoch", "trial_id": "t9", "metrics": {}}', b"\xff"])
-def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
+NOT_EVENTS = [
+    b"not json", b"[1]", b'{"event": "epoch", "trial_id": "t9", "metrics": {}}', b"\xff", b"[" * 100_000, b"null",
+    b'{"event": "trial_ended", "trial_id": "t0001", "state": "finished", "reason": 3}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NOT_EVENTS)
+@pytest.mark.parametrize("place", [1, 4, 12])
+def test_a_damaged_line_costs_what_it_said(tmp_path: Path, line: bytes, place: int) -> None:
     path = tmp_path / "journal.jsonl"
     write(path)
-    path.write_bytes(path.read_bytes() + line + b"\n")
-    with pytest.raises(StorageError, match=r"journal.jsonl:13: is not an event of a sweep; .*--name"):
+    whole = read_journal(path)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:place], line, *lines[place:]]))
+    found = read_journal(path)
+    assert [one for one in found.lost if "journal.jsonl" in one] == found.lost
+    assert found.records == whole.records
+    assert found.epochs == whole.epochs
+    assert found.lost[0].startswith(f"{path}:{place + 1}: is not an event of a sweep")
+
+
+@pytest.mark.parametrize("figure", ['"0.5"', "null", "[1]", "true", '{"a": 1}'])
+def test_figures_that_are_no_numbers(tmp_path: Path, figure: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    path.write_text(path.read_text().replace('"top1": 0.6', f'"top1": {figure}', 1))
+    found = read_journal(path)
+    assert len(found.lost) == 1
+    assert len(found.epochs) == 5
+
+
+def test_a_trial_whose_start_is_lost_is_drawn_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:2], b"?", *lines[3:]]))
+    found = read_journal(path)
+    assert list(found.records) == [BASELINE, "t0001"]
+    assert len(found.lost) == 5, "its start, three epochs, its end"
+
+
+@pytest.mark.parametrize("line", [*NOT_EVENTS, b'{"event": "trial_paused"}'])
+def test_who_the_sweep_is_must_be_known(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    path.write_bytes(b"\n".join([line, *path.read_bytes().split(b"\n")[1:]]))
+    with pytest.raises(StorageError, match=r"journal.jsonl:1: is not an event of a sweep; .*--name"):
         read_journal(path)
 
 
