@@ -305,13 +305,13 @@ def journal() -> bytes:
 
 
 def test_the_journal_that_it_starts_from_is_right() -> None:
-    history = parse_journal(journal(), "journal.jsonl")
+    history = parse_journal(journal(), "journal.jsonl", "s")
     assert history.records["t0000"].state == "finished"
 
 
 @fuzzed("journals", damaged([journal(), b'{"event": ' + b"[" * 100_000 + b"\n"]))
 def test_journals(tmp_path: Path, content: bytes) -> None:
-    parse_journal(content, "journal.jsonl")
+    parse_journal(content, "journal.jsonl", "s")
 
 
 def images() -> list[bytes]:
