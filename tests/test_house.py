@@ -17,7 +17,7 @@ FLOOR = {"errors", "records", "resolve", "files", "locks", "masking", "tensor_fi
 ROOMS = {
     "schedule": set(),
     "compression": {"schedule"},
-    "models": set(),
+    "models": {"compression"},
     "datasets": set(),
     "training": {"schedule", "compression", "models", "datasets"},
     "search": set(),

@@ -207,7 +207,7 @@ class _Builder:
         for index, name in enumerate(built.weights):
             if name not in self.known:
                 leads = index == 0 and getattr(built, "leader", False)
-                way_out = close_match(name, self.known)
+                way_out = self.spelling.way_out(name)
                 fault = Fault(f"{where}.{argument}", "the model has no such weight", name, way_out)
                 if self.strict or leads:
                     self.faults.append(fault)

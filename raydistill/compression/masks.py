@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from raydistill.compression.ranks import Ranks
 from raydistill.errors import CheckpointError, ConfigError, Fault
@@ -202,7 +203,7 @@ class MaskSet:
 
 def _places(parameters: Mapping[str, Tensor]) -> dict[str, int]:
     """Where each parameter's values are; ``model.to`` puts others into the same parameter."""
-    return {name: parameter.data_ptr() for name, parameter in parameters.items()}
+    return {name: 0 if is_lazy(parameter) else parameter.data_ptr() for name, parameter in parameters.items()}
 
 
 def _is_binary(mask: Tensor) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from raydistill.errors import close_match
 from raydistill.schedule.load import without_module_prefix
 
 _WRAPPERS = ("module", "_orig_mod")
@@ -36,6 +37,15 @@ class ParameterNames:
         if text in self._exact:
             return self._exact[text]
         return self._bare.get(_bare(text), without_module_prefix(text))
+
+    def way_out(self, name: str) -> str:
+        """For a name that no parameter has: what it is computed from (weight norm), or the nearest."""
+        module, _, attribute = name.rpartition(".")
+        marks = (f"{module}.parametrizations.{attribute}.", f"{module}.{attribute}_")
+        sources = [own for own in self._exact if own.startswith(marks)]
+        if sources:
+            return f"it is computed in each forward pass, from {' and '.join(sources)}: name those"
+        return close_match(name, set(self._exact.values()))
 
     def within(self, value: Any) -> Any:
         """`value` with every text in it, in lists and mapping keys too, looked up so."""

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.models import from_torchvision
-from raydistill.models.inputs import check_input, default_num_classes, example_input
+from raydistill.models.inputs import check_input, default_num_classes, example_input, logits_of
 from raydistill.models.menu import MENU
 from raydistill.models.pretrained import load_pretrained, published
 from raydistill.resolve import resolve
@@ -27,6 +27,7 @@ __all__ = [
     "default_num_classes",
     "example_input",
     "load_pretrained",
+    "logits_of",
     "names",
 ]
 

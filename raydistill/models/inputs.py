@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.early_exit import exits
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.models.menu import MENU, Domain, domain
 from raydistill.resolve import resolve
@@ -84,6 +85,11 @@ def check_input(model: nn.Module, inputs: Sequence[Tensor], arch: str, where: st
     finally:
         for module, training in flags.items():
             module.training = training
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits that count: those of the network's end, see `compression.early_exit.exits`."""
+    return exits(output)[-1]
 
 
 def _default(factory: Callable[..., Any], parameter: str) -> Any:

@@ -34,7 +34,8 @@ def level(*weights: str) -> dict[str, Any]:
 
 
 def pruned(model: nn.Module, mapping: dict[str, Any]) -> list[str]:
-    scheduler = build(parse_schedule(mapping, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    scheduler = build(parse_schedule(mapping, "s.yaml"), model, optimizer)
     scheduler.on_epoch_begin(0)
     return [name for name, p in model.named_parameters() if p.dim() > 1 and 2 * int((p == 0).sum()) == p.numel()]
 
@@ -117,3 +118,17 @@ def test_globs_stand_for_the_weights_that_they_match() -> None:
         "'encoder.weight'?",
         "s.yaml: pruners.p.weights: no weight of the model matches, got 'conv?.weight'; did you mean 'encoder.weight'?",
     ]
+
+
+@pytest.mark.parametrize("lazy", [nn.LazyLinear(3), nn.LazyConv2d(3, 1)])
+def test_a_lazy_model_is_one_line(lazy: nn.Module) -> None:
+    with pytest.raises(ConfigError, match=r"model: has lazy layers.*, got '0\.weight'; run it once on an input"):
+        pruned(nn.Sequential(lazy), level("0.weight"))
+
+
+def test_a_weight_that_is_computed_says_from_what() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+    with pytest.raises(
+        ConfigError, match=r"'0\.weight'; it is computed in each forward pass, from 0\.parametrizations"
+    ):
+        pruned(model, level("0.weight"))
