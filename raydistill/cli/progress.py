@@ -20,7 +20,7 @@ from raydistill.sweep.events import Observer, Opening
 
 _BEST_SHOWN = 6
 _RUNNING_SHOWN = 8
-_LINE_EVERY_S = 15.0
+_LINE_EVERY_S = 300.0
 """Seconds between plain lines while no trial ends."""
 
 
@@ -47,6 +47,7 @@ class Progress(Observer):
         self._pace_from = 0.0
         self._trained = 0
         self._last_line = 0.0
+        self._shown: object = None
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -123,8 +124,12 @@ class Progress(Observer):
             self._on_lost(error)
 
     def beat(self) -> None:
-        if self._live is None and self._opening is not None and self._clock() - self._last_line >= _LINE_EVERY_S:
-            self._last_line = self._clock()
+        """A plain line, where something has changed since the last one."""
+        if self._live is not None or self._opening is None or self._clock() - self._last_line < _LINE_EVERY_S:
+            return
+        state = (counts(self._records), self._trained)
+        if state != self._shown:
+            self._last_line, self._shown = self._clock(), state
             self._print(Text(self._summary()))
 
     def _ended(self, record: TrialRecord) -> None:

@@ -94,7 +94,7 @@ def sweep(
     store = open_store(storage)
     console = Console(highlight=False)
     if dry_run:
-        _dry_run(loaded, store, console)
+        _dry_run(loaded, store, console, resume)
         return
     from raydistill.cli.farewell import fail
     from raydistill.cli.progress import Progress
@@ -184,19 +184,25 @@ def _resume_command() -> str:
     return shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
 
 
-def _dry_run(sweep: Sweep, store: Store, console: Console) -> None:
+def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None:
     from raydistill import datasets
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
     from raydistill.cluster.team import at_once, trial_team
     from raydistill.sweep.plan import baseline_config, check_plan, plan_sweep
     from raydistill.sweep.resources import concurrent, trial_share
+    from raydistill.sweep.run import check_start_of
     from raydistill.sweep.seeds import find_seeds
     from raydistill.sweep.tracked import check_tracking
+    from raydistill.tracking import visit
 
-    check_plan(sweep)
     check_tracking(sweep, store)
     store.check()
+    if resume:
+        check_start_of(sweep, store, resume)
+    check_plan(sweep)
+    if sweep.sections.tracking.uri is not None:
+        visit(sweep.sections.tracking.uri)
 
     def warn(line: str) -> None:
         console.print(f"warning: {line}", style="bold yellow", markup=False, soft_wrap=True)
@@ -229,7 +235,10 @@ def _dry_run(sweep: Sweep, store: Store, console: Console) -> None:
         ("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),
         ("scheduler", _scheduler(sweep)),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
+        *((("constraints", ", ".join(map(str, sections.constraints))),) if sections.constraints else ()),
+        ("confirm", f"each front member {sections.confirm} times more, other seeds" if sections.confirm else "no"),
         ("resources", resources),
+        *((("MLflow", masked(sections.tracking.uri)),) if sections.tracking.uri else ()),
         ("storage", _shown(store.reference(store.root / sections.name))),
     ):
         console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)

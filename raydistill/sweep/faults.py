@@ -58,7 +58,8 @@ def _fault(model: type[BaseModel], data: Any, detail: Mapping[str, Any], source:
               "less_than": ("lt", "below"), "less_than_equal": ("le", "at most")}  # fmt: skip
     if kind in bounds:
         bound, word = bounds[kind]
-        return Fault(where, f"must be {word} {context[bound]:g}", value)
+        limit = context[bound]
+        return Fault(where, f"must be {word} {limit if isinstance(limit, int) else format(limit, 'g')}", value)
     if kind == "missing" and isinstance(keys[-1], int):
         return Fault(where, "is missing", ABSENT, "the list is too short")
     if kind == "missing":

@@ -249,6 +249,14 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     return faults
 
 
+def _schedule_of_baseline(sweep: Sweep) -> None:
+    """Raises ConfigError where it is none: what is odd in it cannot be scaled."""
+    try:
+        parse_schedule(sweep.sections.baseline.schedule or {}, f"{sweep.file}: baseline.schedule")
+    except ConfigError as error:
+        raise ConfigError(*relocate(error.faults)) from error
+
+
 def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
     """``--epochs``: the schedule and the trial scheduler follow in proportion; so does the baseline, but only down."""
     old, new = sweep.sections.training.epochs, overrides.epochs if overrides else None
@@ -274,6 +282,7 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
         shorter = max(1, round(epochs * min(1.0, ratio)))
         changed: dict[str, Any] = {"epochs": shorter}
         if baseline.schedule is not None:
+            _schedule_of_baseline(sweep)
             changed["schedule"] = scale_epochs(baseline.schedule, epochs, shorter)
         update["baseline"] = baseline.model_copy(update=changed)
     schedule = parse_schedule(scale_epochs(sweep.schedule.mapping, old, new), sweep.schedule.source)

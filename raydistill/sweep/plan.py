@@ -110,7 +110,7 @@ def plan_sweep(
         mapping = without_globs(said.mapping, [name for name, _ in named], said.source)
         sweep = replace(sweep, schedule=parse_schedule(mapping, said.source, said.warnings))
     faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
-    faults.collect(baseline_config, sweep)
+    faults.collect(_check_baseline, sweep, model, inputs)
     dimensions = list(sweep.dimensions)
     with faults.collecting():
         dimensions += expand(sweep.per_layer, [name for name, _ in named])
@@ -192,6 +192,13 @@ def baseline_config(sweep: Sweep) -> RunConfig:
         if faults:
             raise ConfigError(*relocate(tuple(faults)))
     return run_config(sweep, training, schedule)
+
+
+def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Raises ConfigError where the baseline's schedule cannot be built; trained it would be minutes later."""
+    run = baseline_config(sweep)
+    if run.schedule is not None:
+        check(run.schedule, model, inputs)
 
 
 def _trial(

@@ -94,9 +94,7 @@ def run_sweep(
     kept = store.reference(folder)
     check_tracking(sweep, store)
     store.check()
-    history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}", kept)
-    check_gone(kept, history, _results(folder))
-    check_start(kept, history, resume)
+    history = check_start_of(sweep, store, resume)
     check_plan(sweep)  # what is wrong with the file is said before the images are read
     seeds = _seeds(sweep, store.root, history, observer)
     where = f"{sweep.file}: resources_per_trial"
@@ -157,6 +155,20 @@ def run_sweep(
                 )
                 open_session.append((session, log))
                 return _run(session, history, log)
+
+
+def check_start_of(sweep: Sweep, store: Store, resume: bool) -> History:
+    """The history of the sweep in this storage, if it may be started, or go on.
+
+    Raises:
+        ConfigError, StorageError: it may not, or its journal cannot be read.
+    """
+    folder = store.root / sweep.sections.name
+    kept = store.reference(folder)
+    history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}", kept)
+    check_gone(kept, history, _results(folder))
+    check_start(kept, history, resume)
+    return history
 
 
 def _results(folder: Path) -> list[str]:

@@ -27,6 +27,9 @@ Fraction = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)]
 Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
 
+MOST_TRIALS = 100_000
+"""Of one sweep: all that are known beforehand are planned before it starts."""
+
 DEFAULT_OBJECTIVES = {"top1": "max", "sparsity": "max"}
 
 
@@ -230,7 +233,7 @@ class SweepSections(Section):
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
     searcher: SearcherSection = Field(default_factory=SearcherSection)
     warm_start: Any = None  # see warm_entries
-    num_samples: Count = 16
+    num_samples: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=MOST_TRIALS)] = 16
     confirm: Whole = 0
     seed: Whole = 0
     resources_per_trial: ResourcesSection | None = None

@@ -128,6 +128,61 @@ def test_dry_run_prints_space_and_resources_and_starts_nothing(
     assert ray.is_initialized() == before
 
 
+def changed_space(tmp_path: Path, **changes: object) -> Path:
+    file = tmp_path / "changed.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(SPACE.read_text()), **changes}))
+    return file
+
+
+def test_a_dry_run_shows_constraints_and_confirmation_and_no_password(raydistill: Command, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/m.db"
+    file = changed_space(tmp_path, constraints=["top1_drop <= 0.01"], confirm=2, num_samples=3)
+    ended = raydistill("sweep", file, "--dry-run", "--dataset", "digits", "--cpu", "--tracking-uri", uri)
+    assert (ended.code, ended.err) == (0, "")
+    assert "constraints: top1_drop <= 0.01" in ended.out
+    assert "each front member 2 times more" in ended.out
+    assert f"MLflow:      {uri}" in ended.out
+    assert not (tmp_path / "m.db").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--epochs", "2")])
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({"lr_schedulers": {"d": {"class": "CosineAnealingLR", "T_max": 2}}}, "did you mean 'CosineAnnealingLR'?"),
+        ({"lr_schedulers": {"d": {"class": "StepLR", "stepsize": 2}}}, "baseline.schedule"),
+        ({"policies": [{"lr_scheduler": {"instance_name": "d"}, "epochs": ["x"]}]}, "baseline.schedule"),
+        ({"policies": [{"lr_scheduler": {"instance_name": "d"}, "ending_epoch": [1]}]}, "baseline.schedule"),
+        ({"policies": {"a": None}}, "baseline.schedule"),
+    ],
+)
+def test_a_dry_run_checks_the_baselines_schedule(
+    raydistill: Command, tmp_path: Path, schedule: dict[str, object], expected: str, options: tuple[str, ...]
+) -> None:
+    if "d" not in schedule.get("lr_schedulers", {}):  # type: ignore[operator]
+        schedule = {"lr_schedulers": {"d": {"class": "StepLR", "step_size": 2}}, **schedule}
+    policies = [{"lr_scheduler": {"instance_name": "d"}, "starting_epoch": 0, "ending_epoch": 2, "frequency": 1}]
+    file = changed_space(tmp_path, baseline={"epochs": 2, "schedule": {"policies": policies, **schedule}})
+    ended = raydistill("sweep", file, "--dry-run", "--dataset", "digits", "--cpu", *options)
+    assert ended.code == 2
+    assert expected in ended.err
+    assert all(line.startswith(f"error: {file}: baseline.schedule") for line in ended.err.splitlines())
+
+
+def test_a_dry_run_looks_where_it_would_go(raydistill: Command, tmp_path: Path) -> None:
+    def dry(*options: object) -> Ended:
+        return raydistill("sweep", SPACE, "--dry-run", "--dataset", "digits", "--storage", tmp_path, *options)
+
+    assert "--resume: there is no sweep in" in dry("--resume").err
+    assert "no MLflow server answers there" in dry("--tracking-uri", "http://me:secret@127.0.0.1:1").err
+    assert "secret" not in dry("--tracking-uri", "http://me:secret@127.0.0.1:1").err
+
+
+def test_more_trials_than_can_be_planned(raydistill: Command) -> None:
+    ended = raydistill("sweep", SPACE, "--dry-run", "--num-samples", 10**8)
+    assert ended.err.endswith("num_samples: must be at most 100000, got 100000000\n")
+
+
 def test_resume_without_a_sweep(raydistill: Command, tmp_path: Path) -> None:
     ended = raydistill("sweep", SPACE, "--resume", "--storage", tmp_path / "sweeps", "--dataset", "digits")
     assert ended.code == 2

@@ -50,8 +50,10 @@ def test_lines_without_a_terminal() -> None:
     progress.opening(opening())
     progress.trial(record(0))
     progress.beat()
-    clock.now += 20
-    progress.beat()
+    clock.now += 320
+    for _ in range(9):
+        progress.beat()
+        clock.now += 320  # nothing has changed since
     progress.trial(record(0, 10, FINISHED, "trained all 10 epochs"))
     progress.trial(record(1, 4, STOPPED, "stopped after 4 of 10 epochs: score 0.5 below the rung's cutoff 0.6"))
     progress.trial(record(2, 1, FAILED, "the loss is nan"))
@@ -76,10 +78,10 @@ def test_time_left() -> None:
             state = FINISHED if epoch == 10 else RUNNING
             progress.trial(record(index, epoch, state))
         clock.now += 1
-    clock.now += 15  # silence: a line is due
+    clock.now += 300  # silence: a line is due
     progress.beat()
-    # 19 epochs were counted in 25 s, 20 are left
-    assert out.getvalue().splitlines()[-1] == "0 running, 2 finished, 0 stopped, 2 waiting, about 26 s left"
+    # 19 epochs were counted in 310 s, 20 are left
+    assert out.getvalue().splitlines()[-1] == "0 running, 2 finished, 0 stopped, 2 waiting, about 5 min 26 s left"
 
 
 def test_a_resumed_sweep_counts_what_had_ended() -> None:
@@ -88,7 +90,7 @@ def test_a_resumed_sweep_counts_what_had_ended() -> None:
     records = {record(0).trial_id: record(0, 10, FINISHED), record(1).trial_id: record(1, 3, STOPPED)}
     progress.opening(replace(opening(), records=records))
     assert "4 trials of 10 epochs, 2 of them ended before, 2 at a time" in out.getvalue()
-    clock.now += 20
+    clock.now += 320
     progress.beat()
     assert "0 running, 1 finished, 1 stopped, 2 waiting" in out.getvalue()
 
