@@ -130,6 +130,8 @@ def sweep(
         console.print(f"interrupted; resume with:\n  {again}", soft_wrap=True)
         raise typer.Exit(130)
     _report(outcome, again, console)
+    if not outcome.recorded:
+        raise typer.Exit(1)
 
 
 def _report(outcome: Outcome, again: str, console: Console) -> None:

@@ -60,7 +60,7 @@ class Outcome:
     kept: the sweep's folder as the journal names it, a path or a URI; folder: the same on this machine.
 
     interrupted: by a signal; the sweep can be resumed. model: the knee as the registry has it ("simplenet"); "": it has
-    none of this sweep.
+    none of this sweep. recorded: False where MLflow takes nothing any more; the journal has it all.
     """
 
     folder: Path
@@ -72,6 +72,7 @@ class Outcome:
     tracking_uri: str
     kept: str
     model: str = ""
+    recorded: bool = True
 
 
 def run_sweep(
@@ -261,6 +262,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         tracking_uri=log.uri,
         kept=session.kept,
         model=log.registered,
+        recorded=not log.broken,
     )
 
 
@@ -279,7 +281,7 @@ def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0)
         if timeout_s:
             session.observer.step("delivering to MLflow")
         left = log.finish(state, timeout_s)
-        if left:
+        if left and not log.broken:  # that has been said, and waiting is of no use
             rule = f"MLflow did not take {left} records in time, they are safe in {session.kept}/{JOURNAL}"
             session.observer.warning(f"{rule}; once it answers again --resume sends them")
 

@@ -26,6 +26,7 @@ _PERMANENT = frozenset({
     "NOT_IMPLEMENTED", "ENDPOINT_NOT_FOUND", "MALFORMED_REQUEST",
 })  # fmt: skip
 _FULL = ("disk is full", "no space left on device", "disk quota exceeded")
+_DAMAGED = ("disk image is malformed", "file is not a database", "malformed database schema")
 _NOT_LIMITS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -80,6 +81,8 @@ class MlflowSink:
         except MlflowException as error:
             if is_full(error):
                 raise self._full(error) from error
+            if is_damaged(error):
+                raise self._damaged() from error
             if is_permanent(error) or "out-of-date" in str(error):
                 raise Broken(first_line(error)) from error
             raise Unavailable(root_cause(error)) from error
@@ -101,6 +104,8 @@ class MlflowSink:
         except Exception as error:
             if is_full(error):  # reading still works there, which says nothing of writing
                 raise self._full(error) from error
+            if is_damaged(error):
+                raise self._damaged() from error
             if is_permanent(error):
                 raise Refused(first_line(error)) from error
             raise Unavailable(root_cause(error), alive=self._answers()) from error
@@ -159,6 +164,10 @@ class MlflowSink:
         where = getattr(error, "filename", None) or self.place.shown
         return Unavailable(f"{where}: the disk is full; free some space there", trouble="cannot write")
 
+    def _damaged(self) -> Broken:
+        way_out = "bring a copy back, or remove it: --resume sends all records again"
+        return Broken(f"{self.place.shown}: the database is damaged; {way_out}")
+
     def _answers(self) -> bool:
         try:
             self._client.get_experiment(self._experiment_id)
@@ -181,6 +190,15 @@ def is_full(error: BaseException | None) -> bool:
     """Whether a store has no space left: SQLite's words, those of the operating system, or a server's of either."""
     while error is not None:
         if any(words in str(error).lower() for words in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_damaged(error: BaseException | None) -> bool:
+    """Whether a database is damaged inside: SQLite's words, or a server's of them."""
+    while error is not None:
+        if any(words in str(error).lower() for words in _DAMAGED):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -165,7 +165,8 @@ def _follow(path: Path, artifacts: str, uri: str | None) -> None:
 
 def _unusable(error: sqlite3.Error, path: Path, uri: str | None) -> Fault:
     where, value = ("--storage", str(path.parent)) if uri is None else (OPTION, uri)
-    way_out = "remove it or choose another" if "not a database" in str(error) else "check the folder's permissions"
+    spoilt = any(words in str(error) for words in ("not a database", "malformed"))
+    way_out = "remove it or choose another" if spoilt else "check the folder's permissions"
     return Fault(where, f"cannot write the database ({error})", value, way_out)
 
 

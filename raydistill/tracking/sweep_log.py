@@ -78,6 +78,11 @@ class SweepLog:
         return self._registered
 
     @property
+    def broken(self) -> bool:
+        """Whether the store takes nothing any more, whatever one waits for."""
+        return self._live()[0].broken
+
+    @property
     def uri(self) -> str:
         """The tracking URI in use, for ``mlflow ui --backend-store-uri``."""
         return self._live()[1].place.uri

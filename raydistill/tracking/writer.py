@@ -120,6 +120,7 @@ class TrackingWriter:
         self, sink: Sink, report: Callable[[str], None] | None = None, clean: Callable[[str], str] = masked
     ) -> None:
         self.errors: list[str] = []
+        self.broken = False
         self._sink = sink
         self._report = report
         self._clean = clean
@@ -186,6 +187,7 @@ class TrackingWriter:
             try:
                 held_up = self._round(runs)
             except Broken as error:
+                self.broken = True
                 self._tell(f"MLflow cannot be written, its records stay behind: {error}")
                 return
             if not held_up:

@@ -116,3 +116,24 @@ def test_a_full_disk_is_waited_for_however_long_and_said_with_its_place(storage:
         make_sink(storage).send("t0000", Action("file", full))
     assert not caught.value.alive
     assert caught.value.trouble == "cannot write"
+
+
+def test_a_database_that_is_damaged_inside_is_said_once_and_nothing_else_is_tried(storage: Path, records) -> None:
+    from raydistill.tracking import SweepLog
+
+    log = SweepLog(None, storage, "simplenet", "sweep-1")
+    log.start()
+    for record in records:
+        log.trial_started(record)
+    assert log.flush(60) == 0
+    path = storage / "mlflow.db"
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\x5a" * (len(content) - 4096)
+    path.write_bytes(content)
+    for record in records:
+        log.trial_ended(record)
+    assert log.finish(timeout_s=60) > 0
+    assert log.broken
+    (line,) = log.errors
+    assert "the database is damaged; bring a copy back, or remove it: --resume sends all records again" in line
+    assert not log.registered
