@@ -1,7 +1,8 @@
 """Sweeps that are shot at: does any of them lose something, or do something twice?
 
 Runs the real ``raydistill sweep`` on digits, each sweep with one or two kills (SIGKILL) of its driver, of a trial's
-process or of its MLflow server, at moments drawn from the sweep's number: after a drawn line of the journal and a drawn
+process or of its MLflow server, or with a SIGTERM or SIGHUP to its driver, at
+moments drawn from the sweep's number: after a drawn line of the journal and a drawn
 part of a second. A killed server is started again on its port after a drawn time; a killed driver is resumed until the
 sweep is done. Then `soak_reader` compares journal, MLflow's database, checkpoints and processes with each other and
 with the same sweep undisturbed: every epoch and every final weight must be the same bit for bit.
@@ -38,8 +39,11 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
 SCENARIOS = (
     ("driver",), ("trial",), ("server",), ("driver", "driver"), ("trial", "driver"), ("server", "driver"),
-    ("server", "trial"), ("trial", "trial"), ("server", "server"),
+    ("server", "trial"), ("trial", "trial"), ("server", "server"), ("term",), ("hup",), ("term", "hup"),
+    ("trial", "term"), ("server", "hup"),
 )  # fmt: skip
+SIGNALS = {"term": signal.SIGTERM, "hup": signal.SIGHUP}
+INTERRUPTED = 130
 LINES = 33
 """Of the journal of an undisturbed sweep, about: four trials of five epochs."""
 MODEL = '''
@@ -309,6 +313,13 @@ def _hit(kind: str, line: int, rng: random.Random, sweep: Sweep, server: Server,
         assert sweep.process is not None
         sweep.process.kill()
         sweep.process.wait()
+        _resume(sweep, server, report)
+    elif kind in SIGNALS:
+        assert sweep.process is not None
+        sweep.process.send_signal(SIGNALS[kind])
+        sweep.finish(120.0)
+        if sweep.code not in (0, INTERRUPTED):
+            report.faults.append(f"exit code {sweep.code} after {kind}")
         _resume(sweep, server, report)
     elif kind == "trial":
         with contextlib.suppress(ProcessLookupError):

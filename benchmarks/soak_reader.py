@@ -50,7 +50,7 @@ def read_story(journal: Path) -> Story:
             epochs[event["trial_id"]].append(event["metrics"])
         elif kind == "trial_ended" and event["state"] in STATUS:
             ends[event["trial_id"]].append(event["state"])
-    checkpoints = {trial_id: metrics[-1]["checkpoint"] for trial_id, metrics in epochs.items()}
+    checkpoints = {trial_id: str(journal.parent / metrics[-1]["checkpoint"]) for trial_id, metrics in epochs.items()}
     return Story(starts, planned, dict(epochs), dict(ends), checkpoints)
 
 

@@ -25,6 +25,7 @@ from raydistill.sweep.damage import named
 from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
 from raydistill.sweep.session import Session
+from raydistill.sweep.trainable import left_by_its_code
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
@@ -201,6 +202,8 @@ def _train(run: RunConfig, dataset: Dataset, store: Store) -> Iterator[EpochMetr
                 yield metrics
     except RaydistillError as error:
         yield error
+    except SystemExit as error:
+        yield left_by_its_code(error)
 
 
 def _usable(checkpoint: Path) -> bool:

@@ -19,7 +19,7 @@ from ray import tune
 from raydistill.cluster.team import Team
 from raydistill.cluster.tune_bridge import trial_epochs
 from raydistill.datasets import Dataset
-from raydistill.errors import RaydistillError, ResourceError, StorageError, TrainingError
+from raydistill.errors import ABSENT, Fault, RaydistillError, ResourceError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.masking import masked
 from raydistill.records import EpochMetrics
@@ -68,7 +68,7 @@ def train_trial(
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
         finish = partial(_with_figures, latency=latency)
         if team is None:
-            training = fit(run, dataset=dataset)
+            training = _told(fit(run, dataset=dataset))
         else:
             training = trial_epochs(run, shared[0], team, finish, _retried)
         with (
@@ -127,6 +127,22 @@ def _epochs(run: RunConfig, training: Iterator[EpochMetrics]) -> Generator[Epoch
             tune.report({ANEW: damage})
         yield from history
     yield from training
+
+
+def _told(training: Iterator[EpochMetrics]) -> Iterator[EpochMetrics]:
+    """Of one process: Tune's own SystemExit reaches who asks for the epochs, so one in here is the user's."""
+    try:
+        yield from training
+    except SystemExit as error:
+        raise left_by_its_code(error) from None
+
+
+def left_by_its_code(error: SystemExit) -> TrainingError:
+    """A user's code that ends the process: said as that, Ray would call it a defect of its own."""
+    way_out = "raise an error there instead"
+    return TrainingError(
+        Fault("training", f"code of the model or the dataset called sys.exit({error.code!r})", ABSENT, way_out)
+    )
 
 
 def _retried(reason: str) -> None:
