@@ -10,8 +10,10 @@ import secrets
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -84,6 +86,23 @@ def compat() -> Path:
     if not COMPAT.is_dir():
         pytest.skip("the folder of inputs to be compatible with is not beside this checkout")
     return COMPAT
+
+
+@pytest.fixture(scope="session")
+def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of CIFAR-10's images: of each class 4 of train and 30 of test."""
+    archive = ROOT.parent / "shared" / "data" / "cifar10-images.tar.gz"
+    if not archive.is_file():
+        pytest.skip("CIFAR-10's images are not beside this checkout")
+    folder = tmp_path_factory.mktemp("cifar")
+    taken: Counter[str] = Counter()
+    with tarfile.open(archive, "r:gz") as opened:
+        for member in opened:
+            place = member.name.rpartition("/")[0]
+            if member.isfile() and taken[place] < (4 if place.startswith("train") else 30):
+                taken[place] += 1
+                opened.extract(member, folder, filter="data")
+    return folder
 
 
 @pytest.fixture(scope="session")

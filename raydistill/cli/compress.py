@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from warnings import filterwarnings
@@ -83,6 +84,20 @@ def compress(
         int,
         typer.Option("--workers", "-j", min=0, help="Processes that decode streamed images.", rich_help_panel=_DATA),
     ] = 2,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Resize all images to this; left out, as the weights want them.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    augment: Annotated[
+        str, typer.Option(help="none, crop, crop_flip, resized_crop, or auto.", rich_help_panel=_DATA)
+    ] = "auto",
+    channels: Annotated[
+        str, typer.Option(help="rgb, or grey for a network of one input channel.", rich_help_panel=_DATA)
+    ] = "rgb",
     validation_split: Annotated[
         float,
         typer.Option(
@@ -259,6 +274,7 @@ def compress(
     from raydistill.schedule import load_schedule
     from raydistill.training import RunConfig
     from raydistill.training.config import Distillation
+    from raydistill.training.preprocessing import of_run
 
     console = Console(highlight=False)
     if act_hist is not None:
@@ -278,7 +294,7 @@ def compress(
         "--confusion": confusion,
     }
     asked = [option for option, given in needs.items() if given]
-    if start is None and asked:
+    if start is None and asked and (not pretrained or reset_optimizer):
         raise ConfigError(Fault(asked[0], "needs a checkpoint", ABSENT, "add --resume-from CHECKPOINT"))
     taught = kd_teacher is not None or kd_resume is not None
     config = RunConfig(
@@ -289,6 +305,9 @@ def compress(
             data_dir=None if data_dir is None else str(data_dir),
             workers=workers,
             validation=validation_split,
+            image_size=None if image_size is None else _sides(image_size),
+            augment=augment,
+            channels=channels,
         ),
         epochs=epochs,
         batch_size=batch_size,
@@ -322,12 +341,17 @@ def compress(
         effective_test_size=effective_test_size,
         out_dir=str(folder),
     )
+    if start is None and (asked or (act_stats and pretrained)):
+        on_images = evaluate or confusion or act_stats or greedy or sense is not None
+        resume_from = looking.published_weights(replace(config, out_dir=None), folder, on_images, console)
+        start = str(resume_from)
+        config = replace(config, model_args={}, continue_from=start)
     for kind in summary or ():
         show_summary(kind, arch, resume_from)
     looks = {"evaluate": evaluate, "confusion": confusion, "act_stats": act_stats and start is not None}
     if any(looks.values()) or thinnify or export_onnx is not None or greedy or sense is not None:
         at = Path(str(start))
-        images = _images(config, console) if any(looks.values()) or greedy else None
+        images = _images(config, console, begun=False) if any(looks.values()) or greedy else None
         if images is not None and evaluate:
             _evaluate(str(at), config, images, console)
         if images is not None and confusion:
@@ -348,10 +372,10 @@ def compress(
         return
     wanted = asked_of_workers(num_workers, cpus_per_worker, gpus_per_worker, max_failures, address, config.device)
     known = datasets.facts(config.dataset)
-    if known is not None:
+    if known is not None and of_run(config) is None:
         _checked(config, *known)  # before the images are read
     images = _images(config, console)
-    warnings = _checked(config, images.num_classes, images.image_shape)
+    warnings = _checked(config, images.num_classes, (of_run(config) or images.preprocessing).image_shape)
     _train(
         config,
         images,
@@ -382,6 +406,16 @@ def _early_exit(loss_weights: str | None, thresholds: str | None) -> EarlyExit |
         _numbers("--earlyexit-lossweights", loss_weights),
         () if thresholds is None else _numbers("--earlyexit-thresholds", thresholds),
     )
+
+
+def _sides(text: str) -> tuple[int, int]:
+    """``224x224`` (height, width), or ``224`` for both."""
+    from raydistill.errors import ConfigError, Fault
+
+    parts = [part.strip() for part in text.lower().replace(",", "x").split("x")]
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and 0 < int(part) < 1 << 16 for part in parts):
+        raise ConfigError(Fault("--image-size", "must be height x width in pixels", text, "such as 224x224"))
+    return int(parts[0]), int(parts[-1])
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
@@ -450,10 +484,15 @@ def _policy_of(fault: Any) -> str:
     return fault.where.rpartition(": ")[2].partition(".")[0]
 
 
-def _images(config: RunConfig, console: Console) -> Dataset:
-    from raydistill import datasets
+def _images(config: RunConfig, console: Console, begun: bool = True) -> Dataset:
+    """The images as the run's weights want them. begun: what the run's folder holds already is meant, if anything."""
+    from raydistill.training.preprocessing import difference, images_of, of_run
 
-    images = datasets.load(config.dataset)
+    wanted = of_run(config if begun else replace(config, out_dir=None))
+    images = images_of(config, wanted)
+    said = difference(wanted, images)
+    if said:
+        console.print(said, soft_wrap=True, markup=False)
     if images.warning:
         console.print(f"warning: {images.warning}", style="bold yellow")
     return images
@@ -462,9 +501,12 @@ def _images(config: RunConfig, console: Console) -> Dataset:
 def _evaluate(checkpoint: str, config: RunConfig, images: Dataset, console: Console) -> None:
     from raydistill.cli.tables import percent
     from raydistill.training import evaluate_checkpoint
+    from raydistill.training.preprocessing import of_run
 
+    seen = of_run(replace(config, out_dir=None))
+    share = config.effective_test_size
     figures = evaluate_checkpoint(
-        checkpoint, images, "test", config.device, fraction=config.effective_test_size, arch=config.arch
+        checkpoint, images, "test", config.device, fraction=share, preprocessing=seen, arch=config.arch
     )
     console.print(
         f"{images.name}, {figures.images:,} test images: top1 {percent(figures.top1)} %  "

@@ -15,8 +15,36 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor, nn
 
-    from raydistill.datasets import Dataset
+    from raydistill.datasets import Dataset, Preprocessing
     from raydistill.training import RunConfig
+
+
+def seen_by(content: Mapping[str, Any], config: RunConfig) -> Preprocessing | None:
+    """How a network of `read_network` wants its images; of the size that the command asks for."""
+    from raydistill.training.preprocessing import of_checkpoint, sized
+
+    return sized(of_checkpoint(content, "--resume-from"), config.dataset.image_size)
+
+
+def published_weights(config: RunConfig, folder: Path, on_images: bool, console: Console) -> Path:
+    """``--pretrained`` without training: published weights as a checkpoint.
+
+    on_images: they are to be tried on the dataset's images, and get as many classes.
+    """
+    from raydistill.models import default_num_classes
+    from raydistill.training.checkpoint import write_checkpoint
+    from raydistill.training.preprocessing import images_of, of_run, published_checkpoint
+
+    known = default_num_classes(config.arch, "--arch")
+    classes = images_of(config, of_run(config)).num_classes if on_images else known
+    content = published_checkpoint(config.arch, classes)
+    if classes != known:
+        text = f"the published weights know {known:,} classes, the dataset has {classes}: the last layer is random"
+        console.print(f"warning: {text}", style="bold yellow", soft_wrap=True)
+    path = folder / "pretrained.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(path, content)
+    return path
 
 
 def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, folder: Path, console: Console) -> None:
@@ -29,8 +57,10 @@ def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, 
     from raydistill.training.metrics import evaluate
 
     device = device_of(config.device)
-    model = read_network(checkpoint, config.arch)[1].to(device)
-    feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
+    content, model = read_network(checkpoint, config.arch)
+    model, seen = model.to(device), seen_by(content, config)
+    share = config.effective_valid_size
+    feed = EvalFeed(images, "validation", 1024, device, fraction=share, preprocessing=seen)
     with ChannelActivations(model, statistics=tuple(STATISTICS)) as collector, ActivationHistograms(model) as drawn:
         evaluate(model, feed, "validation", device, "fp32")
     path, histograms = folder / "act_stats.csv", folder / "act_histograms.csv"
@@ -55,10 +85,11 @@ def confusion_matrix(checkpoint: Path, config: RunConfig, images: Dataset, folde
     from raydistill.training.loop import device_of
 
     device = device_of(config.device)
-    model = read_network(checkpoint, config.arch)[1].to(device)
+    content, model = read_network(checkpoint, config.arch)
+    model, seen, share = model.to(device), seen_by(content, config), config.effective_test_size
     matrix = ConfusionMatrix(images.num_classes)
     with torch.no_grad():
-        for inputs, labels in EvalFeed(images, "test", 1024, device, fraction=config.effective_test_size):
+        for inputs, labels in EvalFeed(images, "test", 1024, device, fraction=share, preprocessing=seen):
             matrix.update(exits(model(inputs))[-1], labels)
     path = folder / "confusion.csv"
     write_atomically(path, confusion_csv(matrix.counts, images.classes))
@@ -105,13 +136,14 @@ def _example(content: Mapping[str, Any]) -> Tensor:
 
 
 def export_onnx(checkpoint: Path, arch: str, path: Path, console: Console) -> None:
-    """``--export-onnx``: the network as an ONNX file with a free batch size.
+    """``--export-onnx``: the network as an ONNX file with a free batch size; its metadata say the preprocessing.
 
     Raises:
         ConfigError: the packages are missing, or the model cannot be exported.
     """
     import contextlib
     import io
+    import json
     import logging
     import tempfile
     import warnings
@@ -119,7 +151,7 @@ def export_onnx(checkpoint: Path, arch: str, path: Path, console: Console) -> No
     import torch
 
     try:
-        import onnx  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
+        import onnx  # type: ignore[import-not-found,import-untyped,unused-ignore]
         import onnxscript  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
     except ImportError as error:
         way_out = "pip install 'raydistill[onnx]'"
@@ -144,7 +176,10 @@ def export_onnx(checkpoint: Path, arch: str, path: Path, console: Console) -> No
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "model.onnx"
         program.save(str(whole))
-        content_bytes = whole.read_bytes()
+        written = onnx.load(whole)
+    if content.get("preprocessing"):
+        onnx.helper.set_model_props(written, {"preprocessing": json.dumps(content["preprocessing"])})
+    content_bytes = written.SerializeToString()
     write_atomically(path, content_bytes)
     console.print(f"ONNX: {path}, {len(content_bytes):,} bytes", soft_wrap=True)
 
@@ -182,15 +217,17 @@ def greedy(
     device = device_of(config.device)
     content, model = read_network(checkpoint, config.arch)
     model = model.to(device)
-    feed = EvalFeed(images, "validation", 1024, device, fraction=config.effective_valid_size)
-    example = torch.zeros(1, *images.image_shape, device=device)
+    seen = seen_by(content, config) or images.preprocessing
+    share = config.effective_valid_size
+    feed = EvalFeed(images, "validation", 1024, device, fraction=share, preprocessing=seen)
+    example = torch.zeros(1, *seen.image_shape, device=device)
 
     def figures(network: nn.Module) -> Mapping[str, float]:
         result = evaluate(network, feed, "validation", device, "fp32")
         return {"top1": result.top1, "loss": result.loss}
 
     def tune(network: nn.Module) -> None:
-        fine_tune(network, config, images, device, fine_tune_epochs)
+        fine_tune(network, config, images, device, fine_tune_epochs, seen)
 
     console.print("step  filters  weight                          density  top1 (validation)")
     folder.mkdir(parents=True, exist_ok=True)

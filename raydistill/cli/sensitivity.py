@@ -194,6 +194,7 @@ class _Subject:
         from raydistill.training import device_of
         from raydistill.training.allocator import keep_freed_memory
         from raydistill.training.feed import EvalFeed
+        from raydistill.training.preprocessing import difference, of_checkpoint
 
         content, model = read_network(checkpoint, arch)
         run = content["run"]
@@ -205,28 +206,36 @@ class _Subject:
         self.split, self.precision = split, content["precision"]
         digest = _digest(model)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        seen = of_checkpoint(content, str(checkpoint))
         config = DatasetConfig(
+            channels="grey" if seen is not None and seen.channels == "grey" else "rgb",
             name=dataset or _on_menu(content.get("dataset", "cifar10"), checkpoint),
             data_dir=None if data_dir is None else str(data_dir),
             **{key: run[key] for key in ("validation", "split_seed") if key in run},
         )
         self.data_config = config
-        self.data = datasets.load(config)
+        self.data = datasets.load(config, wanted=seen)
         if self.data.warning:
             console.print(f"warning: {self.data.warning}", style="bold yellow")
+        said = difference(seen, self.data)
+        if said:
+            console.print(said, soft_wrap=True, markup=False)
         if self.data.num_classes != content["num_classes"]:
             rule = f"the checkpoint knows {content['num_classes']} classes, {self.data.name} has"
             raise ConfigError(Fault("--dataset", rule, self.data.num_classes, "name the one it was trained on"))
         share = 1.0 if images is None else min(1.0, images / EvalFeed(self.data, split, batch_size, self.device).images)
-        feed = EvalFeed(self.data, split, batch_size, self.device, fraction=share)
+        feed = EvalFeed(self.data, split, batch_size, self.device, fraction=share, preprocessing=seen)
         self.images = feed.images
-        self.batches = list(feed) if _fits(feed.images, self.data.image_shape, self.device) else feed
+        self.batches = (
+            list(feed) if _fits(feed.images, (seen or self.data.preprocessing).image_shape, self.device) else feed
+        )
         self.identity = {
             "arch": self.arch,
             "weights": digest,
             "dataset": self.data.name,
             "split": split,
             "images": self.images,
+            **({"preprocessing": said} if said else {}),
         }
 
     def must_start_a_sweep(self) -> None:

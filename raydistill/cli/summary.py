@@ -156,10 +156,13 @@ def read_network(checkpoint: Path, arch: str | None) -> tuple[dict[str, Any], nn
     """
     from raydistill.training.checkpoint import arch_of, model_of
     from raydistill.training.distiller_checkpoint import read_any
+    from raydistill.training.preprocessing import described, of_checkpoint
 
     content = read_any(checkpoint)
     known = arch_of(content, str(checkpoint), arch)
-    content = {**content, "run": {**content["run"], "arch": known}}
+    seen = of_checkpoint(content, str(checkpoint), known)
+    said = {} if seen is None else described(seen)
+    content = {**content, **said, "run": {**content["run"], "arch": known}}
     return content, model_of(content, str(checkpoint), known)
 
 

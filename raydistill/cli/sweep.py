@@ -187,10 +187,10 @@ def _resume_command() -> str:
 
 
 def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None:
-    from raydistill import datasets
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
     from raydistill.cluster.team import at_once, trial_team
+    from raydistill.sweep.images import sweep_images
     from raydistill.sweep.plan import baseline_config, check_plan, plan_sweep
     from raydistill.sweep.resources import concurrent, trial_share
     from raydistill.sweep.run import check_start_of
@@ -210,10 +210,10 @@ def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None
         console.print(f"warning: {line}", style="bold yellow", markup=False, soft_wrap=True)
 
     seeds = find_seeds(sweep, store.root, warn)
-    data = datasets.load(sweep.dataset)
-    if data.warning:
-        warn(data.warning)
-    plan = plan_sweep(sweep, data.num_classes, data.image_shape, seeds)
+    data, seen, lines = sweep_images(sweep)
+    for line in lines:
+        warn(line)
+    plan = plan_sweep(sweep, data.num_classes, seen.image_shape, seeds)
     for line in plan.warnings:
         warn(line)
     node, sections = this_machine(), sweep.sections

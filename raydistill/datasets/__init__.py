@@ -7,14 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from raydistill.datasets.arrays import AUGMENTATIONS, ArrayDataset
+from raydistill.datasets.arrays import AUGMENTATIONS, RESIZED_CROP, ArrayDataset
 from raydistill.datasets.config import DatasetConfig
 from raydistill.datasets.fetch import DatasetUnavailable
+from raydistill.datasets.preprocessing import Preprocessing
 from raydistill.datasets.streamed import StreamedDataset
 from raydistill.errors import ConfigError, DataError, Fault, close_match
 from raydistill.resolve import resolve
 
-__all__ = ["ArrayDataset", "DatasetConfig", "DatasetUnavailable", "StreamedDataset", "check", "facts", "load", "names"]
+__all__ = [
+    "ArrayDataset",
+    "DatasetConfig",
+    "DatasetUnavailable",
+    "Preprocessing",
+    "StreamedDataset",
+    "check",
+    "facts",
+    "load",
+    "names",
+]
 
 Dataset = ArrayDataset | StreamedDataset
 
@@ -49,7 +60,7 @@ def check(config: DatasetConfig) -> None:
     fraction = config.validation
     good_fraction = _is_number(fraction) and 0 < fraction < 1
     require(good_fraction, "validation", "must be a fraction of train, above 0 and below 1", fraction, "0.1 is usual")
-    allowed = ("auto", *AUGMENTATIONS)
+    allowed = ("auto", *AUGMENTATIONS, RESIZED_CROP)
     require(
         config.augment in allowed,
         "augment",
@@ -68,6 +79,7 @@ def check(config: DatasetConfig) -> None:
     require(good_memory, "in_memory", "must be auto, true or false", config.in_memory)
     require(_is_count(config.split_seed), "split_seed", "must be a whole number, 0 or more", config.split_seed)
     require(_is_count(config.workers), "workers", "must be a whole number, 0 or more", config.workers)
+    require(config.channels in ("rgb", "grey"), "channels", "must be rgb or grey", config.channels)
     size = config.image_size
     good_size = size is None or (
         isinstance(size, Sequence) and len(size) == 2 and all(_is_count(side) and side > 0 for side in size)
@@ -82,12 +94,18 @@ def check(config: DatasetConfig) -> None:
 
 
 def load(
-    config: DatasetConfig, search_dirs: Sequence[Path] = SEARCH_DIRS, cache_dir: Path = CACHE_DIR
+    config: DatasetConfig,
+    search_dirs: Sequence[Path] = SEARCH_DIRS,
+    cache_dir: Path = CACHE_DIR,
+    wanted: Preprocessing | None = None,
+    made_for: tuple[int, int] | None = None,
 ) -> ArrayDataset | StreamedDataset:
     """The dataset that `config` names, or its fallback where that one is neither on disk nor downloadable.
 
     search_dirs: where cifar10 is looked for when there is no data_dir, before cache_dir. cache_dir: where decoded
-    images and downloads are kept.
+    images and downloads are kept. wanted: how the weights in use want their images: those of files are decoded in that
+    size, those in memory are resized by the feed; ``config.image_size`` goes before. made_for: (height, width) that
+    images of mixed sizes are brought to where neither says it.
 
     Raises:
         ConfigError: `config` cannot be meant. DataError: data is missing or damaged. StorageError: a full disk.
@@ -97,12 +115,14 @@ def load(
     if config.image_size is not None:
         config = replace(config, image_size=(config.image_size[0], config.image_size[1]))  # YAML gives a list
     try:
-        return _load(config, search_dirs, cache_dir)
+        return _load(config, search_dirs, cache_dir, wanted, made_for)
     except DatasetUnavailable as error:
         # a folder that the user named is an error when it is wrong, never a reason to train on something else
         if config.fallback is None or config.data_dir is not None:
             raise
-        dataset = _load(replace(config, name=config.fallback, fallback=None, args={}), search_dirs, cache_dir)
+        dataset = _load(
+            replace(config, name=config.fallback, fallback=None, args={}), search_dirs, cache_dir, wanted, made_for
+        )
         warning = f"training on {dataset.name} INSTEAD OF {config.name}, which was not to be had: {error}"
         return replace(dataset, used_fallback=True, warning=warning)
 
@@ -112,23 +132,31 @@ def facts(config: DatasetConfig) -> tuple[int, tuple[int, int, int]] | None:
     if not {config.name, config.fallback or config.name} <= {"cifar10", "digits"} or config.data_dir is not None:
         return None
     height, width = config.image_size or (32, 32)
-    return 10, (3, int(height), int(width))
+    return 10, (1 if config.channels == "grey" else 3, int(height), int(width))
 
 
-def _load(config: DatasetConfig, search_dirs: Sequence[Path], cache_dir: Path) -> Dataset:
+def _load(
+    config: DatasetConfig,
+    search_dirs: Sequence[Path],
+    cache_dir: Path,
+    wanted: Preprocessing | None,
+    made_for: tuple[int, int] | None,
+) -> Dataset:
+    if wanted is not None:
+        config = replace(config, channels="grey" if wanted.channels == "grey" else "rgb")
     # the families are imported here: torchvision and scikit-learn take seconds, and a user's own may need neither
     if config.name == "cifar10":
         from raydistill.datasets.cifar10 import cifar10
 
-        return cifar10(config, search_dirs, cache_dir)
+        return cifar10(config, search_dirs, cache_dir, wanted)
     if config.name == "imagefolder":
         from raydistill.datasets.imagefolder import imagefolder
 
-        return imagefolder(config, cache_dir)
+        return imagefolder(config, cache_dir, wanted=wanted, made_for=made_for)
     if config.name == "digits":
         from raydistill.datasets.digits import digits
 
-        return digits(config)
+        return digits(config, wanted)
     dataset = _resolve(config.name, "name")(config)
     if not isinstance(dataset, (ArrayDataset, StreamedDataset)):
         rule = f"'{config.name}' must return an ArrayDataset or a StreamedDataset"

@@ -10,16 +10,23 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from raydistill.datasets.preprocessing import Preprocessing
 from raydistill.errors import DataError, Fault
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
+RESIZED_CROP = "resized_crop"
+"""What image files bear besides: a crop of another part and size each time, taken before an image is resized."""
+
+GREY = (19595, 38470, 7471)
+"""Of red, green and blue in 65,536 of grey, as Pillow has it."""
 
 
 @dataclass(frozen=True)
 class ArrayDataset:
     """All images of one dataset; arrays may be read-only and nothing writes to them.
 
-    mean, std: per channel, of the train pixels scaled to [0, 1]. train_images, test_images: uint8 (N, H, W, 3).
+    mean, std: per channel, of the train pixels scaled to [0, 1]. train_images, test_images: uint8
+    (N, H, W, 3), or (N, H, W, 1) of grey ones.
     train_labels, test_labels: int64 (N,). train_index, validation_index: int64 positions in train_images, disjoint.
     used_fallback: this is not the dataset that was asked for. warning: what the user has to be told, or "".
 
@@ -49,9 +56,11 @@ class ArrayDataset:
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
         ):
-            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
                 found = f"{images.dtype} {images.shape}"
-                raise DataError(Fault(where, f"{split}_images must be uint8 of shape (N, H, W, 3)", found))
+                raise DataError(
+                    Fault(where, f"{split}_images must be uint8 of shape (N, H, W, 3) or (N, H, W, 1)", found)
+                )
             if not images.flags.c_contiguous:
                 raise DataError(Fault(where, f"{split}_images must be contiguous", way_out="np.ascontiguousarray"))
             if labels.dtype != np.int64 or labels.shape != images.shape[:1] or not len(labels):
@@ -71,9 +80,15 @@ class ArrayDataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(3, H, W), as the model sees one image."""
+        """(C, H, W) of one image."""
         _, height, width, channels = self.train_images.shape
         return channels, height, width
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The dataset's own, that networks which are trained on it from the beginning have."""
+        channels, height, width = self.image_shape
+        return Preprocessing(self.mean, self.std, (height, width), channels="grey" if channels == 1 else "rgb")
 
     @property
     def num_classes(self) -> int:
@@ -86,17 +101,27 @@ class ArrayDataset:
 
 
 def channel_statistics(images: np.ndarray, chunk: int = 1024) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) per channel of uint8 (N, H, W, 3), scaled to [0, 1]; sums are of integers, so exact."""
-    pixels = images.shape[1] * images.shape[2] * 3
+    """(mean, std) per channel of uint8 (N, H, W, C), scaled to [0, 1]; sums are of integers, so exact."""
+    channels = images.shape[3]
+    pixels = images.shape[1] * images.shape[2] * channels
     total = np.zeros(pixels, dtype=np.uint64)
     squares = np.zeros(pixels, dtype=np.uint64)
     for start in range(0, len(images), chunk):
         part: np.ndarray = images[start : start + chunk].reshape(-1, pixels).astype(np.uint32)
         total += part.sum(axis=0, dtype=np.uint64)
         squares += np.square(part).sum(axis=0, dtype=np.uint64)
-    count = images.size // 3
-    mean = total.reshape(-1, 3).sum(axis=0) / count
-    variance = np.maximum(squares.reshape(-1, 3).sum(axis=0) / count - np.square(mean), 0.0)
+    count = images.size // channels
+    mean = total.reshape(-1, channels).sum(axis=0) / count
+    variance = np.maximum(squares.reshape(-1, channels).sum(axis=0) / count - np.square(mean), 0.0)
     # a channel that is constant has no spread to divide by; one grey level keeps it finite
     std = np.maximum(np.sqrt(variance), 1.0)
     return tuple(float(value) / 255 for value in mean), tuple(float(value) / 255 for value in std)
+
+
+def grey(images: np.ndarray, chunk: int = 1024) -> np.ndarray:
+    """uint8 (..., 1) of uint8 (..., 3), in whole numbers as Pillow has it."""
+    result: np.ndarray = np.empty((*images.shape[:-1], 1), dtype=np.uint8)
+    for start in range(0, len(images), chunk):
+        weighted: np.ndarray = images[start : start + chunk].astype(np.uint32) * np.array(GREY, dtype=np.uint32)
+        result[start : start + chunk, ..., 0] = (weighted.sum(axis=-1, dtype=np.uint32) + 0x8000) >> 16
+    return result

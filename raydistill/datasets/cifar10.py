@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR10
 
-from raydistill.datasets.arrays import ArrayDataset, channel_statistics
+from raydistill.datasets.arrays import ArrayDataset, channel_statistics, grey
 from raydistill.datasets.config import DatasetConfig
 from raydistill.datasets.fetch import DatasetUnavailable, fetch
 from raydistill.datasets.imagefolder import imagefolder
+from raydistill.datasets.preprocessing import Preprocessing
 from raydistill.datasets.split import stratified_split
 from raydistill.datasets.streamed import StreamedDataset
 from raydistill.errors import ConfigError, DataError, Fault, StorageError
@@ -29,7 +30,9 @@ WHERE = "dataset.data_dir"
 FIRST_FILE = "data_batch_1"
 
 
-def cifar10(config: DatasetConfig, search_dirs: Sequence[Path], cache_dir: Path) -> ArrayDataset | StreamedDataset:
+def cifar10(
+    config: DatasetConfig, search_dirs: Sequence[Path], cache_dir: Path, wanted: Preprocessing | None = None
+) -> ArrayDataset | StreamedDataset:
     """Load CIFAR-10 from ``config.data_dir``, or find it in `search_dirs` or `cache_dir`, or download it there.
 
     data_dir may be a cifar-10-batches-py folder, its parent, or a tree for `imagefolder`. The batches hold decoded
@@ -50,7 +53,7 @@ def cifar10(config: DatasetConfig, search_dirs: Sequence[Path], cache_dir: Path)
             rule = f"'{root}' must be or hold {CIFAR10.base_folder}, or hold train/ and test/ with a folder a class"
             found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
             raise DataError(Fault(WHERE, rule, found, "check the path"))
-        return imagefolder(config, cache_dir, name="cifar10")
+        return imagefolder(config, cache_dir, "cifar10", wanted, (32, 32))
     places = (*search_dirs, cache_dir)
     for folder in places:
         batches = _batches_folder(folder.expanduser())
@@ -91,12 +94,14 @@ def _from_batches(folder: Path, config: DatasetConfig) -> ArrayDataset:
     labels = np.asarray(train.targets, dtype=np.int64)
     classes = tuple(train.classes)
     kept, held_out = stratified_split(labels, config.validation, config.split_seed, classes)
-    train_images = np.ascontiguousarray(train.data)
+    train_images, test_images = np.ascontiguousarray(train.data), np.ascontiguousarray(test.data)
+    if config.channels == "grey":
+        train_images, test_images = grey(train_images), grey(test_images)
     mean, std = channel_statistics(train_images)
     augment = "crop_flip" if config.augment == "auto" else config.augment
     return ArrayDataset(
         "cifar10", classes, mean, std, augment, train_images, labels,
-        np.ascontiguousarray(test.data), np.asarray(test.targets, dtype=np.int64), kept, held_out,
+        test_images, np.asarray(test.targets, dtype=np.int64), kept, held_out,
     )  # fmt: skip
 
 

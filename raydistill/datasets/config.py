@@ -13,9 +13,12 @@ class DatasetConfig:
 
     data_dir: a cifar-10-batches-py folder (or its parent) or an image-folder tree. fallback: the dataset to go on with
     where `name` is neither on disk nor downloadable. validation: fraction of train held out, chosen with split_seed,
-    stratified over the classes. image_size: (height, width) for datasets whose images differ in size. in_memory:
+    stratified over the classes. image_size: (height, width) that all images are brought to; left out, images of one
+    size stay as they are, and of those of mixed sizes the middle is taken, as is usual for ImageNet. in_memory:
     ``auto`` decodes once if the decoded images fit, True insists, False streams. augment: ``crop`` (random crop with
-    padding 4), ``crop_flip`` (and horizontal flip), ``none``, or ``auto``: what the dataset itself recommends.
+    padding 4), ``crop_flip`` (and horizontal flip), ``resized_crop`` (a random part of any size and shape, and flip;
+    image folders only), ``none``, or ``auto``: what the dataset itself recommends. channels: ``rgb``, or ``grey`` for
+    networks of one input channel.
     """
 
     name: str = "cifar10"
@@ -28,4 +31,5 @@ class DatasetConfig:
     download: bool = True
     workers: int = 2
     augment: str = "auto"
+    channels: str = "rgb"
     args: Mapping[str, Any] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -48,6 +49,12 @@ sys.exit(_serve(pixels, sys.stderr, **request))
 """What a library prints goes to the errors: between the pixels it would shift all images behind it."""
 
 _FAULT = 3
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+}
+_AREA, _RATIO, _ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
@@ -69,11 +76,72 @@ def decode_image(path: str, size: tuple[int, int] | None, resize: bool) -> np.nd
                     path,
                     f"images of one dataset must be of one size, {size[0]}x{size[1]} (height x width) before this one",
                     f"{rgb.height}x{rgb.width}",
-                    f"set dataset.image_size, for example [{size[0]}, {size[1]}], to resize all",
+                    f"set dataset.image_size (--image-size {size[0]}x{size[1]}) to resize all",
                 )
             )
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
+
+
+def decode_middle(path: str, size: tuple[int, int], shorter: int, interpolation: str) -> np.ndarray:
+    """One file as uint8 (H, W, 3): its shorter side resized to `shorter`, then the middle of `size`; what a smaller
+    image lacks is black.
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    rgb = _read(path)
+    scale = shorter / min(rgb.size)
+    longer = int(shorter * max(rgb.size) / min(rgb.size))
+    width, height = (shorter, longer) if rgb.width <= rgb.height else (longer, shorter)
+    if scale != 1:
+        rgb = rgb.resize((width, height), RESAMPLING[interpolation])
+    left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
+    return np.asarray(rgb.crop((left, top, left + size[1], top + size[0])))
+
+
+def decode_part(path: str, size: tuple[int, int], seed: int, interpolation: str) -> np.ndarray:
+    """One file as uint8 (H, W, 3): a random part of it, resized to `size`.
+
+    As is usual for ImageNet (Szegedy et al. 2014, arXiv 1409.4842, section 6): 8 to 100 % of the area, an aspect ratio
+    of 3/4 to 4/3; the middle where ten attempts do not fit. seed: decides all of it.
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    rgb = _read(path)
+    draws = np.random.PCG64(seed).random_raw(4 * _ATTEMPTS) / 2.0**64
+    box = next(filter(None, (_part(rgb.width, rgb.height, *draws[i : i + 4]) for i in range(0, len(draws), 4))), None)
+    if box is None:
+        side = min(rgb.size)
+        width, height = min(rgb.width, round(side * _RATIO[1])), min(rgb.height, round(side * _RATIO[1]))
+        left, top = (rgb.width - width) // 2, (rgb.height - height) // 2
+        box = (left, top, left + width, top + height)
+    return np.asarray(rgb.crop(box).resize((size[1], size[0]), RESAMPLING[interpolation]))
+
+
+def _part(width: int, height: int, area: float, ratio: float, x: float, y: float) -> tuple[int, int, int, int] | None:
+    """(left, top, right, bottom) from four draws in [0, 1); None where that part is not in the image."""
+    pixels = width * height * (_AREA[0] + (_AREA[1] - _AREA[0]) * area)
+    aspect = math.exp(math.log(_RATIO[0]) + (math.log(_RATIO[1]) - math.log(_RATIO[0])) * ratio)
+    w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+    if not (0 < w <= width and 0 < h <= height):
+        return None
+    left, top = int(x * (width - w + 1)), int(y * (height - h + 1))
+    return left, top, left + w, top + h
+
+
+def size_of(path: str) -> tuple[int, int]:
+    """(height, width) by the file's header.
+
+    Raises:
+        DataError: it has none.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.height, image.width
+    except Exception:
+        return decode_image(path, None, resize=False).shape[:2]  # which says what is wrong
 
 
 def _read(path: str) -> Image.Image:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from raydistill.datasets.arrays import ArrayDataset, channel_statistics
 from raydistill.datasets.config import DatasetConfig
+from raydistill.datasets.preprocessing import Preprocessing
 from raydistill.datasets.split import stratified_split
 from raydistill.errors import ConfigError, Fault
 
@@ -17,8 +18,8 @@ TEST_SEED = 0
 """The test split is a property of the dataset: it does not follow split_seed."""
 
 
-def digits(config: DatasetConfig) -> ArrayDataset:
-    """8x8 grey images, upscaled (bilinear) to 3x32x32 or to ``config.image_size``; classes "0" to "9".
+def digits(config: DatasetConfig, wanted: Preprocessing | None = None) -> ArrayDataset:
+    """8x8 grey images, upscaled (bilinear) to 3x32x32, ``config.image_size`` or what is wanted; classes "0" to "9".
 
     The dataset has no test split of its own: a fifth of each class, the same in every run, becomes it. ``auto``
     augmentation crops but does not flip: a mirrored digit is another character.
@@ -28,7 +29,9 @@ def digits(config: DatasetConfig) -> ArrayDataset:
         raise ConfigError(
             Fault("dataset.data_dir", rule, config.data_dir, "leave it out, or name cifar10 or imagefolder")
         )
-    images, labels, classes = _upscaled(*(config.image_size or (32, 32)))
+    images, labels, classes = _upscaled(*(config.image_size or (wanted and wanted.image_size) or (32, 32)))
+    if config.channels == "grey":
+        images = np.ascontiguousarray(images[..., :1])
     train, test = stratified_split(labels, TEST_FRACTION, TEST_SEED, classes)
     train_images, train_labels = images[train], labels[train]
     kept, held_out = stratified_split(train_labels, config.validation, config.split_seed, classes)

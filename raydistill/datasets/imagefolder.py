@@ -14,16 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.datasets.arrays import ArrayDataset, channel_statistics
+from raydistill.datasets.arrays import RESIZED_CROP, ArrayDataset, channel_statistics, grey
 from raydistill.datasets.config import DatasetConfig
-from raydistill.datasets.decode import ENDINGS, decode_files, decode_image
+from raydistill.datasets.decode import ENDINGS, decode_files, decode_middle, size_of
 from raydistill.datasets.decoded_cache import read_cache, write_cache
 from raydistill.datasets.memory import available_memory
+from raydistill.datasets.preprocessing import Preprocessing, imagenet_geometry
 from raydistill.datasets.split import seeded_permutation, stratified_split
 from raydistill.datasets.streamed import StreamedDataset
 from raydistill.errors import ConfigError, DataError, Fault, StorageError
 
 WHERE = "dataset.data_dir"
+SIZES_LOOKED_AT = 1024
+"""Train images whose headers tell whether all are of one size."""
+
 SAMPLE = 4096
 """Images that mean and std of a streamed dataset are taken from."""
 
@@ -37,8 +41,17 @@ class _Listing:
     others: Counter[str]
 
 
-def imagefolder(config: DatasetConfig, cache_dir: Path, name: str = "imagefolder") -> ArrayDataset | StreamedDataset:
+def imagefolder(
+    config: DatasetConfig,
+    cache_dir: Path,
+    name: str = "imagefolder",
+    wanted: Preprocessing | None = None,
+    made_for: tuple[int, int] | None = None,
+) -> ArrayDataset | StreamedDataset:
     """Load the tree under ``config.data_dir``. The test split is test/, or val/ where there is no test/.
+
+    wanted: the size and the crop that the weights in use want; ``config.image_size`` goes before. made_for: (height,
+    width) that images of mixed sizes are brought to where nobody says it.
 
     Raises:
         ConfigError: no data_dir. DataError: folders, classes or images are missing, or a file cannot be decoded.
@@ -55,30 +68,79 @@ def imagefolder(config: DatasetConfig, cache_dir: Path, name: str = "imagefolder
     classes = _shown(classes)
     left_out = _left_out(train, test)
     kept, held_out = stratified_split(train.labels, config.validation, config.split_seed, classes)
-    augment = "crop_flip" if config.augment == "auto" else config.augment
-    resize = config.image_size is not None
-    size = config.image_size or decode_image(str(root / train.files[0]), None, resize=False).shape[:2]
+    size, resize, shorter, resized = _geometry(config, root, train, wanted, made_for)
+    notes = "; ".join(filter(None, (left_out, resized)))
+    usual = "crop_flip" if shorter is None else RESIZED_CROP
+    augment = usual if config.augment == "auto" else config.augment
+    one_channel = config.channels == "grey"
+    interpolation = "bilinear" if wanted is None or shorter is None else wanted.interpolation
 
-    if config.in_memory == "auto":
+    if shorter is not None or augment == RESIZED_CROP:
+        in_memory = False  # each epoch sees other parts of the files
+        if config.in_memory is True:
+            rule = "images of mixed sizes, and random parts of them, are decoded anew in each epoch"
+            raise ConfigError(Fault("dataset.in_memory", rule, True, "leave it out, or set dataset.image_size"))
+    elif config.in_memory == "auto":
         needed = (len(train.files) + len(test.files)) * size[0] * size[1] * 3
         in_memory = needed * 4 <= available_memory()
     else:
         in_memory = bool(config.in_memory)
     if not in_memory:
         positions = np.sort(seeded_permutation(len(train.files), 0)[:SAMPLE])
-        mean, std = channel_statistics(decode_files([str(root / train.files[i]) for i in positions], size, resize))
+        sample = [str(root / train.files[i]) for i in positions]
+        if shorter is None:
+            pixels = decode_files(sample, size, resize)
+        else:
+            pixels = np.stack([decode_middle(path, size, shorter, interpolation) for path in sample])
+        mean, std = channel_statistics(grey(pixels) if one_channel else pixels)
         return StreamedDataset(
             name, classes, mean, std, augment, str(root),
             np.array([os.fsencode(file) for file in train.files]), train.labels,
             np.array([os.fsencode(file) for file in test.files]), test.labels,
-            kept, held_out, size, resize, config.workers, warning=left_out,
+            kept, held_out, size, resize, config.workers, warning=notes,
+            shorter_side=shorter, interpolation=interpolation, channels=config.channels,
         )  # fmt: skip
 
     train_images, test_images, mean, std, warning = _decoded(root, train, test, size, resize, cache_dir)
+    if one_channel:
+        train_images, test_images = grey(train_images), grey(test_images)
+        mean, std = channel_statistics(train_images)
     return ArrayDataset(
         name, classes, mean, std, augment, train_images, train.labels, test_images, test.labels, kept, held_out,
-        warning="; ".join(filter(None, (left_out, warning))),
+        warning="; ".join(filter(None, (notes, warning))),
     )  # fmt: skip
+
+
+def _geometry(
+    config: DatasetConfig,
+    root: Path,
+    train: _Listing,
+    wanted: Preprocessing | None,
+    made_for: tuple[int, int] | None,
+) -> tuple[tuple[int, int], bool, int | None, str]:
+    """(size, whether to resize to it, the shorter side before the middle is taken or None, what the user is told)."""
+    random_parts = config.augment == RESIZED_CROP
+    if config.image_size is not None:
+        return config.image_size, True, imagenet_geometry(config.image_size) if random_parts else None, ""
+    first = size_of(str(root / train.files[0]))
+    if wanted is not None:
+        other = first != wanted.image_size
+        told = f"{_cut(wanted.image_size, wanted.resize)}, as the weights want them" if other else ""
+        return wanted.image_size, other, wanted.resize, told
+    positions = seeded_permutation(len(train.files), 0)[:SIZES_LOOKED_AT]
+    if not random_parts and all(size_of(str(root / train.files[i])) == first for i in positions):
+        return first, False, None, ""
+    size = made_for or (224, 224)
+    shorter = imagenet_geometry(size)
+    told = f"images are of several sizes: {_cut(size, shorter)}; dataset.image_size (--image-size) would resize all"
+    return size, True, shorter, "" if random_parts else told
+
+
+def _cut(size: tuple[int, int], shorter: int | None) -> str:
+    shape = "x".join(map(str, size))
+    if shorter is None:
+        return f"they are resized to {shape}"
+    return f"their shorter side is resized to {shorter} and the middle {shape} taken, to train random parts"
 
 
 def _split_folders(root: Path) -> tuple[Path, Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raydistill.datasets.preprocessing import Preprocessing
 from raydistill.errors import DataError, Fault
 
 
@@ -16,7 +17,9 @@ class StreamedDataset:
 
     root: the folder that file names are relative to. train_files, test_files: bytes arrays (dtype ``S``) of relative
     paths. image_size: (height, width); a file of another size is resized if `resize`, else an error. workers: processes
-    that decode; 0 decodes in the training process. All else as in `ArrayDataset`; mean and std are of a seeded sample.
+    that decode; 0 decodes in the training process. shorter_side: images are resized to that, and the middle of
+    image_size is taken; interpolation: how. channels: ``rgb`` or ``grey``. All else as in `ArrayDataset`; mean and std
+    are of a seeded sample.
     """
 
     name: str
@@ -36,6 +39,9 @@ class StreamedDataset:
     workers: int = 2
     used_fallback: bool = False
     warning: str = ""
+    shorter_side: int | None = None
+    interpolation: str = "bilinear"
+    channels: str = "rgb"
 
     def __post_init__(self) -> None:
         for split, files, labels in (
@@ -48,8 +54,13 @@ class StreamedDataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(3, H, W), as the model sees one image."""
-        return 3, *self.image_size
+        """(C, H, W) of one image."""
+        return len(self.mean), *self.image_size
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The dataset's own, that networks which are trained on it from the beginning have."""
+        return Preprocessing(self.mean, self.std, self.image_size, self.shorter_side, self.interpolation, self.channels)
 
     @property
     def num_classes(self) -> int:

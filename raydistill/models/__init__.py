@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.models import from_torchvision
 from raydistill.models.inputs import check_input, default_num_classes, example_input, logits_of
-from raydistill.models.menu import MENU
+from raydistill.models.menu import MENU, domain
 from raydistill.models.pretrained import load_pretrained, published
 from raydistill.resolve import resolve
 
@@ -25,6 +25,7 @@ __all__ = [
     "check_input",
     "create",
     "default_num_classes",
+    "domain",
     "example_input",
     "load_pretrained",
     "logits_of",

@@ -7,17 +7,22 @@ paper), as the parameter names in Distiller's schedules have it (``layer2.0.down
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; one ReLU module a use, so that each can be hooked by itself."""
+    """Two 3x3 convolutions and a shortcut; one ReLU module a use, so that each can be hooked by itself.
+
+    gates: whether each of the two convolutions (with what follows it) is there; where neither is, the block gives twice
+    its input, which is what networks with removed layers were trained with.
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
+        self.gates = [True, True]
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu1: nn.Module = nn.ReLU()
@@ -32,18 +37,22 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        out = self.relu1(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
+        out = self.relu1(self.bn1(self.conv1(x))) if self.gates[0] else x
+        if self.gates[1]:
+            out = self.bn2(self.conv2(out))
         return self.relu2(out + shortcut)
 
 
 class ResNetCifar(nn.Module):
-    """Input (B, 3, H, W) with H and W of at least 4, output (B, num_classes) logits; depth is 6 * blocks + 2."""
+    """Input (B, 3, H, W) with H and W of at least 4, output (B, num_classes) logits; depth is 6 * blocks + 2.
+
+    removed: convolutions in blocks that are left out (``layer1.0.conv1``); their weights stay, unused.
+    """
 
     block: Callable[[int, int, int], nn.Module] = BasicBlock
     """What a stage is made of: called with the channels that come in, those that go out, and the stride."""
 
-    def __init__(self, blocks: int, num_classes: int = 10) -> None:
+    def __init__(self, blocks: int, num_classes: int = 10, removed: Sequence[str] = ()) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
@@ -56,6 +65,19 @@ class ResNetCifar(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for name in removed:
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        path, _, layer = name.rpartition(".")
+        found = dict(self.named_modules()).get(path)
+        if not isinstance(found, BasicBlock) or layer not in ("conv1", "conv2"):
+            raise ValueError(f"it has no layer {name!r} in a block that could be removed")
+        which = 0 if layer == "conv1" else 1
+        convolution = found.conv1 if which == 0 else found.conv2
+        if convolution.in_channels != convolution.out_channels or convolution.stride != (1, 1):
+            raise ValueError(f"{name!r} changes the shape and cannot be removed")
+        found.gates[which] = False
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.relu(self.bn1(self.conv1(images)))

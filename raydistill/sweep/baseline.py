@@ -32,6 +32,9 @@ from raydistill.training.footprint import footprint
 
 _WHERE_IT_RUNS = ("out_dir", "resume", "checkpoint_every", "tensorboard", "threads", "device", "dataset", "schedule")
 _HOW_IT_IS_READ = ("root", "workers", "used_fallback", "warning")
+_ADDED = ("shorter_side", "interpolation", "channels")
+"""Fields that count only where they say something, so that older sweeps keep their datasets' hashes."""
+
 _LOCK_WAIT_S = 3600.0
 """Two sweeps that want the same baseline: the second waits for the first to have trained it."""
 
@@ -124,6 +127,8 @@ def dataset_fingerprint(dataset: Dataset) -> str:
         if field.name in _HOW_IT_IS_READ:
             continue
         value = getattr(dataset, field.name)
+        if field.name in _ADDED and value == field.default:
+            continue
         digest.update(field.name.encode())
         digest.update(np.ascontiguousarray(value).data if isinstance(value, np.ndarray) else repr(value).encode())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from raydistill.sweep.damage import is_of, named
 from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
 from raydistill.tracking import SweepLog
-from raydistill.training import evaluate_checkpoint, load_model
+from raydistill.training import evaluate_checkpoint, load_model, read_checkpoint
 from raydistill.training.feed import EvalFeed
+from raydistill.training.preprocessing import of_checkpoint
 
 
 def test_front(session: Session) -> None:
@@ -107,7 +109,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
     """
     members = [row for row in session.ledger.front() if row.pareto and row.record.checkpoint and row.record.last]
     session.observer.step(f"logging the front's models, {len(members)}")
-    example = _example(session.dataset)
+    arch = session.sweep.sections.model.arch
     if not members:
         log.withdraw_knee()
     for row in members:
@@ -118,7 +120,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
         metrics |= {"test_top1": record.test.top1} if record.test is not None else {}
         with session.store.lent(record.checkpoint) as path:
             try:
-                network = load_model(path, session.sweep.sections.model.arch)
+                network, example = load_model(path, arch), _example(session.dataset, path)
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
                 test_front(session)
@@ -133,7 +135,8 @@ def publish_front(session: Session, log: SweepLog) -> None:
             log.register_knee(member)
 
 
-def _example(dataset: Dataset) -> np.ndarray:
-    """Two normalised validation images, (2, 3, H, W) float32."""
-    images, _ = next(iter(EvalFeed(dataset, "validation", 2, torch.device("cpu"))))
+def _example(dataset: Dataset, checkpoint: str | Path) -> np.ndarray:
+    """Two validation images as a checkpoint's network wants them, (2, C, H, W) float32."""
+    seen = of_checkpoint(read_checkpoint(checkpoint), str(checkpoint))
+    images, _ = next(iter(EvalFeed(dataset, "validation", 2, torch.device("cpu"), preprocessing=seen)))
     return images.contiguous().numpy()

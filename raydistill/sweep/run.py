@@ -14,7 +14,6 @@ import numpy as np
 import ray
 import torch
 
-from raydistill import datasets
 from raydistill.cluster.address import Address
 from raydistill.cluster.connect import connected, put
 from raydistill.cluster.modules import named_in
@@ -31,6 +30,7 @@ from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
 from raydistill.sweep.confirm import confirm_front
 from raydistill.sweep.events import Observer
 from raydistill.sweep.front import publish_front, test_front
+from raydistill.sweep.images import sweep_images
 from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import FORMAT, History, Journal, parse_journal, read_journal
 from raydistill.sweep.ledger import Ledger
@@ -103,10 +103,10 @@ def run_sweep(
         here = [this_machine()]  # before Ray takes seconds to start
         _team(sweep, trial_share(sweep.sections.resources_per_trial, here, where, "this machine"), here)
     observer.step(f"loading {sweep.dataset.name}")
-    dataset = datasets.load(sweep.dataset)
-    if dataset.warning:
-        observer.warning(dataset.warning)
-    plan = plan_sweep(sweep, dataset.num_classes, dataset.image_shape, seeds)
+    dataset, seen, lines = sweep_images(sweep)
+    for line in lines:
+        observer.warning(line)
+    plan = plan_sweep(sweep, dataset.num_classes, seen.image_shape, seeds)
     if not resume:
         for line in plan.warnings:
             observer.warning(line)

@@ -54,7 +54,8 @@ class DatasetSection(Section):
     in_memory: bool | Literal["auto"] = "auto"
     download: bool = True
     workers: Whole = 2
-    augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"
+    augment: Literal["auto", "none", "crop", "crop_flip", "resized_crop"] = "auto"
+    channels: Literal["rgb", "grey"] = "rgb"
     args: dict[str, Any] = Field(default_factory=dict)
 
     def config(self) -> DatasetConfig:

@@ -1,8 +1,8 @@
 """Checkpoints: one file an epoch replaces the one before, atomically; loadable with ``weights_only=True``.
 
 Keys: format, epoch (last finished), run (what the training depends on), schedule (YAML text, "" if dense),
-schedule_hash, precision, num_classes, mean, std, image_shape, dataset, classes, model, optimizer, scheduler, rng and
-history.
+schedule_hash, precision, num_classes, preprocessing (mean, std and image_shape stand beside it too), dataset, classes,
+model, optimizer, scheduler, rng and history.
 """
 
 from __future__ import annotations

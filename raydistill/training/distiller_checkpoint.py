@@ -33,6 +33,7 @@ _NUMPY = {
 _ABOUT = {"epoch", "arch", "state_dict", "optimizer", "optimizer_state_dict", "optimizer_type", "compression_sched",
           "thinning_recipe", "thinning_recipes", "quantizer_metadata", "extras"}  # fmt: skip
 _SGD = {"lr", "momentum", "dampening", "weight_decay", "nesterov"}
+_IN_A_BLOCK = re.compile(r"layer\d+\.\d+\.conv[12]\.weight")
 _WAY_OUT = "give a checkpoint that raydistill or Distiller wrote"
 
 
@@ -167,7 +168,7 @@ def _as_own(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     shaped = [value for value in checkpoint.weights.values() if value.dim() > 1]
     return {
-        "run": {"arch": checkpoint.arch, "model_args": {}},
+        "run": {"arch": checkpoint.arch, "model_args": _removed(checkpoint)},
         "num_classes": shaped[-1].shape[0] if shaped else 0,
         "precision": "fp32",
         "epoch": -1 if checkpoint.epoch is None else checkpoint.epoch,
@@ -180,6 +181,20 @@ def _as_own(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
         "parameters": [name for name in checkpoint.weights if not name.endswith(buffers)],
         "rng": None,
     }
+
+
+def _removed(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
+    """Layers that were removed by their block's gates: the file does not name them, but their weights are all zero, and
+    no mask keeps them so.
+    """
+    if not re.fullmatch(r"resnet\d+_cifar", checkpoint.arch or ""):
+        return {}
+    closed = [
+        name.removesuffix(".weight")
+        for name, weight in checkpoint.weights.items()
+        if _IN_A_BLOCK.fullmatch(name) and name not in checkpoint.masks and not weight.any()
+    ]
+    return {"removed": closed} if closed else {}
 
 
 class _StandIn:

@@ -7,15 +7,16 @@ they are copied to it once. A streamed one is decoded by worker processes (`stre
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from raydistill.compression.ranks import Ranks
-from raydistill.datasets import ArrayDataset, StreamedDataset
+from raydistill.datasets import ArrayDataset, Dataset, Preprocessing, StreamedDataset
 from raydistill.datasets.split import seeded_permutation
 from raydistill.errors import ConfigError, Fault
-from raydistill.training.augment import EpochDraw, Normalise, WindowGather, draw_epoch, gather_pixels
+from raydistill.training.augment import EpochDraw, Fit, Normalise, WindowGather, draw_epoch, gather_pixels
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """images float32 (B, 3, H, W), normalised; labels int64 (B,)."""
@@ -37,7 +38,7 @@ class TrainFeed:
     fraction: of the train images that one epoch takes, other ones in each. images: train images an epoch. batches:
     batches an epoch. ranks: `batch_size` is of all of them together, and this feed gives the rows of this one: every
     world-th of each batch from its rank on. A batch that has none for it gives one all the same, which counts for
-    nothing: see `rows`.
+    nothing: see `rows`. preprocessing: what the weights want; None: the dataset's own.
 
     Raises:
         ConfigError: a batch size below 1, a negative seed, or a fraction outside (0, 1].
@@ -52,7 +53,9 @@ class TrainFeed:
         channels_last: bool = True,
         fraction: float = 1.0,
         ranks: Ranks | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
+        dataset, seen = _seen_as(dataset, preprocessing)
         _check_batch_size(batch_size)
         if seed < 0:
             raise ConfigError(Fault("training.seed", "must be 0 or more", seed))
@@ -63,14 +66,14 @@ class TrainFeed:
         self.batches = len(self._bounds)
         self._ranks = ranks or Ranks()
         self._slices = [_own_rows(start, stop, self._ranks) for start, stop in self._bounds]
-        _, height, width = dataset.image_shape
-        self._normalise = Normalise(dataset.mean, dataset.std, (height, width), self._device, channels_last)
+        self._normalise = _Prepare(dataset, seen, self._device, channels_last)
         self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
         self._windows: WindowGather | None = None
         if isinstance(dataset, ArrayDataset):
             if self._device.type == "cpu":
+                channels, height, width = dataset.image_shape
                 largest = max(len(range(self.images)[rows]) for rows in self._slices)
-                self._windows = WindowGather(largest, height, width)
+                self._windows = WindowGather(largest, height, width, channels)
             else:
                 self._resident = _to_device(dataset, dataset.train_index, self._device)
 
@@ -141,7 +144,7 @@ class EvalFeed:
     """One split as it is, in its own order: ``validation``, ``test`` or ``train`` (without augmentation).
 
     fraction: of the split's images that are taken, always the same ones. ranks: this feed gives every world-th of them,
-    from the rank on. images: how many it gives, which may be none.
+    from the rank on. images: how many it gives, which may be none. preprocessing: as in `TrainFeed`.
     """
 
     def __init__(
@@ -153,7 +156,9 @@ class EvalFeed:
         channels_last: bool = True,
         fraction: float = 1.0,
         ranks: Ranks | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
+        dataset, seen = _seen_as(dataset, preprocessing)
         _check_batch_size(batch_size)
         if split not in ("train", "validation", "test"):
             raise ConfigError(Fault("split", "must be train, validation or test", split))
@@ -169,8 +174,7 @@ class EvalFeed:
             self.images = len(self._index)
         self._bounds = [(start, min(start + batch_size, self.images)) for start in range(0, self.images, batch_size)]
         self.batches = len(self._bounds)
-        _, height, width = dataset.image_shape
-        self._normalise = Normalise(dataset.mean, dataset.std, (height, width), self._device, channels_last)
+        self._normalise = _Prepare(dataset, seen, self._device, channels_last)
 
     def __iter__(self) -> Iterator[Batch]:
         dataset = self._dataset
@@ -187,6 +191,32 @@ class EvalFeed:
             rows = self._index[start:stop]
             images = _take(pixels, rows).to(self._device)
             yield self._normalise(images), torch.from_numpy(labels[rows]).to(self._device)
+
+
+class _Prepare:
+    """uint8 images of a dataset to what the network sees."""
+
+    def __init__(self, dataset: Dataset, seen: Preprocessing, device: torch.device, channels_last: bool) -> None:
+        self._fit = Fit(dataset.preprocessing, seen)
+        self._normalise = Normalise(seen.mean, seen.std, seen.image_size, device, channels_last)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return self._normalise(self._fit(images))
+
+
+def _seen_as(dataset: Dataset, wanted: Preprocessing | None) -> tuple[Dataset, Preprocessing]:
+    """The dataset, its files decoded as `wanted` says, and what the network is to see."""
+    if wanted is None:
+        return dataset, dataset.preprocessing
+    other = (wanted.image_size, wanted.resize) != (dataset.image_shape[1:], dataset.preprocessing.resize)
+    if isinstance(dataset, StreamedDataset) and other:
+        grey = wanted.channels == "grey"
+        dataset = replace(
+            dataset, image_size=wanted.image_size, resize=True, shorter_side=wanted.resize,
+            interpolation=wanted.interpolation, channels="grey" if grey else "rgb",
+            mean=wanted.mean, std=wanted.std,
+        )  # fmt: skip
+    return dataset, wanted
 
 
 def _own_rows(start: int, stop: int, ranks: Ranks) -> slice:

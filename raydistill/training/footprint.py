@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from raydistill.compression.copying import copy_of
 from raydistill.compression.summaries import total_macs
 from raydistill.errors import RaydistillError
-from raydistill.training.checkpoint import load_model
+from raydistill.training.checkpoint import model_of, read_checkpoint
 
 LATENCY = "latency_ms"
 FOOTPRINT = ("macs", "parameters", "size_bytes", "compressed_size_bytes", LATENCY)
@@ -40,15 +40,16 @@ def footprint(
     latency: bool = False,
     arch: str | None = None,
 ) -> dict[str, float]:
-    """The figures of a checkpoint's network, `FOOTPRINT` by name. image_shape: (C, H, W).
+    """The figures of a checkpoint's network, `FOOTPRINT` by name. image_shape: (C, H, W) where it says none.
 
     latency: measured only when asked for, it takes up to two seconds. arch: see `checkpoint.load_model`.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be used.
     """
-    image = torch.zeros(1, *image_shape)
-    model = thinned(load_model(checkpoint, arch), image)
+    content = read_checkpoint(checkpoint)
+    image = torch.zeros(1, *content.get("image_shape", image_shape))
+    model = thinned(model_of(content, str(checkpoint), arch), image)
     tensors = [*model.parameters(), *model.buffers()]
     figures = {
         "macs": float(total_macs(model, image)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from raydistill import datasets, models
+from raydistill import models
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
 from raydistill.compression.distillation import KnowledgeDistillationPolicy
 from raydistill.compression.early_exit import classification_loss
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.summaries import sparsity_csv
-from raydistill.datasets import Dataset
+from raydistill.datasets import Dataset, Preprocessing
 from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
 from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics, Evaluation
@@ -35,6 +35,7 @@ from raydistill.training.distiller_checkpoint import optimizer_state, read_any
 from raydistill.training.events import EventLog
 from raydistill.training.feed import EvalFeed, TrainFeed
 from raydistill.training.metrics import evaluate
+from raydistill.training.preprocessing import described, images_of, of_checkpoint, of_run, removed_layers
 from raydistill.training.replica import Replica
 from raydistill.training.teacher import check_distillation, digest, identity, load_teacher
 
@@ -71,7 +72,7 @@ def fit(
 
         def begin() -> _Run:
             with memory.said_plainly("before the first epoch", config.batch_size):
-                images = dataset if dataset is not None else datasets.load(config.dataset)
+                images = dataset if dataset is not None else images_of(config, of_run(config))
                 return _Run(config, images, on_step, ranks)
 
         run = ranks.together(begin)
@@ -107,17 +108,20 @@ def evaluate_checkpoint(
     batch_size: int = 1024,
     fraction: float = 1.0,
     thresholds: Sequence[float] | None = None,
+    preprocessing: Preprocessing | None = None,
     arch: str | None = None,
 ) -> Evaluation:
     """Evaluate a checkpoint's model once on (a fraction of) a split, "validation" or "test", of a dataset.
 
+    Its images are prepared as the checkpoint says, unless `preprocessing` says otherwise.
     thresholds: of early exits; None takes those of the run. arch: see `checkpoint.load_model`.
     """
     target = device_of(device)
     content = read_any(path)
     saved.require(content, str(path), "precision")
     model = saved.model_of(content, str(path), arch).to(target).to(memory_format=torch.channels_last)
-    feed = EvalFeed(dataset, split, batch_size, target, fraction=fraction)
+    seen = preprocessing or of_checkpoint(content, str(path), arch)
+    feed = EvalFeed(dataset, split, batch_size, target, fraction=fraction, preprocessing=seen)
     if thresholds is None:
         thresholds = (content["run"].get("early_exit") or {}).get("thresholds", ())
     return evaluate(model, feed, split, target, content["precision"], thresholds)
@@ -141,12 +145,15 @@ class _Run:
         self.path = self.folder / saved.FILE_NAME if self.folder is not None else None
         start = read_any(config.init_from) if config.init_from is not None else None
         before = read_any(config.continue_from) if config.continue_from is not None else None
-        self.identity = _identity(config, dataset, start if before is None else before)
+        given = start if before is None else before
+        self.preprocessing = of_run(config) or dataset.preprocessing
+        self.arguments = {**removed_layers(given), **config.model_args}
+        self.identity = _identity(config, dataset, given, self.preprocessing, self.arguments)
         self.schedule = config.schedule or _EMPTY
         self.schedule_text = dump_schedule(config.schedule) if config.schedule is not None else ""
         seed_everything(config.seed)
         fresh = start is None and before is None
-        model = models.create(config.arch, dataset.num_classes, config.model_args, fetch=fresh)
+        model = models.create(config.arch, dataset.num_classes, self.arguments, fetch=fresh)
         self.dense_sizes = {name: weight.numel() for name, weight in weights(model)}
         if start is not None:
             saved.load_weights(model, start["model"], str(config.init_from))
@@ -158,7 +165,7 @@ class _Run:
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
         )
-        example = (torch.zeros(1, *dataset.image_shape),)
+        example = (torch.zeros(1, *self.preprocessing.image_shape),)
         self.scheduler: CompressionScheduler = build(
             self.schedule, self.model, self.optimizer, example, config.strict, ranks
         )
@@ -172,14 +179,20 @@ class _Run:
         if before is not None:
             self._continue(before)
         resumed = self._resume() if config.resume and self.path is not None and self.path.exists() else None
-        batch = (min(-(-config.batch_size // ranks.world), 256), *dataset.image_shape)
+        batch = (min(-(-config.batch_size // ranks.world), 256), *self.preprocessing.image_shape)
         self.precision = (
             resumed
             if resumed is not None
             else arithmetic.choose(config.precision, self.model, self.device, batch, config.deterministic)
         )
         self.train_feed = TrainFeed(
-            dataset, config.batch_size, self.device, config.seed, fraction=config.effective_train_size, ranks=ranks
+            dataset,
+            config.batch_size,
+            self.device,
+            config.seed,
+            fraction=config.effective_train_size,
+            ranks=ranks,
+            preprocessing=self.preprocessing,
         )
         self.validation_feed = EvalFeed(
             dataset,
@@ -188,6 +201,7 @@ class _Run:
             self.device,
             fraction=config.effective_valid_size,
             ranks=ranks,
+            preprocessing=self.preprocessing,
         )
         self.replica = Replica(self.model, ranks)
         self._checked = -1
@@ -321,9 +335,7 @@ class _Run:
             "dataset": self.dataset.name,
             "classes": list(self.dataset.classes),
             "num_classes": self.dataset.num_classes,
-            "mean": list(self.dataset.mean),
-            "std": list(self.dataset.std),
-            "image_shape": list(self.dataset.image_shape),
+            **described(self.preprocessing),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -332,7 +344,7 @@ class _Run:
         }
 
     def _distil(self, config: Distillation) -> None:
-        teacher = load_teacher(config, self.dataset.num_classes, self.config.arch)
+        teacher = load_teacher(config, self.dataset.num_classes, self.preprocessing, self.config.arch)
         self.identity["distillation"] = identity(config, teacher)
         teacher = teacher.to(self.device).to(memory_format=torch.channels_last)
         policy = KnowledgeDistillationPolicy(
@@ -374,7 +386,7 @@ class _Run:
         saved.require(content, str(self.path), "schedule_hash", "optimizer", "scheduler", "rng", "history", "precision")
         differences = {**self.identity, "schedule": saved.schedule_hash(self.schedule_text)}
         before = {**content["run"], "schedule": content["schedule_hash"]}
-        for key in sorted({*differences, *before}):
+        for key in sorted({*differences, *before} - {"preprocessing"}):  # which is the checkpoint's own
             if differences.get(key) != before.get(key):
                 rule = f"was trained with {key} {before.get(key)!r}"
                 way_out = "run with the same values, or choose another out_dir"
@@ -391,11 +403,17 @@ class _Run:
         return content["precision"]
 
 
-def _identity(config: RunConfig, dataset: Dataset, start: dict[str, Any] | None) -> dict[str, Any]:
+def _identity(
+    config: RunConfig,
+    dataset: Dataset,
+    start: dict[str, Any] | None,
+    seen: Preprocessing,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
     """What the weights depend on, as plain values; a resumed run must have the same. The number of epochs may grow."""
     return {
         "arch": config.arch,
-        "model_args": dict(config.model_args),
+        "model_args": dict(arguments),
         "dataset": dataset.name,
         "validation": config.dataset.validation,
         "split_seed": config.dataset.split_seed,
@@ -408,6 +426,7 @@ def _identity(config: RunConfig, dataset: Dataset, start: dict[str, Any] | None)
         "seed": config.seed,
         "init": "random" if start is None else digest(start["model"]),
         **({} if config.early_exit is None else {"early_exit": asdict(config.early_exit)}),
+        **({} if seen == dataset.preprocessing else {"preprocessing": seen.to_plain()}),
         **({} if config.effective_train_size == 1.0 else {"effective_train_size": config.effective_train_size}),
     }
 

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
 from raydistill.datasets import StreamedDataset
-from raydistill.datasets.decode import decode_image
+from raydistill.datasets.arrays import RESIZED_CROP, grey
+from raydistill.datasets.decode import decode_image, decode_middle, decode_part
 from raydistill.errors import DataError, Fault
 from raydistill.training.augment import PADDING
 
@@ -28,11 +29,15 @@ class _Files(Dataset[Any]):
         dataset = self._dataset
         path = dataset.path(self._files, int(self._positions[place]))
         try:
-            pixels = decode_image(path, dataset.image_size, dataset.resize)
+            pixels = self._decoded(path, place)
         except DataError as error:  # handed back as a value: the loader would wrap it in a traceback
             return error.faults[0]
+        if dataset.channels == "grey":
+            pixels = grey(pixels)
         if self._crops is None:
             return pixels
+        if dataset.augment == RESIZED_CROP:
+            return np.ascontiguousarray(pixels[:, ::-1]) if self._crops[place][2] else pixels
         dy, dx, flip = (int(value) for value in self._crops[place])
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         if flip:
@@ -40,6 +45,14 @@ class _Files(Dataset[Any]):
         height, width = dataset.image_size
         image = functional.crop(functional.pad(image, [PADDING] * 4), dy, dx, height, width)
         return image.permute(1, 2, 0).numpy()
+
+    def _decoded(self, path: str, place: int) -> np.ndarray:
+        dataset = self._dataset
+        if self._crops is not None and dataset.augment == RESIZED_CROP:
+            return decode_part(path, dataset.image_size, int(self._crops[place][0]), dataset.interpolation)
+        if dataset.shorter_side is not None:
+            return decode_middle(path, dataset.image_size, dataset.shorter_side, dataset.interpolation)
+        return decode_image(path, dataset.image_size, dataset.resize)
 
 
 def _collate(items: Sequence[np.ndarray | Fault | str]) -> torch.Tensor | Fault | str:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from raydistill import models
 from raydistill.compression.distillation import check_weights
+from raydistill.datasets import Preprocessing
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.training import checkpoint as saved
 from raydistill.training.config import Distillation
 from raydistill.training.distiller_checkpoint import read_any
+from raydistill.training.preprocessing import of_checkpoint, of_published, removed_layers, translated
 
 _WHERE = "distillation"
 
@@ -38,8 +40,11 @@ def check_distillation(config: Distillation, epochs: int) -> list[Fault]:
     return faults
 
 
-def load_teacher(config: Distillation, num_classes: int, student: str | None = None) -> nn.Module:
-    """The teacher on the CPU, in eval mode. student: the run's architecture, which its teacher may have too.
+def load_teacher(
+    config: Distillation, num_classes: int, seen: Preprocessing | None = None, student: str | None = None
+) -> nn.Module:
+    """The teacher on the CPU, in eval mode. seen: how the images that it is handed were prepared; where it wants them
+    otherwise, it gets them so. student: the run's architecture, which its teacher may have too.
 
     Raises:
         CheckpointError, ConfigError: it cannot be had, or knows other classes.
@@ -47,7 +52,9 @@ def load_teacher(config: Distillation, num_classes: int, student: str | None = N
     if config.checkpoint is None:
         assert config.teacher is not None  # checked before
         arguments = {**config.model_args, "pretrained": True}
-        return models.create(config.teacher, num_classes, arguments, f"{_WHERE}.teacher").eval()
+        where = f"{_WHERE}.teacher"
+        network = models.create(config.teacher, num_classes, arguments, where)
+        return translated(network, seen, of_published(config.teacher, True, where)).eval()
     content = read_any(config.checkpoint)
     arch = content["run"]["arch"]
     named = config.teacher or (student if arch == student else None)
@@ -62,8 +69,9 @@ def load_teacher(config: Distillation, num_classes: int, student: str | None = N
         raise CheckpointError(Fault(config.checkpoint, rule, content["num_classes"]))
     run = dict(content["run"])
     if config.model_args:
-        run["model_args"] = dict(config.model_args)
-    return saved.model_of({**content, "run": run}, config.checkpoint, named)
+        run["model_args"] = {**removed_layers(content), **config.model_args}
+    network = saved.model_of({**content, "run": run}, config.checkpoint, named)
+    return translated(network, seen, of_checkpoint(content, config.checkpoint, named or arch)).eval()
 
 
 def identity(config: Distillation, teacher: nn.Module) -> dict[str, Any]:

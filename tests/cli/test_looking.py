@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from raydistill.training import load_model, read_checkpoint
 from raydistill.training.checkpoint import write_checkpoint
@@ -46,6 +48,79 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     list(fit(config))
     return folder / "checkpoint.pt"
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights of torchvision's squeezenet where downloads are kept, and a folder of images of several sizes."""
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    weights = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.manual_seed(99)
+    state = torchvision.models.squeezenet1_1().state_dict()
+    torch.save(state, tmp_path / "hub" / "checkpoints" / weights.url.rsplit("/", 1)[1])
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3)):
+        for name in ("ant", "bee"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                size = (int(rng.integers(40, 120)), int(rng.integers(40, 120)))
+                shade = tuple(int(value) for value in rng.integers(0, 256, 3))
+                Image.new("RGB", size, shade).save(tmp_path / "images" / split / name / f"{number}.png")
+    return tmp_path / "images"
+
+
+def test_published_weights_without_training(raydistill: Command, published: Path) -> None:
+    common = ("compress", "--arch", "squeezenet1_1", "--pretrained", "--dataset", "imagefolder", "--no-mlflow")
+    where = ("--data-dir", published, "--name", "out")
+    ended = raydistill(*common, *where, "--evaluate", "--act-stats", "--thinnify")
+    assert ended.code == 0, ended.err
+    assert "images are prepared as the weights want them: mean 0.485 0.456 0.406 (the dataset's own: " in ended.out
+    assert "the published weights know 1,000 classes, the dataset has 2: the last layer is random" in " ".join(
+        ended.out.split()
+    )
+    assert "6 test images: top1" in ended.out
+    content = read_checkpoint("runs/out/thinned.pt")
+    assert content["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert (content["preprocessing"]["resize"], content["image_shape"]) == (256, [3, 224, 224])
+    ended = raydistill(*common, *where, "--sense", "filter", "--sense-range", "0", "0.9", "0.6")
+    assert ended.code == 0, ended.err
+    assert "images are prepared as the weights want them" in ended.out
+
+
+def test_what_needs_no_images_keeps_the_published_classes(raydistill: Command, published: Path) -> None:
+    ended = raydistill("compress", "--arch", "squeezenet1_1", "--pretrained", "--thinnify", "--no-mlflow")
+    assert ended.code == 0, ended.err
+    assert read_checkpoint("runs/squeezenet1_1/thinned.pt")["num_classes"] == 1000
+
+
+def test_published_weights_are_fine_tuned_on_images_of_any_size(raydistill: Command, published: Path) -> None:
+    common = ("compress", "--arch", "squeezenet1_1", "--dataset", "imagefolder", "--no-mlflow", "--gpus", "-1")
+    where = ("--data-dir", published, "--epochs", "1", "-b", "4", "--precision", "fp32", "--validation-split", "0.4")
+    ended = raydistill(*common, *where, "--pretrained", "--name", "a")
+    assert ended.code == 0, ended.err
+    assert read_checkpoint("runs/a/checkpoint.pt")["mean"] == [0.485, 0.456, 0.406]
+    ended = raydistill(*common, *where, "--name", "b", "--image-size", "40x48")
+    assert ended.code == 0, ended.err
+    content = read_checkpoint("runs/b/checkpoint.pt")
+    assert content["image_shape"] == [3, 40, 48]
+    assert content["mean"] != [0.485, 0.456, 0.406]
+    assert "as the weights want" not in ended.out
+
+
+@pytest.mark.parametrize("size", ["0x3", "a", "3x4x5", "", "-1"])
+def test_an_image_size_that_is_none(raydistill: Command, published: Path, size: str) -> None:
+    ended = raydistill("compress", "--arch", "squeezenet1_1", "--image-size", size, "--data-dir", published)
+    assert ended.code == 2
+    assert "--image-size: must be height x width in pixels" in ended.err
+
+
+def test_reset_optimizer_needs_a_checkpoint_even_with_published_weights(raydistill: Command, published: Path) -> None:
+    ended = raydistill("compress", "--arch", "squeezenet1_1", "--pretrained", "--reset-optimizer")
+    assert (ended.code, "--reset-optimizer: needs a checkpoint" in ended.err) == (2, True)
 
 
 @pytest.fixture
@@ -283,3 +358,12 @@ def test_an_export_that_fails_gives_its_reason(raydistill: Command, tmp_path: Pa
     assert ended.err.count("\n") == 1
     assert len(ended.err) < 400
     assert "data-dependent" in ended.err or "Data dependent" in ended.err or "guard" in ended.err
+
+
+def test_the_onnx_file_says_how_its_images_are_prepared(look: Command, tmp_path: Path, pruned: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    ended = look("--export-onnx", "model.onnx")
+    assert ended.code == 0, ended.err
+    said = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert json.loads(said["preprocessing"]) == read_checkpoint(pruned)["preprocessing"]

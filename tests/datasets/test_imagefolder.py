@@ -101,12 +101,17 @@ def test_what_does_not_fit_in_memory_is_streamed(
     assert (streamed.validation_index == arrays.validation_index).all()
 
 
-def test_images_of_several_sizes_need_image_size(make_tree: Callable, tmp_path: Path) -> None:
+def test_images_of_several_sizes_are_cut_as_imagenets_are_or_resized(make_tree: Callable, tmp_path: Path) -> None:
     root, _ = make_tree()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(root / "train/bee/zzz.png")
-    with pytest.raises(DataError, match=r"zzz\.png.*6x8.*got '7x9'; set dataset.image_size"):
-        load(config(root), cache_dir=tmp_path / "cache")
+    for made_for, size, shorter in ((None, (224, 224), 256), ((32, 32), (32, 32), 37), ((299, 299), (299, 299), 342)):
+        cut = load(config(root), cache_dir=tmp_path / "cache", made_for=made_for)
+        assert isinstance(cut, StreamedDataset)
+        assert (cut.image_size, cut.shorter_side, cut.augment) == (size, shorter, "resized_crop")
+        assert "images are of several sizes" in cut.warning
     assert not (tmp_path / "cache").exists()
+    with pytest.raises(ConfigError, match=r"dataset.in_memory: images of mixed sizes.*set dataset.image_size"):
+        load(config(root, in_memory=True), cache_dir=tmp_path / "cache")
     dataset = load(config(root, image_size=[5, 4]), cache_dir=tmp_path / "cache")
     assert isinstance(dataset, ArrayDataset)
     assert dataset.image_shape == (3, 5, 4)
@@ -239,3 +244,22 @@ def test_a_class_name_that_is_no_utf8_can_be_printed(make_tree: Callable, tmp_pa
         dataset = load(config(root, in_memory=in_memory), cache_dir=tmp_path / "cache")
         assert "\\xe9t\\xe9" in dataset.classes
         "".join(dataset.classes).encode()
+
+
+def test_a_size_that_one_test_image_has_is_still_an_error(make_tree: Callable, tmp_path: Path) -> None:
+    root, _ = make_tree()
+    Image.new("RGB", (9, 7), (1, 2, 3)).save(root / "test/bee/zzz.png")
+    with pytest.raises(DataError, match=r"zzz\.png.*6x8.*got '7x9'; set dataset.image_size \(--image-size 6x8\)"):
+        load(config(root), cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_grey_has_one_channel_and_its_own_statistics(make_tree: Callable, tmp_path: Path, in_memory: bool) -> None:
+    root, _ = make_tree()
+    dataset = load(config(root, channels="grey", in_memory=in_memory), cache_dir=tmp_path / "cache")
+    assert dataset.image_shape == (1, 6, 8)
+    expected = np.stack([np.asarray(Image.open(path).convert("L")) for path in sorted(root.glob("train/*/*.png"))])
+    assert dataset.mean == pytest.approx([expected.mean() / 255])
+    if isinstance(dataset, ArrayDataset):
+        assert (dataset.train_images[..., 0] == expected).all()
+    assert dataset.preprocessing.channels == "grey"

@@ -48,7 +48,8 @@ def test_dead_filters_are_taken_out_and_single_zeros_are_packed(monkeypatch: pyt
         model.second.weight.fill_(1.0)
         model.first.weight[0] = 0.0  # a dead filter: with it goes a column of the second layer
         model.first.weight[1, :6] = 0.0
-    monkeypatch.setattr("raydistill.training.footprint.load_model", lambda path, arch=None: model)
+    monkeypatch.setattr("raydistill.training.footprint.read_checkpoint", lambda path: {})
+    monkeypatch.setattr("raydistill.training.footprint.model_of", lambda content, where, arch: model)
     figures = footprint("anything", (8,))
     assert figures["macs"] == 3 * 8 + 2 * 3
     assert figures["parameters"] == 3 * 8 - 6 + 2 * 3

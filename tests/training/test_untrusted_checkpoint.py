@@ -61,7 +61,7 @@ def own_network() -> nn.Module:
 READERS: dict[str, Callable[[Path], Any]] = {
     "load_model": load_model,
     "footprint": lambda path: footprint(path, (3, 32, 32)),
-    "teacher": lambda path: load_teacher(Distillation(checkpoint=str(path)), 10, "simplenet_cifar"),
+    "teacher": lambda path: load_teacher(Distillation(checkpoint=str(path)), 10, student="simplenet_cifar"),
 }
 
 
@@ -98,7 +98,7 @@ def test_what_the_user_names_is(folder: Path) -> None:
     assert Path("called").exists()
     assert footprint(path, (3, 32, 32), arch="ownnet:net")["macs"] == 3 * 32 * 32 * 4 + 40
     assert len(load_teacher(Distillation("ownnet:net", str(path)), 10)) == 3
-    assert len(load_teacher(Distillation(checkpoint=str(path)), 10, "ownnet:net")) == 3
+    assert len(load_teacher(Distillation(checkpoint=str(path)), 10, student="ownnet:net")) == 3
 
 
 @pytest.mark.parametrize("said", ["resnet20", "their.own:net", "ResNet"])
