@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -198,8 +198,15 @@ def _drawn_in_alpha(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(ground, clear).convert("RGB")
 
 
-def decode_files(paths: Sequence[str], size: tuple[int, int], resize: bool) -> np.ndarray:
-    """All files as one uint8 (N, H, W, 3), decoded by one process a core where there are many.
+def decode_files(
+    paths: Sequence[str],
+    size: tuple[int, int],
+    resize: bool,
+    shorter: int | None = None,
+    interpolation: str = "bilinear",
+) -> np.ndarray:
+    """All files as one uint8 (N, H, W, 3), decoded by one process a core where there are many. With `shorter` by
+    `decode_middle`, else by `decode_image`.
 
     Raises:
         DataError: naming a file that cannot be used.
@@ -208,10 +215,22 @@ def decode_files(paths: Sequence[str], size: tuple[int, int], resize: bool) -> n
     workers = min(_cores(), len(paths) // FEW)
     if workers < 2 or not sys.executable:
         for position, path in enumerate(paths):
-            images[position] = decode_image(path, size, resize)
+            images[position] = _decode(path, size, resize, shorter, interpolation)
         return images
     edges = [len(paths) * worker // workers for worker in range(workers + 1)]
-    running = [_Worker(paths[start:stop], size, resize, images[start:stop]) for start, stop in pairwise(edges)]
+    running = [
+        _Worker(
+            {
+                "paths": list(paths[start:stop]),
+                "size": size,
+                "resize": resize,
+                "shorter": shorter,
+                "interpolation": interpolation,
+            },
+            images[start:stop],
+        )
+        for start, stop in pairwise(edges)
+    ]
     try:
         for worker in running:
             worker.finish()
@@ -222,10 +241,10 @@ def decode_files(paths: Sequence[str], size: tuple[int, int], resize: bool) -> n
 
 
 class _Worker:
-    """A process that decodes `paths`; a thread moves its pixels into `target`."""
+    """A process that decodes what `_serve` is to; a thread moves its pixels into `target`."""
 
-    def __init__(self, paths: Sequence[str], size: tuple[int, int], resize: bool, target: np.ndarray) -> None:
-        self._request = {"paths": list(paths), "size": list(size), "resize": resize, "sys_path": sys.path}
+    def __init__(self, request: Mapping[str, Any], target: np.ndarray) -> None:
+        self._request = {**request, "sys_path": sys.path}
         self._target = target
         # a pipe that nobody reads meanwhile would stop a decoder that warns
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -269,11 +288,19 @@ class _Worker:
                     pipe.close()
 
 
-def _serve(pixels: Any, errors: Any, paths: list[str], size: list[int], resize: bool) -> int:
+def _decode(path: str, size: tuple[int, int], resize: bool, shorter: int | None, interpolation: str) -> np.ndarray:
+    if shorter is None:
+        return decode_image(path, size, resize)
+    return decode_middle(path, size, shorter, interpolation)
+
+
+def _serve(
+    pixels: Any, errors: Any, paths: list[str], size: list[int], resize: bool, shorter: int | None, interpolation: str
+) -> int:
     """What a worker does: pixels one after the other, or the fault as a last line of JSON and exit code `_FAULT`."""
     try:
         for path in paths:
-            pixels.write(decode_image(path, (size[0], size[1]), resize))
+            pixels.write(np.ascontiguousarray(_decode(path, (size[0], size[1]), resize, shorter, interpolation)))
         pixels.flush()
     except DataError as error:
         fault = error.faults[0]

@@ -16,7 +16,7 @@ import numpy as np
 
 from raydistill.datasets.arrays import RESIZED_CROP, ArrayDataset, channel_statistics, grey
 from raydistill.datasets.config import DatasetConfig
-from raydistill.datasets.decode import ENDINGS, decode_files, decode_middle, size_of
+from raydistill.datasets.decode import ENDINGS, decode_files, size_of
 from raydistill.datasets.decoded_cache import read_cache, write_cache
 from raydistill.datasets.memory import available_memory
 from raydistill.datasets.preprocessing import Preprocessing, imagenet_geometry
@@ -88,10 +88,7 @@ def imagefolder(
     if not in_memory:
         positions = np.sort(seeded_permutation(len(train.files), 0)[:SAMPLE])
         sample = [str(root / train.files[i]) for i in positions]
-        if shorter is None:
-            pixels = decode_files(sample, size, resize)
-        else:
-            pixels = np.stack([decode_middle(path, size, shorter, interpolation) for path in sample])
+        pixels = decode_files(sample, size, resize, shorter, interpolation)
         mean, std = channel_statistics(grey(pixels) if one_channel else pixels)
         return StreamedDataset(
             name, classes, mean, std, augment, str(root),
@@ -120,7 +117,7 @@ def _geometry(
 ) -> tuple[tuple[int, int], bool, int | None, str]:
     """(size, whether to resize to it, the shorter side before the middle is taken or None, what the user is told)."""
     random_parts = config.augment == RESIZED_CROP
-    if config.image_size is not None:
+    if config.image_size is not None and (wanted is None or wanted.image_size != config.image_size):
         return config.image_size, True, imagenet_geometry(config.image_size) if random_parts else None, ""
     first = size_of(str(root / train.files[0]))
     if wanted is not None:

@@ -78,7 +78,7 @@ def of_run(config: RunConfig) -> Preprocessing | None:
 
 def sized(wanted: Preprocessing | None, size: Sequence[int] | None) -> Preprocessing | None:
     """The same for images of another size, where one is asked for."""
-    if wanted is None or size is None:
+    if wanted is None or size is None or wanted.image_size == tuple(size):
         return wanted
     return replace(wanted, image_size=(size[0], size[1]), resize=None)
 

@@ -367,3 +367,57 @@ def test_the_onnx_file_says_how_its_images_are_prepared(look: Command, tmp_path:
     assert ended.code == 0, ended.err
     said = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert json.loads(said["preprocessing"]) == read_checkpoint(pruned)["preprocessing"]
+
+
+def test_every_look_at_a_checkpoint_takes_its_preprocessing(
+    raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruned: Path
+) -> None:
+    """Statistics that are far off leave other figures; every command gives those, and says so."""
+    from raydistill.datasets import DatasetConfig, load
+    from raydistill.training.checkpoint import write_checkpoint
+    from raydistill.training.feed import EvalFeed
+    from raydistill.training.metrics import evaluate
+    from raydistill.training.preprocessing import of_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    content = read_checkpoint(pruned)
+    other = {**content["preprocessing"], "mean": [0.9, 0.1, 0.5], "std": [2.0, 0.1, 1.0]}
+    write_checkpoint(tmp_path / "other.pt", {**content, "preprocessing": other})
+    images, model = load(DatasetConfig("digits")), load_model(pruned)
+    top1 = {}
+    for split in ("test", "validation"):
+        feed = EvalFeed(images, split, 500, "cpu", preprocessing=of_checkpoint(read_checkpoint("other.pt"), ""))
+        top1[split] = f"{100 * evaluate(model, feed, split, torch.device('cpu')).top1:.2f}"
+    common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--resume-from", "other.pt", "--no-mlflow")
+    look = raydistill("compress", *common, "--evaluate", "--confusion", "--name", "a")
+    assert f"top1 {top1['test']} %" in look.out
+    assert "prepared as the weights want them: mean 0.900 0.100 0.500 (the dataset's own: " in look.out
+    counts = list(csv.DictReader(Path("runs/a/confusion.csv").read_text().splitlines()))
+    right = sum(int(row[row["actual"]]) for row in counts)
+    assert f"{100 * right / len(images.test_labels):.2f}" == top1["test"]
+    arguments = ("--checkpoint", "other.pt", "--weights", "fc3.weight", "--sense-range", "0", "0.9", "0.5")
+    sense = raydistill("sensitivity", *arguments, "-o", "sense")
+    assert "prepared as the weights want them: mean 0.900 0.100 0.500" in sense.out
+    assert f"fc3.weight  {top1['validation']}" in sense.out.replace("   ", "  ")
+    greedy = raydistill("compress", *common, "--greedy", "--greedy-target-density", "0.95", "--name", "b")
+    assert "prepared as the weights want them" in greedy.out
+    assert read_checkpoint("runs/b/greedy.pt")["preprocessing"] == other
+
+
+def test_activation_statistics_take_the_checkpoints_preprocessing(
+    raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruned: Path
+) -> None:
+    from raydistill.training.checkpoint import write_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    content = read_checkpoint(pruned)
+    other = {**content["preprocessing"], "mean": [0.0, 0.0, 0.0], "std": [1e6, 1e6, 1e6]}
+    write_checkpoint(tmp_path / "flat.pt", {**content, "preprocessing": other})
+    common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--resume-from", "flat.pt", "--no-mlflow")
+    ended = raydistill("compress", *common, "--evaluate", "--act-stats", "--name", "flat")
+    assert ended.code == 0, ended.err
+    lines = Path("runs/flat/act_stats.csv").read_text().splitlines()
+    rows = [row for row in csv.DictReader(lines) if row["layer"] == "conv1"]
+    means = [float(row["mean"]) for row in rows]
+    bias = load_model(pruned).state_dict()["conv1.bias"].relu().tolist()
+    assert means == pytest.approx(bias, abs=1e-3), "nothing but the bias is left of such images"

@@ -158,6 +158,19 @@ def test_files_come_in_order_with_and_without_processes(
     assert (decode_files(paths, (4, 5), False) == pixels).all()
 
 
+@pytest.mark.parametrize("few", [1000, 25])
+def test_the_middle_of_many_files(
+    many: tuple[list[str], np.ndarray], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "FEW", few)
+    monkeypatch.setattr(decode, "_cores", lambda: 2)
+    paths, pixels = many
+    assert (decode_files(paths, (4, 4), False, 4) == pixels[:, :, :4]).all(), (
+        "half a pixel to the left, as round() has it"
+    )
+    assert (decode_files(paths, (2, 3), False, 4) == pixels[:, 1:3, 1:4]).all()
+
+
 def test_a_process_hands_back_the_fault_of_its_file(
     many: tuple[list[str], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,6 +227,38 @@ def test_images_of_any_size_are_evaluated_as_torchvisions_own_transforms_do(mixe
         assert torch.allclose(image, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_size_that_the_run_asks_for_goes_before_that_of_the_weights(
+    compat: Path, trees: tuple[Path, ...], tmp_path: Path, in_memory: bool
+) -> None:
+    file = compat / "checkpoints" / "ssl_channels_finetuned.pth.tar"
+    config = replace(run_on(trees[2], tmp_path / "run", init_from=str(file)), arch="resnet20_cifar")
+    for size in ((24, 16), (32, 32)):
+        wished = replace(config.dataset, image_size=size, in_memory=in_memory, workers=0)
+        content = train(replace(config, dataset=wished, epochs=1, out_dir=str(tmp_path / str(size[0]))))
+        assert content["image_shape"] == [3, *size]
+        assert content["mean"] == [0.5, 0.5, 0.5]
+
+
+def test_a_run_on_images_of_all_sizes_goes_on_and_is_evaluated_as_it_began(mixed: Path, tmp_path: Path) -> None:
+    config = replace(run_on(mixed, tmp_path / "run"), epochs=1)
+    content = train(config)
+    assert (content["preprocessing"]["resize"], content["image_shape"]) == (37, [3, 32, 32])
+    again = train(replace(config, epochs=2))
+    assert again["preprocessing"] == content["preprocessing"]
+    assert again["run"] == content["run"]
+    wished = replace(config.dataset, image_size=(32, 32), augment="resized_crop", in_memory="auto", workers=0)
+    config = replace(config, dataset=wished, out_dir=str(tmp_path / "other"))
+    content = train(config)
+    assert train(replace(config, epochs=2))["preprocessing"] == content["preprocessing"]
+
+
+def test_published_weights_have_no_optimizer_to_go_on_with(tmp_path: Path, own: Path, trees: tuple[Path, ...]) -> None:
+    write_checkpoint(tmp_path / "c.pt", {**read_checkpoint(own), "optimizer": {}})
+    with pytest.raises(CheckpointError, match=r"c.pt: has no optimizer to go on with; start with a fresh one"):
+        train(replace(run_on(trees[0], tmp_path / "run", continue_from=str(tmp_path / "c.pt")), epochs=4))
+
+
 def test_random_parts_are_other_ones_in_each_epoch_and_the_same_for_a_seed(mixed: Path) -> None:
     images = datasets.load(DatasetConfig("imagefolder", str(mixed), validation=0.3), made_for=(64, 64))
 
