@@ -59,7 +59,8 @@ def sensitivity(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyP
         write_checkpoint(tmp_path / f"{number.lower()}.pt", content)
 
     def command(*arguments: object, checkpoint: str = "sigint.pt") -> Ended:
-        return raydistill("sensitivity", "--checkpoint", checkpoint, *arguments)
+        own = [] if "--arch" in arguments else ["--arch", f"{name}_{Path(checkpoint).stem}:Net"]
+        return raydistill("sensitivity", "--checkpoint", checkpoint, *own, *arguments)
 
     return command
 
@@ -177,7 +178,7 @@ def test_a_search_space_is_written_that_a_sweep_takes(
         (["--sense-range", "0.5", "0.2", "0.1"], "--sense-range: start and stop must satisfy 0 <= start < stop <= 1"),
         (["--sense-range", "0", "0.9", "0"], "--sense-range: step must be above 0"),
         (["--weights", "conf.weight"], "--weights: no weight matches, got 'conf.weight'; did you mean 'conv.weight'?"),
-        (["--arch", "simplenet_cifar"], "--arch: sigint.pt is of net_"),
+        (["--arch", "simplenet_cifar"], "sigint.pt: has no 'conv1.weight'; it belongs to another architecture"),
         (["--dataset", "digit"], "did you mean 'digits'?"),
         (["--dataset", "cifar10", "--data-dir", "gone"], "gone"),
         (["--checkpoint", "gone.pt"], "gone.pt"),

@@ -312,7 +312,7 @@ def test_a_network_of_one_channel_is_trained_and_evaluated(
     assert content["image_shape"] == [1, 32, 32]
     wanted = of_run(config)
     images = images_of(replace(config, dataset=replace(grey, channels="rgb")), wanted)  # the weights say it
-    found = evaluate_checkpoint(tmp_path / "checkpoint.pt", images, "test", "cpu")
+    found = evaluate_checkpoint(tmp_path / "checkpoint.pt", images, "test", "cpu", arch=config.arch)
     assert found.images == 300
 
 
