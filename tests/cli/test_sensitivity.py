@@ -59,7 +59,8 @@ def sensitivity(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyP
         write_checkpoint(tmp_path / f"{number.lower()}.pt", content)
 
     def command(*arguments: object, checkpoint: str = "sigint.pt") -> Ended:
-        own = [] if "--arch" in arguments else ["--arch", f"{name}_{Path(checkpoint).stem}:Net"]
+        kind = "sigterm" if checkpoint == "sigterm.pt" else "sigint"
+        own = [] if "--arch" in arguments else ["--arch", f"{name}_{kind}:Net"]
         return raydistill("sensitivity", "--checkpoint", checkpoint, *own, *arguments)
 
     return command
