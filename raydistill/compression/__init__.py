@@ -3,8 +3,17 @@
 scheduler = build(load_schedule("schedule.yaml"), model, optimizer)
 """
 
-from raydistill.compression.build import build, check, planned_sparsity
+from raydistill.compression.build import build, check, planned_of, planned_sparsity
 from raydistill.compression.scheduler import CompressionScheduler
 from raydistill.compression.sparsity import sparsity, weights, zero_counts
 
-__all__ = ["CompressionScheduler", "build", "check", "planned_sparsity", "sparsity", "weights", "zero_counts"]
+__all__ = [
+    "CompressionScheduler",
+    "build",
+    "check",
+    "planned_of",
+    "planned_sparsity",
+    "sparsity",
+    "weights",
+    "zero_counts",
+]

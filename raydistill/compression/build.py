@@ -90,7 +90,12 @@ def planned_sparsity(
 
     For each weight the policy that acts last decides. A pruner that does not know its level beforehand counts as 0.
     """
-    scheduler = build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), example_input)
+    return planned_of(build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), example_input))
+
+
+def planned_of(scheduler: CompressionScheduler) -> tuple[float, dict[str, float]]:
+    """`planned_sparsity` of a scheduler that is built."""
+    model = scheduler.model
     named = dict(weights(model))
     planned: dict[str, tuple[int, float]] = {}
     for scheduled in scheduler.scheduled:

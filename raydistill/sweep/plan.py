@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from raydistill import datasets, models
-from raydistill.compression import check, planned_sparsity, weights
+from raydistill.compression import build, check, planned_of, weights
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import (
@@ -31,6 +31,9 @@ from raydistill.sweep.spec import TrainingSection
 from raydistill.sweep.warm_start import WarmStart, resolve_warm_starts
 from raydistill.training import Distillation, RunConfig
 
+_FEW = 16
+"""Trials that are drawn and checked before the data are read; all are with them."""
+
 
 @dataclass(frozen=True)
 class TrialPlan:
@@ -42,9 +45,13 @@ class TrialPlan:
     trial_id: str
     values: Mapping[str, Scalar]
     run: RunConfig
-    schedule_text: str
     planned_sparsity: float
     origin: str = ""
+
+    @property
+    def schedule_text(self) -> str:
+        """Written when it is asked for: PyYAML takes longer than all else about a trial."""
+        return dump_schedule(self.run.schedule) if self.run.schedule is not None else ""
 
     def placed(self, init_from: str, out_dir: str, threads: int | None, device: str, precision: str) -> TrialPlan:
         """init_from, out_dir: references into the sweep's storage. precision: what ``auto`` stands for here, so that no
@@ -88,11 +95,16 @@ def trial_number(trial_id: str) -> int:
 
 
 def plan_sweep(
-    sweep: Sweep, num_classes: int = 10, image_shape: tuple[int, ...] = (3, 32, 32), seeds: Seeds | None = None
+    sweep: Sweep,
+    num_classes: int = 10,
+    image_shape: tuple[int, ...] = (3, 32, 32),
+    seeds: Seeds | None = None,
+    at_most: int | None = None,
 ) -> Plan:
     """Draw the trials that are known beforehand, behind the warm starts, and check each against the model.
 
-    seeds: see `resolve_warm_starts`.
+    seeds: see `resolve_warm_starts`. at_most: draw no more than so many; None: all that are known
+    beforehand.
     image_shape: (C, H, W) of the dataset's images; some pruners look at how layers follow each other.
 
     Raises:
@@ -129,7 +141,7 @@ def plan_sweep(
     if isinstance(searcher, GridSearcher):
         count = min(count, warm + searcher.size)
     trials = [_warm_trial(sweep, model, inputs, number, start, faults) for number, start in enumerate(starts)]
-    for number in range(warm, count):
+    for number in range(warm, count if at_most is None else min(count, warm + at_most)):
         if section.name in LEARNS and number - warm >= searcher.startup:
             break
         drawn = searcher.suggest(number - warm, (), ()) or {}
@@ -151,7 +163,7 @@ def check_plan(sweep: Sweep) -> None:
     """
     known = datasets.facts(sweep.dataset)
     if known is not None and sweep.sections.baseline.checkpoint is None:
-        plan_sweep(sweep, *known)
+        plan_sweep(sweep, *known, at_most=_FEW)
 
 
 def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec | None) -> RunConfig:
@@ -209,10 +221,9 @@ def _trial(
     training = training_values(sweep.sections.training, values, str(sweep.file))
     of_schedule = {path: value for path, value in values.items() if not path.startswith(TRAINING)}
     schedule = parse_schedule(with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search"), source)
-    _check_schedule(sweep, schedule, model, inputs)
-    planned, _ = planned_sparsity(schedule, model, inputs)
+    planned = _check_schedule(sweep, schedule, model, inputs)
     run = replace(run_config(sweep, training, schedule), distillation=_distillation(sweep))
-    return TrialPlan(trial_id, values, run, dump_schedule(schedule), planned)
+    return TrialPlan(trial_id, values, run, planned)
 
 
 def _warm_trial(
@@ -223,10 +234,9 @@ def _warm_trial(
     with faults.collecting(f"as a warm start of {sweep.file.name}"):
         if start.schedule is None:
             return replace(_trial(sweep, model, inputs, trial_id, start.values), origin=start.origin)
-        _check_schedule(sweep, start.schedule, model, inputs)
+        planned = _check_schedule(sweep, start.schedule, model, inputs)
         run = replace(run_config(sweep, sweep.sections.training, start.schedule), distillation=_distillation(sweep))
-        planned, _ = planned_sparsity(start.schedule, model, inputs)
-        return TrialPlan(trial_id, start.values, run, dump_schedule(start.schedule), planned, start.origin)
+        return TrialPlan(trial_id, start.values, run, planned, start.origin)
     return None
 
 
@@ -246,14 +256,17 @@ def _distillation(sweep: Sweep) -> Distillation | None:
     )
 
 
-def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> float:
+    """The sparsity that a schedule is bound for, if it fits."""
     faults = policies_beyond(schedule, sweep.sections.training.epochs, "training.epochs")
+    planned = 0.0
     try:
-        check(schedule, model, inputs)
+        planned, _ = planned_of(build(schedule, model, torch.optim.SGD(model.parameters(), lr=0.1), inputs))
     except ConfigError as error:
         faults += error.faults
     if faults:
         raise ConfigError(*faults)
+    return planned
 
 
 def _ends(space: SearchSpace, side: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from raydistill.training import Distillation, RunConfig
 
 def plan_of(teacher: str | None) -> TrialPlan:
     run = RunConfig("simplenet_cifar", distillation=Distillation(checkpoint=teacher))
-    return TrialPlan("t0000", {}, run, "", 0.0)
+    return TrialPlan("t0000", {}, run, 0.0)
 
 
 def test_a_folder_changes_nothing(tmp_path: Path) -> None:
