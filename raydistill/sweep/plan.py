@@ -158,11 +158,13 @@ def plan_sweep(
 
 
 def check_plan(sweep: Sweep) -> None:
-    """`plan_sweep` before the data are read, where their name says their classes and their shape. Of other data, and
-    of those that a checkpoint wants its own way, nothing is assumed: what is right for them may be wrong for CIFAR's.
+    """`plan_sweep` before the data are read, where their name says their classes and their shape. Of other data, and of
+    those that given or published weights want in their own way, nothing is assumed: what is right for them may be wrong
+    for CIFAR's.
     """
     known = datasets.facts(sweep.dataset)
-    if known is not None and sweep.sections.baseline.checkpoint is None:
+    given = sweep.sections.baseline.checkpoint is not None or sweep.sections.model.args.get("pretrained")
+    if known is not None and not given:
         plan_sweep(sweep, *known, at_most=_FEW)
 
 

@@ -28,7 +28,7 @@ _DISTILLERS_RESIZE = {299: 336}
 def of_checkpoint(content: Mapping[str, Any], where: str, arch: str | None = None) -> Preprocessing | None:
     """What a checkpoint's network was trained on (a content of `read_any`); None where nobody can say.
 
-    arch: its architecture, where the file does not say it.
+    arch: its architecture, where the file says none that is on the menu.
 
     Raises:
         CheckpointError: what it says of it is damaged.
@@ -39,7 +39,10 @@ def of_checkpoint(content: Mapping[str, Any], where: str, arch: str | None = Non
         shape = content["image_shape"]
         size = shape[1:] if isinstance(shape, (list, tuple)) else shape
         return Preprocessing.from_plain({"mean": content["mean"], "std": content["std"], "image_size": size}, where)
-    return of_distiller(content["run"]["arch"] or arch) if "parameters" in content else None
+    if "parameters" not in content:
+        return None
+    said = content["run"]["arch"]
+    return of_distiller(said if said in MENU else arch)
 
 
 def of_distiller(arch: str | None) -> Preprocessing | None:

@@ -13,6 +13,7 @@ import pytest
 from raydistill.sweep.images import sweep_images
 from raydistill.sweep.journal import read_journal
 from raydistill.sweep.load import load_sweep
+from raydistill.sweep.plan import check_plan
 from raydistill.training import evaluate_checkpoint, read_checkpoint
 from raydistill.training.checkpoint import write_checkpoint
 
@@ -47,6 +48,21 @@ def test_published_weights_bring_theirs(write_sweep: WriteSweep) -> None:
     _, seen, lines = sweep_images(load_sweep(write_sweep(("model", model))))
     assert (seen.mean[0], seen.image_shape, seen.resize) == (0.485, (3, 224, 224), 256)
     assert len(lines) == 1
+
+
+def test_nothing_is_said_of_sizes_that_published_weights_do_not_see(write_sweep: WriteSweep) -> None:
+    """A transformer takes one size only, which is not that of the dataset."""
+    layer = "encoder.layers.encoder_layer_0.mlp.0.weight"
+    sweep = load_sweep(
+        write_sweep(
+            ("model", {"arch": "vit_b_16", "args": {"pretrained": True}}),
+            ("schedule/pruners/agp/weights", [layer]),
+            ("search/per_layer/weights", [layer]),
+        )
+    )
+    check_plan(sweep)
+    seen = sweep_images(sweep)[1]
+    assert seen.image_shape == (3, 224, 224)
 
 
 @pytest.mark.ray

@@ -183,6 +183,14 @@ def test_distillers_by_architecture(arch: str, mean: float, size: int, resize: i
     assert (seen.mean[0], seen.image_size, seen.resize) == (mean, (size, size), resize)
 
 
+def test_distillers_of_a_name_that_is_not_on_the_menu_is_what_the_user_says() -> None:
+    content = {"parameters": [], "run": {"arch": "resnet20_of_ours", "model_args": {}}}
+    assert of_checkpoint(content, "c") is None
+    assert of_checkpoint(content, "c", "resnet20_cifar") == of_distiller("resnet20_cifar")
+    content["run"] = {"arch": None, "model_args": {}}
+    assert of_checkpoint(content, "c", "resnet18") == of_distiller("resnet18")
+
+
 def test_distillers_of_something_else() -> None:
     assert of_distiller("word_lang_model") is None
     assert of_distiller("my.own:net") is None
