@@ -12,13 +12,15 @@ from raydistill.records import EpochMetrics
 from raydistill.sweep.damage import SET_ASIDE, history_or_damage, is_of
 from raydistill.training.checkpoint import write_checkpoint
 
+PARTS = {"run": {"arch": "simplenet_cifar", "model_args": {}}, "num_classes": 10, "model": {}}
+
 EPOCH = EpochMetrics(0, 4, 1.5, 1.0, 0.5, 0.9, 0.1, 0.3, {}, 1e3, 0.5, 1_000)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoint.pt"
-    write_checkpoint(path, {"model": {}, "history": [EPOCH.to_json()]})
+    write_checkpoint(path, {**PARTS, "history": [EPOCH.to_json()]})
     return path
 
 

@@ -85,7 +85,7 @@ def test_each_exit_is_trained_and_reported(config: RunConfig, dataset: Any) -> N
     assert read_history(checkpoint(config))[-1] == last
 
     # a second way: the network's answers to the validation images, image by image
-    model = load_model(checkpoint(config))
+    model = load_model(checkpoint(config), config.arch)
     right, taken, losses = [0, 0, 0], 0, []
     with torch.no_grad():
         for images, labels in EvalFeed(dataset, "validation", 50, "cpu"):
@@ -109,13 +109,13 @@ def test_each_exit_is_trained_and_reported(config: RunConfig, dataset: Any) -> N
 def test_a_checkpoint_is_evaluated_with_its_thresholds_or_others(config: RunConfig, dataset: Any) -> None:
     *_, last = fit(config, dataset=dataset)
     path = checkpoint(config)
-    own = evaluate_checkpoint(path, dataset, "validation", "cpu")
+    own = evaluate_checkpoint(path, dataset, "validation", "cpu", arch=config.arch)
     assert own.top1 == pytest.approx(last.top1)
     assert own.exits == pytest.approx(last.exits)
-    at_once = evaluate_checkpoint(path, dataset, "validation", "cpu", thresholds=(100.0,))
+    at_once = evaluate_checkpoint(path, dataset, "validation", "cpu", thresholds=(100.0,), arch=config.arch)
     assert at_once.top1 == at_once.exits["exit0/top1"]
     assert at_once.exits["exit0/taken"] == 1
-    all_of_it = evaluate_checkpoint(path, dataset, "validation", "cpu", thresholds=())
+    all_of_it = evaluate_checkpoint(path, dataset, "validation", "cpu", thresholds=(), arch=config.arch)
     assert all_of_it.top1 == all_of_it.exits["exit1/top1"]
     assert set(all_of_it.exits) == {"exit0/top1", "exit1/top1"}
 
@@ -133,7 +133,10 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, 
     run.close()
     rest = list(fit(parts, dataset=dataset))
     assert [(m.loss, m.exits) for m in whole] == [(m.loss, m.exits) for m in first + rest]
-    left, right = load_model(checkpoint(config)).state_dict(), load_model(checkpoint(parts)).state_dict()
+    left, right = (
+        load_model(checkpoint(config), config.arch).state_dict(),
+        load_model(checkpoint(parts), parts.arch).state_dict(),
+    )
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
@@ -163,7 +166,7 @@ def test_a_network_with_an_auxiliary_classifier_trains_both(config: RunConfig, d
     *_, last = fit(run, dataset=dataset)
     assert last.top1 > 0.5
     assert last.exits == {}
-    model = load_model(checkpoint(run)).train()
+    model = load_model(checkpoint(run), run.arch).train()
     (images, labels), *_ = EvalFeed(dataset, "validation", 500, "cpu")
     answer = model(images)
     assert float((answer.aux_logits.argmax(1) == labels).float().mean()) > 0.5
@@ -172,7 +175,7 @@ def test_a_network_with_an_auxiliary_classifier_trains_both(config: RunConfig, d
 def test_a_student_with_exits_learns_from_a_teacher_at_its_end(config: RunConfig, dataset: Any) -> None:
     teacher = replace(config, arch="several_answers:auxiliary", early_exit=None, epochs=1)
     list(fit(teacher, dataset=dataset))
-    alone = Distillation(checkpoint=str(checkpoint(teacher)), distill_wt=1.0, student_wt=0.0)
+    alone = Distillation(teacher.arch, str(checkpoint(teacher)), distill_wt=1.0, student_wt=0.0)
     run = replace(config, out_dir=str(config.out_dir) + "-kd", distillation=alone)
     *_, last = fit(run, dataset=dataset)
     assert last.exits["exit1/top1"] > 0.4 > last.exits["exit0/top1"]
