@@ -142,6 +142,13 @@ def main() -> None:
         every = [(file, index) for file in files for index in places(file)]
         sample = random.Random(asked.seed).sample(every, min(asked.count, len(every)))
         print(f"{len(every):,} possible changes in {len(files)} files; {len(sample)} of them, seed {asked.seed}")
+        broken = [
+            what
+            for what in ([f"tests/{room}" for room in asked.rooms], ["tests"])
+            if not tests(house, what, QUICK, 3 * asked.limit)
+        ]
+        if broken:
+            sys.exit(f"the tests fail without any change: {broken[0]}")
         for number, (file, index) in enumerate(sample, start=1):
             change = change_at(file, index)
             whole = file.read_text()
