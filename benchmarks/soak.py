@@ -1,11 +1,12 @@
 """Sweeps that are shot at: does any of them lose something, or do something twice?
 
 Runs the real ``raydistill sweep`` on digits, each sweep with one or two kills (SIGKILL) of its driver, of a trial's
-process or of its MLflow server, or with a SIGTERM or SIGHUP to its driver, at
-moments drawn from the sweep's number: after a drawn line of the journal and a drawn
-part of a second. A killed server is started again on its port after a drawn time; a killed driver is resumed until the
-sweep is done. Then `soak_reader` compares journal, MLflow's database, checkpoints and processes with each other and
-with the same sweep undisturbed: every epoch and every final weight must be the same bit for bit.
+process or of its MLflow server, with a SIGTERM or SIGHUP to its driver, or with a kill and a checkpoint that is then
+cut in half (the baseline's, or that of a trial under way), at moments drawn from the sweep's number: after a drawn
+line of the journal and a drawn part of a second. A killed server is started again on its port after a drawn time; a
+killed driver is resumed until the sweep is done. Then `soak_reader` compares journal, MLflow's database, checkpoints
+and processes with each other and with the same sweep undisturbed: every epoch and every final weight must be the same
+bit for bit.
 
     python benchmarks/soak.py [--sweeps 30] [--first 0] [--folder DIR]
 
@@ -40,7 +41,7 @@ RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydi
 SCENARIOS = (
     ("driver",), ("trial",), ("server",), ("driver", "driver"), ("trial", "driver"), ("server", "driver"),
     ("server", "trial"), ("trial", "trial"), ("server", "server"), ("term",), ("hup",), ("term", "hup"),
-    ("trial", "term"), ("server", "hup"),
+    ("trial", "term"), ("server", "hup"), ("damage",), ("damage", "damage"), ("term", "damage"),
 )  # fmt: skip
 SIGNALS = {"term": signal.SIGTERM, "hup": signal.SIGHUP}
 INTERRUPTED = 130
@@ -295,6 +296,17 @@ def left_running(marks: Sequence[str], wait_s: float, besides: str = "$^") -> li
     return [f"still running: {command[:80]}" for command in left.values()]
 
 
+def _cut_in_half(sweep: Sweep, rng: random.Random) -> None:
+    """The checkpoint of the baseline, or of a trial that has not ended; the processes that write it are ended first."""
+    sweep.end()
+    story = soak_reader.read_story(sweep.journal)
+    under_way = [Path(path) for trial_id, path in story.checkpoints.items() if not story.ends.get(trial_id)]
+    found = sorted({*under_way, *sweep.storage.glob("baselines/*/checkpoint.pt")})
+    if found:
+        path = rng.choice([path for path in found if path.exists()])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def _hit(kind: str, line: int, rng: random.Random, sweep: Sweep, server: Server, report: Report) -> None:
     """Wait for the drawn moment and kill; a driver is resumed, a server is started again after a drawn time."""
     delay, away = rng.uniform(0.0, 0.7), rng.uniform(0.5, 12.0)
@@ -309,10 +321,12 @@ def _hit(kind: str, line: int, rng: random.Random, sweep: Sweep, server: Server,
         report.killed.append(f"{kind}: too late")
         return
     report.killed.append(f"{kind}@{sweep.lines()}")
-    if kind == "driver":
+    if kind in ("driver", "damage"):
         assert sweep.process is not None
         sweep.process.kill()
         sweep.process.wait()
+        if kind == "damage":
+            _cut_in_half(sweep, rng)
         _resume(sweep, server, report)
     elif kind in SIGNALS:
         assert sweep.process is not None
