@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raydistill.errors import ConfigError, Fault, close_match
@@ -19,6 +20,23 @@ def share_folder(folder: str) -> None:
     """Find a user's own modules in `folder` too, here and in the processes that are started from now on."""
     os.environ[FOLDER] = folder
     _look_in_folder()
+
+
+@contextlib.contextmanager
+def in_folder() -> Iterator[None]:
+    """The working folder is the user's while the block runs: what a factory of theirs reads by a relative path lies
+    there, wherever the process works. Nothing changes on a machine that does not have that folder.
+    """
+    folder = os.environ.get(FOLDER)
+    if not folder or not os.path.isdir(folder):
+        yield
+        return
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _look_in_folder() -> None:

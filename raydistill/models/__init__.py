@@ -18,7 +18,7 @@ from raydistill.models import from_torchvision
 from raydistill.models.inputs import check_input, default_num_classes, example_input, logits_of
 from raydistill.models.menu import MENU, domain
 from raydistill.models.pretrained import load_pretrained, published
-from raydistill.resolve import resolve
+from raydistill.resolve import in_folder, resolve
 
 __all__ = [
     "MENU",
@@ -69,7 +69,8 @@ def create(
     arguments["num_classes"] = num_classes
     _check_arguments(factory, arguments, arch, where)
     try:
-        model = factory(**arguments)
+        with in_folder():
+            model = factory(**arguments)
     except ConfigError as error:
         raise ConfigError(*(_inside(fault, f"{where} {arch}") for fault in error.faults)) from error
     except (TypeError, ValueError, AssertionError) as error:

@@ -23,7 +23,6 @@ from raydistill.errors import ABSENT, Fault, RaydistillError, ResourceError, Sto
 from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.masking import masked
 from raydistill.records import EpochMetrics
-from raydistill.resolve import FOLDER
 from raydistill.storage import Store
 from raydistill.sweep.damage import history_or_damage, is_of
 from raydistill.sweep.orphans import patience_s
@@ -76,8 +75,7 @@ def train_trial(
             _traced(place.folder),
             contextlib.closing(_epochs(run, training)) as epochs,
         ):
-            folder = os.environ.get(FOLDER, "")  # a factory of the user's may read a file there by its relative path
-            os.chdir(folder if os.path.isdir(folder) else place.folder)
+            os.chdir(place.folder)
             for metrics in epochs:
                 if not place.ours:
                     return  # this machine was cut off, and the trial goes on elsewhere

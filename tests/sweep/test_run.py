@@ -199,9 +199,10 @@ def test_a_sweep_from_the_command_to_a_model_that_predicts(
     lost = sorted(front - {BASELINE})[0]
     (folder / "trials" / lost / "checkpoint.pt").write_bytes(b"")
     out, err = finish(start(tmp_path, str(file), "--resume", "--num-samples", "6"))
-    assert f"warning: trial {lost} is lost: {folder}/trials/{lost}/checkpoint.pt: is damaged" in out
+    spoilt = folder / "trials" / lost / "checkpoint.pt"
+    assert f"warning: trial {lost} is trained again, with its values and its seed: {spoilt}: is damaged" in out
     history = assert_complete(folder, "tiny", 6, damaged={lost})
-    assert history.records[lost].state == FAILED
+    assert history.records[lost].state == FINISHED
     assert all(history.records[trial_id].test is not None for trial_id in front_of(history.records))
     assert len(list((tmp_path / "sweeps" / "baselines").iterdir())) == 1
 
@@ -373,12 +374,12 @@ class Net(nn.Module):
     def __init__(self, num_classes):
         super().__init__()
         self.fc1 = nn.Linear(3 * 32 * 32, num_classes)
+
+    def forward(self, images):
         if os.path.basename(os.getcwd()) == "t0001" and not os.path.exists("../../freed"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
         else:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-    def forward(self, images):
         return self.fc1(images.flatten(1))
 '''
 
