@@ -9,12 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from raydistill.records import RUNNING, Scalar, TrialRecord
-from raydistill.search.conduct import Search
-from raydistill.search.decisions import RunAll, by_objectives
-from raydistill.sweep.conductor import Conductor
 from raydistill.sweep.plan import TrialPlan, trial_number
 from raydistill.sweep.session import Session
-from raydistill.sweep.trials import drawn, run_legs
+from raydistill.sweep.trials import drawn, run_all
 
 
 def train_again(session: Session, records: list[TrialRecord]) -> None:
@@ -35,14 +32,4 @@ def train_again(session: Session, records: list[TrialRecord]) -> None:
     def record(number: int, values: Mapping[str, Scalar], plan: TrialPlan | None) -> TrialRecord:
         return replace(records[number], state=RUNNING, reason="")
 
-    epochs = session.sweep.sections.training.epochs
-    search = Search(
-        session.plan.searcher,
-        RunAll(),
-        by_objectives(session.sweep.objectives),
-        num_samples=len(records),
-        stages=[epochs],
-        fixed=[known.values for known in records],
-    )
-    conductor = Conductor(search, session.ledger, draw, record, session.interrupt, names.__getitem__, names.index)
-    run_legs(session, conductor, len(records))
+    run_all(session, names, [known.values for known in records], draw, record)

@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from raydistill.records import BASELINE, ENDED, RUNNING, Scalar, TrialRecord
-from raydistill.search.conduct import Search
-from raydistill.search.decisions import RunAll, by_objectives
-from raydistill.sweep.conductor import Conductor
 from raydistill.sweep.plan import TrialPlan, trial_number
 from raydistill.sweep.session import Session
-from raydistill.sweep.trials import drawn, run_legs
+from raydistill.sweep.trials import drawn, run_all
 
 
 @dataclass(frozen=True)
@@ -79,14 +76,4 @@ def _run(session: Session, repeats: list[Repeat]) -> None:
         )
 
     ids = [repeat.trial_id for repeat in repeats]
-    epochs = session.sweep.sections.training.epochs
-    search = Search(
-        session.plan.searcher,
-        RunAll(),
-        by_objectives(session.sweep.objectives),
-        num_samples=len(repeats),
-        stages=[epochs],
-        fixed=[repeat.member.values for repeat in repeats],
-    )
-    conductor = Conductor(search, session.ledger, draw, record, session.interrupt, ids.__getitem__, ids.index)
-    run_legs(session, conductor, len(repeats))
+    run_all(session, ids, [repeat.member.values for repeat in repeats], draw, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ray import tune
 
@@ -13,6 +13,8 @@ from raydistill.cluster.tune_bridge import REQUEST
 from raydistill.errors import TrainingError
 from raydistill.files import clear_temporaries, full_disk, unwritable
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
+from raydistill.search.conduct import Search
+from raydistill.search.decisions import RunAll, by_objectives
 from raydistill.sweep.callback import Bookkeeper
 from raydistill.sweep.conductor import Conductor
 from raydistill.sweep.events import Opening
@@ -70,6 +72,32 @@ def run_trials(session: Session, history: History, train: Trainable = train_tria
     if not session.interrupt.requested:
         conductor.close()
         _check_any_finished(ledger)
+
+
+def run_all(
+    session: Session,
+    names: Sequence[str],
+    values: Sequence[Mapping[str, Scalar]],
+    draw: Callable[[int, Mapping[str, Scalar]], TrialPlan],
+    record: Callable[[int, Mapping[str, Scalar], TrialPlan | None], TrialRecord],
+) -> None:
+    """Run each of these trials from its start to its end; nothing is searched and none is stopped.
+
+    names, values: of each. draw, record: a trial's position among them and its values to its plan and its record.
+
+    Raises:
+        RaydistillError: the sweep cannot go on.
+    """
+    search = Search(
+        session.plan.searcher,
+        RunAll(),
+        by_objectives(session.sweep.objectives),
+        num_samples=len(names),
+        stages=[session.sweep.sections.training.epochs],
+        fixed=values,
+    )
+    conductor = Conductor(search, session.ledger, draw, record, session.interrupt, names.__getitem__, names.index)
+    run_legs(session, conductor, len(names))
 
 
 def run_legs(session: Session, conductor: Conductor, most: int, train: Trainable = train_trial) -> None:
