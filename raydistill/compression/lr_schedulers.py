@@ -20,11 +20,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.metrics import LOSS
 from raydistill.resolve import resolve, resolve_class
 
 _REHEARSED = 500
@@ -245,6 +247,10 @@ def _ascends(values: Any) -> bool:
     return all(_is_number(value) for value in values) and all(a <= b for a, b in itertools.pairwise(values))
 
 
+LARGEST_RATE = torch.finfo(torch.float32).max
+"""Above it torch's optimizers end in an overflow."""
+
+
 def rehearse(
     cls: Callable[..., LRScheduler], arguments: Mapping[str, Any], optimizer: Optimizer, epochs: Sequence[int]
 ) -> str:
@@ -260,14 +266,14 @@ def rehearse(
     policy = LRPolicy(cls(stand_in, **copy.deepcopy(dict(arguments))))
     for epoch in _some(epochs):
         try:
-            policy.on_epoch_end(PolicyTime(epoch, 0, epoch + 1, 1), {"loss": 1.0, "top1": 0.5})
+            policy.on_epoch_end(PolicyTime(epoch, 0, epoch + 1, 1), {"metric": 0.5, LOSS: 1.0})
         except ConfigError:
             raise
         except Exception as error:  # torch's and users' own classes stumble in ways of their own
             return f"fails at the end of epoch {epoch} ({type(error).__name__}: {error})"
         for group in stand_in.param_groups:
             rate = group["lr"]
-            if isinstance(rate, complex) or not math.isfinite(rate) or rate < 0:
+            if isinstance(rate, complex) or not 0 <= rate <= LARGEST_RATE:
                 return f"makes the learning rate {rate} at the end of epoch {epoch}"
     return ""
 

@@ -18,11 +18,13 @@ from raydistill import models
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
 from raydistill.compression.distillation import KnowledgeDistillationPolicy
 from raydistill.compression.early_exit import classification_loss
+from raydistill.compression.lr_schedulers import LARGEST_RATE
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.datasets import Dataset, Preprocessing
 from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
 from raydistill.files import write_atomically
+from raydistill.metrics import LOSS
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.training import checkpoint as saved
@@ -240,26 +242,23 @@ class _Run:
             self.replica.settle_buffers()
             feed = self.validation_feed
             result = evaluate(self.model, feed, "validation", self.device, self.precision, thresholds, self.ranks)
-        if not math.isfinite(result.loss):
-            raise TrainingError(self._not_finite(epoch, "the validation loss", result.loss))
-        self.scheduler.on_epoch_end(epoch, loss=result.loss, top1=result.top1)
+        if not math.isfinite(result.metrics[LOSS]):
+            raise TrainingError(self._not_finite(epoch, "the validation loss", result.metrics[LOSS]))
+        self.scheduler.on_epoch_end(epoch, **result.metrics)
         self._check_same(f"epoch {epoch}", everything=True)
         total, by_layer = sparsity(self.model, self.dense_sizes)  # what thinning has removed counts as zero
         metrics = EpochMetrics(
             epoch=epoch,
             epochs=self.config.epochs,
             train_loss=train_loss,
-            loss=result.loss,
-            top1=result.top1,
-            top5=result.top5,
+            metrics=result.metrics,
             learning_rate=learning_rate,
             sparsity=total,
             layer_sparsity=by_layer,
-            images_per_second=images / seconds,
+            samples_per_second=images / seconds,
             seconds=time.perf_counter() - start,
             timestamp_ms=time.time_ns() // 1_000_000,
             checkpoint=str(self.path) if self.path is not None else None,
-            exits=result.exits,
         )
         self.history.append(metrics)
         self.ranks.by_first(lambda: self._write(metrics, events))
@@ -437,10 +436,11 @@ def _check(config: RunConfig) -> None:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             faults.append(Fault(f"training.{name}", f"must be a whole number from {minimum} up", value))
-    for name, low, high in (("lr", 0.0, math.inf), ("momentum", 0.0, 1.0), ("weight_decay", 0.0, math.inf)):
+    for name, low, high in (("lr", 0.0, LARGEST_RATE), ("momentum", 0.0, 1.0), ("weight_decay", 0.0, LARGEST_RATE)):
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
-            bound = f"from {low:g} up" if math.isinf(high) else f"from {low:g} to below {high:g}"
+            bound = f"from {low:g} up" if high == LARGEST_RATE else f"from {low:g} to below {high:g}"
+            bound += f", below {high:g}" if isinstance(value, (int, float)) and value >= high > 1 else ""
             faults.append(Fault(f"training.{name}", f"must be a number {bound}", value))
     if config.init_from is not None and config.continue_from is not None:
         faults.append(Fault("init_from", "cannot stand beside continue_from", config.init_from, "keep one of the two"))

@@ -237,6 +237,7 @@ def test_one_cycle_is_over_with_a_way_out() -> None:
         ({"class": "ExponentialLR", "gamma": {"a": 1}}, "lr.gamma: may not be a mapping"),
         ({"class": "ExponentialLR", "gamma": 10**400}, "lr.gamma: must be finite"),
         ({"class": "ExponentialLR", "gamma": -0.5}, "makes the learning rate -0.05 at the end of epoch 0"),
+        ({"class": "ExponentialLR", "gamma": 1e300}, "makes the learning rate 1e+299 at the end of epoch 0"),
         ({"class": "MultiStepLR", "milestones": [4, 2]}, "lr.milestones: must ascend, got [4, 2]"),
         ({"class": "MultiStepLR", "milestones": ["2"]}, "lr.milestones: must ascend"),
         ({"class": "MultiStepLR", "milestones": 3}, "TypeError"),
