@@ -29,7 +29,7 @@ def trial(arch: str, threads: int, epochs: int) -> None:
     config = RunConfig(
         arch, DatasetConfig("digits"), epochs=epochs, lr=0.01, threads=threads, schedule=schedule, device="cpu"
     )
-    rates = [metrics.images_per_second for metrics in fit(config, dataset=random_dataset(IMAGES[arch]))]
+    rates = [metrics.samples_per_second for metrics in fit(config, dataset=random_dataset(IMAGES[arch]))]
     print(json.dumps(rates[1:]))
 
 

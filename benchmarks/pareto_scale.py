@@ -13,8 +13,9 @@ import numpy as np
 
 from raydistill.records import FINISHED, EpochMetrics, TrialRecord
 from raydistill.search import front_rows, knee, pareto_rank, parse_objectives
+from raydistill.tasks.classification.metrics import METRICS
 
-OBJECTIVES = parse_objectives({"top1": "max", "sparsity": "max"}, "objectives")
+OBJECTIVES = parse_objectives({"top1": "max", "sparsity": "max"}, "objectives", METRICS)
 CLOUDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "at random": lambda rng, n: rng.random((n, 2)),
     "all on one front": lambda rng, n: np.stack([np.linspace(0, 1, n), np.linspace(1, 0, n)], axis=1),
@@ -24,7 +25,9 @@ CLOUDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 
 
 def record(number: int, top1: float, sparsity: float) -> TrialRecord:
-    last = EpochMetrics(4, 5, 1.0, 1.0, top1, 1.0, 0.1, sparsity, {}, 1.0, 1.0, 1_700_000_000_000)
+    last = EpochMetrics(
+        4, 5, 1.0, {"top1": top1, "top5": 1.0, "loss": 1.0}, 0.1, sparsity, {}, 1.0, 1.0, 1_700_000_000_000
+    )
     return TrialRecord(f"t{number:06d}", {}, FINISHED, "simplenet_cifar", "digits", 0, epochs=5, last=last)
 
 

@@ -81,11 +81,14 @@ def main() -> None:
             torch.manual_seed(seed)
             history = list(fit(run, dataset=dataset))
             results.append(history[-1])
-            rates[precision] += [metrics.images_per_second for metrics in history]
+            rates[precision] += [metrics.samples_per_second for metrics in history]
             last = history[-1]
-            print(f"  seed {seed} {precision}   top1 {last.top1:.4f}   loss {last.loss:.4f}", flush=True)
+            print(
+                f"  seed {seed} {precision}   top1 {last.metrics['top1']:.4f}   loss {last.metrics['loss']:.4f}",
+                flush=True,
+            )
     for precision, results in figures.items():
-        tops, losses = [m.top1 for m in results], [m.loss for m in results]
+        tops, losses = [m.metrics["top1"] for m in results], [m.metrics["loss"] for m in results]
         print(
             f"{precision}   top1 {statistics.mean(tops):.4f} +- {statistics.stdev(tops):.4f}   loss "
             f"{statistics.mean(losses):.4f} +- {statistics.stdev(losses):.4f}"

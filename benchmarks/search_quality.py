@@ -218,7 +218,7 @@ class Simplenet:
         return self._work / hashlib.sha256(f"{self._about}{what}{seed}".encode()).hexdigest()[:20]
 
     def _figures(self, metrics: Any, planned: float) -> dict[str, float]:
-        return {"top1": metrics.top1, "sparsity": metrics.sparsity, "planned_sparsity": planned}
+        return {"top1": metrics.metrics["top1"], "sparsity": metrics.sparsity, "planned_sparsity": planned}
 
 
 def main() -> None:

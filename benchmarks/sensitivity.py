@@ -65,12 +65,12 @@ def main() -> None:
 
     def kept(network: nn.Module) -> Mapping[str, float]:
         start = time.perf_counter()
-        top1 = evaluate(network, batches, "validation", device).top1  # waits for the device
+        top1 = evaluate(network, batches, "validation", device).metrics["top1"]  # waits for the device
         inside.append(time.perf_counter() - start)
         return {"top1": top1}
 
     def anew(network: nn.Module) -> Mapping[str, float]:
-        return {"top1": evaluate(copy.deepcopy(network), feed, "validation", device).top1}
+        return {"top1": evaluate(copy.deepcopy(network), feed, "validation", device).metrics["top1"]}
 
     kept(model)
     steps = levels(0.0, 0.95, 0.1)

@@ -48,12 +48,13 @@ def idle(config: Mapping[str, Any], *, shared: list[Any], **other: Any) -> None:
     number = int(config["trial_id"][1:])
     for epoch in range(config["known"], EPOCHS):
         metrics = {
-            "epoch": epoch, "epochs": EPOCHS, "train_loss": 1.0, "loss": 1.0, "top5": 1.0, "learning_rate": 0.1,
-            "top1": 0.5 + (number * 37 % 1000) / 4000, "sparsity": 0.1 + (number * 61 % 1000) / 1200,
-            "layer_sparsity": {"fc1.weight": 0.5}, "images_per_second": 1.0, "seconds": 1.0,
-            "timestamp_ms": 1_700_000_000_000 + epoch, "checkpoint": None, "exits": {}, "figures": {},
+            "epoch": epoch, "epochs": EPOCHS, "train_loss": 1.0, "learning_rate": 0.1,
+            "metrics": {"top1": 0.5 + (number * 37 % 1000) / 4000, "top5": 1.0, "loss": 1.0},
+            "sparsity": 0.1 + (number * 61 % 1000) / 1200,
+            "layer_sparsity": {"fc1.weight": 0.5}, "samples_per_second": 1.0, "seconds": 1.0,
+            "timestamp_ms": 1_700_000_000_000 + epoch, "checkpoint": None, "footprint": {},
         }  # fmt: skip
-        tune.report({"metrics": json.dumps(metrics)})
+        tune.report({"epoch_metrics": json.dumps(metrics)})
 
 
 class Unlogged:
@@ -94,8 +95,20 @@ def measure(trials: int, mlflow: bool) -> str:
             log.start()
         with Journal(folder / "journal.jsonl") as journal:
             journal.append("sweep_started", format=1, sweep_id="scale", config={}, dataset={}, versions={})
-            ledger = Ledger(journal, read_journal(journal.path), log, clock, sweep.objectives)
-            last = EpochMetrics(0, 1, 1.0, 1.0, 0.7, 1.0, 0.1, 0.0, {}, 1.0, 1.0, 1_700_000_000_000, checkpoint=None)
+            ledger = Ledger(journal, read_journal(journal.path), log, clock, sweep.objectives, sweep.metrics)
+            last = EpochMetrics(
+                0,
+                1,
+                1.0,
+                {"top1": 0.7, "top5": 1.0, "loss": 1.0},
+                0.1,
+                0.0,
+                {},
+                1.0,
+                1.0,
+                1_700_000_000_000,
+                checkpoint=None,
+            )
             ledger.baseline(baseline_record(baseline_config(sweep), dataset, last, "made up"), [last])
             nodes = [Node(GPUS, GPUS)] * NODES
             store, share = Folder(folder), Share(1.0, 1.0)
@@ -106,7 +119,7 @@ def measure(trials: int, mlflow: bool) -> str:
             begun = time.perf_counter()
             left = 0
             if mlflow:
-                log.front(ledger.front(), sweep.objectives)
+                log.front(ledger.front(), sweep.objectives, sweep.metrics)
                 left = log.finish("finished", 600.0)
             delivery = time.perf_counter() - begun
             if len(clock.ends) != trials + 1 or left:

@@ -149,7 +149,7 @@ def fit_loop(arch: str, dataset: ArrayDataset, device: str, threads: int, epochs
         out_dir=out,
     )
     run = fit(config, dataset=dataset)
-    return lambda: next(run).images_per_second
+    return lambda: next(run).samples_per_second
 
 
 LOOPS = ("fit", "a", "b")

@@ -76,7 +76,7 @@ def alone(options: argparse.Namespace) -> None:
             )
 
             def loop() -> float:
-                return next(run).images_per_second
+                return next(run).samples_per_second
 
         for _ in sys.stdin:
             print(loop(), flush=True)
@@ -116,7 +116,7 @@ def workers(count: int, options: argparse.Namespace, dataset: Dataset, shared: A
     with tempfile.TemporaryDirectory() as out:
         run = fit_on_workers(config(options.arch, dataset, options.rounds, options.device, out), shared, team)
         with contextlib.closing(run):
-            yield lambda: next(run).images_per_second
+            yield lambda: next(run).samples_per_second
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """The currency between rooms: frozen values of the standard library, JSON in and out.
 
 Sparsity is a fraction of zeros in [0, 1] over *weights* (parameters with two or more dimensions; biases and
-batch-norm scales do not count). top1 and top5 are fractions in [0, 1]. Epochs count from 0.
+batch-norm scales do not count). Epochs count from 0.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -25,31 +26,43 @@ BASELINE = "baseline"
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One trained epoch. top1, top5 and loss are of the validation split; train_loss is the mean over the epoch.
+    """One trained epoch. metrics: of the validation split, by the names and in the order of the run's task (see
+    `raydistill.metrics`). train_loss: the mean over the epoch. samples_per_second: trained.
 
-    exits: of a network with early exits; see `Evaluation`. figures: in a sweep, of a trial's last epoch, what the
-    network then costs (macs, parameters, ...; see `raydistill.training.footprint`).
+    footprint: in a sweep, of a trial's last epoch, what the network then costs (macs, parameters, ...; see
+    `raydistill.training.footprint`).
     """
 
     epoch: int
     epochs: int
     train_loss: float
-    loss: float
-    top1: float
-    top5: float
+    metrics: Mapping[str, float]
     learning_rate: float
     sparsity: float
     layer_sparsity: Mapping[str, float]
-    images_per_second: float
+    samples_per_second: float
     seconds: float
     timestamp_ms: int
     checkpoint: str | None = None
-    exits: Mapping[str, float] = field(default_factory=dict)
-    figures: Mapping[str, float] = field(default_factory=dict)
+    footprint: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """What an epoch is followed by: the task's metrics, then train_loss, learning_rate and sparsity."""
+        return {
+            **self.metrics,
+            "train_loss": self.train_loss,
+            "learning_rate": self.learning_rate,
+            "sparsity": self.sparsity,
+        }
+
+    def value(self, name: str) -> float:
+        """Any figure by its name; NaN where this epoch has none of it."""
+        return float({**self.footprint, **self.scalars}.get(name, math.nan))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EpochMetrics:
-        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+        return cls(**_known(cls, data))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,18 +70,32 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One pass over one split, named in `split` ("validation" or "test").
-
-    exits: of a network with early exits, ``exit0/top1`` of each exit on all images and, where thresholds are given,
-    ``exit0/taken``, the fraction of images that leave by it; top1, top5 and loss are then of the exits taken.
-    """
+    """One pass over one split, named in `split` ("validation" or "test"). metrics: as `EpochMetrics`'."""
 
     split: str
-    top1: float
-    top5: float
-    loss: float
-    images: int
-    exits: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float]
+    samples: int
+
+    @property
+    def named_by_split(self) -> dict[str, float]:
+        """``test_top1`` and the like, to stand beside those of another split."""
+        return {f"{self.split}_{name}": value for name, value in self.metrics.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
+        return cls(**_known(cls, data))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _known(kind: type[EpochMetrics | Evaluation], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record; of one that was written when images were all there was, by their present names."""
+    if "metrics" not in data:
+        metrics = {name: data[name] for name in ("top1", "top5", "loss")} | dict(data.get("exits", {}))
+        former = {"images": "samples", "images_per_second": "samples_per_second", "figures": "footprint"}
+        data = {former.get(name, name): value for name, value in data.items()} | {"metrics": metrics}
+    return {f.name: data[f.name] for f in fields(kind) if f.name in data}
 
 
 @dataclass(frozen=True)
@@ -104,7 +131,7 @@ class TrialRecord:
         if known.get("last") is not None:
             known["last"] = EpochMetrics.from_json(known["last"])
         if known.get("test") is not None:
-            known["test"] = Evaluation(**known["test"])
+            known["test"] = Evaluation.from_json(known["test"])
         return cls(**known)
 
     def to_json(self) -> dict[str, Any]:

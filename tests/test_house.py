@@ -12,19 +12,31 @@ import pytest
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 
 PACKAGE = Path(__file__).resolve().parent.parent / "raydistill"
-FLOOR = {"errors", "records", "resolve", "files", "locks", "masking", "tensor_file"}
+FLOOR = {"errors", "metrics", "records", "resolve", "files", "locks", "masking", "tensor_file"}
 # Each room and the rooms it may import from, besides itself and the floor.
 ROOMS = {
     "schedule": set(),
     "compression": {"schedule"},
     "models": {"compression"},
     "datasets": set(),
-    "training": {"schedule", "compression", "models", "datasets"},
+    "tasks": {"schedule", "compression", "models", "datasets"},
+    "training": {"schedule", "compression", "models", "datasets", "tasks"},
     "search": set(),
     "storage": set(),
     "tracking": set(),
-    "cluster": {"schedule", "compression", "models", "datasets", "training", "storage"},
-    "sweep": {"schedule", "compression", "models", "datasets", "training", "cluster", "search", "tracking", "storage"},
+    "cluster": {"schedule", "compression", "models", "datasets", "tasks", "training", "storage"},
+    "sweep": {
+        "schedule",
+        "compression",
+        "models",
+        "datasets",
+        "tasks",
+        "training",
+        "cluster",
+        "search",
+        "tracking",
+        "storage",
+    },
 }
 ROOMS["cli"] = set(ROOMS)
 ONLY_IN = {

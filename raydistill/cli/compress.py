@@ -144,7 +144,7 @@ def compress(
         bool, typer.Option("--masks-sparsity", help="Sparsity of each weight after each epoch.", rich_help_panel=_RUN)
     ] = False,
     num_best_scores: Annotated[
-        int, typer.Option(min=1, help="Best epochs to list, by sparsity and top1.", rich_help_panel=_RUN)
+        int, typer.Option(min=1, help="Best epochs to list, by sparsity, then by metric.", rich_help_panel=_RUN)
     ] = 1,
     tracking_uri: Annotated[
         str | None, typer.Option(help="An MLflow server; left out, a store in the out-dir.", rich_help_panel=_RUN)
@@ -499,7 +499,8 @@ def _images(config: RunConfig, console: Console, begun: bool = True) -> Dataset:
 
 
 def _evaluate(checkpoint: str, config: RunConfig, images: Dataset, console: Console) -> None:
-    from raydistill.cli.tables import percent
+    from raydistill.cli.tables import in_words
+    from raydistill.tasks.classification.metrics import METRICS
     from raydistill.training import evaluate_checkpoint
     from raydistill.training.preprocessing import of_run
 
@@ -508,10 +509,7 @@ def _evaluate(checkpoint: str, config: RunConfig, images: Dataset, console: Cons
     figures = evaluate_checkpoint(
         checkpoint, images, "test", config.device, fraction=share, preprocessing=seen, arch=config.arch
     )
-    console.print(
-        f"{images.name}, {figures.images:,} test images: top1 {percent(figures.top1)} %  "
-        f"top5 {percent(figures.top5)} %  loss {figures.loss:.4f}"
-    )
+    console.print(f"{images.name}, {figures.samples:,} test images: {in_words(figures.metrics, METRICS)}")
 
 
 def _train(
@@ -528,8 +526,10 @@ def _train(
     wanted: Asked | None = None,
 ) -> None:
     from raydistill.cli.run_report import BestEpochs, RunReport
-    from raydistill.cli.tables import percent, sparsity_table
+    from raydistill.cli.tables import sparsity_table
     from raydistill.files import write_atomically
+    from raydistill.metrics import selecting, shown
+    from raydistill.tasks.classification.metrics import METRICS
     from raydistill.training import evaluate_checkpoint, read_history
 
     checkpoint = folder / "checkpoint.pt"
@@ -539,13 +539,13 @@ def _train(
         key: getattr(config, key) for key in ("arch", "epochs", "batch_size", "lr", "momentum", "weight_decay", "seed")
     }
     params |= {"dataset": images.name, "schedule": config.schedule.source if config.schedule else "dense"}
-    with RunReport(console, folder, mlflow, tracking_uri, params) as report:
+    with RunReport(console, folder, mlflow, tracking_uri, params, METRICS) as report:
         for warning in warnings:
             report.warn(warning)
         if last is not None:
             done = "all of them" if last.epoch + 1 >= config.epochs else "going on"
             report.say(f"{checkpoint} holds {last.epoch + 1} epochs already: {done}")
-        best = BestEpochs(num_best_scores, history)
+        best = BestEpochs(num_best_scores, history, METRICS)
         steps = _Steps(report, print_freq)
         try:
             with _epochs(config, images, steps if print_freq else None, print_freq, wanted, report) as epochs:
@@ -567,7 +567,9 @@ def _train(
         report.say(sparsity_table(last))
         for line in best.lines():
             report.say(line)
-        report.say(f"top1 on {images.name}: validation {percent(last.top1)} %, test {percent(test.top1)} %")
+        name = selecting(METRICS)
+        found = [shown(METRICS[name], split.metrics[name]) for split in (last, test)]
+        report.say(f"{name} on {images.name}: validation {found[0]}, test {found[1]}")
         report.say(f"checkpoint: {checkpoint}")
         report.result(test, last)
         report.finished()

@@ -208,6 +208,8 @@ def greedy(
     from raydistill.cli.tables import percent
     from raydistill.compression.greedy import greedy_filter_pruning
     from raydistill.compression.summaries.compute import total_macs
+    from raydistill.metrics import selecting, shown
+    from raydistill.tasks.classification.metrics import METRICS
     from raydistill.training.checkpoint import write_checkpoint
     from raydistill.training.feed import EvalFeed
     from raydistill.training.fine_tune import fine_tune
@@ -222,21 +224,23 @@ def greedy(
     feed = EvalFeed(images, "validation", 1024, device, fraction=share, preprocessing=seen)
     example = torch.zeros(1, *seen.image_shape, device=device)
 
-    def figures(network: nn.Module) -> Mapping[str, float]:
-        result = evaluate(network, feed, "validation", device, "fp32")
-        return {"top1": result.top1, "loss": result.loss}
+    def metrics(network: nn.Module) -> Mapping[str, float]:
+        return evaluate(network, feed, "validation", device, "fp32").metrics
 
     def tune(network: nn.Module) -> None:
         fine_tune(network, config, images, device, fine_tune_epochs, seen)
 
-    console.print("step  filters  weight                          density  top1 (validation)")
+    name = selecting(METRICS)
+    metric = METRICS[name]
+    console.print(f"step  filters  weight                          density  {name} (validation)")
     folder.mkdir(parents=True, exist_ok=True)
     kept = {key: value for key, value in content.items() if key not in ("format", "optimizer")}
     steps = greedy_filter_pruning(
         model,
-        figures,
+        metrics,
         (example,),
         lambda network: total_macs(network, (example,)),
+        metric,
         target_density,
         step,
         fine_tune=tune if fine_tune_epochs else None,
@@ -244,7 +248,7 @@ def greedy(
     for found in steps:
         console.print(
             f"{found.index:>4}  {found.removed:>7}  {found.weight:<30}  {percent(found.density)} %  "
-            f"{percent(found.figures['top1'])} %",
+            f"{shown(metric, found.metrics[name])}",
             soft_wrap=True,
         )
         state: dict[str, Any] = {"model": found.model.state_dict(), "optimizer": {}, "scheduler": {"masks": {}}}

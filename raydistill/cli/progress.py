@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -11,9 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raydistill.cli.tables import counts, percent
+from raydistill.cli.tables import cell, counts, first_in_words, heading, percent
 from raydistill.errors import RayLostError
 from raydistill.masking import masked
+from raydistill.metrics import Metric, selecting
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, PAUSED, RUNNING, STOPPED, EpochMetrics, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.events import Observer, Opening
@@ -25,20 +26,22 @@ _LINE_EVERY_S = 300.0
 
 
 class Progress(Observer):
-    """Use as a context manager around `run_sweep`. clock: seconds, for tests. resumable: the sweep has begun.
+    """Use as a context manager around `run_sweep`. metrics: the task's. clock: seconds, for tests.
 
+    resumable: the sweep has begun.
     on_lost: ends the process when Ray has gone.
     """
 
     def __init__(
         self,
         console: Console,
+        metrics: Mapping[str, Metric],
         clock: Callable[[], float] = time.monotonic,
         on_lost: Callable[[RayLostError], None] | None = None,
     ) -> None:
         self.resumable = False
         self._on_lost = on_lost
-        self._console = console
+        self._console, self._metrics = console, metrics
         self._clock = clock
         self._opening: Opening | None = None
         self._records: dict[str, TrialRecord] = {}
@@ -138,14 +141,14 @@ class Progress(Observer):
         self._last_line = self._clock()
         figures = ""
         if record.last is not None:
-            figures = f"  top1 {percent(record.last.top1)} %  sparsity {percent(record.last.sparsity)} %"
+            figures = f"  {self._quality(record.last)}  sparsity {percent(record.last.sparsity)} %"
         reason = f"  {record.reason.removeprefix('stopped ')}" if record.state != FINISHED else ""
         style = "red" if record.state == FAILED else ""
         self._print(Text(f"{record.trial_id} {record.state:<8}{figures}{reason}", style=style))
 
     def _confirmed(self, record: TrialRecord) -> None:
         if record.state in ENDED and record.last is not None:
-            self._print(Text(f"{record.trial_id} {record.state}  top1 {percent(record.last.top1)} %"))
+            self._print(Text(f"{record.trial_id} {record.state}  {self._quality(record.last)}"))
 
     def _print(self, text: RenderableType) -> None:
         self._console.print(text, soft_wrap=not self._console.is_terminal)
@@ -157,8 +160,10 @@ class Progress(Observer):
             self._live.start()
 
     def _baseline_line(self, metrics: EpochMetrics) -> Text:
-        top1 = percent(metrics.top1)
-        return Text(f"  baseline epoch {metrics.epoch + 1}/{metrics.epochs}, validation top1 {top1} %")
+        return Text(f"  baseline epoch {metrics.epoch + 1}/{metrics.epochs}, validation {self._quality(metrics)}")
+
+    def _quality(self, metrics: EpochMetrics) -> str:
+        return first_in_words(metrics.metrics, self._metrics)
 
     def _summary(self) -> str:
         total = self._opening.trials if self._opening is not None else 0
@@ -192,29 +197,29 @@ class Progress(Observer):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("trial", no_wrap=True)
         table.add_column("", no_wrap=True)
-        for name in ("epoch", "top1 %", "sparsity %", "planned %"):
-            table.add_column(name, justify="right", no_wrap=True)
+        name = selecting(self._metrics)
+        for title in ("epoch", heading(name, self._metrics[name]), "sparsity %", "planned %"):
+            table.add_column(title, justify="right", no_wrap=True)
         running = [record for record in self._records.values() if record.state == RUNNING]
         for record in running[:_RUNNING_SHOWN]:
-            _add_row(table, record, "running")
+            self._add_row(table, record, "running")
         if len(running) > _RUNNING_SHOWN:
             table.add_row(f"and {len(running) - _RUNNING_SHOWN} more")
         table.add_section()
         for row in [row for row in self._rows if row.pareto][-_BEST_SHOWN:]:
-            _add_row(table, row.record, "front")
+            self._add_row(table, row.record, "front")
         return Group(Text(self._summary(), style="bold"), table)
 
-
-def _add_row(table: Table, record: TrialRecord, what: str) -> None:
-    last = record.last
-    table.add_row(
-        record.trial_id,
-        what,
-        f"{_epochs(record)}/{record.epochs}",
-        percent(last.top1 if last else None),
-        percent(last.sparsity if last else None),
-        percent(record.planned_sparsity),
-    )
+    def _add_row(self, table: Table, record: TrialRecord, what: str) -> None:
+        last, name = record.last, selecting(self._metrics)
+        table.add_row(
+            record.trial_id,
+            what,
+            f"{_epochs(record)}/{record.epochs}",
+            cell(self._metrics[name], last.metrics[name] if last else None),
+            percent(last.sparsity if last else None),
+            percent(record.planned_sparsity),
+        )
 
 
 def _epochs(record: TrialRecord | None) -> int:

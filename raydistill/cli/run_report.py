@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from raydistill.cli.tables import percent
+from raydistill.cli.tables import first_in_words, percent
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import write_atomically
 from raydistill.masking import masked
+from raydistill.metrics import LOSS, Metric, selecting
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,13 +25,21 @@ if TYPE_CHECKING:
 class RunReport:
     """Prints and appends to ``folder/run.log``; with `uri` or the embedded store, also to MLflow.
 
-    mlflow: False keeps MLflow out. uri: a tracking URI; None is the store in the folder above this run's.
+    metrics: the task's. mlflow: False keeps MLflow out. uri: a tracking URI; None is the store in the folder above this
+    run's.
     """
 
     def __init__(
-        self, console: Console, folder: Path, mlflow: bool, uri: str | None, params: Mapping[str, Any]
+        self,
+        console: Console,
+        folder: Path,
+        mlflow: bool,
+        uri: str | None,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, Metric],
     ) -> None:
         self.console = console
+        self._metrics = metrics
         self._folder = folder
         self._log: SweepLog | None = None
         self._state = "interrupted"
@@ -63,9 +72,9 @@ class RunReport:
 
     def epoch(self, metrics: EpochMetrics) -> None:
         self.say(
-            f"{metrics.epoch + 1:>3}/{metrics.epochs}  loss {metrics.loss:.4f} (train {metrics.train_loss:.4f})  "
-            f"top1 {percent(metrics.top1)} %  sparsity {percent(metrics.sparsity)} %  "
-            f"{metrics.images_per_second:,.0f} img/s"
+            f"{metrics.epoch + 1:>3}/{metrics.epochs}  loss {metrics.metrics[LOSS]:.4f} "
+            f"(train {metrics.train_loss:.4f})  {first_in_words(metrics.metrics, self._metrics)}  "
+            f"sparsity {percent(metrics.sparsity)} %  {metrics.samples_per_second:,.0f}/s"
         )
         if self._log is not None:
             self._log.run_epoch(metrics)
@@ -109,10 +118,10 @@ class RunReport:
 
 
 class BestEpochs:
-    """The best epochs so far: by sparsity, then by top1, as a pruning run's user wants them."""
+    """The best epochs so far: by sparsity, then by the metric that selects, as a pruning run's user wants them."""
 
-    def __init__(self, count: int, history: list[EpochMetrics]) -> None:
-        self._count = count
+    def __init__(self, count: int, history: list[EpochMetrics], metrics: Mapping[str, Metric]) -> None:
+        self._count, self._metrics = count, metrics
         self._all = list(history)
 
     def add(self, metrics: EpochMetrics) -> bool:
@@ -121,11 +130,15 @@ class BestEpochs:
         return self.best()[0] is metrics
 
     def best(self) -> list[EpochMetrics]:
-        return sorted(self._all, key=lambda metrics: (metrics.sparsity, metrics.top1), reverse=True)[: self._count]
+        return sorted(self._all, key=self._order, reverse=True)[: self._count]
+
+    def _order(self, epoch: EpochMetrics) -> tuple[float, float]:
+        name = selecting(self._metrics)
+        return epoch.sparsity, epoch.metrics[name] if self._metrics[name].maximise else -epoch.metrics[name]
 
     def lines(self) -> list[str]:
         return [
             f"best {rank}: epoch {metrics.epoch + 1}, sparsity {percent(metrics.sparsity)} %, "
-            f"top1 {percent(metrics.top1)} %"
+            f"{first_in_words(metrics.metrics, self._metrics)}"
             for rank, metrics in enumerate(self.best(), 1)
         ]

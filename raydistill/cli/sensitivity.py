@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from raydistill.compression.sensitivity import Point
+    from raydistill.metrics import Metric
 
 _WRITE_EVERY_S = 2.0
 _NAME_WIDTH = 34
@@ -82,6 +83,8 @@ def sensitivity(
     from raydistill.errors import ConfigError
 
     console = Console(highlight=False)
+    from raydistill.cli.tables import heading
+
     try:
         steps = levels(*sense_range)
     except ConfigError as error:
@@ -94,11 +97,12 @@ def sensitivity(
     names = _matching(subject.model, sense.value, weights)
     store = _Store(out_dir, {**subject.identity, "sense": sense.value})
     console.print(
-        f"top1 % on the {split.value} split of {subject.data.name} ({subject.images:,} images), one weight pruned by "
+        f"{heading(*subject.metric)} on the {split.value} split of {subject.data.name} ({subject.images:,} images), "
+        f"one weight pruned by "
         f"{sense.value} at a time to:",
         soft_wrap=True,
     )
-    table = _Lines(console, names, steps)
+    table = _Lines(console, names, steps, *subject.metric)
     interrupted = False
     try:
         with _signals():
@@ -113,7 +117,7 @@ def sensitivity(
     plot = store.csv.with_suffix(".png")
     if shown:
         title = f"{subject.arch} on {subject.data.name} ({split.value}): sensitivity by {sense.value}"
-        sensitivity_png(shown, plot, "top1", title)
+        sensitivity_png(shown, plot, *subject.metric, title)
         console.print(f"{store.csv}\n{plot}", soft_wrap=True, markup=False)
     if interrupted:
         done, whole = store.among(names, steps), len(names) * len(steps)
@@ -157,14 +161,15 @@ def _write_space(file: Path, subject: _Subject, points: Sequence[Point], max_dro
         checkpoint=subject.checkpoint,
         epochs=len(subject.content["history"]),
         max_drop=max_drop,
-        images=subject.images,
-        top1=points[0].metrics["top1"],
+        samples=subject.images,
+        metrics=subject.metrics,
+        dense=points[0].metrics[subject.metric[0]],
         command=shlex.join(["raydistill", *sys.argv[1:]]),
         model_args=run.get("model_args") or {},
         dataset={**vars(subject.data_config), "augment": run.get("augment", "auto")},
         training=run,
     )
-    found = tolerances(points, max_drop, subject.images)
+    found = tolerances(points, *subject.metric, max_drop, subject.images)
     write_atomically(file, space_text(file, measured, found))
     dense = [tolerance.weight for tolerance in found if tolerance.dense]
     if dense:
@@ -191,11 +196,13 @@ class _Subject:
         from raydistill import datasets
         from raydistill.datasets import DatasetConfig
         from raydistill.errors import ConfigError, Fault
+        from raydistill.tasks.classification.metrics import METRICS
         from raydistill.training import device_of
         from raydistill.training.allocator import keep_freed_memory
         from raydistill.training.feed import EvalFeed
         from raydistill.training.preprocessing import difference, of_checkpoint
 
+        self.metrics = METRICS
         content, model = read_network(checkpoint, arch)
         run = content["run"]
         self.checkpoint, self.content = checkpoint, content
@@ -249,8 +256,15 @@ class _Subject:
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         from raydistill.training.metrics import evaluate
 
-        result = evaluate(model, self.batches, self.split, self.device, self.precision)
-        return {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+        return evaluate(model, self.batches, self.split, self.device, self.precision).metrics
+
+    @property
+    def metric(self) -> tuple[str, Metric]:
+        """The one that selects, by its name."""
+        from raydistill.metrics import selecting
+
+        name = selecting(self.metrics)
+        return name, self.metrics[name]
 
 
 def _on_menu(dataset: object, checkpoint: Path) -> str:
@@ -340,10 +354,12 @@ class _Store:
 
 
 class _Lines:
-    """One line a weight, printed when its last level is measured: top1 at as many levels as fit."""
+    """One line a weight, printed when its last level is measured: the metric at as many levels as fit."""
 
-    def __init__(self, console: Console, names: Sequence[str], levels: Sequence[float]) -> None:
-        self._console = console
+    def __init__(
+        self, console: Console, names: Sequence[str], levels: Sequence[float], name: str, metric: Metric
+    ) -> None:
+        self._console, self._name, self._metric = console, name, metric
         self._width = min(_NAME_WIDTH, max(map(len, names)))
         room = max(1, (console.width - self._width) // 7)
         count = min(room, len(levels))
@@ -354,12 +370,14 @@ class _Lines:
         self._line(" " * self._width, [f"{100 * level:.0f} %" for level in self._levels])
 
     def add(self, point: Point) -> None:
-        self._values[point.level] = point.metrics["top1"]
+        from raydistill.cli.tables import cell
+
+        self._values[point.level] = point.metrics[self._name]
         if point.level == self._last:
             name = point.weight
             if len(name) > self._width:
                 name = "…" + name[1 - self._width :]
-            self._line(name.ljust(self._width), [f"{100 * self._values[level]:.2f}" for level in self._levels])
+            self._line(name.ljust(self._width), [cell(self._metric, self._values[level]) for level in self._levels])
             self._values = {}
 
     def _line(self, name: str, cells: Sequence[str]) -> None:

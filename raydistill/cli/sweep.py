@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raydistill.errors import RayLostError
+    from raydistill.metrics import Metric
     from raydistill.storage import Store
     from raydistill.sweep.load import Sweep
     from raydistill.sweep.plan import Plan
@@ -119,7 +121,7 @@ def sweep(
             console.print(f"not finished; resume with:\n  {again}", soft_wrap=True)
 
     again = _resume_command()
-    with Progress(console, on_lost=on_lost) as progress, interruptible(on_first, on_last) as interrupt:
+    with Progress(console, loaded.metrics, on_lost=on_lost) as progress, interruptible(on_first, on_last) as interrupt:
         try:
             outcome = run_sweep(loaded, storage, resume=resume, address=cluster, observer=progress, interrupt=interrupt)
         except (KeyboardInterrupt, RaydistillError) as error:
@@ -129,15 +131,15 @@ def sweep(
     if outcome.interrupted:
         console.print(f"interrupted; resume with:\n  {again}", soft_wrap=True)
         raise typer.Exit(130)
-    _report(outcome, again, console)
+    _report(outcome, loaded.metrics, again, console)
     if not outcome.recorded:
         raise typer.Exit(1)
 
 
-def _report(outcome: Outcome, again: str, console: Console) -> None:
+def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console: Console) -> None:
     from raydistill.cli.tables import counts, front_report, infeasible_lines
 
-    for part in front_report(outcome.rows, outcome.dataset):
+    for part in front_report(outcome.rows, outcome.dataset, metrics):
         console.print(part)
     for line in infeasible_lines(outcome.rows):
         console.print(line, style="yellow", soft_wrap=True, markup=False)

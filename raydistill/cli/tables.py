@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from raydistill.metrics import OF_NETWORK, Metric, selecting, shown
 from raydistill.records import BASELINE, EpochMetrics, TrialRecord
 from raydistill.search import FrontRow, mean_and_std
 
@@ -16,34 +17,62 @@ def percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def front_report(rows: Sequence[FrontRow], dataset: str) -> tuple[Text, Table]:
+def cell(metric: Metric, value: float | None) -> str:
+    """A figure in a column that `heading` stands above."""
+    if value is None:
+        return ""
+    return percent(value) if metric.is_fraction else f"{value:.4g}"
+
+
+def heading(name: str, metric: Metric) -> str:
+    return f"{name} %" if metric.is_fraction else name
+
+
+def in_words(values: Mapping[str, float], metrics: Mapping[str, Metric]) -> str:
+    """``top1 70.12 %  top5 97.01 %  loss 0.9312``: what the task names, then the rest."""
+    return "  ".join(f"{name} {_told(metrics.get(name), value)}" for name, value in values.items() if name in metrics)
+
+
+def first_in_words(values: Mapping[str, float], metrics: Mapping[str, Metric]) -> str:
+    """The one that selects."""
+    name = selecting(metrics)
+    return in_words({name: values[name]}, metrics)
+
+
+def _told(metric: Metric | None, value: float) -> str:
+    return shown(metric, value) if metric is not None and metric.is_fraction else f"{value:.4f}"
+
+
+def front_report(rows: Sequence[FrontRow], dataset: str, metrics: Mapping[str, Metric]) -> tuple[Text, Table]:
     """The front's members, sparsity ascending, and the dense baseline in any case; the knee is marked.
 
     Figures of a member that was trained with several seeds are means and sample standard deviations.
     """
-    shown = [row for row in rows if row.record.last is not None and (row.pareto or row.record.trial_id == BASELINE)]
-    numbers = sorted({len(row.runs) for row in shown if row.record.trial_id != BASELINE}) or [1]
+    name = selecting(metrics)
+    metric = metrics[name]
+    members = [row for row in rows if row.record.last is not None and (row.pareto or row.record.trial_id == BASELINE)]
+    numbers = sorted({len(row.runs) for row in members if row.record.trial_id != BASELINE}) or [1]
     seeds = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    title = Text(f"Pareto front: {dataset}, top1 on its validation and test split, seeds: {seeds}", style="bold")
+    title = Text(f"Pareto front: {dataset}, {name} on its validation and test split, seeds: {seeds}", style="bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("trial", no_wrap=True)
-    for name in ("sparsity %", "validation %", "test %"):
-        table.add_column(name, justify="right", no_wrap=True)
-    others = [name for name in (shown[0].values if shown else ()) if name not in _SHOWN]
-    for name in others:
-        table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
+    for column in ("sparsity %", heading("validation", metric), heading("test", metric)):
+        table.add_column(column, justify="right", no_wrap=True)
+    others = [other for other in (members[0].values if members else ()) if other not in (name, "sparsity")]
+    for other in others:
+        table.add_column(_SHORT.get(other, other), justify="right", no_wrap=True)
     table.add_column("")
-    for row in sorted(shown, key=lambda row: row.record.trial_id != BASELINE):
+    for row in sorted(members, key=lambda row: row.record.trial_id != BASELINE):
         dense = row.record.trial_id == BASELINE
         notes = [_place(row)] if dense else []
         notes += ["knee"] if row.knee else []
         notes += ["warm start"] if "warm_start" in row.record.extra else []
         table.add_row(
             row.record.trial_id,
-            _spread([run.last.sparsity if run.last else None for run in row.runs]),
-            _spread([run.last.top1 if run.last else None for run in row.runs]),
-            _spread([run.test.top1 if run.test else None for run in row.runs]),
-            *(_amount(row.values[name]) for name in others),
+            _spread(OF_NETWORK["sparsity"], [run.last.sparsity if run.last else None for run in row.runs]),
+            _spread(metric, [run.last.metrics[name] if run.last else None for run in row.runs]),
+            _spread(metric, [run.test.metrics[name] if run.test else None for run in row.runs]),
+            *(_amount(row.values[other]) for other in others),
             ", ".join(notes),
         )
     return title, table
@@ -54,7 +83,6 @@ def _place(row: FrontRow) -> str:
     return "dense" if row.pareto else "infeasible" if row.violations else "dominated"
 
 
-_SHOWN = frozenset({"top1", "sparsity"})
 _SHORT = {"size_bytes": "bytes", "compressed_size_bytes": "bytes, packed", "latency_ms": "ms"}
 
 
@@ -80,10 +108,10 @@ def infeasible_lines(rows: Sequence[FrontRow], most: int = 8) -> list[str]:
     return lines
 
 
-def _spread(fractions: Sequence[float | None]) -> str:
-    """ "70.12 ± 0.35" in percent; without a deviation that shows, "70.12"."""
-    mean, std = mean_and_std(fractions)
-    return percent(mean) if std is None or std < 5e-6 else f"{percent(mean)} ± {percent(std)}"
+def _spread(metric: Metric, values: Sequence[float | None]) -> str:
+    """ "70.12 ± 0.35", a fraction in percent; without a deviation that shows, "70.12"."""
+    mean, std = mean_and_std(values)
+    return cell(metric, mean) if std is None or std < 5e-6 else f"{cell(metric, mean)} ± {cell(metric, std)}"
 
 
 def sparsity_table(metrics: EpochMetrics) -> Table:

@@ -18,19 +18,20 @@ from raydistill.compression.granularity import FILTERS
 from raydistill.compression.masks import smallest_mask
 from raydistill.compression.rankings import l1
 from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.metrics import LOSS, Metric, selecting
 
 
 @dataclass(frozen=True)
 class GreedyStep:
     """One step. weight: whose filters went, `removed` of them. macs: of the network now. density: macs over the dense
-    network's. figures: what `evaluate` gave for it. model: the thinned network, a copy of its own."""
+    network's. metrics: what `evaluate` gave for it. model: the thinned network, a copy of its own."""
 
     index: int
     weight: str
     removed: int
     macs: int
     density: float
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     model: nn.Module
 
 
@@ -39,6 +40,7 @@ def greedy_filter_pruning(
     evaluate: Callable[[nn.Module], Mapping[str, float]],
     example_input: Sequence[Any],
     macs: Callable[[nn.Module], int],
+    metric: Metric,
     target_density: float,
     step: float = 0.1,
     weights: Sequence[str] | None = None,
@@ -46,11 +48,11 @@ def greedy_filter_pruning(
 ) -> Iterator[GreedyStep]:
     """Yield thinner and thinner networks until one computes at most `target_density` of the dense one's MACs.
 
-    evaluate: figures of a network on the validation split; the candidate with the highest ``top1`` wins, of equals the
-    one with the lowest ``loss``. macs: multiply-accumulates of a network. step: the fraction of a layer's present
-    filters (one at least) that a candidate loses, those with the smallest L1 norm. weights: conv weights to choose
-    from; None: all that thinning can shorten. fine_tune: trains a candidate in place before it is evaluated.
-    `model` itself is not changed.
+    evaluate: metrics of a network on the validation split; the candidate that is best by the first of them wins, of
+    equals the one with the lowest loss. metric: what the first one means. macs: multiply-accumulates of a network.
+    step: the fraction of a layer's present filters (one at least) that a candidate loses, those with the smallest L1
+    norm. weights: conv weights to choose from; None: all that thinning can shorten. fine_tune: trains a candidate in
+    place before it is evaluated. `model` itself is not changed.
 
     Raises:
         ConfigError: a number out of range, an unknown weight, or no layer left to prune before the target is reached.
@@ -67,10 +69,11 @@ def greedy_filter_pruning(
                 continue
             if fine_tune is not None:
                 fine_tune(candidate)
-            figures = evaluate(candidate)
+            metrics = evaluate(candidate)
             count = macs(candidate)
-            taken = GreedyStep(index, name, removed, count, count / dense, figures, candidate)
-            order = (figures["top1"], -figures["loss"])
+            taken = GreedyStep(index, name, removed, count, count / dense, metrics, candidate)
+            first = metrics[selecting(metrics)]
+            order = (first if metric.maximise else -first, -metrics[LOSS])
             if best is None or order > best[0]:
                 best = (order, taken)
         if best is None:

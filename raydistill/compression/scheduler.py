@@ -89,7 +89,7 @@ class CompressionScheduler:
             scheduled.policy.on_minibatch_end(Step(epoch, minibatch, minibatches))
 
     def on_epoch_end(self, epoch: int, **metrics: float) -> None:
-        """metrics: what was validated, by name (loss, top1); ReduceLROnPlateau needs one of them."""
+        """metrics: what was validated, by name the one that selects first; ReduceLROnPlateau needs it, or the loss."""
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.on_epoch_end(scheduled.when(epoch), metrics)
 

@@ -25,9 +25,10 @@ from raydistill.compression.rankings import l1
 from raydistill.compression.sparsity import weights as weights_of
 from raydistill.errors import ABSENT, ConfigError, DataError, Fault, close_match
 from raydistill.files import write_atomically
+from raydistill.metrics import Metric
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-"""The model's metrics by name (top1, top5, loss), the same ones at every call."""
+"""The model's metrics by name, the same ones at every call."""
 
 SENSES: dict[str, Granularity] = {"element": ELEMENT, "filter": FILTERS, "channel": CHANNELS}
 
@@ -173,8 +174,10 @@ def read_sensitivity_csv(path: str | Path) -> tuple[Point, ...]:
         raise DataError(Fault(str(path), "is not a table of sensitivities", ABSENT, "choose another folder")) from error
 
 
-def sensitivity_png(points: Sequence[Point], path: str | Path, metric: str = "top1", title: str = "") -> None:
-    """Draw one curve a weight, `metric` against the fraction that is pruned.
+def sensitivity_png(
+    points: Sequence[Point], path: str | Path, metric: str, meaning: Metric | None = None, title: str = ""
+) -> None:
+    """Draw one curve a weight, `metric` against the fraction that is pruned. meaning: its unit; None: a plain number.
 
     Raises:
         DataError: no point has this metric. StorageError: the file cannot be written.
@@ -186,11 +189,11 @@ def sensitivity_png(points: Sequence[Point], path: str | Path, metric: str = "to
     if not curves:
         raise DataError(Fault("sensitivity plot", "no point has this metric", metric))
     content = io.BytesIO()
-    _figure(curves, metric, title).savefig(content, format="png", dpi=120)
+    _figure(curves, metric, meaning is not None and meaning.is_fraction, title).savefig(content, format="png", dpi=120)
     write_atomically(path, content.getvalue())
 
 
-def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, title: str) -> Any:
+def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, percent: bool, title: str) -> Any:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -198,7 +201,7 @@ def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, ti
     figure = Figure(figsize=(7.2 + 2.2 * columns, 5.2), layout="constrained")
     axes = figure.add_subplot()
     colours = matplotlib.colormaps["viridis"]
-    share = 100.0 if metric.startswith("top") else 1.0
+    share = 100.0 if percent else 1.0
     for index, (name, curve) in enumerate(curves.items()):
         xs, ys = zip(*sorted(set(curve)), strict=True)
         # from the input to the output dark to light; the dashes tell neighbours apart
@@ -208,7 +211,7 @@ def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, ti
             xs, [share * y for y in ys], style, color=colour, linewidth=1.4, marker="o", markersize=2.5, label=name
         )
     axes.set_xlabel("fraction of this weight that is pruned, all others dense")
-    axes.set_ylabel(f"{metric} %" if share == 100.0 else metric)
+    axes.set_ylabel(f"{metric} %" if percent else metric)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if title:

@@ -3,7 +3,8 @@
 Han et al. 2015 (arXiv 1506.02626, section 3.1 and figure 6) choose each layer's threshold from the curve of accuracy
 against sparsity of that layer alone. Here the curve gives bounds and three start points instead of one threshold.
 
-A weight *bears* level s for a drop d if top1 stays within d of the dense network at every measured level up to s;
+A weight *bears* level s for a drop d if the metric that selects (top1, say) is at most d worse than the dense network's
+at every measured level up to s;
 between the last level that holds and the first that does not, the line between the two is followed.
 """
 
@@ -16,9 +17,11 @@ from dataclasses import dataclass
 
 from raydistill.compression.sensitivity import Point
 from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.metrics import Metric
 
 SMALL = 0.2
-"""The drop that counts as none, as a share of the largest one; on few images the standard error of top1, if larger."""
+"""The drop that counts as none, as a share of the largest one; of a fraction of few samples its standard error, where
+that is larger."""
 MOST = 0.995
 """No weight is pruned further: AGP has to leave something to train."""
 LEAST = 0.05
@@ -60,13 +63,18 @@ class Tolerance:
         return round(min(max(wanted, self.lower), self.upper), 3)
 
 
-def no_drop(max_drop: float, top1: float, images: int) -> float:
-    """The drop of top1 that counts as none on so many images, of which the dense network has `top1` right."""
-    return min(max_drop, max(SMALL * max_drop, math.sqrt(top1 * (1 - top1) / images)))
+def no_drop(max_drop: float, metric: Metric, dense: float, samples: int) -> float:
+    """The drop of a metric that counts as none on so many samples. dense: the dense network's."""
+    if not metric.is_fraction:
+        return SMALL * max_drop
+    return min(max_drop, max(SMALL * max_drop, math.sqrt(dense * (1 - dense) / samples)))
 
 
-def tolerances(points: Iterable[Point], max_drop: float, images: int) -> tuple[Tolerance, ...]:
-    """One for each weight, in the points' order. max_drop: of top1, a fraction in (0, 1). images: evaluated on.
+def tolerances(
+    points: Iterable[Point], name: str, metric: Metric, max_drop: float, samples: int
+) -> tuple[Tolerance, ...]:
+    """One for each weight, in the points' order. name: of the metric that selects. max_drop: how much worse it may get;
+    of a fraction, in (0, 1). samples: evaluated on.
 
     lower is half of what a weight bears unhurt: pruned together, weights bear less than each by itself. upper is
     1 - (1 - borne)^2: the curve is without retraining, which brings back what is lost (ibid., figure 5), the more the
@@ -75,20 +83,25 @@ def tolerances(points: Iterable[Point], max_drop: float, images: int) -> tuple[T
     Raises:
         ConfigError: max_drop is out of range, a weight lacks level 0 or has no other.
     """
-    if not 0.0 < max_drop < 1.0:
-        rule = "must be above 0 and below 1, a fraction of all images"
-        raise ConfigError(Fault("max drop", rule, max_drop, "as in 0.1, ten points of top1"))
+    if not 0.0 < max_drop < (1.0 if metric.is_fraction else math.inf):
+        rule = "must be above 0 and below 1, a fraction of all samples" if metric.is_fraction else "must be above 0"
+        raise ConfigError(Fault("max drop", rule, max_drop, f"as in 0.1, ten points of {name}"))
     curves: dict[str, list[tuple[float, float]]] = {}
     for point in points:
-        curves.setdefault(point.weight, []).append((point.level, point.metrics["top1"]))
-    return tuple(_tolerance(weight, sorted(curve), max_drop, images) for weight, curve in curves.items())
+        curves.setdefault(point.weight, []).append((point.level, point.metrics[name]))
+    return tuple(_tolerance(weight, sorted(curve), metric, max_drop, samples) for weight, curve in curves.items())
 
 
-def _tolerance(weight: str, curve: Sequence[tuple[float, float]], max_drop: float, images: int) -> Tolerance:
+def _tolerance(
+    weight: str, curve: Sequence[tuple[float, float]], metric: Metric, max_drop: float, samples: int
+) -> Tolerance:
     if curve[0][0] != 0.0 or len(curve) < 2:
         rule = f"{weight} needs a level of 0 and at least one above it"
         raise ConfigError(Fault("sense range", rule, ABSENT, "start at 0, as in 0 0.95 0.05"))
-    unhurt, borne = _borne(curve, no_drop(max_drop, curve[0][1], images)), _borne(curve, max_drop)
+    small = no_drop(max_drop, metric, curve[0][1], samples)
+    if not metric.maximise:
+        curve = [(level, -value) for level, value in curve]
+    unhurt, borne = _borne(curve, small), _borne(curve, max_drop)
     upper = min(MOST, math.floor(1000 * (1 - (1 - borne) ** 2)) / 1000)
     return Tolerance(
         weight,
@@ -102,7 +115,7 @@ def _tolerance(weight: str, curve: Sequence[tuple[float, float]], max_drop: floa
 
 def _borne(curve: Sequence[tuple[float, float]], drop: float) -> float:
     least = curve[0][1] - drop
-    for (before, top1_before), (level, top1) in itertools.pairwise(curve):
-        if top1 < least - 1e-12:
-            return before + (level - before) * (top1_before - least) / (top1_before - top1)
+    for (before, value_before), (level, value) in itertools.pairwise(curve):
+        if value < least - 1e-12:
+            return before + (level - before) * (value_before - least) / (value_before - value)
     return curve[-1][0]

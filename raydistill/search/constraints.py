@@ -8,17 +8,14 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.metrics import OF_NETWORK, Metric
 from raydistill.records import TrialRecord
-from raydistill.search.objectives import NAMES, Objective
 
-TOP1_DROP = "top1_drop"
-"""The dense baseline's validation top1 minus the trial's, a fraction: 0.005 is half a percentage point."""
-
-_KNOWN = (TOP1_DROP, *NAMES)
+_DROP, _RISE = "_drop", "_rise"
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 _FORM = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|<|>)\s*(\S+)\s*")
 _EXAMPLE = "as in 'top1_drop <= 0.005' or 'sparsity >= 0.8'"
@@ -26,7 +23,7 @@ _EXAMPLE = "as in 'top1_drop <= 0.005' or 'sparsity >= 0.8'"
 
 @dataclass(frozen=True)
 class Constraint:
-    """figure: an objective's name, or `TOP1_DROP`. comparison: one of <=, >=, <, >."""
+    """figure: the name of a figure, or of a `against_dense`. comparison: one of <=, >=, <, >."""
 
     figure: str
     comparison: str
@@ -41,8 +38,8 @@ class Constraint:
         return f"{self.figure} {value:.4g}, not {self.comparison} {self.bound:g}"
 
 
-def parse_constraints(node: object, where: str) -> tuple[Constraint, ...]:
-    """Read the ``constraints`` section.
+def parse_constraints(node: object, where: str, metrics: Mapping[str, Metric]) -> tuple[Constraint, ...]:
+    """Read the ``constraints`` section. metrics: the task's.
 
     Raises:
         ConfigError: with all faults together.
@@ -51,6 +48,7 @@ def parse_constraints(node: object, where: str) -> tuple[Constraint, ...]:
         raise ConfigError(Fault(where, "must be a list of bounds", node, _EXAMPLE))
     faults: list[Fault | str] = []
     found = []
+    known = (*against_dense(metrics), *metrics, *OF_NETWORK)
     for i, text in enumerate(node):
         at = f"{where}[{i}]"
         match = _FORM.fullmatch(text) if isinstance(text, str) else None
@@ -62,8 +60,8 @@ def parse_constraints(node: object, where: str) -> tuple[Constraint, ...]:
             bound = float(number)
         except ValueError:
             bound = math.nan
-        if figure not in _KNOWN:
-            faults.append(Fault(at, "unknown figure", figure, close_match(figure, _KNOWN)))
+        if figure not in known:
+            faults.append(Fault(at, "unknown figure", figure, close_match(figure, known)))
         if not math.isfinite(bound):
             faults.append(Fault(at, "the bound must be a number", number, _EXAMPLE))
         found.append(Constraint(figure, comparison, bound))
@@ -72,15 +70,24 @@ def parse_constraints(node: object, where: str) -> tuple[Constraint, ...]:
     return tuple(found)
 
 
+def against_dense(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """What a trial has lost against the dense baseline, by the name that constraints use: ``top1_drop`` of top1 (0.005
+    is half a percentage point), ``loss_rise`` of what is better small. Both are positive where the trial is worse."""
+    return {f"{name}{_DROP if metric.maximise else _RISE}": name for name, metric in metrics.items()}
+
+
 def violations(record: TrialRecord, constraints: Sequence[Constraint], baseline: TrialRecord | None) -> tuple[str, ...]:
     """Every constraint that a trial breaks, in words; the baseline is held against itself."""
-    broken = []
-    for constraint in constraints:
-        if constraint.figure == TOP1_DROP:
-            top1 = Objective("top1", "max")
-            value = top1.value(baseline) - top1.value(record) if baseline is not None else math.nan
-        else:
-            value = Objective(constraint.figure, "max").value(record)
-        if said := constraint.violation(value):
-            broken.append(said)
-    return tuple(broken)
+    said = (constraint.violation(_value(constraint.figure, record, baseline)) for constraint in constraints)
+    return tuple(words for words in said if words)
+
+
+def _value(figure: str, record: TrialRecord, baseline: TrialRecord | None) -> float:
+    if record.last is None:
+        return math.nan
+    for ending, sign in ((_DROP, 1.0), (_RISE, -1.0)):
+        if figure.endswith(ending):
+            name = figure.removesuffix(ending)
+            dense = baseline.last.value(name) if baseline is not None and baseline.last is not None else math.nan
+            return sign * (dense - record.last.value(name))
+    return record.last.value(figure)

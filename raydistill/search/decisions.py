@@ -11,17 +11,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from raydistill.metrics import OF_NETWORK
 from raydistill.search.objectives import Objective
 
 GO_ON, STOP, PAUSE = "go on", "stop", "pause"
 
 Figures = Mapping[str, float]
-"""An epoch's figures by name (top1, loss, sparsity, ...), and ``planned_sparsity``, the trial's final one."""
+"""An epoch's figures by name (the task's metrics, sparsity, ...), and ``planned_sparsity``, the trial's final one."""
 
 Measure = Callable[[Figures], tuple[float, ...]]
 """Figures to the numbers that are compared, the larger the better."""
-
-QUALITY = ("top1", "top5", "loss", "train_loss")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def by_objectives(objectives: Sequence[Objective]) -> Measure:
     Every objective that pruning drives (sparsity, MACs, parameters, size, latency) is known only when pruning is done,
     and early sparsity says more of a schedule's pace than of its end. ``planned_sparsity`` stands for them all, once.
     """
-    quality = [objective for objective in objectives if objective.name in QUALITY]
+    quality = [objective for objective in objectives if objective.name not in OF_NETWORK]
     by_size = len(quality) < len(objectives)
     sign = -1.0 if any(o.name == "sparsity" and not o.maximise for o in objectives) else 1.0
 

@@ -9,39 +9,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.metrics import DIRECTIONS, MAX, OF_NETWORK, Metric
 from raydistill.records import TrialRecord
-
-FOOTPRINT = ("macs", "parameters", "size_bytes", "compressed_size_bytes", "latency_ms")
-"""What a trained trial costs: `raydistill.training.footprint` says how each is counted or measured."""
-
-NAMES = ("top1", "top5", "loss", "sparsity", *FOOTPRINT)
-"""top1, top5 and loss are the validation split's; the test split is never optimised."""
-
-DIRECTIONS = ("max", "min")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """name: one of `NAMES`. direction: "max" or "min"."""
+    """name: of a metric of the task, on the validation split (the test split is never optimised), or of a figure of the
+    network. direction: "max" or "min"."""
 
     name: str
     direction: str
 
     @property
     def maximise(self) -> bool:
-        return self.direction == "max"
+        return self.direction == MAX
 
     def value(self, record: TrialRecord) -> float:
         """NaN for a record without a trained epoch."""
-        if record.last is None:
-            return math.nan
-        if self.name in FOOTPRINT:
-            return float(record.last.figures.get(self.name, math.nan))
-        return float(getattr(record.last, self.name))
+        return math.nan if record.last is None else record.last.value(self.name)
 
 
-def parse_objectives(mapping: object, where: str) -> tuple[Objective, ...]:
-    """Read ``objectives``: ``{top1: max, sparsity: max}``, in the file's order.
+def parse_objectives(mapping: object, where: str, metrics: Mapping[str, Metric]) -> tuple[Objective, ...]:
+    """Read ``objectives``: ``{top1: max, sparsity: max}``, in the file's order. metrics: the task's.
 
     Raises:
         ConfigError: with all faults together.
@@ -50,9 +40,10 @@ def parse_objectives(mapping: object, where: str) -> tuple[Objective, ...]:
         rule = "must map at least one objective to max or min"
         raise ConfigError(Fault(where, rule, mapping, "as in {top1: max, sparsity: max}"))
     faults = []
+    known = (*metrics, *OF_NETWORK)
     for name, direction in mapping.items():
-        if name not in NAMES:
-            faults.append(Fault(f"{where}.{name}", "unknown objective", name, close_match(name, NAMES)))
+        if name not in known:
+            faults.append(Fault(f"{where}.{name}", "unknown objective", name, close_match(name, known)))
         if direction not in DIRECTIONS:
             faults.append(Fault(f"{where}.{name}", "unknown direction", direction, close_match(direction, DIRECTIONS)))
     if faults:

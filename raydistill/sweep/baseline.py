@@ -55,7 +55,7 @@ def ensure_baseline(session: Session) -> bool:
         session.observer.step("evaluating the dense baseline")
         last = given_baseline(given, run, dataset)
         reference = store.given(given)
-        last = replace(last, checkpoint=reference, figures=_figures(session, reference))
+        last = replace(last, checkpoint=reference, footprint=_footprint(session, reference))
         ledger.baseline(baseline_record(run, dataset, last, "taken from baseline.checkpoint"), [last])
         return True
     folder = store.reference(store.root / "baselines" / baseline_hash(run, session.fingerprint))
@@ -80,7 +80,7 @@ def ensure_baseline(session: Session) -> bool:
                 session.observer.warning(f"the baseline starts again from its last checkpoint: {error.faults[0]}")
     history = before or _finished(store, checkpoint, run.epochs)
     history = [replace(metrics, checkpoint=checkpoint) for metrics in history]
-    history = [*history[:-1], replace(history[-1], figures=_figures(session, checkpoint))]
+    history = [*history[:-1], replace(history[-1], footprint=_footprint(session, checkpoint))]
     reason = f"trained {run.epochs} epochs" + (" by an earlier sweep" if before else "")
     ledger.baseline(baseline_record(run, dataset, history[-1], reason), history)
     return True
@@ -98,7 +98,7 @@ def _lost(store: Store, checkpoint: str) -> str:
     return ""
 
 
-def _figures(session: Session, checkpoint: str) -> dict[str, float]:
+def _footprint(session: Session, checkpoint: str) -> dict[str, float]:
     """What the dense network costs; its latency is measured where a trial's would be."""
     shape, share, arch = session.dataset.image_shape, session.share, session.sweep.sections.model.arch
     from raydistill.compression.thinning import untraceable  # imports Torch-Pruning
@@ -234,7 +234,7 @@ def given_baseline(checkpoint: str, run: RunConfig, dataset: Dataset) -> EpochMe
             raise CheckpointError(Fault(checkpoint, f"its {what} must be {wanted!r}", has, "mend baseline.checkpoint"))
     result = evaluate_checkpoint(checkpoint, dataset, "validation", device="cpu", arch=run.arch)
     last = EpochMetrics.from_json(content["history"][-1])
-    return replace(last, loss=result.loss, top1=result.top1, top5=result.top5, checkpoint=checkpoint)
+    return replace(last, metrics=result.metrics, checkpoint=checkpoint)
 
 
 def baseline_record(run: RunConfig, dataset: Dataset, last: EpochMetrics, reason: str) -> TrialRecord:

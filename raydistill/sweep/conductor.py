@@ -21,7 +21,7 @@ from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import History
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.plan import TrialPlan, trial_name, trial_number
-from raydistill.sweep.trainable import ANEW, FAILURE, FATAL, METRICS, RETRIED
+from raydistill.sweep.trainable import ANEW, EPOCH, FAILURE, FATAL, RETRIED
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class Conductor:
                 self._ledger.anew(trial_id, str(result[ANEW]))
             if RETRIED in result:
                 self._ledger.retried(trial_id, str(result[RETRIED]))
-            if METRICS in result:
-                metrics = EpochMetrics.from_json(json.loads(result[METRICS]))
+            if EPOCH in result:
+                metrics = EpochMetrics.from_json(json.loads(result[EPOCH]))
                 self._ledger.epoch(trial_id, metrics)
                 self._enter(trial_id, metrics, self._ledger.records[trial_id].planned_sparsity)
         return self._verdicts.get(trial_id, Verdict(GO_ON)).action != STOP
@@ -191,8 +191,7 @@ class Conductor:
         self._ledger.ended(trial_id, state, reason)
 
     def _enter(self, trial_id: str, metrics: EpochMetrics, planned_sparsity: float) -> None:
-        figures = {name: getattr(metrics, name) for name in ("top1", "top5", "loss", "train_loss", "sparsity")}
-        figures["planned_sparsity"] = planned_sparsity
+        figures = {**metrics.scalars, "planned_sparsity": planned_sparsity}
         verdict = self._search.result(self._number(trial_id), metrics.epoch + 1, figures)
         if verdict.action != GO_ON:
             self._verdicts[trial_id] = verdict

@@ -116,8 +116,8 @@ def publish_front(session: Session, log: SweepLog) -> None:
         record, last = row.record, row.record.last
         if last is None or record.checkpoint is None or session.interrupt.requested:
             continue
-        metrics = {"top1": last.top1, "sparsity": last.sparsity}
-        metrics |= {"test_top1": record.test.top1} if record.test is not None else {}
+        metrics = {**last.metrics, "sparsity": last.sparsity}
+        metrics |= record.test.named_by_split if record.test is not None else {}
         with session.store.lent(record.checkpoint) as path:
             try:
                 network, example = load_model(path, arch), _example(session.dataset, path)

@@ -201,13 +201,13 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
             history.story.append((kind, event["trial_id"], None))
     elif kind == "tested":
         known = history.records[event["trial_id"]]
-        history.records[event["trial_id"]] = replace(known, test=Evaluation(**event["evaluation"]))
+        history.records[event["trial_id"]] = replace(known, test=Evaluation.from_json(event["evaluation"]))
 
 
 def _check(metrics: EpochMetrics) -> EpochMetrics:
     """Raises TypeError where a figure is no number."""
     numbers = [getattr(metrics, f.name) for f in fields(metrics) if f.type in ("int", "float")]
-    numbers += [*metrics.layer_sparsity.values(), *metrics.figures.values(), *metrics.exits.values()]
+    numbers += [*metrics.layer_sparsity.values(), *metrics.footprint.values(), *metrics.metrics.values()]
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
         raise TypeError("a figure is no number")
     return metrics

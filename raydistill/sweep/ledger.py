@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from raydistill.metrics import Metric
 from raydistill.records import BASELINE, ENDED, PAUSED, RUNNING, EpochMetrics, Evaluation, TrialRecord
 from raydistill.search import FrontRow, Objective, front_rows
 from raydistill.search.constraints import Constraint
@@ -31,6 +32,7 @@ class Ledger:
         log: SweepLog,
         observer: Observer,
         objectives: Sequence[Objective],
+        metrics: Mapping[str, Metric],
         constraints: Sequence[Constraint] = (),
     ) -> None:
         self.records: dict[str, TrialRecord] = dict(history.records)
@@ -38,6 +40,7 @@ class Ledger:
         self._log = log
         self._observer = observer
         self._objectives = tuple(objectives)
+        self._metrics = metrics
         self._constraints = tuple(constraints)
         self._front_sent = 0.0
         self._front_due = 0.0
@@ -112,7 +115,7 @@ class Ledger:
 
     def tested(self, trial_id: str, evaluation: Evaluation) -> None:
         self.records[trial_id] = replace(self.records[trial_id], test=evaluation)
-        self._journal.append("tested", trial_id=trial_id, evaluation=vars(evaluation))
+        self._journal.append("tested", trial_id=trial_id, evaluation=evaluation.to_json())
 
     def front(self) -> list[FrontRow]:
         """All finished trials and the baseline, the front first."""
@@ -131,7 +134,7 @@ class Ledger:
         self._observer.front(rows)
         if time.monotonic() - self._front_sent > FRONT_EVERY_S:
             self._front_sent = time.monotonic()
-            self._log.front(rows, self._objectives)
+            self._log.front(rows, self._objectives, self._metrics)
 
 
 def files_of(record: TrialRecord) -> list[str]:

@@ -18,6 +18,7 @@ from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
 from raydistill.files import missing
 from raydistill.masking import masked_all
+from raydistill.metrics import Metric
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
@@ -25,12 +26,13 @@ from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.faults import validate
 from raydistill.sweep.spec import DEFAULT_OBJECTIVES, SweepSections, TrainingSection, beside
 from raydistill.sweep.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
+from raydistill.tasks.classification.metrics import METRICS
 from raydistill.training.footprint import LATENCY
 
 TRAINING = "training."
 _INLINE = re.compile(r": ((?:baseline\.)?schedule|search): ")
-SCORABLE = ("top1", "top5", "loss", "train_loss", "sparsity", "planned_sparsity")
-"""What a trial scheduler's score may weigh; all but planned_sparsity are figures of an epoch."""
+SCORABLE = ("train_loss", "sparsity", "planned_sparsity")
+"""What a trial scheduler's score may weigh beside the task's metrics."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Sweep:
         return LATENCY in {o.name for o in self.objectives} | {c.figure for c in self.constraints}
 
     @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The task's; the first selects."""
+        return METRICS
+
+    @property
     def dataset(self) -> DatasetConfig:
         return self.sections.dataset.config()
 
@@ -95,10 +102,11 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     objectives = ()
     if "objectives" not in broken:
         directions = raw.get("objectives", DEFAULT_OBJECTIVES)
-        objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives") or ()
+        objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives", METRICS) or ()
     constraints: tuple[Constraint, ...] = ()
     if "constraints" not in broken:
-        constraints = _collected(faults, parse_constraints, raw.get("constraints", []), f"{file}: constraints") or ()
+        bounds = raw.get("constraints", [])
+        constraints = _collected(faults, parse_constraints, bounds, f"{file}: constraints", METRICS) or ()
     warm_start: tuple[Entry, ...] = ()
     if "warm_start" in raw:
         warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
@@ -241,9 +249,10 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
         faults.append(Fault(f"{file}: trial_scheduler.grace_period", rule, asha.grace_period))
     for key, score in (("trial_scheduler", asha.score), ("searcher", sections.searcher.score)):
         for name in score:
-            if name not in SCORABLE:
+            known = (*METRICS, *SCORABLE)
+            if name not in known:
                 where = f"{file}: {key}.score.{name}"
-                faults.append(Fault(where, "unknown figure", ABSENT, close_match(name, SCORABLE)))
+                faults.append(Fault(where, "unknown figure", ABSENT, close_match(name, known)))
         if not score:
             faults.append(Fault(f"{file}: {key}.score", "must weigh at least one figure", {}, "as in {top1: 1}"))
     return faults

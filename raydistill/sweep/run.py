@@ -139,7 +139,7 @@ def run_sweep(
                 _open(journal, history, sweep_id, sweep.config(), about, seeds)
                 log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()
-                ledger = Ledger(journal, history, log, observer, sweep.objectives, sweep.constraints)
+                ledger = Ledger(journal, history, log, observer, sweep.objectives, sweep.metrics, sweep.constraints)
                 session = Session(
                     sweep,
                     store,
@@ -277,7 +277,7 @@ def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0)
         for record in ledger.running():
             ledger.ended(record.trial_id, INTERRUPTED, "the sweep was interrupted")
     finally:
-        log.front(ledger.front(), session.sweep.objectives)
+        log.front(ledger.front(), session.sweep.objectives, session.sweep.metrics)
         if timeout_s:
             session.observer.step("delivering to MLflow")
         left = log.finish(state, timeout_s)

@@ -12,6 +12,7 @@ import yaml
 
 from raydistill.compression.tolerance import LEAST, START_POINTS, Tolerance, no_drop
 from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.metrics import Metric, selecting, shown
 from raydistill.sweep.spec import DatasetSection, TrainingSection
 
 PRUNED_UNTIL = 0.75
@@ -24,15 +25,18 @@ LR_SHARE = 0.4
 class Measured:
     """What the curves were measured on. command: what was typed, for the comments.
 
-    dataset: of the `dataset` section, what differs from its defaults. epochs, training: the dense network's own.
+    metrics: the task's. dense: the one that selects, of the dense network, on
+    so many samples. dataset: of the `dataset` section, what differs from its defaults. epochs, training: the dense
+    network's own.
     """
 
     arch: str
     checkpoint: Path
     epochs: int
     max_drop: float
-    images: int
-    top1: float
+    samples: int
+    metrics: Mapping[str, Metric]
+    dense: float
     command: str
     model_args: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
@@ -56,14 +60,18 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
     dataset = _changed(DatasetSection, measured.dataset, ("name",))
     if dataset.get("data_dir"):
         dataset["data_dir"] = _relative(Path(dataset["data_dir"]), file)
-    points = 100 * measured.max_drop
-    unhurt = 100 * no_drop(measured.max_drop, measured.top1, measured.images)
+    name = selecting(measured.metrics)
+    metric = measured.metrics[name]
+    small = no_drop(measured.max_drop, metric, measured.dense, measured.samples)
+    cost, least = _amount(metric, measured.max_drop, 0), _amount(metric, small, 1)
+    less = f"of {name} {'less' if metric.maximise else 'more'}"
     lines = [
         f"# How hard can each layer of {measured.arch} be pruned?",
         f"#     raydistill sweep {file.name}",
         "# Bounds and start points are from the curves of each weight pruned by itself, without retraining:",
         f"#     {measured.command}",
-        f"# on {measured.images:,} validation images; the dense network has {100 * measured.top1:.2f} % of them right.",
+        f"# on {measured.samples:,} validation samples, where the dense network has a {name} of "
+        f"{shown(metric, measured.dense)}.",
         "version: 1",
         f"name: {sweep_name(file)}",
         "",
@@ -91,25 +99,25 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
         f"    - {{lr_scheduler: {{instance_name: decay}}, starting_epoch: 0, ending_epoch: {epochs}, frequency: 1}}",
         "",
         "search:",
-        f"  # Lower: half of what the weight bears unhurt, that is with {unhurt:.1f} points of top1 less at most.",
-        f"  # Upper: 1 - (1 - s)^2, s what it bears with {points:g} points less; retraining brings much of that back.",
+        f"  # Lower: half of what the weight bears unhurt, that is with {least} {less} at most.",
+        f"  # Upper: 1 - (1 - s)^2, s what it bears with {cost} {less}; retraining brings much of that back.",
         "  per_layer:",
     ]
     for tolerance in tolerances:
-        lines += _entry(tolerance, points)
+        lines += _entry(tolerance, cost)
     lines += ["", "warm_start:"]
-    shown: list[dict[str, float]] = []
-    for name in START_POINTS:
-        values = {f"per_layer.{t.weight}.final_sparsity": t.start_point(name) for t in searched}
-        if values not in shown and len(shown) < num_samples:  # where no weight ever drops, two of them are the same
-            shown.append(values)
-            lines.append(f"  # {name}: {_ABOUT[name]}")
+    starts: list[dict[str, float]] = []
+    for start in START_POINTS:
+        values = {f"per_layer.{t.weight}.final_sparsity": t.start_point(start) for t in searched}
+        if values not in starts and len(starts) < num_samples:  # where no weight ever drops, two of them are the same
+            starts.append(values)
+            lines.append(f"  # {start}: {_ABOUT[start]}")
             lines += [f"  {'-' if i == 0 else ' '} {path}: {value}" for i, (path, value) in enumerate(values.items())]
     lines += [
         "",
-        "objectives: {top1: max, sparsity: max}",
+        f"objectives: {{{name}: {metric.direction}, sparsity: max}}",
         f"trial_scheduler: {{name: asha, grace_period: {max(1, epochs // 4)}, reduction_factor: 2, "
-        "score: {top1: 1.0, planned_sparsity: 0.3}}",
+        f"score: {{{name}: {1.0 if metric.maximise else -1.0}, planned_sparsity: 0.3}}}}",
         f"num_samples: {num_samples}",
         "seed: 0",
     ]
@@ -128,10 +136,14 @@ _ABOUT = {
 }
 
 
-def _entry(tolerance: Tolerance, points: float) -> list[str]:
+def _amount(metric: Metric, drop: float, digits: int) -> str:
+    return f"{100 * drop:.{digits}f} points" if metric.is_fraction else f"{drop:g}"
+
+
+def _entry(tolerance: Tolerance, cost: str) -> list[str]:
     weight = _flow(tolerance.weight)
     if tolerance.dense:
-        return [f"    # {tolerance.weight} stays dense: pruning it by {tolerance.borne:g} costs {points:g} points"]
+        return [f"    # {tolerance.weight} stays dense: pruning it by {tolerance.borne:g} costs {cost}"]
     known = f"bears {tolerance.borne:g}"
     if tolerance.insensitive:
         known = f"bears all that was measured, {tolerance.measured:g}"

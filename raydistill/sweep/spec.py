@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from raydistill.datasets.config import DatasetConfig
+from raydistill.metrics import MAX
+from raydistill.tasks.classification.metrics import TOP1
 
 
 def _no_bool(value: Any) -> Any:
@@ -30,7 +32,7 @@ NotNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_
 MOST_TRIALS = 100_000
 """Of one sweep: all that are known beforehand are planned before it starts."""
 
-DEFAULT_OBJECTIVES = {"top1": "max", "sparsity": "max"}
+DEFAULT_OBJECTIVES = {TOP1: MAX, "sparsity": MAX}
 
 
 class Section(BaseModel):
@@ -126,7 +128,7 @@ class Menu(Section):
         return self
 
 
-_SCORE = {"top1": 1.0, "planned_sparsity": 0.3}
+_SCORE = {TOP1: 1.0, "planned_sparsity": 0.3}
 _RUNGS = frozenset({"grace_period", "reduction_factor"})
 
 

@@ -31,7 +31,7 @@ from raydistill.training import RunConfig, fit
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
 
-METRICS = "metrics"
+EPOCH = "epoch_metrics"
 FAILURE = "failure"
 """Key of a report that ends its trial: training cannot go on, for the reason given."""
 
@@ -79,7 +79,7 @@ def train_trial(
             for metrics in epochs:
                 if not place.ours:
                     return  # this machine was cut off, and the trial goes on elsewhere
-                if metrics.epoch + 1 == run.epochs and not metrics.figures:
+                if metrics.epoch + 1 == run.epochs and not metrics.footprint:
                     metrics = finish(metrics, run, dataset)
                 place.push()
                 if metrics.epoch >= config["known"]:
@@ -151,11 +151,11 @@ def _with_figures(metrics: EpochMetrics, run: RunConfig, dataset: Dataset, laten
     """The last epoch with what the network then costs."""
     device = run.device if torch.cuda.is_available() else "cpu"  # a trial's process has no GPU where its workers do
     checkpoint = Path(str(run.out_dir)) / FILE_NAME
-    return replace(metrics, figures=footprint(checkpoint, dataset.image_shape, device, latency=latency, arch=run.arch))
+    return replace(
+        metrics, footprint=footprint(checkpoint, dataset.image_shape, device, latency=latency, arch=run.arch)
+    )
 
 
 def _report(metrics: EpochMetrics) -> dict[str, Any]:
-    figures = ("top1", "top5", "loss", "train_loss", "sparsity")
-    report: dict[str, Any] = {name: getattr(metrics, name) for name in figures}
     # as text: Tune would flatten the layers into hundreds of keys of its own
-    return {**report, METRICS: json.dumps(metrics.to_json())}
+    return {**metrics.scalars, EPOCH: json.dumps(metrics.to_json())}

@@ -1,37 +1,29 @@
 """The front as a table and as figures. Nothing here knows MLflow.
 
-`rows` are eligible trials (finished ones and the baseline), `objectives` what the sweep optimises.
+`rows` are eligible trials (finished ones and the baseline), `objectives` what the sweep optimises, `metrics` those of
+its task: they are told on the validation split and, of the front, on the test split.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raydistill.files import write_atomically
-from raydistill.records import BASELINE, TrialRecord
+from raydistill.metrics import OF_NETWORK, Metric, selecting, shown
+from raydistill.records import BASELINE, EpochMetrics, Evaluation, TrialRecord
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-FRACTIONS = frozenset({"top1", "top5", "sparsity"})
-TESTED = frozenset({"top1", "top5", "loss"})
 FRONT, REST, DENSE, KNEE = "#1f5fa8", "#a9b4c2", "#2b2b2b", "#d1495b"
-LARGE = frozenset({"macs", "parameters", "size_bytes", "compressed_size_bytes"})
 SPREAD = "± one standard deviation over seeds"
 _HOVER_LINES = 14
-AXIS_LABELS = {
-    "sparsity": "sparsity (zeros among the weights)",
-    "macs": "multiply-accumulates of one image",
-    "parameters": "parameters that are not zero",
-    "size_bytes": "size in bytes",
-    "compressed_size_bytes": "compressed size in bytes",
-    "latency_ms": "latency of one image in ms",
-}
 
 
 class FrontRow(Protocol):
@@ -62,7 +54,7 @@ class Objective(Protocol):
     def direction(self) -> str: ...
 
 
-def front_table(rows: Sequence[FrontRow]) -> pandas.DataFrame:
+def front_table(rows: Sequence[FrontRow], metrics: Mapping[str, Metric]) -> pandas.DataFrame:
     """One line a trial, in the order of `rows`: its place, validation and test figures, then its searched values."""
     import pandas
 
@@ -71,14 +63,16 @@ def front_table(rows: Sequence[FrontRow]) -> pandas.DataFrame:
         last, test = row.record.last, row.record.test
         line: dict[str, Any] = {"trial_id": row.record.trial_id, "pareto": row.pareto, "pareto_rank": row.rank}
         line["knee"] = row.knee
-        for name in ("sparsity", "top1", "top5", "loss"):
-            line[name] = getattr(last, name) if last is not None else None
-        for name in ("top1", "top5", "loss"):
-            line[f"test_{name}"] = getattr(test, name) if test is not None else None
+        line["sparsity"] = last.sparsity if last is not None else None
+        for name in metrics:
+            line[name] = last.metrics.get(name) if last is not None else None
+        for name in metrics:
+            line[f"test_{name}"] = test.metrics.get(name) if test is not None else None
         line["seeds"] = 1 + len(row.repeats)
-        line["top1_mean"], line["top1_std"] = _validation(row, "top1")
-        line["test_top1_mean"], line["test_top1_std"] = _test(row, "top1")
-        line |= dict(last.figures) if last is not None else {}
+        first = selecting(metrics)
+        line[f"{first}_mean"], line[f"{first}_std"] = _validation(row, first)
+        line[f"test_{first}_mean"], line[f"test_{first}_std"] = _test(row, first)
+        line |= dict(last.footprint) if last is not None else {}
         line["infeasible"] = "; ".join(row.violations)
         line |= {"epochs": last.epoch + 1 if last is not None else 0, "dataset": row.record.dataset}
         line |= {"arch": row.record.arch, "seed": row.record.seed, "checkpoint": row.record.checkpoint}
@@ -86,13 +80,19 @@ def front_table(rows: Sequence[FrontRow]) -> pandas.DataFrame:
     return pandas.DataFrame(lines)
 
 
-def _over_seeds(name: str, runs: Iterable[Any]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation of a figure; None where there is too little to say."""
-    known = [getattr(run, name) for run in runs if run is not None] if name else []
+def _over_seeds(name: str, runs: Iterable[EpochMetrics | Evaluation | None]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation of a metric; None where there is too little to say."""
+    known = [run.metrics[name] for run in runs if run is not None and name in run.metrics]
     return statistics.mean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None
 
 
-def write_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], folder: Path, name: str) -> list[Path]:
+def write_front(
+    rows: Sequence[FrontRow],
+    objectives: Sequence[Objective],
+    metrics: Mapping[str, Metric],
+    folder: Path,
+    name: str,
+) -> list[Path]:
     """pareto.csv, pareto.png and pareto.html in `folder`, each whole or not at all.
 
     Raises:
@@ -100,9 +100,9 @@ def write_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], folde
     """
     table, picture, page = folder / "pareto.csv", folder / "pareto.png", folder / "pareto.html"
     title = front_title(rows, name)
-    write_atomically(table, front_table(rows).to_csv(index=False, float_format="%.6g").encode())
-    front_png(rows, objectives, picture, title)
-    front_html(rows, objectives, page, title)
+    write_atomically(table, front_table(rows, metrics).to_csv(index=False, float_format="%.6g").encode())
+    front_png(rows, objectives, metrics, picture, title)
+    front_html(rows, objectives, metrics, page, title)
     return [table, picture, page]
 
 
@@ -115,21 +115,30 @@ def front_title(rows: Sequence[FrontRow], name: str) -> str:
     return f"{name}: {run}, {trials} finished trial{'s' * (trials != 1)}, {members} of {len(rows)} points on the front"
 
 
-def front_png(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: Path, title: str) -> None:
+def front_png(
+    rows: Sequence[FrontRow],
+    objectives: Sequence[Objective],
+    metrics: Mapping[str, Metric],
+    path: Path,
+    title: str,
+) -> None:
     """Draw the front into a PNG: see `draw_front`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
-    FigureCanvasAgg(draw_front(rows, objectives, title)).print_png(buffer)
+    FigureCanvasAgg(draw_front(rows, objectives, metrics, title)).print_png(buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def draw_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], title: str) -> Figure:
+def draw_front(
+    rows: Sequence[FrontRow], objectives: Sequence[Objective], metrics: Mapping[str, Metric], title: str
+) -> Figure:
     """Validation figures filled, test figures hollow; of several seeds the mean, and a bar for the deviation."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, PercentFormatter
 
-    x, y, colour = axes(objectives)
+    x, y, colour = axes(objectives, metrics)
+    known = {**metrics, **OF_NETWORK}
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     plot = figure.add_subplot()
     plot.set_title(title, fontsize=10, loc="left", wrap=True)
@@ -138,12 +147,12 @@ def draw_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], title:
     for side in ("top", "right"):
         plot.spines[side].set_visible(False)
     dataset = rows[0].record.dataset if rows else ""
-    plot.set_xlabel(axis_label(x, dataset))
-    plot.set_ylabel(axis_label(y, dataset))
+    plot.set_xlabel(axis_label(x, metrics, dataset))
+    plot.set_ylabel(axis_label(y, metrics, dataset))
     for name, axis in ((x, plot.xaxis), (y, plot.yaxis)):
-        if name in FRACTIONS:
+        if known[name].is_fraction:
             axis.set_major_formatter(PercentFormatter(1.0))
-        elif name in LARGE:
+        elif known[name].is_large:
             axis.set_major_formatter(EngFormatter(sep=" "))
 
     drawn = [row for row in rows if row.record.last is not None]
@@ -167,15 +176,15 @@ def draw_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], title:
             trials, "trials (Pareto front ringed)", s=50, c=shades, cmap="viridis", edgecolors=edges, linewidths=1.3,
             zorder=4,
         )  # fmt: skip
-        bar = figure.colorbar(points, ax=plot, label=axis_label(colour, dataset))
-        if colour in FRACTIONS:
+        bar = figure.colorbar(points, ax=plot, label=axis_label(colour, metrics, dataset))
+        if known[colour].is_fraction:
             bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        elif colour in LARGE:
+        elif known[colour].is_large:
             bar.ax.yaxis.set_major_formatter(EngFormatter(sep=" "))
     scatter(dense, "dense baseline", s=90, color=DENSE, marker="*", zorder=5)
     scatter([row for row in drawn if row.knee], "knee", s=170, facecolors="none", edgecolors=KNEE, linewidths=1.8)
     tested = [row for row in drawn if row.record.test is not None]
-    if y in TESTED and tested:
+    if y in metrics and tested:
         plot.scatter(
             [figure_of(row, x) for row in tested], [_test(row, y)[0] for row in tested],
             s=40, facecolors="none", edgecolors=FRONT, linewidths=1.1, label="front on the test split", zorder=3,
@@ -195,11 +204,18 @@ def draw_front(rows: Sequence[FrontRow], objectives: Sequence[Objective], title:
     return figure
 
 
-def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: Path, title: str) -> None:
+def front_html(
+    rows: Sequence[FrontRow],
+    objectives: Sequence[Objective],
+    metrics: Mapping[str, Metric],
+    path: Path,
+    title: str,
+) -> None:
     """Draw the front into one HTML page that needs no network; hovering shows a trial's values."""
     import plotly.graph_objects as go
 
-    x, y, colour = axes(objectives)
+    x, y, colour = axes(objectives, metrics)
+    known = {**metrics, **OF_NETWORK}
     dataset = rows[0].record.dataset if rows else ""
     drawn = [row for row in rows if row.record.last is not None]
     trials = [row for row in drawn if row.record.trial_id != BASELINE]
@@ -215,7 +231,8 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
         page.add_trace(
             go.Scatter(
                 x=[figure_of(row, x) for row in chosen], y=ys, error_y=error, mode="markers", name=name, marker=marker,
-                text=[hover(row, objectives) for row in chosen], hovertemplate="%{text}<extra>" + name + "</extra>",
+                text=[hover(row, objectives, metrics) for row in chosen],
+                hovertemplate="%{text}<extra>" + name + "</extra>",
             )
         )  # fmt: skip
 
@@ -229,8 +246,8 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
     else:
         shades = [figure_of(row, colour) for row in trials]
         rings = {"color": DENSE, "width": [2 if row.pareto else 0 for row in trials]}
-        bar = {"title": {"text": axis_label(colour, dataset)}}
-        if colour in FRACTIONS:
+        bar = {"title": {"text": axis_label(colour, metrics, dataset)}}
+        if known[colour].is_fraction:
             bar["tickformat"] = ".0%"  # type: ignore[assignment]
         marker = {"color": shades, "colorscale": "Viridis", "colorbar": bar, "size": 11, "line": rings}
         add("trials (Pareto front ringed)", trials, marker, spread=True)
@@ -238,7 +255,7 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
     add("dense baseline", dense, {"color": DENSE, "size": 14, "symbol": "star"})
     ring = {"color": "rgba(0,0,0,0)", "size": 18, "line": {"color": KNEE, "width": 2.5}}
     add("knee", [row for row in drawn if row.knee], ring)
-    if y in TESTED:
+    if y in metrics:
         hollow = {"color": FRONT, "size": 9, "symbol": "circle-open"}
         add("front on the test split", [row for row in drawn if row.record.test is not None], hollow, test=True)
     page.update_layout(
@@ -249,52 +266,48 @@ def front_html(rows: Sequence[FrontRow], objectives: Sequence[Objective], path: 
     if any(_validation(row, y)[1] is not None for row in trials if row.pareto):
         place = {"xref": "paper", "yref": "paper", "x": 1.0, "y": 1.0, "xanchor": "right", "yanchor": "bottom"}
         page.add_annotation(text=f"bars: {SPREAD}", showarrow=False, font={"size": 12}, **place)
-    page.update_xaxes(title=axis_label(x, dataset), tickformat=".0%" if x in FRACTIONS else None)
-    page.update_yaxes(title=axis_label(y, dataset), tickformat=".1%" if y in FRACTIONS else None)
+    page.update_xaxes(title=axis_label(x, metrics, dataset), tickformat=".0%" if known[x].is_fraction else None)
+    page.update_yaxes(title=axis_label(y, metrics, dataset), tickformat=".1%" if known[y].is_fraction else None)
     write_atomically(path, page.to_html(include_plotlyjs=True, full_html=True).encode())
 
 
-def axes(objectives: Sequence[Objective]) -> tuple[str, str, str | None]:
+def axes(objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> tuple[str, str, str | None]:
     """The figures on the x and y axis and as colour.
 
-    Of the first two, sparsity lies on x, else what is evaluated on images lies on y; of two such the first.
+    Of the first two, sparsity lies on x, else a metric lies on y; of two metrics the first.
     """
     names = [objective.name for objective in objectives]
     if len(names) < 2:
-        y = names[0] if names and names[0] != "sparsity" else "top1"
+        y = names[0] if names and names[0] != "sparsity" else selecting(metrics)
         return "sparsity", y, None
     first, second = names[:2]
-    turned = first == "sparsity" or (second in TESTED and first not in TESTED)
+    turned = first == "sparsity" or (second in metrics and first not in metrics)
     x, y = (first, second) if turned else (second, first)
     return x, y, names[2] if len(names) > 2 else None
 
 
-def axis_label(name: str, dataset: str) -> str:
-    if name in AXIS_LABELS:
-        return AXIS_LABELS[name]
-    return f"validation {name}" + (f" ({dataset})" if dataset else "")
+def axis_label(name: str, metrics: Mapping[str, Metric], dataset: str) -> str:
+    if name not in metrics:
+        return OF_NETWORK[name].label
+    return f"validation {metrics[name].label or name}" + (f" ({dataset})" if dataset else "")
 
 
 def figure_of(row: FrontRow, name: str) -> float:
     """A validation figure of a row, objective or not; NaN where there is none. Objectives are means over its seeds."""
     if name in row.values:
         return float(row.values[name])
-    return float(getattr(row.record.last, name)) if row.record.last is not None else float("nan")
+    return row.record.last.value(name) if row.record.last is not None else math.nan
 
 
-def shown(name: str, value: float) -> str:
-    """`value` with the digits that mean something: 78.47 % or 0.9312."""
-    return f"{100 * value:.2f} %" if name in FRACTIONS else f"{value:.4g}"
-
-
-def hover(row: FrontRow, objectives: Sequence[Objective]) -> str:
+def hover(row: FrontRow, objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> str:
     """What hovering shows: figures, then the searched values, as HTML lines."""
-    names = dict.fromkeys([*(objective.name for objective in objectives), "sparsity", "top1"])
+    first, known = selecting(metrics), {**metrics, **OF_NETWORK}
+    names = dict.fromkeys([*(objective.name for objective in objectives), "sparsity", first])
     lines = [f"<b>{_escaped(row.record.trial_id)}</b>"]
-    lines += [f"{name}: {_with_spread(name, figure_of(row, name), _validation(row, name)[1])}" for name in names]
-    mean, deviation = _test(row, "top1")
+    lines += [f"{name}: {_with_spread(known[name], figure_of(row, name), _validation(row, name)[1])}" for name in names]
+    mean, deviation = _test(row, first)
     if mean is not None:
-        lines.append(f"test top1: {_with_spread('top1', mean, deviation)}")
+        lines.append(f"test {first}: {_with_spread(metrics[first], mean, deviation)}")
     if row.repeats:
         lines.append(f"{1 + len(row.repeats)} seeds")
     if row.record.values:
@@ -309,17 +322,17 @@ def hover(row: FrontRow, objectives: Sequence[Objective]) -> str:
 
 
 def _validation(row: FrontRow, name: str) -> tuple[float | None, float | None]:
-    """Mean and deviation over a row's seeds of what is evaluated on images; (None, None) of any other figure."""
-    return _over_seeds(name if name in TESTED else "", (run.last for run in (row.record, *row.repeats)))
+    """Mean and deviation of a metric over a row's seeds; (None, None) of any other figure."""
+    return _over_seeds(name, (run.last for run in (row.record, *row.repeats)))
 
 
 def _test(row: FrontRow, name: str) -> tuple[float | None, float | None]:
     """`_validation`'s, on the test split."""
-    return _over_seeds(name if name in TESTED else "", (run.test for run in (row.record, *row.repeats)))
+    return _over_seeds(name, (run.test for run in (row.record, *row.repeats)))
 
 
-def _with_spread(name: str, mean: float, deviation: float | None) -> str:
-    return shown(name, mean) if deviation is None else f"{shown(name, mean)} ± {shown(name, deviation)}"
+def _with_spread(metric: Metric, mean: float, deviation: float | None) -> str:
+    return shown(metric, mean) if deviation is None else f"{shown(metric, mean)} ± {shown(metric, deviation)}"
 
 
 def _xy(rows: Sequence[FrontRow], x: str, y: str) -> tuple[list[float], list[float]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydistill.errors import Fault, StorageError, TrackingError
 from raydistill.masking import masked
+from raydistill.metrics import Metric
 from raydistill.records import FAILED, FINISHED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.tracking import models
 from raydistill.tracking.figures import FrontRow, Objective, write_front
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 PENDING = "mlflow_pending"
 """Folder in the storage for exported models that MLflow does not have yet."""
-
-EPOCH_METRICS = ("top1", "top5", "loss", "train_loss", "learning_rate", "sparsity")
 
 
 class SweepLog:
@@ -143,8 +142,7 @@ class SweepLog:
     def epoch(self, trial_id: str, metrics: EpochMetrics) -> None:
         """Log one epoch, at the record's own time and with its epoch as step."""
         self._last[trial_id] = metrics
-        values = {name: getattr(metrics, name) for name in EPOCH_METRICS}
-        self._put(trial_id, metrics=values, step=metrics.epoch, timestamp_ms=metrics.timestamp_ms)
+        self._put(trial_id, metrics=metrics.scalars, step=metrics.epoch, timestamp_ms=metrics.timestamp_ms)
 
     def run_epoch(self, metrics: EpochMetrics) -> None:
         """Log one epoch of the parent run itself: a single run has no trials."""
@@ -152,7 +150,7 @@ class SweepLog:
 
     def run_result(self, evaluation: Evaluation, last: EpochMetrics, artifacts: Sequence[Path] = ()) -> None:
         """Log what a single run has come to: figures of a split, each layer's sparsity, its files."""
-        values = {f"{evaluation.split}_{name}": getattr(evaluation, name) for name in ("top1", "top5", "loss")}
+        values = evaluation.named_by_split
         values |= {layer_key("sparsity", weight): value for weight, value in last.layer_sparsity.items()}
         self._put(PARENT, metrics=values, step=last.epoch, timestamp_ms=last.timestamp_ms)
         for path in artifacts:
@@ -175,7 +173,7 @@ class SweepLog:
         if record.last is not None:
             self.epoch(record.trial_id, record.last)  # a reused baseline has no other; sent twice it is still one
             layers = {layer_key("sparsity", weight): value for weight, value in record.last.layer_sparsity.items()}
-            layers |= record.last.figures
+            layers |= record.last.footprint
             self._put(record.trial_id, metrics=layers, step=record.last.epoch, timestamp_ms=record.last.timestamp_ms)
         self._log_test(record)
         writer, _ = self._live()
@@ -191,12 +189,12 @@ class SweepLog:
         status = {FINISHED: "FINISHED", FAILED: "FAILED"}.get(record.state, "KILLED")
         self._end(record.trial_id, status, record.ended_ms or now_ms())
 
-    def front(self, rows: Sequence[FrontRow], objectives: Sequence[Objective]) -> None:
+    def front(self, rows: Sequence[FrontRow], objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> None:
         """Write pareto.csv, pareto.png and pareto.html into the storage and the parent run, and tag the children.
 
         Drawn by the background thread (0.6 s); of fronts that come faster than that only the latest is drawn.
         """
-        front = _Front(tuple(rows), tuple(objectives), self.storage, self.name)
+        front = _Front(tuple(rows), tuple(objectives), metrics, self.storage, self.name)
         self._front = front
 
         def draw_and_upload(client: Any, run_id: str) -> None:
@@ -331,9 +329,8 @@ class SweepLog:
         if record.test is None or record.trial_id in self._tested:
             return
         self._tested.add(record.trial_id)
-        values = {f"{record.test.split}_{name}": getattr(record.test, name) for name in ("top1", "top5", "loss")}
         step, timestamp_ms = (record.last.epoch, record.last.timestamp_ms) if record.last is not None else (0, 0)
-        self._put(record.trial_id, metrics=values, step=step, timestamp_ms=timestamp_ms)
+        self._put(record.trial_id, metrics=record.test.named_by_split, step=step, timestamp_ms=timestamp_ms)
 
     def _reopen(self, run: str) -> None:
         writer, sink = self._live()
@@ -366,9 +363,14 @@ class _Front:
     """One state of the front, drawn at most once, by whichever thread comes first."""
 
     def __init__(
-        self, rows: Sequence[FrontRow], objectives: Sequence[Objective], folder: Path, name: str
-    ) -> None:  # fmt: skip
-        self._arguments = (rows, objectives, folder, name)
+        self,
+        rows: Sequence[FrontRow],
+        objectives: Sequence[Objective],
+        metrics: Mapping[str, Metric],
+        folder: Path,
+        name: str,
+    ) -> None:
+        self._arguments = (rows, objectives, metrics, folder, name)
         self._lock = threading.Lock()
         self._paths: list[Path] = []
 

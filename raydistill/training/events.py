@@ -1,4 +1,4 @@
-"""TensorBoard events of one run: loss, top1, learning rate, sparsity in total and per layer."""
+"""TensorBoard events of one run: its metrics, learning rate, sparsity in total and per layer."""
 
 from __future__ import annotations
 
@@ -42,14 +42,11 @@ class EventLog:
             return
         scalars = {
             "loss/train": metrics.train_loss,
-            "loss/validation": metrics.loss,
-            "top1/validation": metrics.top1,
-            "top5/validation": metrics.top5,
+            **{f"{name}/validation": value for name, value in metrics.metrics.items()},
             "learning_rate": metrics.learning_rate,
             "sparsity/total": metrics.sparsity,
-            "images_per_second": metrics.images_per_second,
+            "samples_per_second": metrics.samples_per_second,
             **{f"sparsity/{name}": value for name, value in metrics.layer_sparsity.items()},
-            **{f"exits/{name}": value for name, value in metrics.exits.items()},
         }
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, metrics.epoch)

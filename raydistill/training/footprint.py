@@ -28,7 +28,6 @@ from raydistill.errors import RaydistillError
 from raydistill.training.checkpoint import model_of, read_checkpoint
 
 LATENCY = "latency_ms"
-FOOTPRINT = ("macs", "parameters", "size_bytes", "compressed_size_bytes", LATENCY)
 _WARM_UP, _PASSES, _MOST_S = 5, 50, 2.0
 
 
@@ -40,9 +39,10 @@ def footprint(
     latency: bool = False,
     arch: str | None = None,
 ) -> dict[str, float]:
-    """The figures of a checkpoint's network, `FOOTPRINT` by name. image_shape: (C, H, W) where it says none.
+    """The figures of a checkpoint's network by the names of `raydistill.metrics.FOOTPRINT`.
 
-    latency: measured only when asked for, it takes up to two seconds. arch: see `checkpoint.load_model`.
+    image_shape: (C, H, W) where it says none. latency: measured only when asked for, it takes up to two seconds.
+    arch: see `checkpoint.load_model`.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be used.

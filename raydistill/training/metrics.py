@@ -10,7 +10,9 @@ from torch.nn import functional
 
 from raydistill.compression.early_exit import answers, exits, exits_taken
 from raydistill.compression.ranks import Ranks
+from raydistill.metrics import LOSS
 from raydistill.records import Evaluation
+from raydistill.tasks.classification.metrics import TOP1, TOP5
 from raydistill.training.precision import autocast
 
 
@@ -59,7 +61,8 @@ def evaluate(
         images = sum(part[2] for part in every)
     top1, top5, loss_sum = (sums / max(1, images)).tolist()
     per_exit = _by_name(by_exit / max(1, images), bool(thresholds)) if by_exit is not None else {}
-    return Evaluation(split=split, top1=top1, top5=top5, loss=loss_sum, images=images, exits=per_exit)
+    metrics = {TOP1: top1, TOP5: top5, LOSS: loss_sum, **per_exit}
+    return Evaluation(split=split, metrics=metrics, samples=images)
 
 
 def _count_exits(outputs: Sequence[Tensor], taken: Tensor, labels: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _train(
         scheduler.before_parameter_optimization(epoch, index, minibatches)
         optimizer.step()
         scheduler.on_minibatch_end(epoch, index, minibatches)
-    scheduler.on_epoch_end(epoch, loss=float(loss.detach()), top1=0.0)
+    scheduler.on_epoch_end(epoch, metric=0.0, loss=float(loss.detach()))
 
 
 def _loss(output: Any) -> Tensor:

@@ -387,7 +387,7 @@ def test_every_look_at_a_checkpoint_takes_its_preprocessing(
     top1 = {}
     for split in ("test", "validation"):
         feed = EvalFeed(images, split, 500, "cpu", preprocessing=of_checkpoint(read_checkpoint("other.pt"), ""))
-        top1[split] = f"{100 * evaluate(model, feed, split, torch.device('cpu')).top1:.2f}"
+        top1[split] = f"{100 * evaluate(model, feed, split, torch.device('cpu')).metrics['top1']:.2f}"
     common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--resume-from", "other.pt", "--no-mlflow")
     look = raydistill("compress", *common, "--evaluate", "--confusion", "--name", "a")
     assert f"top1 {top1['test']} %" in look.out

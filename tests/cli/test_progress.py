@@ -13,6 +13,7 @@ from raydistill.cli.tables import front_report, infeasible_lines
 from raydistill.records import BASELINE, FAILED, FINISHED, RUNNING, STOPPED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.sweep.events import Opening
+from raydistill.tasks.classification.metrics import METRICS
 
 
 class Clock:
@@ -24,7 +25,7 @@ class Clock:
 
 
 def metrics(epoch: int, top1: float = 0.7, sparsity: float = 0.5, epochs: int = 10) -> EpochMetrics:
-    return EpochMetrics(epoch, epochs, 1.0, 1.0, top1, 0.9, 0.1, sparsity, {}, 1e3, 0.5, 0)
+    return EpochMetrics(epoch, epochs, 1.0, {"top1": top1, "top5": 0.9, "loss": 1.0}, 0.1, sparsity, {}, 1e3, 0.5, 0)
 
 
 def record(index: int, epochs_done: int = 0, state: str = RUNNING, reason: str = "") -> TrialRecord:
@@ -35,7 +36,7 @@ def record(index: int, epochs_done: int = 0, state: str = RUNNING, reason: str =
 
 def watch(clock: Clock, terminal: bool = False) -> tuple[Progress, io.StringIO]:
     out = io.StringIO()
-    return Progress(Console(file=out, width=80, force_terminal=terminal, highlight=False), clock), out
+    return Progress(Console(file=out, width=80, force_terminal=terminal, highlight=False), METRICS, clock), out
 
 
 def opening(trials: int = 4) -> Opening:
@@ -117,7 +118,7 @@ def test_the_table_on_a_terminal_fits() -> None:
 
 def row(trial_id: str, top1: float, sparsity: float, pareto: bool = True, knee: bool = False) -> FrontRow:
     last = metrics(9, top1, sparsity)
-    test = Evaluation("test", top1 - 0.01, 0.9, 1.0, 100)
+    test = Evaluation("test", {"top1": top1 - 0.01, "top5": 0.9, "loss": 1.0}, 100)
     trial = TrialRecord(trial_id, {}, FINISHED, "net", "digits", 0, epochs=10, last=last, test=test)
     return FrontRow(trial, {"top1": top1, "sparsity": sparsity}, 0 if pareto else 1, pareto, knee)
 
@@ -127,7 +128,7 @@ def test_the_front_table(dense_on_front: bool) -> None:
     rows = [row("t0003", 0.71, 0.8, knee=True), row("t0001", 0.69, 0.9), row(BASELINE, 0.705, 0.0, dense_on_front)]
     rows.append(row("t0009", 0.5, 0.5, pareto=False))
     console = Console(file=io.StringIO(), width=80, record=True)
-    for part in front_report(rows, "cifar10"):
+    for part in front_report(rows, "cifar10", METRICS):
         console.print(part)
     lines = [line.rstrip() for line in console.export_text().splitlines() if line.strip()]
     assert lines[0] == "Pareto front: cifar10, top1 on its validation and test split, seeds: 1"
@@ -152,7 +153,7 @@ def test_an_empty_front_is_said() -> None:
     assert "the front is empty, and no model is registered" in lines[2]
     assert infeasible_lines([row("t2", 0.6, 0.95), bad[0], broken]) == lines[:1]
     console = Console(file=io.StringIO(), width=80, record=True)
-    console.print(front_report([*bad, broken], "digits")[1])
+    console.print(front_report([*bad, broken], "digits", METRICS)[1])
     assert console.export_text().split()[-5:] == ["baseline", "0.00", "70.00", "69.00", "infeasible"]
 
 
@@ -163,7 +164,7 @@ def test_the_front_fits_with_three_objectives_and_several_seeds() -> None:
     rows = [FrontRow(member, values, 0, True, True, tuple(runs[1:]))]
     rows.append(replace(row(BASELINE, 0.9, 0.0, pareto=False), values={**values, "top1": 0.9}))
     console = Console(file=io.StringIO(), width=80, record=True)
-    for part in front_report(rows, "digits"):
+    for part in front_report(rows, "digits", METRICS):
         console.print(part)
     text = console.export_text()
     assert "…" not in text

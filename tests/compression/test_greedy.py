@@ -9,6 +9,9 @@ from torch import nn
 from raydistill.compression.greedy import greedy_filter_pruning
 from raydistill.compression.summaries.compute import total_macs
 from raydistill.errors import ConfigError
+from raydistill.tasks.classification.metrics import METRICS
+
+TOP1 = METRICS["top1"]
 
 EXAMPLE = (torch.zeros(1, 3, 8, 8),)
 
@@ -38,7 +41,7 @@ def test_the_layer_that_is_missed_least_is_shortened_until_the_target_is_reached
     torch.manual_seed(0)
     model = Chain()
     norms = model.first.weight.abs().sum((1, 2, 3))
-    steps = list(greedy_filter_pruning(model, wide_second, EXAMPLE, macs, 0.51, step=0.2))
+    steps = list(greedy_filter_pruning(model, wide_second, EXAMPLE, macs, TOP1, 0.51, step=0.2))
     assert {step.weight for step in steps} == {"first.weight"}
     assert [step.removed for step in steps] == [2, 1, 1, 1]  # 20 % of 10, then of 8, 7 and 6, floored, one at least
     dense = 64 * (3 * 10 * 9 + 10 * 10 * 9) + 40
@@ -62,16 +65,24 @@ def test_equal_top1_is_decided_by_the_loss_and_fine_tuning_comes_first() -> None
         nn.init.constant_(model.fc.bias, 7.0)
 
     (step, *_) = greedy_filter_pruning(
-        Chain(), evaluate, EXAMPLE, macs, 0.9, step=0.3, weights=["first.weight", "second.weight"], fine_tune=fine_tune
+        Chain(),
+        evaluate,
+        EXAMPLE,
+        macs,
+        TOP1,
+        0.9,
+        step=0.3,
+        weights=["first.weight", "second.weight"],
+        fine_tune=fine_tune,
     )
     assert step.weight == "first.weight"
     assert len(tuned) == 2
-    assert step.figures["loss"] == pytest.approx(7 + 0.7)
+    assert step.metrics["loss"] == pytest.approx(7 + 0.7)
 
 
 def test_a_target_that_cannot_be_reached_is_one_line() -> None:
     with pytest.raises(ConfigError, match="target_density: cannot be reached: no layer can lose filters"):
-        list(greedy_filter_pruning(Chain(), wide_second, EXAMPLE, macs, 0.01, step=0.5))
+        list(greedy_filter_pruning(Chain(), wide_second, EXAMPLE, macs, TOP1, 0.01, step=0.5))
 
 
 @pytest.mark.parametrize(
@@ -86,5 +97,5 @@ def test_a_target_that_cannot_be_reached_is_one_line() -> None:
 def test_wrong_arguments_are_one_line(change: dict, says: str) -> None:
     arguments = {"target_density": 0.5, **change}
     with pytest.raises(ConfigError) as caught:
-        next(greedy_filter_pruning(Chain(), wide_second, EXAMPLE, macs, **arguments))
+        next(greedy_filter_pruning(Chain(), wide_second, EXAMPLE, macs, TOP1, **arguments))
     assert str(caught.value).startswith(says)

@@ -21,6 +21,7 @@ from raydistill.compression.sensitivity import (
     sensitivity_png,
 )
 from raydistill.errors import ConfigError, DataError
+from raydistill.metrics import Metric
 
 
 class Net(nn.Module):
@@ -166,7 +167,7 @@ def test_csv_round_trip_and_plot(tmp_path: Path) -> None:
     path.write_text(sensitivity_csv(points))
     assert path.read_text().splitlines()[0] == "weight,level,pruned,top1,loss"
     assert list(read_sensitivity_csv(path)) == points
-    sensitivity_png(points, tmp_path / "plot.png", "loss")
+    sensitivity_png(points, tmp_path / "plot.png", "loss", Metric("min"))
     assert (tmp_path / "plot.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     with pytest.raises(DataError, match="no point has this metric, got 'top5'"):
         sensitivity_png(points, tmp_path / "other.png", "top5")
@@ -184,5 +185,5 @@ def test_curves_are_against_what_was_really_pruned(tmp_path: Path) -> None:
         Point("conv.weight", level, pruned, {"top1": 0.5}) for level, pruned in ((0.0, 0.0), (0.1, 0.0), (0.5, 0.4))
     ]
     curves = {"conv.weight": [(p.pruned, p.metrics["top1"]) for p in point]}
-    (line,) = sensitivity._figure(curves, "top1", "").axes[0].get_lines()
+    (line,) = sensitivity._figure(curves, "top1", True, "").axes[0].get_lines()
     assert line.get_xydata().tolist() == [[0.0, 50.0], [0.4, 50.0]]

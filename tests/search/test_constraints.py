@@ -8,17 +8,19 @@ from dataclasses import replace
 import pytest
 
 from raydistill.errors import ConfigError
+from raydistill.metrics import Metric
 from raydistill.records import BASELINE, TrialRecord
 from raydistill.search import front_rows, parse_objectives
 from raydistill.search.constraints import Constraint, parse_constraints, violations
+from raydistill.tasks.classification.metrics import METRICS
 
 Make = Callable[..., TrialRecord]
-OBJECTIVES = parse_objectives({"top1": "max", "sparsity": "max"}, "objectives")
+OBJECTIVES = parse_objectives({"top1": "max", "sparsity": "max"}, "objectives", METRICS)
 
 
 def test_what_is_written_is_what_is_meant() -> None:
     found = parse_constraints(
-        ["top1_drop <= 0.005", "sparsity>=0.8", " latency_ms < 3e0 ", "macs > 10"], "f: constraints"
+        ["top1_drop <= 0.005", "sparsity>=0.8", " latency_ms < 3e0 ", "macs > 10"], "f: constraints", METRICS
     )
     assert found == (
         Constraint("top1_drop", "<=", 0.005),
@@ -41,34 +43,34 @@ def test_what_is_written_is_what_is_meant() -> None:
 )
 def test_each_fault_is_one_line(node: object, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_constraints(node, "f: constraints")
+        parse_constraints(node, "f: constraints", METRICS)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
 
 
 def test_all_faults_together() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_constraints(["sparsty >= 0.8", "macs ~ 3"], "f: constraints")
+        parse_constraints(["sparsty >= 0.8", "macs ~ 3"], "f: constraints", METRICS)
     assert len(caught.value.faults) == 2
 
 
 def test_the_drop_is_from_the_baseline(record: Make) -> None:
     baseline, trial = record(BASELINE, 0.70, 0.0), record("t0000", 0.69, 0.8)
-    (half, two) = parse_constraints(["top1_drop <= 0.005", "top1_drop <= 0.02"], "c")
+    (half, two) = parse_constraints(["top1_drop <= 0.005", "top1_drop <= 0.02"], "c", METRICS)
     assert violations(trial, [half], baseline) == ("top1_drop 0.01, not <= 0.005",)
     assert violations(trial, [two], baseline) == ()
     assert violations(baseline, [half], baseline) == ()
-    strict, sparse = parse_constraints(["top1_drop < 0", "sparsity >= 0.5"], "c")
+    strict, sparse = parse_constraints(["top1_drop < 0", "sparsity >= 0.5"], "c", METRICS)
     assert violations(baseline, [strict, sparse], baseline) == ("top1_drop 0, not < 0", "sparsity 0, not >= 0.5")
     assert violations(trial, [half], None) == ("top1_drop is not known",)
 
 
 def test_a_figure_that_was_not_measured_breaks_its_bound(record: Make) -> None:
     trial = record("t0000", 0.69, 0.8)
-    bounds = parse_constraints(["latency_ms <= 3"], "c")
+    bounds = parse_constraints(["latency_ms <= 3"], "c", METRICS)
     assert violations(trial, bounds, None) == ("latency_ms is not known",)
     assert trial.last is not None
-    measured = replace(trial, last=replace(trial.last, figures={"latency_ms": 2.5}))
+    measured = replace(trial, last=replace(trial.last, footprint={"latency_ms": 2.5}))
     assert violations(measured, bounds, None) == ()
 
 
@@ -81,7 +83,7 @@ def test_an_infeasible_trial_leaves_the_front_to_those_it_dominated(record: Make
     ]
     free = {row.record.trial_id: row for row in front_rows(records, OBJECTIVES)}
     assert {name for name, row in free.items() if row.pareto} == {BASELINE, "t0000", "t0001"}
-    bounds = parse_constraints(["top1_drop <= 0.02", "sparsity <= 0.75"], "c")
+    bounds = parse_constraints(["top1_drop <= 0.02", "sparsity <= 0.75"], "c", METRICS)
     bound = {row.record.trial_id: row for row in front_rows(records, OBJECTIVES, bounds)}
     assert {name for name, row in bound.items() if row.pareto} == {BASELINE, "t0002"}
     assert (bound["t0000"].rank, bound["t0001"].rank) == (-1, -1)
@@ -92,7 +94,7 @@ def test_an_infeasible_trial_leaves_the_front_to_those_it_dominated(record: Make
 @pytest.mark.parametrize("bound", ["sparsity >= 0.95", "top1_drop < -0.01", "loss < 0.5", "latency_ms <= 3"])
 def test_where_nothing_is_feasible_nothing_is_on_the_front(record: Make, bound: str) -> None:
     rows = front_rows(
-        [record(BASELINE, 0.70, 0.0), record("t0000", 0.69, 0.8)], OBJECTIVES, parse_constraints([bound], "c")
+        [record(BASELINE, 0.70, 0.0), record("t0000", 0.69, 0.8)], OBJECTIVES, parse_constraints([bound], "c", METRICS)
     )
     assert [(row.rank, row.pareto, row.knee) for row in rows] == [(-1, False, False)] * 2
     assert all(row.violations for row in rows)
@@ -110,3 +112,22 @@ def test_repeats_count_with_their_mean_and_are_no_points_themselves(record: Make
     assert [run.trial_id for run in rows["t0000"].runs] == ["t0000", "t0000.s1", "t0000.s2"]
     assert not rows["t0000"].pareto
     assert rows["t0001"].pareto
+
+
+def test_a_metric_that_is_better_small_has_a_rise(record: Make) -> None:
+    """loss_rise: the trial's minus the dense baseline's; a drop is the other way round."""
+    bounds = parse_constraints(["loss_rise <= 0.2"], "c", METRICS)
+    dense = record(BASELINE, 0.7, 0.0, loss=1.0)
+    assert violations(record("t0000", 0.7, 0.5, loss=1.1), bounds, dense) == ()
+    assert violations(record("t0001", 0.7, 0.5, loss=1.3), bounds, dense) == ("loss_rise 0.3, not <= 0.2",)
+    assert violations(record("t0001", 0.7, 0.5, loss=1.3), bounds, None) == ("loss_rise is not known",)
+    with pytest.raises(ConfigError, match="unknown figure, got 'loss_drop'"):
+        parse_constraints(["loss_drop <= 0.2"], "c", METRICS)
+
+
+def test_another_tasks_metrics_are_known_by_their_names() -> None:
+    perplexity = {"perplexity": Metric("min"), "loss": Metric("min")}
+    (bound,) = parse_constraints(["perplexity_rise < 3"], "c", perplexity)
+    assert bound == Constraint("perplexity_rise", "<", 3.0)
+    with pytest.raises(ConfigError, match="unknown figure, got 'top1_drop'"):
+        parse_constraints(["top1_drop <= 0.2"], "c", perplexity)

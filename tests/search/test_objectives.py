@@ -8,10 +8,11 @@ import yaml
 
 from raydistill.errors import ConfigError
 from raydistill.search import Objective, parse_objectives, score_matrix
+from raydistill.tasks.classification.metrics import METRICS
 
 
 def test_order_and_directions_are_the_files() -> None:
-    parsed = parse_objectives(yaml.safe_load("{sparsity: max, loss: min, top1: max}"), "s.yaml: objectives")
+    parsed = parse_objectives(yaml.safe_load("{sparsity: max, loss: min, top1: max}"), "s.yaml: objectives", METRICS)
     assert parsed == (Objective("sparsity", "max"), Objective("loss", "min"), Objective("top1", "max"))
 
 
@@ -29,7 +30,7 @@ def test_order_and_directions_are_the_files() -> None:
 )
 def test_faults(text: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_objectives(yaml.safe_load(text), "s.yaml: objectives")
+        parse_objectives(yaml.safe_load(text), "s.yaml: objectives", METRICS)
     message = str(caught.value)
     assert message.startswith("s.yaml: objectives")
     assert "\n" not in message
@@ -38,14 +39,14 @@ def test_faults(text: str, words: list[str]) -> None:
 
 def test_all_faults_together() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_objectives({"topp1": "up", "loss": "min"}, "s.yaml: objectives")
+        parse_objectives({"topp1": "up", "loss": "min"}, "s.yaml: objectives", METRICS)
     assert len(str(caught.value).splitlines()) == 2
 
 
 def test_scores_stand_in_the_order_asked_for_and_nan_without_an_epoch(record) -> None:
     bare = dataclasses.replace(record("t1", 0.5, 0.2), last=None)
     matrix = score_matrix(
-        [record("t0", 0.7, 0.8, loss=0.9), bare], parse_objectives({"sparsity": "max", "loss": "min"}, "x")
+        [record("t0", 0.7, 0.8, loss=0.9), bare], parse_objectives({"sparsity": "max", "loss": "min"}, "x", METRICS)
     )
     np.testing.assert_array_equal(matrix, [[0.8, 0.9], [np.nan, np.nan]])
-    assert score_matrix([], parse_objectives({"loss": "min"}, "x")).shape == (0, 1)
+    assert score_matrix([], parse_objectives({"loss": "min"}, "x", METRICS)).shape == (0, 1)

@@ -98,7 +98,7 @@ def test_finished_only_when_whole(trained: RunConfig, tmp_path: Path) -> None:
 def test_a_given_checkpoint_is_evaluated_here(trained: RunConfig, digits: Dataset) -> None:
     checkpoint = f"{trained.out_dir}/checkpoint.pt"
     given = given_baseline(checkpoint, replace(trained, epochs=60), digits)
-    assert given.top1 == finished(Path(checkpoint), 2)[-1].top1
+    assert given.metrics["top1"] == finished(Path(checkpoint), 2)[-1].metrics["top1"]
     assert given.checkpoint == checkpoint
     with pytest.raises(CheckpointError, match="its arch must be 'resnet20_cifar', got 'simplenet_cifar'"):
         given_baseline(checkpoint, replace(trained, arch="resnet20_cifar"), digits)

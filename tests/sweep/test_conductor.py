@@ -25,7 +25,8 @@ from raydistill.sweep.journal import FORMAT, Journal, read_journal
 from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import load_sweep
 from raydistill.sweep.plan import Plan, TrialPlan, plan_sweep
-from raydistill.sweep.trainable import FAILURE, FATAL, METRICS
+from raydistill.sweep.trainable import EPOCH, FAILURE, FATAL
+from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog
 
 OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
@@ -73,7 +74,7 @@ class Sweeping:
         if history.start is None:
             self.journal.append("sweep_started", format=FORMAT, sweep_id="s", config={}, dataset={})
         log = Untracked(None, path.parent, "s", "s")
-        self.ledger = Ledger(self.journal, history, log, Observer(), OBJECTIVES)
+        self.ledger = Ledger(self.journal, history, log, Observer(), OBJECTIVES, METRICS)
         measure = by_objectives(OBJECTIVES)
         decider = Halving(measure, max_epochs=EPOCHS, grace_period=1, reduction_factor=2, promote=promote)
         searcher = EvolutionSearcher(plan.space, seed=5, startup=3)
@@ -135,8 +136,10 @@ def report(trial_id: str, epoch: int) -> dict[str, str]:
     """top1 grows with epochs; which trial is better is as good as random, and the same whenever it is asked."""
     number = int(trial_id[1:])
     top1 = 0.3 + 0.1 * epoch + 0.3 * abs(math.sin(7.0 * number + 1))
-    metrics = EpochMetrics(epoch, EPOCHS, 1.5, 1.0, top1, 0.9, 0.1, 0.3, {}, 1e3, 0.5, 1_000 + epoch)
-    return {METRICS: json.dumps(metrics.to_json())}
+    metrics = EpochMetrics(
+        epoch, EPOCHS, 1.5, {"top1": top1, "top5": 0.9, "loss": 1.0}, 0.1, 0.3, {}, 1e3, 0.5, 1_000 + epoch
+    )
+    return {EPOCH: json.dumps(metrics.to_json())}
 
 
 def told(path: Path) -> list[tuple]:

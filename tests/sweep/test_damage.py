@@ -14,7 +14,7 @@ from raydistill.training.checkpoint import write_checkpoint
 
 PARTS = {"run": {"arch": "simplenet_cifar", "model_args": {}}, "num_classes": 10, "model": {}}
 
-EPOCH = EpochMetrics(0, 4, 1.5, 1.0, 0.5, 0.9, 0.1, 0.3, {}, 1e3, 0.5, 1_000)
+EPOCH = EpochMetrics(0, 4, 1.5, {"top1": 0.5, "top5": 0.9, "loss": 1.0}, 0.1, 0.3, {}, 1e3, 0.5, 1_000)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_damage_between_two_runs(write_sweep: Callable[..., Path], tmp_path: Pat
         assert after[name].values == before[name].values
         assert after[name].last is not None
         assert before[name].last is not None
-        assert after[name].last.top1 == before[name].last.top1, "the record stays"
+        assert after[name].last.metrics["top1"] == before[name].last.metrics["top1"], "the record stays"
     for name in again:
         assert len(read_history(folder / "trials" / name / "checkpoint.pt")) == before[name].epochs
 

@@ -87,4 +87,6 @@ def test_trials_start_from_the_baselines(write_sweep: WriteSweep, given: Path, t
     for name, path in (("baseline", given), ("t0000", kept)):
         last = records[name].last
         assert last is not None
-        assert last.top1 == pytest.approx(evaluate_checkpoint(path, dataset, "validation", "cpu").top1)
+        assert last.metrics["top1"] == pytest.approx(
+            evaluate_checkpoint(path, dataset, "validation", "cpu").metrics["top1"]
+        )

@@ -15,7 +15,19 @@ from raydistill.sweep.journal import FORMAT, Journal, read_journal
 
 
 def metrics(epoch: int, top1: float = 0.5) -> EpochMetrics:
-    return EpochMetrics(epoch, 4, 1.5, 1.0, top1, 0.9, 0.1, 0.3, {"fc1.weight": 0.6}, 1e3, 0.5, 1_000 + epoch, "/c.pt")
+    return EpochMetrics(
+        epoch,
+        4,
+        1.5,
+        {"top1": top1, "top5": 0.9, "loss": 1.0},
+        0.1,
+        0.3,
+        {"fc1.weight": 0.6},
+        1e3,
+        0.5,
+        1_000 + epoch,
+        "/c.pt",
+    )
 
 
 def record(trial_id: str, state: str = RUNNING) -> TrialRecord:
@@ -34,7 +46,11 @@ def write(path: Path) -> None:
             journal.append("epoch", trial_id="t0000", metrics=metrics(epoch).to_json())
             journal.append("epoch", trial_id="t0001", metrics=metrics(epoch, 0.6).to_json())
         journal.append("trial_ended", trial_id="t0000", state=STOPPED, reason="score too low")
-        journal.append("tested", trial_id=BASELINE, evaluation=vars(Evaluation("test", 0.7, 0.9, 1.0, 360)))
+        journal.append(
+            "tested",
+            trial_id=BASELINE,
+            evaluation=vars(Evaluation("test", {"top1": 0.7, "top5": 0.9, "loss": 1.0}, 360)),
+        )
 
 
 def test_read_back(tmp_path: Path) -> None:
@@ -47,7 +63,7 @@ def test_read_back(tmp_path: Path) -> None:
     assert history.records["t0001"].state == RUNNING
     assert history.records["t0001"].last == metrics(2, 0.6)
     assert history.records["t0001"].checkpoint == "/c.pt"
-    assert history.records[BASELINE].test == Evaluation("test", 0.7, 0.9, 1.0, 360)
+    assert history.records[BASELINE].test == Evaluation("test", {"top1": 0.7, "top5": 0.9, "loss": 1.0}, 360)
     assert [(trial, m.epoch) for trial, m in history.epochs] == [(t, e) for e in range(3) for t in ("t0000", "t0001")]
 
 

@@ -130,7 +130,7 @@ def assert_complete(folder: Path, name: str, trials: int, damaged: Collection[st
     for trial_id, record in history.records.items():
         epochs = epochs_of(history, trial_id)
         assert [metrics.epoch for metrics in epochs] == list(range(len(epochs)))
-        assert top1_history(folder, runs[trial_id]) == [(metrics.epoch, metrics.top1) for metrics in epochs]
+        assert top1_history(folder, runs[trial_id]) == [(metrics.epoch, metrics.metrics["top1"]) for metrics in epochs]
         assert runs[trial_id].info.status == status[record.state]
         assert record.checkpoint is not None
         if trial_id in damaged:
@@ -147,7 +147,7 @@ def assert_complete(folder: Path, name: str, trials: int, damaged: Collection[st
 def front_of(records: dict[str, TrialRecord]) -> set[str]:
     """Non-dominated finished trials and baseline, by the definition."""
     points = {
-        trial_id: (record.last.top1, record.last.sparsity)
+        trial_id: (record.last.metrics["top1"], record.last.sparsity)
         for trial_id, record in records.items()
         if record.state == FINISHED and record.last is not None
     }
@@ -302,10 +302,10 @@ def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep
         assert (conv1 == 6 and conv2 == 16) == (trial_id == BASELINE)
         # 5x5 kernels on 28x28 and 10x10 places, 25 places a filter into fc1, fc2, fc3
         macs = 28 * 28 * 75 * conv1 + 100 * 25 * conv1 * conv2 + 25 * conv2 * 120 + 120 * 84 + 84 * 10
-        figures = record.last.figures
+        figures = record.last.footprint
         assert figures["macs"] == runs[trial_id].data.metrics["macs"] == macs
         assert figures["latency_ms"] == runs[trial_id].data.metrics["latency_ms"] > 0
-        points[trial_id] = (-record.last.top1, macs, figures["latency_ms"])
+        points[trial_id] = (-record.last.metrics["top1"], macs, figures["latency_ms"])
     front = {
         name
         for name, point in points.items()

@@ -13,6 +13,7 @@ from raydistill.errors import ConfigError
 from raydistill.sweep.load import load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.space_file import Measured, may_write, space_text, sweep_name
+from raydistill.tasks.classification.metrics import METRICS
 
 
 def points(**top1: tuple[float, ...]) -> list[Point]:
@@ -28,12 +29,15 @@ def written(tmp_path: Path, found: list[Point], name: str = "my space.yaml", **c
     checkpoint = tmp_path / "runs" / "checkpoint.pt"
     checkpoint.parent.mkdir(exist_ok=True)
     checkpoint.touch()
-    said = {"arch": "simplenet_cifar", "checkpoint": checkpoint, "epochs": 20, "max_drop": 0.1, "images": 10_000,
-            "top1": 0.9, "command": "raydistill sensitivity", "dataset": {"name": "digits", "validation": 0.2},
+    said = {"arch": "simplenet_cifar", "checkpoint": checkpoint, "epochs": 20, "max_drop": 0.1, "samples": 10_000,
+            "metrics": METRICS, "dense": 0.9, "command": "raydistill sensitivity",
+            "dataset": {"name": "digits", "validation": 0.2},
             "training": {"lr": 0.05, "batch_size": 64, "weight_decay": 1e-5, "init": "random"}}  # fmt: skip
     file = tmp_path / name
     measured = Measured(**{**said, **changed})
-    file.write_text(space_text(file, measured, tolerances(found, measured.max_drop, measured.images)))
+    file.write_text(
+        space_text(file, measured, tolerances(found, "top1", METRICS["top1"], measured.max_drop, measured.samples))
+    )
     return file
 
 

@@ -39,7 +39,7 @@ def test_trials_on_workers_are_what_one_process_trains(write_sweep: Callable[...
     first = trials["t0000"]  # nothing to be held against: it runs to its end
     assert first.state == FINISHED
     assert first.last is not None
-    assert first.last.figures["macs"] > 0
+    assert first.last.footprint["macs"] > 0
     plan = plan_sweep(sweep).trials[0]
     baseline = str(outcome.records[BASELINE].checkpoint)
     alone = plan.placed(baseline, tmp_path / "alone", 1, "cpu", "fp32").run

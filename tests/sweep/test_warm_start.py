@@ -19,6 +19,7 @@ from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.resume import check_same
 from raydistill.sweep.seeds import Seed, find_seeds, seeds_from_json, seeds_to_json
+from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog
 
 WriteSweep = Callable[..., Path]
@@ -178,7 +179,9 @@ def test_a_resumed_sweep_must_begin_alike(write_sweep: WriteSweep, schedule: str
 
 
 def finished(trial_id: str, top1: float, sparsity: float, values: dict[str, Scalar]) -> TrialRecord:
-    last = EpochMetrics(0, 1, 1.0, 1.0, top1, 1.0, 0.1, sparsity, {}, 1.0, 1.0, 1_700_000_000_000)
+    last = EpochMetrics(
+        0, 1, 1.0, {"top1": top1, "top5": 1.0, "loss": 1.0}, 0.1, sparsity, {}, 1.0, 1.0, 1_700_000_000_000
+    )
     return TrialRecord(trial_id, values, FINISHED, "a", "d", 0, last=last, epochs=1)
 
 
@@ -190,7 +193,7 @@ def kept(folder: Path, name: str, trials: Sequence[TrialRecord], state: str = FI
         log.trial_started(dataclasses.replace(trial, state=RUNNING))
         log.trial_ended(trial)
     objectives = (Objective("top1", "max"), Objective("sparsity", "max"))
-    log.front(front_rows(trials, objectives), objectives)
+    log.front(front_rows(trials, objectives), objectives, METRICS)
     assert log.finish(state) == 0
     return log.uri
 

@@ -14,8 +14,9 @@ START_MS = 1_700_000_000_000
 
 def make_epoch(number: int, top1: float = 0.5, sparsity: float = 0.25, **changed: Any) -> EpochMetrics:
     values: dict[str, Any] = {
-        "epoch": number, "epochs": 3, "train_loss": 1.5, "loss": 1.25, "top1": top1, "top5": min(1.0, top1 + 0.25),
-        "learning_rate": 0.1, "sparsity": sparsity, "images_per_second": 1000.0, "seconds": 1.0,
+        "epoch": number, "epochs": 3, "train_loss": 1.5,
+        "metrics": {"top1": top1, "top5": min(1.0, top1 + 0.25), "loss": 1.25},
+        "learning_rate": 0.1, "sparsity": sparsity, "samples_per_second": 1000.0, "seconds": 1.0,
         "layer_sparsity": {"conv1.weight": sparsity, "fc1.weight": sparsity / 2},
         "timestamp_ms": START_MS + 1000 * number,
     }  # fmt: skip
@@ -35,7 +36,7 @@ def make_trial(
 
 
 def make_evaluation(top1: float) -> Evaluation:
-    return Evaluation("test", top1, min(1.0, top1 + 0.2), 1.5, 1000)
+    return Evaluation("test", {"top1": top1, "top5": min(1.0, top1 + 0.2), "loss": 1.5}, 1000)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from raydistill.errors import StorageError
 from raydistill.records import BASELINE
 from raydistill.search import Objective, front_rows
+from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import front_html, front_png, front_table
 from raydistill.tracking.figures import axes, draw_front, front_title, hover, write_front
 
@@ -50,7 +51,7 @@ def numbers(values: object) -> list[float]:
 
 def test_the_table_has_both_splits_and_the_searched_values(records, evaluation) -> None:
     records[1] = dataclasses.replace(records[1], test=evaluation(0.75), checkpoint="/x/t0000/checkpoint.pt")
-    table = front_table(front_rows(records, TWO))
+    table = front_table(front_rows(records, TWO), METRICS)
     assert table["trial_id"].tolist() == [BASELINE, "t0000", "t0001"]
     line = table.set_index("trial_id").loc["t0000"]
     assert (line["pareto"], line["pareto_rank"], line["top1"], line["test_top1"]) == (True, 0, 0.85, 0.75)
@@ -61,7 +62,7 @@ def test_the_table_has_both_splits_and_the_searched_values(records, evaluation) 
 
 
 def test_files_are_written_whole_and_read_back(records, tmp_path: Path) -> None:
-    paths = write_front(front_rows(records, TWO), TWO, tmp_path, "simplenet")
+    paths = write_front(front_rows(records, TWO), TWO, METRICS, tmp_path, "simplenet")
     assert [path.name for path in paths] == ["pareto.csv", "pareto.png", "pareto.html"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pareto.csv", "pareto.html", "pareto.png"]
     lines = list(csv.DictReader(io.StringIO(paths[0].read_text())))
@@ -73,18 +74,18 @@ def test_files_are_written_whole_and_read_back(records, tmp_path: Path) -> None:
 def test_a_full_or_read_only_folder_is_one_line(records, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError) as caught:
-        write_front(front_rows(records, TWO), TWO, tmp_path / "file" / "sub", "simplenet")
+        write_front(front_rows(records, TWO), TWO, METRICS, tmp_path / "file" / "sub", "simplenet")
     assert "\n" not in str(caught.value)
 
 
 def test_the_picture_shows_front_rest_baseline_and_knee(records, tmp_path: Path) -> None:
     path = tmp_path / "pareto.png"
-    front_png(front_rows(records, TWO), TWO, path, "title")
+    front_png(front_rows(records, TWO), TWO, METRICS, path, "title")
     everything = pixels(path)
     assert everything.shape[0] > 600
     for colour in ("#1f5fa8", "#a9b4c2", "#2b2b2b", "#d1495b"):
         assert count(everything, colour) > 20, colour
-    front_png(front_rows(records[:2], TWO), TWO, path, "title")
+    front_png(front_rows(records[:2], TWO), TWO, METRICS, path, "title")
     assert count(pixels(path), "#a9b4c2") < 20  # no dominated trial, no grey
 
 
@@ -93,22 +94,22 @@ def test_the_picture_shows_front_rest_baseline_and_knee(records, tmp_path: Path)
 )
 def test_any_number_of_trials_and_objectives_is_drawn(records, tmp_path: Path, objectives, kept: int) -> None:
     rows = front_rows(records[:kept], objectives)
-    write_front(rows, objectives, tmp_path, "simplenet")
+    write_front(rows, objectives, METRICS, tmp_path, "simplenet")
     assert pixels(tmp_path / "pareto.png").std() > 5
     assert len(traces(tmp_path / "pareto.html")) >= min(kept, 1)
 
 
 def test_figures_that_are_nan_are_drawn_around(records, epoch, trial, tmp_path: Path) -> None:
-    nan = trial("t0009", last=epoch(2, loss=float("nan"), top1=float("nan")))
+    nan = trial("t0009", last=epoch(2, metrics={"top1": float("nan"), "top5": 1.0, "loss": float("nan")}))
     bare = trial("t0010", last=None)
-    write_front(front_rows([*records, nan, bare], THREE), THREE, tmp_path, "simplenet")
+    write_front(front_rows([*records, nan, bare], THREE), THREE, METRICS, tmp_path, "simplenet")
     assert "t0010" in (tmp_path / "pareto.csv").read_text()
 
 
 def test_the_page_needs_no_network_and_shows_values_on_hover(records, evaluation, tmp_path: Path) -> None:
     records[1] = dataclasses.replace(records[1], test=evaluation(0.75))
     path = tmp_path / "pareto.html"
-    front_html(front_rows(records, TWO), TWO, path, "simplenet <&> title")
+    front_html(front_rows(records, TWO), TWO, METRICS, path, "simplenet <&> title")
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"<(script|link)[^>]+(src|href)=", text)
     assert len(text) > 1_000_000  # plotly itself is inside
@@ -132,7 +133,7 @@ def confirmed(records, evaluation, trial, epoch):
     counted = {"baseline": 650e3, "t0001": 640e3}
     return [
         dataclasses.replace(
-            record, last=dataclasses.replace(record.last, figures={"macs": counted.get(record.trial_id, 300e3)})
+            record, last=dataclasses.replace(record.last, footprint={"macs": counted.get(record.trial_id, 300e3)})
         )
         for record in [*records[:3], *runs]
     ]
@@ -143,7 +144,7 @@ def test_members_with_several_seeds_stand_at_their_means_with_their_deviation(
     records, evaluation, trial, epoch, tmp_path: Path, objectives
 ) -> None:
     rows = front_rows(confirmed(records, evaluation, trial, epoch), objectives)
-    write_front(rows, objectives, tmp_path, "net")
+    write_front(rows, objectives, METRICS, tmp_path, "net")
     found = traces(tmp_path / "pareto.html")
     front = found.get("Pareto front", found.get("trials (Pareto front ringed)"))
     place = numbers(front["y"]).index(pytest.approx(0.82))
@@ -159,7 +160,7 @@ def test_members_with_several_seeds_stand_at_their_means_with_their_deviation(
 
     with_bars = count(pixels(tmp_path / "pareto.png"), "#1f5fa8")
     alone = [row if not row.repeats else dataclasses.replace(row, repeats=()) for row in rows]
-    front_png(alone, objectives, tmp_path / "alone.png", front_title(alone, "net"))
+    front_png(alone, objectives, METRICS, tmp_path / "alone.png", front_title(alone, "net"))
     assert with_bars > count(pixels(tmp_path / "alone.png"), "#1f5fa8") + 100
 
 
@@ -168,15 +169,15 @@ def test_large_numbers_have_units(records, evaluation, trial, epoch) -> None:
     from matplotlib.ticker import EngFormatter
 
     rows = front_rows(confirmed(records, evaluation, trial, epoch), COUNTED)
-    (plot,) = draw_front(rows, COUNTED, "net").axes
+    (plot,) = draw_front(rows, COUNTED, METRICS, "net").axes
     assert isinstance(plot.xaxis.get_major_formatter(), EngFormatter)
     assert plot.xaxis.get_major_formatter()(300_000) == "300 k"
-    assert plot.get_xlabel() == "multiply-accumulates of one image"
+    assert plot.get_xlabel() == "multiply-accumulates of one sample"
 
 
 def test_hover_is_short_and_escaped(trial, records) -> None:
     many = trial("<t>", values={f"per_layer.w{i}": 1 / 3 for i in range(40)})
-    lines = hover(front_rows([many], TWO)[0], TWO).split("<br>")
+    lines = hover(front_rows([many], TWO)[0], TWO, METRICS).split("<br>")
     assert lines[0] == "<b>&lt;t&gt;</b>"
     assert "top1: 50.00 %" in lines
     assert "per_layer.w0 = 0.3333" in lines
@@ -185,14 +186,14 @@ def test_hover_is_short_and_escaped(trial, records) -> None:
 
 def test_axes() -> None:
     loss = Objective("loss", "min")
-    assert axes(TWO) == axes(TWO[::-1]) == ("sparsity", "top1", None)
-    assert axes(TWO[:1]) == ("sparsity", "top1", None)
-    assert axes(TWO[1:]) == ("sparsity", "top1", None)
-    assert axes((TWO[0], loss, TWO[1])) == ("loss", "top1", "sparsity")
-    assert axes((loss, TWO[1])) == ("sparsity", "loss", None)
+    assert axes(TWO, METRICS) == axes(TWO[::-1], METRICS) == ("sparsity", "top1", None)
+    assert axes(TWO[:1], METRICS) == ("sparsity", "top1", None)
+    assert axes(TWO[1:], METRICS) == ("sparsity", "top1", None)
+    assert axes((TWO[0], loss, TWO[1]), METRICS) == ("loss", "top1", "sparsity")
+    assert axes((loss, TWO[1]), METRICS) == ("sparsity", "loss", None)
     macs, latency = Objective("macs", "min"), Objective("latency_ms", "min")
-    assert axes((TWO[0], macs)) == axes((macs, TWO[0])) == ("macs", "top1", None)
-    assert axes((macs, latency, TWO[0])) == ("latency_ms", "macs", "top1")
+    assert axes((TWO[0], macs), METRICS) == axes((macs, TWO[0]), METRICS) == ("macs", "top1", None)
+    assert axes((macs, latency, TWO[0]), METRICS) == ("latency_ms", "macs", "top1")
 
 
 def test_title_counts(records) -> None:

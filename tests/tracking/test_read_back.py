@@ -13,6 +13,7 @@ import pytest
 from raydistill.errors import TrackingError
 from raydistill.records import FINISHED, INTERRUPTED, STOPPED, TrialRecord
 from raydistill.search import Objective, front_rows
+from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog, embedded_uri, ranked_trials
 from tests.tracking.conftest import make_trial
 from tests.tracking.test_server import Server
@@ -29,7 +30,7 @@ def write(
     for record in records:
         log.trial_started(record)
         log.trial_ended(record)
-    log.front(front_rows(records, OBJECTIVES), OBJECTIVES)
+    log.front(front_rows(records, OBJECTIVES), OBJECTIVES, METRICS)
     assert log.finish(state) == 0
     return log.uri
 

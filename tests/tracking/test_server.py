@@ -21,6 +21,7 @@ import torch
 
 from raydistill.records import RUNNING
 from raydistill.search import Objective, front_rows
+from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog, visit
 
 pytestmark = pytest.mark.slow
@@ -101,7 +102,7 @@ def test_nothing_is_lost_and_nothing_doubled_over_a_killed_server(
             time.sleep(1)
             server.start()
         time.sleep(0.05)
-    log.front(front_rows(records, OBJECTIVES), OBJECTIVES)
+    log.front(front_rows(records, OBJECTIVES), OBJECTIVES, METRICS)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
     member = log.log_model("t0000", network, np.zeros((2, 3, 8, 8), dtype=np.float32), {"test_top1": 0.5})
     log.register_knee(member)

@@ -13,6 +13,7 @@ import pytest
 from raydistill.errors import TrackingError
 from raydistill.records import BASELINE, FINISHED, INTERRUPTED, RUNNING, TrialRecord
 from raydistill.search import Objective, front_rows
+from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog
 
 START_MS = 1_700_000_000_000
@@ -58,7 +59,7 @@ def test_a_sweep_from_start_to_end_and_sent_twice(storage: Path, runs, records) 
         log = open_log(storage, told)
         for record in records:
             send(log, record, *files_of(storage / record.trial_id))
-        log.front(front_rows(records, OBJECTIVES), OBJECTIVES)
+        log.front(front_rows(records, OBJECTIVES), OBJECTIVES, METRICS)
         assert log.finish() == 0, attempt
     assert told == []
     by_name = runs(log.uri)
@@ -112,7 +113,7 @@ def test_identical_points_are_one_also_where_they_are_nan(storage: Path, runs, e
     for _ in range(2):
         log = open_log(storage)
         log.trial_started(trial("t0000", state=RUNNING))
-        log.epoch("t0000", epoch(0, loss=math.nan, train_loss=math.inf))
+        log.epoch("t0000", epoch(0, metrics={"top1": 0.5, "loss": math.nan}, train_loss=math.inf))
         log.epoch("t0000", epoch(1))
         log.finish()
     run_id = runs(log.uri)["t0000"].info.run_id
@@ -139,7 +140,7 @@ def test_interrupted_then_resumed(storage: Path, runs, epoch, trial) -> None:
     for number in (1, 2):
         log.epoch("t0000", epoch(number))
     log.trial_ended(trial("t0000"))
-    log.front(front_rows([trial("t0000")], OBJECTIVES), OBJECTIVES)
+    log.front(front_rows([trial("t0000")], OBJECTIVES), OBJECTIVES, METRICS)
     assert log.finish() == 0
     assert log.errors == []
     last = runs(log.uri)
@@ -180,7 +181,7 @@ def test_test_figures_are_logged_once_for_members(storage: Path, runs, trial, ev
     send(log, trial("t0000", 0.8, 0.5))
     member = trial("t0000", 0.8, 0.5, test=evaluation(0.75))
     for _ in range(2):
-        log.front(front_rows([member], OBJECTIVES), OBJECTIVES)
+        log.front(front_rows([member], OBJECTIVES), OBJECTIVES, METRICS)
     log.finish()
     run = runs(log.uri)["t0000"]
     assert run.data.metrics["test_top1"] == 0.75
@@ -192,11 +193,11 @@ def test_a_trial_that_leaves_the_front_loses_its_tag(storage: Path, runs, trial)
     log = open_log(storage)
     early, late = trial("t0000", 0.8, 0.5), trial("t0001", 0.9, 0.6)
     send(log, early)
-    log.front(front_rows([early], OBJECTIVES), OBJECTIVES)
+    log.front(front_rows([early], OBJECTIVES), OBJECTIVES, METRICS)
     assert log.flush(20) == 0
     assert runs(log.uri)["t0000"].data.tags["pareto"] == "true"
     send(log, late)
-    log.front(front_rows([early, late], OBJECTIVES), OBJECTIVES)
+    log.front(front_rows([early, late], OBJECTIVES), OBJECTIVES, METRICS)
     log.finish()
     assert runs(log.uri)["t0000"].data.tags["pareto"] == "false"
     assert runs(log.uri)["t0000"].data.tags["pareto_rank"] == "1"
@@ -320,13 +321,14 @@ from pathlib import Path
 from raydistill.records import EpochMetrics, TrialRecord
 from raydistill.search import Objective, front_rows
 from raydistill.tracking import SweepLog
+from raydistill.tasks.classification.metrics import METRICS
 objectives = (Objective("top1", "max"), Objective("sparsity", "max"))
-last = EpochMetrics(0, 1, 1.5, 1.2, 0.5, 0.7, 0.1, 0.3, {{}}, 9.0, 1.0, 1700000000000)
+last = EpochMetrics(0, 1, 1.5, {{"top1": 0.5, "top5": 0.7, "loss": 1.2}}, 0.1, 0.3, {{}}, 9.0, 1.0, 1700000000000)
 record = TrialRecord("t0000", {{}}, "finished", "a", "d", 0, last=last)
 log = SweepLog(None, Path({str(tmp_path)!r}), "simplenet", "s")
 log.start()
 log.trial_started(record); log.epoch("t0000", last); log.trial_ended(record)
-log.front(front_rows([record], objectives), objectives)
+log.front(front_rows([record], objectives), objectives, METRICS)
 assert log.flush(0) > 0, 'it waited until all was delivered'
 assert log.finish() == 0, log.errors
 """
@@ -346,7 +348,7 @@ def test_the_front_is_in_the_storage_even_if_mlflow_is_not_there(storage: Path, 
 
     holder = sqlite3.connect(storage / "mlflow.db")
     holder.execute("BEGIN EXCLUSIVE")  # every write waits
-    log.front(front_rows([trial("t0000")], OBJECTIVES), OBJECTIVES)
+    log.front(front_rows([trial("t0000")], OBJECTIVES), OBJECTIVES, METRICS)
     assert log.finish(FINISHED, timeout_s=0.2) > 0
     assert "t0000" in (storage / "pareto.csv").read_text()
     holder.close()

@@ -107,7 +107,7 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(
     run.close()
     torch.manual_seed(12345)
     rest = list(fit(parts, dataset=dataset))
-    assert [m.loss for m in whole] == [m.loss for m in first + rest]
+    assert [m.metrics["loss"] for m in whole] == [m.metrics["loss"] for m in first + rest]
     left, right = saved(distilled)["model"], saved(parts)["model"]
     assert all(torch.equal(left[name], right[name]) for name in left)
 
@@ -116,8 +116,8 @@ def test_it_acts_in_its_epochs_only(config: RunConfig, dataset: Any, teacher: st
     plain = list(fit(config, dataset=dataset))
     late = Distillation(checkpoint=teacher, start_epoch=2)
     taught = list(fit(replace(config, distillation=late, out_dir=str(config.out_dir) + "-kd"), dataset=dataset))
-    assert [m.loss for m in taught[:2]] == [m.loss for m in plain[:2]]
-    assert taught[2].loss != plain[2].loss
+    assert [m.metrics["loss"] for m in taught[:2]] == [m.metrics["loss"] for m in plain[:2]]
+    assert taught[2].metrics["loss"] != plain[2].metrics["loss"]
     early = Distillation(checkpoint=teacher, end_epoch=1)
     (first, *_) = fit(replace(config, distillation=early, out_dir=str(config.out_dir) + "-e"), dataset=dataset)
     assert first.train_loss != plain[0].train_loss

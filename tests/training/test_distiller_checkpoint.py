@@ -347,8 +347,8 @@ def test_a_file_of_distiller_is_evaluated(dataset: Any, file: Path) -> None:
     model, optimizer = trained()
     torch.save(content_of(model, optimizer, {}), file)
     result = evaluate_checkpoint(file, dataset, "validation", "cpu")
-    assert result.images == len(dataset.validation_index)
-    assert 0 <= result.top1 < 1
+    assert result.samples == len(dataset.validation_index)
+    assert 0 <= result.metrics["top1"] < 1
 
 
 def test_weights_of_another_architecture_are_refused(config: RunConfig, dataset: Any, file: Path) -> None:

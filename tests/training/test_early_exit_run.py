@@ -18,10 +18,17 @@ from torch.nn import functional
 from raydistill.compression.early_exit import EarlyExit, entropy
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import ConfigError
+from raydistill.records import EpochMetrics, Evaluation
 from raydistill.training import Distillation, RunConfig, evaluate_checkpoint, fit, load_model, read_history
 from raydistill.training.feed import EvalFeed
 from raydistill.training.metrics import evaluate
 from raydistill.training.precision import _step_seconds
+
+
+def exits_of(found: EpochMetrics | Evaluation) -> dict[str, float]:
+    """The metrics that are of single exits."""
+    return {name: value for name, value in found.metrics.items() if name.startswith("exit")}
+
 
 Answer = namedtuple("Answer", ["logits", "aux_logits"])
 
@@ -77,11 +84,11 @@ def checkpoint(config: RunConfig) -> Path:
 
 def test_each_exit_is_trained_and_reported(config: RunConfig, dataset: Any) -> None:
     *_, last = fit(config, dataset=dataset)
-    assert set(last.exits) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
-    assert last.exits["exit0/top1"] > 0.5  # ten classes: chance is 0.1
-    assert last.exits["exit1/top1"] > 0.5
-    assert last.exits["exit0/taken"] + last.exits["exit1/taken"] == pytest.approx(1)
-    assert 0 < last.exits["exit0/taken"] < 1
+    assert set(exits_of(last)) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
+    assert last.metrics["exit0/top1"] > 0.5  # ten classes: chance is 0.1
+    assert last.metrics["exit1/top1"] > 0.5
+    assert last.metrics["exit0/taken"] + last.metrics["exit1/taken"] == pytest.approx(1)
+    assert 0 < last.metrics["exit0/taken"] < 1
     assert read_history(checkpoint(config))[-1] == last
 
     # a second way: the network's answers to the validation images, image by image
@@ -99,30 +106,30 @@ def test_each_exit_is_trained_and_reported(config: RunConfig, dataset: Any) -> N
                 for exit_, logits in enumerate((first[i], end[i], answer)):
                     right[exit_] += int(logits.argmax()) == label
     count = len(losses)
-    assert last.exits["exit0/top1"] == pytest.approx(right[0] / count)
-    assert last.exits["exit1/top1"] == pytest.approx(right[1] / count)
-    assert last.top1 == pytest.approx(right[2] / count)
-    assert last.exits["exit0/taken"] == pytest.approx(taken / count)
-    assert last.loss == pytest.approx(np.mean(losses), rel=1e-4)
+    assert last.metrics["exit0/top1"] == pytest.approx(right[0] / count)
+    assert last.metrics["exit1/top1"] == pytest.approx(right[1] / count)
+    assert last.metrics["top1"] == pytest.approx(right[2] / count)
+    assert last.metrics["exit0/taken"] == pytest.approx(taken / count)
+    assert last.metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_a_checkpoint_is_evaluated_with_its_thresholds_or_others(config: RunConfig, dataset: Any) -> None:
     *_, last = fit(config, dataset=dataset)
     path = checkpoint(config)
     own = evaluate_checkpoint(path, dataset, "validation", "cpu", arch=config.arch)
-    assert own.top1 == pytest.approx(last.top1)
-    assert own.exits == pytest.approx(last.exits)
+    assert own.metrics["top1"] == pytest.approx(last.metrics["top1"])
+    assert exits_of(own) == pytest.approx(exits_of(last))
     at_once = evaluate_checkpoint(path, dataset, "validation", "cpu", thresholds=(100.0,), arch=config.arch)
-    assert at_once.top1 == at_once.exits["exit0/top1"]
-    assert at_once.exits["exit0/taken"] == 1
+    assert at_once.metrics["top1"] == at_once.metrics["exit0/top1"]
+    assert at_once.metrics["exit0/taken"] == 1
     all_of_it = evaluate_checkpoint(path, dataset, "validation", "cpu", thresholds=(), arch=config.arch)
-    assert all_of_it.top1 == all_of_it.exits["exit1/top1"]
-    assert set(all_of_it.exits) == {"exit0/top1", "exit1/top1"}
+    assert all_of_it.metrics["top1"] == all_of_it.metrics["exit1/top1"]
+    assert set(exits_of(all_of_it)) == {"exit0/top1", "exit1/top1"}
 
 
 def test_the_weight_of_an_exit_decides_what_is_trained(config: RunConfig, dataset: Any) -> None:
     *_, last = fit(replace(config, early_exit=EarlyExit((0.0,))), dataset=dataset)
-    assert last.exits["exit1/top1"] > 0.5 > last.exits["exit0/top1"]
+    assert last.metrics["exit1/top1"] > 0.5 > last.metrics["exit0/top1"]
 
 
 def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, dataset: Any) -> None:
@@ -132,7 +139,7 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, 
     first = [next(run)]
     run.close()
     rest = list(fit(parts, dataset=dataset))
-    assert [(m.loss, m.exits) for m in whole] == [(m.loss, m.exits) for m in first + rest]
+    assert [(m.metrics["loss"], exits_of(m)) for m in whole] == [(m.metrics["loss"], exits_of(m)) for m in first + rest]
     left, right = (
         load_model(checkpoint(config), config.arch).state_dict(),
         load_model(checkpoint(parts), parts.arch).state_dict(),
@@ -158,14 +165,14 @@ def test_weights_that_do_not_fit_are_one_line(config: RunConfig, dataset: Any, c
 def test_the_exits_of_distillers_resnet(config: RunConfig, dataset: Any) -> None:
     run = replace(config, arch="resnet20_cifar_earlyexit", epochs=1, effective_train_size=0.1, effective_valid_size=0.2)
     (metrics,) = fit(run, dataset=dataset)
-    assert set(metrics.exits) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
+    assert set(exits_of(metrics)) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
 
 
 def test_a_network_with_an_auxiliary_classifier_trains_both(config: RunConfig, dataset: Any) -> None:
     run = replace(config, arch="several_answers:auxiliary", early_exit=None)
     *_, last = fit(run, dataset=dataset)
-    assert last.top1 > 0.5
-    assert last.exits == {}
+    assert last.metrics["top1"] > 0.5
+    assert exits_of(last) == {}
     model = load_model(checkpoint(run), run.arch).train()
     (images, labels), *_ = EvalFeed(dataset, "validation", 500, "cpu")
     answer = model(images)
@@ -178,7 +185,7 @@ def test_a_student_with_exits_learns_from_a_teacher_at_its_end(config: RunConfig
     alone = Distillation(teacher.arch, str(checkpoint(teacher)), distill_wt=1.0, student_wt=0.0)
     run = replace(config, out_dir=str(config.out_dir) + "-kd", distillation=alone)
     *_, last = fit(run, dataset=dataset)
-    assert last.exits["exit1/top1"] > 0.4 > last.exits["exit0/top1"]
+    assert last.metrics["exit1/top1"] > 0.4 > last.metrics["exit0/top1"]
 
 
 def test_precision_is_measured_on_such_networks_too() -> None:
@@ -197,6 +204,6 @@ def test_evaluation_counts_every_image_once_whatever_the_batches(dataset: Any) -
         for size in (7, 64, 1000)
     ]
     assert model.training
-    assert results[0].exits == pytest.approx(results[1].exits)
-    assert results[0].exits == pytest.approx(results[2].exits)
-    assert 0.2 < results[0].exits["exit0/taken"] < 0.8
+    assert exits_of(results[0]) == pytest.approx(exits_of(results[1]))
+    assert exits_of(results[0]) == pytest.approx(exits_of(results[2]))
+    assert 0.2 < results[0].metrics["exit0/taken"] < 0.8

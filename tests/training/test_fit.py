@@ -96,7 +96,7 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
 
 def test_it_learns_prunes_and_says_so(whole: Trained, dense: Trained) -> None:
     assert [m.epoch for m in dense.metrics] == list(range(12))
-    assert dense.metrics[-1].top1 > 0.5 > dense.metrics[0].top1  # ten classes: chance is 0.1
+    assert dense.metrics[-1].metrics["top1"] > 0.5 > dense.metrics[0].metrics["top1"]  # ten classes: chance is 0.1
     pruned = whole.metrics
     assert [round(m.layer_sparsity["fc2.weight"], 3) for m in pruned] == [0.0, 0.2, 0.622, 0.778, 0.8, 0.8]
     assert pruned[-1].sparsity == pytest.approx((38400 + 8064) / 61770)
@@ -113,7 +113,7 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, 
     rest = list(fit(config, dataset=dataset))
     assert [m.epoch for m in first + rest] == list(range(6))
     assert_same(weights(whole.folder), weights(config.out_dir))
-    assert [m.loss for m in whole.metrics] == [m.loss for m in first + rest]
+    assert [m.metrics["loss"] for m in whole.metrics] == [m.metrics["loss"] for m in first + rest]
     assert [m.epoch for m in read_history(Path(config.out_dir) / "checkpoint.pt")] == list(range(6))
 
 
@@ -176,8 +176,8 @@ def test_it_starts_from_the_weights_of_a_checkpoint(config: RunConfig, dataset, 
     before = evaluate_checkpoint(start, dataset, "validation", "cpu")
     tuned = replace(config, init_from=start, epochs=1, lr=1e-6, schedule=None)
     (metrics,) = list(fit(tuned, dataset=dataset))
-    assert metrics.top1 == pytest.approx(before.top1, abs=0.02)
-    assert before.top1 > 0.3
+    assert metrics.metrics["top1"] == pytest.approx(before.metrics["top1"], abs=0.02)
+    assert before.metrics["top1"] > 0.3
     with pytest.raises(CheckpointError, match=r"another architecture|choose its architecture"):
         next(fit(replace(tuned, arch="resnet20_cifar", resume=False), dataset=dataset))
 
@@ -202,8 +202,8 @@ def test_what_is_written_loads_and_agrees_with_the_metrics(dataset, whole: Train
     model = load_model(folder / "checkpoint.pt")
     assert int((model.fc2.weight == 0).sum()) == 8064
     again = evaluate_checkpoint(folder / "checkpoint.pt", dataset, "validation", "cpu")
-    assert again.top1 == pytest.approx(last.top1)
-    assert again.images == len(dataset.validation_index)
+    assert again.metrics["top1"] == pytest.approx(last.metrics["top1"])
+    assert again.samples == len(dataset.validation_index)
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
 
 
@@ -278,9 +278,9 @@ def test_steps_are_reported_and_fractions_are_used(config: RunConfig, dataset, t
     assert [step[:3] for step in seen] == [(0, index, count) for index in range(count)]
     assert seen[-1][3] == pytest.approx(metrics.train_loss)
     held = round(len(dataset.validation_index) * 0.5)
-    assert (metrics.top1 * held) == pytest.approx(round(metrics.top1 * held))
+    assert (metrics.metrics["top1"] * held) == pytest.approx(round(metrics.metrics["top1"] * held))
     evaluated = evaluate_checkpoint(str(metrics.checkpoint), dataset, "test", fraction=0.1)
-    assert evaluated.images == round(len(dataset.test_labels) * 0.1)
+    assert evaluated.samples == round(len(dataset.test_labels) * 0.1)
 
 
 def test_what_thinning_has_removed_counts_as_zero(config: RunConfig, dataset) -> None:
@@ -322,8 +322,8 @@ def test_reduce_on_plateau_sees_the_validation_loss(config: RunConfig, dataset) 
     expected, best, rate = [], float("inf"), 0.1
     for entry in metrics:
         expected.append(rate)
-        if entry.loss < best:
-            best = entry.loss
+        if entry.metrics["loss"] < best:
+            best = entry.metrics["loss"]
         else:
             rate *= 0.5
     assert [m.learning_rate for m in metrics] == pytest.approx(expected)

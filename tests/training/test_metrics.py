@@ -25,16 +25,16 @@ def test_figures_are_those_of_a_count_by_hand() -> None:
     labels = torch.tensor([0, 0, 0])  # right; wrong and sixth of six; wrong and sixth
     model = Echo().train()
     result = evaluate(model, [(logits[:2], labels[:2]), (logits[2:], labels[2:])], "validation", CPU)
-    assert result.top1 == pytest.approx(1 / 3)
-    assert result.top5 == pytest.approx(1 / 3)
+    assert result.metrics["top1"] == pytest.approx(1 / 3)
+    assert result.metrics["top5"] == pytest.approx(1 / 3)
     by_hand = [math.log(sum(math.exp(v) for v in row)) - row[0] for row in logits.tolist()]
-    assert result.loss == pytest.approx(sum(by_hand) / 3)
-    assert (result.images, result.split, model.training) == (3, "validation", True)
+    assert result.metrics["loss"] == pytest.approx(sum(by_hand) / 3)
+    assert (result.samples, result.split, model.training) == (3, "validation", True)
 
 
 def test_fewer_than_five_classes_count_all_as_top5() -> None:
     result = evaluate(Echo(), [(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))], "test", CPU)
-    assert (result.top1, result.top5) == (0.0, 1.0)
+    assert (result.metrics["top1"], result.metrics["top5"]) == (0.0, 1.0)
 
 
 def test_auto_precision_is_a_precision_and_leaves_the_random_state_alone() -> None:

@@ -74,7 +74,7 @@ def right(tree: Path, checkpoint: Path, cache: Path, arch: str) -> int:
     config = RunConfig(arch, DatasetConfig("imagefolder", str(tree)), continue_from=str(checkpoint))
     images = datasets.load(config.dataset, cache_dir=cache, wanted=of_run(config))
     found = evaluate_checkpoint(checkpoint, images, "test", "cpu")
-    return round(found.top1 * found.images)
+    return round(found.metrics["top1"] * found.samples)
 
 
 def by_hand(tree: Path, model: nn.Module, mean: Any, std: Any) -> int:
@@ -321,7 +321,7 @@ def test_a_network_of_one_channel_is_trained_and_evaluated(
     wanted = of_run(config)
     images = images_of(replace(config, dataset=replace(grey, channels="rgb")), wanted)  # the weights say it
     found = evaluate_checkpoint(tmp_path / "checkpoint.pt", images, "test", "cpu", arch=config.arch)
-    assert found.images == 300
+    assert found.samples == 300
 
 
 def test_a_teacher_sees_images_as_it_wants_them(compat: Path, trees: tuple[Path, ...], own: Path) -> None:

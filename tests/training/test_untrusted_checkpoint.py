@@ -225,7 +225,7 @@ def test_going_on_says_what_it_lacks(folder: Path, key: str, digits: Any) -> Non
 
 def test_evaluating_takes_the_users_factory(folder: Path, digits: Any) -> None:
     path = saved("ownnet:net", own_network(), num_classes=digits.num_classes)
-    assert evaluate_checkpoint(path, digits, "test", "cpu", arch="ownnet:net").images > 0
+    assert evaluate_checkpoint(path, digits, "test", "cpu", arch="ownnet:net").samples > 0
     with pytest.raises(CheckpointError, match="only where you name it yourself"):
         evaluate_checkpoint(path, digits, "test", "cpu")
 

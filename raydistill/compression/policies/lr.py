@@ -12,13 +12,15 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from raydistill.compression.policies.base import Policy
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ConfigError, Fault
+from raydistill.metrics import LOSS, MIN
 
 
 class LRPolicy(Policy):
     """Steps an LR scheduler at the end of each scheduled epoch.
 
     Epochs are the run's, not the policy's, as schedule files mean them: a policy from epoch 24 with milestone 30 steps
-    at epoch 30. ReduceLROnPlateau is stepped with the validation loss (mode min) or top1 (mode max).
+    at epoch 30. ReduceLROnPlateau is stepped with the validation loss (mode min) or with the metric that selects, the
+    first of them (mode max).
     """
 
     def __init__(self, lr_scheduler: LRScheduler) -> None:
@@ -31,11 +33,7 @@ class LRPolicy(Policy):
             warnings.filterwarnings("ignore", message=".*epoch parameter in.*")
             warnings.filterwarnings("ignore", message=".*before `optimizer.step.*")
             if isinstance(self.lr_scheduler, ReduceLROnPlateau):
-                name = "loss" if self.lr_scheduler.mode == "min" else "top1"
-                if name not in metrics:
-                    rule = f"ReduceLROnPlateau needs the validation {name}"
-                    raise ConfigError(Fault("on_epoch_end", rule, sorted(metrics), f"pass {name}=... to on_epoch_end"))
-                self.lr_scheduler.step(metrics[name])
+                self.lr_scheduler.step(metrics[_watched(metrics, self.lr_scheduler.mode)])
             elif self._takes_epoch:
                 self.lr_scheduler.step(epoch=when.epoch + 1)
             else:
@@ -47,6 +45,15 @@ class LRPolicy(Policy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **state})
+
+
+def _watched(metrics: Mapping[str, float], mode: str) -> str:
+    """The name of what ReduceLROnPlateau is stepped with."""
+    name = LOSS if mode == MIN else next((name for name in metrics if name != LOSS), "metric")
+    if name not in metrics:
+        rule = f"ReduceLROnPlateau needs the validation {name}"
+        raise ConfigError(Fault("on_epoch_end", rule, sorted(metrics), f"pass {name}=... to on_epoch_end"))
+    return name
 
 
 def _is_plain(value: Any) -> bool:

@@ -160,7 +160,7 @@ def test_a_run_that_thins_resumes_bit_for_bit_and_its_checkpoint_loads_by_itself
         parts = replace(config, out_dir=str(tmp_path / f"parts{stop}"))
         list(fit(replace(parts, epochs=stop), dataset=dataset))
         rest = list(fit(replace(parts, resume=True), dataset=dataset))
-        assert [m.loss for m in rest] == [m.loss for m in whole[stop:]]
+        assert [m.metrics["loss"] for m in rest] == [m.metrics["loss"] for m in whole[stop:]]
         left, right = (read_checkpoint(Path(c.out_dir) / "checkpoint.pt")["model"] for c in (config, parts))
         assert all(torch.equal(left[name], right[name]) for name in left)
     path = tmp_path / "whole" / "checkpoint.pt"
