@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from raydistill.tasks.classification import Classification
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 
@@ -29,7 +31,7 @@ def trial(arch: str, threads: int, epochs: int) -> None:
     config = RunConfig(
         arch, DatasetConfig("digits"), epochs=epochs, lr=0.01, threads=threads, schedule=schedule, device="cpu"
     )
-    rates = [metrics.samples_per_second for metrics in fit(config, dataset=random_dataset(IMAGES[arch]))]
+    rates = [metrics.samples_per_second for metrics in fit(config, task=Classification(random_dataset(IMAGES[arch])))]
     print(json.dumps(rates[1:]))
 
 

@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from raydistill.datasets import ArrayDataset, DatasetConfig, load
-from raydistill.training.augment import Normalise, gather_pixels
-from raydistill.training.feed import EvalFeed, TrainFeed
+from raydistill.tasks.classification.augment import Normalise, gather_pixels
+from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 
 
 class OneByOne(Dataset[Any]):
@@ -105,7 +105,7 @@ def main() -> None:
         rates = {
             "feed": best_rate(lambda feed=feed, epochs=epochs: feed.epoch(next(epochs)), options.repeats),
             "pixel gather": best_rate(lambda: by_pixel(dataset, options.batch_size), options.repeats),
-            "plain": best_rate(lambda: EvalFeed(dataset, "train", options.batch_size, "cpu"), options.repeats),
+            "plain": best_rate(lambda: EvalFeed(dataset, "train", options.batch_size, "cpu").epoch(0), options.repeats),
         }
         for name, rate in rates.items():
             print(f"{threads:>7}  {name:<18}{rate:>10,.0f}  {f'{rate / workers:.1f}x':>10}")

@@ -20,6 +20,7 @@ from raydistill import datasets, models
 from raydistill.datasets import DatasetConfig
 from raydistill.records import EpochMetrics
 from raydistill.schedule import ScheduleSpec, parse_schedule
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, device_of, fit
 from raydistill.training.precision import choose, has_bf16
 
@@ -61,7 +62,7 @@ def main() -> None:
     dataset = datasets.load(config)
     model = models.create(options.arch, dataset.num_classes)
     device = device_of("auto")
-    chosen = choose("auto", model.to(device), device, (256, *dataset.image_shape), deterministic=False)
+    chosen = choose("auto", model.to(device), device, (torch.zeros(256, *dataset.image_shape),), deterministic=False)
     print(f"{options.arch} on {dataset.name}, {options.epochs} epochs, {options.seeds} seeds, validation top1")
     print(f"bf16 arithmetic on this device: {has_bf16(device)}; precision: auto chooses {chosen}")
     figures: dict[str, list[EpochMetrics]] = {"fp32": [], "bf16": []}
@@ -79,7 +80,7 @@ def main() -> None:
                 schedule=schedule_of(model, options.epochs),
             )
             torch.manual_seed(seed)
-            history = list(fit(run, dataset=dataset))
+            history = list(fit(run, task=Classification(dataset)))
             results.append(history[-1])
             rates[precision] += [metrics.samples_per_second for metrics in history]
             last = history[-1]

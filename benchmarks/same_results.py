@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
 TIMES = frozenset({"time_ms", "timestamp_ms", "started_ms", "ended_ms", "seconds", "sweep_id", "storage", "config"})
 SPEEDS = frozenset({"images_per_second", "samples_per_second", "latency_ms"})
-NAMED_ANEW = {"images": "samples"}
+NAMED_ANEW = {"images": "samples", "figures": "footprint"}
 """Keys that a journal has under another name since."""
 
 AGP = {
@@ -118,6 +118,9 @@ SWEEPS = {
 }
 
 
+_TOLD = "told.txt"
+
+
 class House:
     """One state of the code, and a folder for what its commands write."""
 
@@ -148,7 +151,7 @@ class House:
         """Search; returns the sweep's folder."""
         document = {**SWEEP, **SWEEPS[name], "name": name}
         (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-        self.run("sweep", f"{name}.yaml", "--storage", "sweeps", "--num-cpus", "2")
+        self.run("sweep", f"{name}.yaml", "--storage", "sweeps", "--cpu")
         return self.folder / "sweeps" / name
 
 
@@ -176,7 +179,9 @@ def of_sweep(folder: Path) -> str:
     told = sorted(json.dumps(_plain(event), sort_keys=True) for event in events)
     with (folder / "pareto.csv").open() as file:
         told += [json.dumps(sorted(_plain(row).items())) for row in csv.DictReader(file)]
-    return hashlib.blake2b("\n".join(told).encode(), digest_size=8).hexdigest()
+    text = "\n".join(told).replace(str(folder.parent), "")
+    (folder / _TOLD).write_text(text)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _plain(part: Any) -> Any:
@@ -193,6 +198,14 @@ def _plain(part: Any) -> Any:
     if isinstance(part, list):
         return [_plain(value) for value in part]
     return part
+
+
+def _show(before: list[Path], now: list[Path]) -> None:
+    """The first lines of two sweeps that differ."""
+    for old, new in zip(before, now, strict=True):
+        lines = zip(old.read_text().splitlines(), new.read_text().splitlines(), strict=False)
+        for left, right in [pair for pair in lines if pair[0] != pair[1]][:1]:
+            print(f"    - {left[:1500]}\n    + {right[:1500]}")
 
 
 def cases() -> dict[str, Callable[[House], str]]:
@@ -237,6 +250,8 @@ def main() -> None:
             same = digests[0] == digests[1]
             differing += not same
             print(f"{name:<30} {digests[0]:<16} {digests[1]:<16} {'same' if same else 'DIFFERENT'}", flush=True)
+            if not same:
+                _show(*(sorted(Path(temporary, f"{number}-{which}").rglob(_TOLD)) for which in ("before", "now")))
     sys.exit(f"{differing} of {len(chosen)} cases differ" if differing else 0)
 
 

@@ -36,6 +36,7 @@ from raydistill.search.conduct import NEW, RESUME
 from raydistill.search.decisions import GO_ON, PAUSE
 from raydistill.sweep.methods import make_search, make_searcher
 from raydistill.sweep.spec import SearcherSection, TrialSchedulerSection
+from raydistill.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from search_surrogate import Surrogate
@@ -175,7 +176,7 @@ class Simplenet:
         self._dense = load_sweep(file, whole)
         self._sweep = load_sweep(file, replace(whole, epochs=epochs))
         self._dataset = datasets.load(self._sweep.dataset)
-        self._plan = plan_sweep(self._sweep, self._dataset.num_classes, self._dataset.image_shape)
+        self._plan = plan_sweep(self._sweep, Classification(self._dataset))
         about = [self._sweep.config()["schedule"], name, epochs, part, str(baseline)]
         self._about = json.dumps(about, sort_keys=True)
 
@@ -194,7 +195,7 @@ class Simplenet:
             return str(self._given)
         folder = self._work / f"baseline-{seed}"
         run = replace(baseline_config(self._dense), seed=seed, out_dir=str(folder), precision="fp32", tensorboard=False)
-        for _ in fit(run, dataset=self._dataset):
+        for _ in fit(run, task=Classification(self._dataset)):
             pass
         return str(folder / "checkpoint.pt")
 
@@ -210,7 +211,7 @@ class Simplenet:
         for metrics in kept[known:]:
             yield self._figures(metrics, plan.planned_sparsity)
         if len(kept) < self.epochs:
-            with closing(fit(run, dataset=self._dataset)) as epochs:
+            with closing(fit(run, task=Classification(self._dataset))) as epochs:
                 for metrics in epochs:
                     yield self._figures(metrics, plan.planned_sparsity)
 

@@ -23,10 +23,10 @@ from torch import nn
 from raydistill import models
 from raydistill.compression.sensitivity import analyse, levels, prunable
 from raydistill.datasets import ArrayDataset
+from raydistill.tasks.classification.evaluate import evaluate
+from raydistill.tasks.classification.feed import EvalFeed
 from raydistill.training import device_of
 from raydistill.training.allocator import keep_freed_memory
-from raydistill.training.feed import EvalFeed
-from raydistill.training.metrics import evaluate
 
 
 def noise(images: int) -> ArrayDataset:

@@ -37,6 +37,7 @@ from raydistill.sweep.plan import baseline_config, plan_sweep
 from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import run_trials
+from raydistill.tasks.classification import Classification
 from raydistill.tracking import SweepLog
 
 NODES, GPUS, EPOCHS = 4, 8, 3
@@ -86,8 +87,8 @@ def measure(trials: int, mlflow: bool) -> str:
         space = folder / "space.yaml"
         space.write_text(text[0] + f"baseline: {{checkpoint: {dense}}}\nschedule:" + text[1].split("\nschedule:", 1)[1])
         sweep = load_sweep(space, Overrides(dataset="digits", num_samples=trials, epochs=EPOCHS))
-        dataset = datasets.load(sweep.dataset)
-        plan = plan_sweep(sweep, dataset.num_classes, dataset.image_shape)
+        task = Classification(datasets.load(sweep.dataset))
+        plan = plan_sweep(sweep, task)
         clock = Clock()
         log: Any = Unlogged()
         if mlflow:
@@ -109,10 +110,10 @@ def measure(trials: int, mlflow: bool) -> str:
                 1_700_000_000_000,
                 checkpoint=None,
             )
-            ledger.baseline(baseline_record(baseline_config(sweep), dataset, last, "made up"), [last])
+            ledger.baseline(baseline_record(baseline_config(sweep), task.name, last, "made up"), [last])
             nodes = [Node(GPUS, GPUS)] * NODES
             store, share = Folder(folder), Share(1.0, 1.0)
-            session = Session(sweep, store, folder, dataset, "", plan, ledger, clock, Interrupt(), nodes, share, [None])
+            session = Session(sweep, store, folder, task, "", plan, ledger, clock, Interrupt(), nodes, share, [None])
             clock.ends = [(time.perf_counter(), time.process_time())]
             run_trials(session, read_journal(journal.path), idle)
             wall, cpu = (after - before for before, after in zip(clock.ends[0], clock.ends[-1], strict=True))

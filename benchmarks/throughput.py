@@ -33,6 +33,7 @@ from torchvision import transforms
 from raydistill import models
 from raydistill.datasets import ArrayDataset, DatasetConfig
 from raydistill.schedule import ScheduleSpec, parse_schedule
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -148,7 +149,7 @@ def fit_loop(arch: str, dataset: ArrayDataset, device: str, threads: int, epochs
         schedule=agp(models.create(arch, 10), epochs),
         out_dir=out,
     )
-    run = fit(config, dataset=dataset)
+    run = fit(config, task=Classification(dataset))
     return lambda: next(run).samples_per_second
 
 

@@ -29,6 +29,7 @@ from throughput import BATCH, IMAGES, agp, plain_loop, random_dataset
 from raydistill import datasets, models
 from raydistill.cluster.quiet import quieten
 from raydistill.datasets import Dataset, DatasetConfig
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit
 
 ONE, ONE_WORKER, TWO_WORKERS, APART, PLAIN = (
@@ -72,7 +73,8 @@ def alone(options: argparse.Namespace) -> None:
             loop = plain_loop(options.arch, dataset, torch.device(options.device))
         else:
             run = fit(
-                config(options.arch, dataset, options.rounds, options.device, out, int(options.alone)), dataset=dataset
+                config(options.arch, dataset, options.rounds, options.device, out, int(options.alone)),
+                task=Classification(dataset),
             )
 
             def loop() -> float:

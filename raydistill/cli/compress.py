@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     from raydistill.cli.on_workers import Asked
     from raydistill.cli.run_report import RunReport
-    from raydistill.compression.early_exit import EarlyExit
-    from raydistill.datasets import Dataset
     from raydistill.records import EpochMetrics
+    from raydistill.tasks import Task, TaskConfig, TaskShape
     from raydistill.training import RunConfig
     from raydistill.training.loop import OnStep
 
@@ -266,15 +265,15 @@ def compress(
     """
     from rich.console import Console
 
-    from raydistill import datasets
     from raydistill.cli import looking
     from raydistill.cli.on_workers import asked as asked_of_workers
     from raydistill.datasets import DatasetConfig
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
+    from raydistill.tasks import foreseen
     from raydistill.training import RunConfig
     from raydistill.training.config import Distillation
-    from raydistill.training.preprocessing import of_run
+    from raydistill.training.start import weights_of
 
     console = Console(highlight=False)
     if act_hist is not None:
@@ -299,6 +298,7 @@ def compress(
     taught = kd_teacher is not None or kd_resume is not None
     config = RunConfig(
         arch=arch,
+        task=_task(earlyexit_lossweights, earlyexit_thresholds),
         model_args={"pretrained": True} if pretrained else {},
         dataset=DatasetConfig(
             name=dataset,
@@ -332,7 +332,6 @@ def compress(
         )
         if taught
         else None,
-        early_exit=_early_exit(earlyexit_lossweights, earlyexit_thresholds),
         parameter_histograms=param_hist,
         init_from=start if reset_optimizer else None,
         continue_from=None if reset_optimizer else start,
@@ -351,34 +350,34 @@ def compress(
     looks = {"evaluate": evaluate, "confusion": confusion, "act_stats": act_stats and start is not None}
     if any(looks.values()) or thinnify or export_onnx is not None or greedy or sense is not None:
         at = Path(str(start))
-        images = _images(config, console, begun=False) if any(looks.values()) or greedy else None
-        if images is not None and evaluate:
-            _evaluate(str(at), config, images, console)
-        if images is not None and confusion:
-            looking.confusion_matrix(at, config, images, folder, console)
-        if images is not None and looks["act_stats"]:
-            looking.activation_statistics(at, config, images, folder, console)
+        task = _loaded(config, console, begun=False) if any(looks.values()) or greedy else None
+        if task is not None and evaluate:
+            _evaluate(str(at), config, task, console)
+        if task is not None and confusion:
+            looking.confusion_matrix(at, config, task, folder, console)
+        if task is not None and looks["act_stats"]:
+            looking.activation_statistics(at, config, task, folder, console)
         if sense is not None:
             sensitivity(at, arch, dataset, data_dir, sense, sense_range, batch_size=batch_size, out_dir=folder)
         if thinnify:
             at = looking.thinnify(at, arch, folder, console)  # what is exported is the thinned one
         if export_onnx is not None:
             looking.export_onnx(at, arch, export_onnx, console)
-        if images is not None and greedy:
+        if task is not None and greedy:
             density, step, tune = greedy_target_density, greedy_pruning_step, greedy_ft_epochs
-            looking.greedy(Path(str(start)), config, images, folder, console, density, step, tune)
+            looking.greedy(Path(str(start)), config, task, folder, console, density, step, tune)
         return
     if summary:
         return
     wanted = asked_of_workers(num_workers, cpus_per_worker, gpus_per_worker, max_failures, address, config.device)
-    known = datasets.facts(config.dataset)
-    if known is not None and of_run(config) is None:
-        _checked(config, *known)  # before the images are read
-    images = _images(config, console)
-    warnings = _checked(config, images.num_classes, (of_run(config) or images.preprocessing).image_shape)
+    known = foreseen(config.task, config.dataset)
+    if known is not None and weights_of(config).content is None and not pretrained:
+        _checked(config, known)  # before the data are read
+    task = _loaded(config, console)
+    warnings = _checked(config, task)
     _train(
         config,
-        images,
+        task,
         folder,
         console,
         warnings,
@@ -390,22 +389,23 @@ def compress(
         wanted,
     )
     if act_stats:
-        looking.activation_statistics(folder / "checkpoint.pt", config, images, folder, console)
+        looking.activation_statistics(folder / "checkpoint.pt", config, task, folder, console)
 
 
-def _early_exit(loss_weights: str | None, thresholds: str | None) -> EarlyExit | None:
-    from raydistill.compression.early_exit import EarlyExit
+def _task(loss_weights: str | None, thresholds: str | None) -> TaskConfig:
     from raydistill.errors import ABSENT, ConfigError, Fault
+    from raydistill.tasks import TaskConfig
 
     if loss_weights is None:
         if thresholds is not None:
             way_out = "add --earlyexit-lossweights"
             raise ConfigError(Fault("--earlyexit-thresholds", "is for networks with early exits", ABSENT, way_out))
-        return None
-    return EarlyExit(
-        _numbers("--earlyexit-lossweights", loss_weights),
-        () if thresholds is None else _numbers("--earlyexit-thresholds", thresholds),
-    )
+        return TaskConfig()
+    args = {
+        "loss_weights": _numbers("--earlyexit-lossweights", loss_weights),
+        "thresholds": () if thresholds is None else _numbers("--earlyexit-thresholds", thresholds),
+    }
+    return TaskConfig(args=args)
 
 
 def _sides(text: str) -> tuple[int, int]:
@@ -442,17 +442,15 @@ def _device(gpus: str | None) -> str:
     return f"cuda:{int(gpus)}"
 
 
-def _checked(config: RunConfig, num_classes: int, image_shape: tuple[int, ...]) -> tuple[str, ...]:
-    """What is wrong with the network or the schedule, for such images, is raised; what is only odd is returned."""
-    import torch
-
+def _checked(config: RunConfig, task: TaskShape) -> tuple[str, ...]:
+    """What is wrong with the network or the schedule, for such a task, is raised; what is only odd is returned."""
     from raydistill import models
     from raydistill.compression import check
     from raydistill.errors import ConfigError, Fault
     from raydistill.schedule import policies_beyond
 
-    inputs = (torch.zeros(1, *image_shape),)
-    model = models.create(config.arch, num_classes, config.model_args, "--arch", fetch=False)
+    inputs = task.example_input()
+    model = task.network(config.arch, config.model_args, "--arch", fetch=False)
     models.check_input(model, inputs, config.arch, "--arch")
     if config.schedule is None:
         return _odd_start(config, model)
@@ -484,37 +482,33 @@ def _policy_of(fault: Any) -> str:
     return fault.where.rpartition(": ")[2].partition(".")[0]
 
 
-def _images(config: RunConfig, console: Console, begun: bool = True) -> Dataset:
-    """The images as the run's weights want them. begun: what the run's folder holds already is meant, if anything."""
-    from raydistill.training.preprocessing import difference, images_of, of_run
+def _loaded(config: RunConfig, console: Console, begun: bool = True) -> Task:
+    """The task, its data as the run's weights want them. begun: what the run's folder holds already is meant, if
+    anything."""
+    from raydistill.training.start import task_of
 
-    wanted = of_run(config if begun else replace(config, out_dir=None))
-    images = images_of(config, wanted)
-    said = difference(wanted, images)
-    if said:
-        console.print(said, soft_wrap=True, markup=False)
-    if images.warning:
-        console.print(f"warning: {images.warning}", style="bold yellow")
-    return images
+    task = task_of(config if begun else replace(config, out_dir=None))
+    if task.note:
+        console.print(task.note, soft_wrap=True, markup=False)
+    if task.warning:
+        console.print(f"warning: {task.warning}", style="bold yellow", soft_wrap=True, markup=False)
+    return task
 
 
-def _evaluate(checkpoint: str, config: RunConfig, images: Dataset, console: Console) -> None:
+def _evaluate(checkpoint: str, config: RunConfig, task: Task, console: Console) -> None:
     from raydistill.cli.tables import in_words
-    from raydistill.tasks.classification.metrics import METRICS
     from raydistill.training import evaluate_checkpoint
-    from raydistill.training.preprocessing import of_run
 
-    seen = of_run(replace(config, out_dir=None))
     share = config.effective_test_size
     figures = evaluate_checkpoint(
-        checkpoint, images, "test", config.device, fraction=share, preprocessing=seen, arch=config.arch
+        checkpoint, task, "test", config.device, fraction=share, arch=config.arch, data=config.dataset
     )
-    console.print(f"{images.name}, {figures.samples:,} test images: {in_words(figures.metrics, METRICS)}")
+    console.print(f"{task.name}, {figures.samples:,} test samples: {in_words(figures.metrics, task.metrics)}")
 
 
 def _train(
     config: RunConfig,
-    images: Dataset,
+    task: Task,
     folder: Path,
     console: Console,
     warnings: tuple[str, ...],
@@ -529,7 +523,6 @@ def _train(
     from raydistill.cli.tables import sparsity_table
     from raydistill.files import write_atomically
     from raydistill.metrics import selecting, shown
-    from raydistill.tasks.classification.metrics import METRICS
     from raydistill.training import evaluate_checkpoint, read_history
 
     checkpoint = folder / "checkpoint.pt"
@@ -538,17 +531,17 @@ def _train(
     params = {
         key: getattr(config, key) for key in ("arch", "epochs", "batch_size", "lr", "momentum", "weight_decay", "seed")
     }
-    params |= {"dataset": images.name, "schedule": config.schedule.source if config.schedule else "dense"}
-    with RunReport(console, folder, mlflow, tracking_uri, params, METRICS) as report:
+    params |= {"dataset": task.name, "schedule": config.schedule.source if config.schedule else "dense"}
+    with RunReport(console, folder, mlflow, tracking_uri, params, task.metrics) as report:
         for warning in warnings:
             report.warn(warning)
         if last is not None:
             done = "all of them" if last.epoch + 1 >= config.epochs else "going on"
             report.say(f"{checkpoint} holds {last.epoch + 1} epochs already: {done}")
-        best = BestEpochs(num_best_scores, history, METRICS)
+        best = BestEpochs(num_best_scores, history, task.metrics)
         steps = _Steps(report, print_freq)
         try:
-            with _epochs(config, images, steps if print_freq else None, print_freq, wanted, report) as epochs:
+            with _epochs(config, task, steps if print_freq else None, print_freq, wanted, report) as epochs:
                 for last in epochs:
                     report.epoch(last)
                     if masks_sparsity:
@@ -562,14 +555,14 @@ def _train(
         if last is None:
             return
         test = evaluate_checkpoint(
-            checkpoint, images, "test", config.device, fraction=config.effective_test_size, arch=config.arch
+            checkpoint, task, "test", config.device, fraction=config.effective_test_size, arch=config.arch
         )
         report.say(sparsity_table(last))
         for line in best.lines():
             report.say(line)
-        name = selecting(METRICS)
-        found = [shown(METRICS[name], split.metrics[name]) for split in (last, test)]
-        report.say(f"{name} on {images.name}: validation {found[0]}, test {found[1]}")
+        name = selecting(task.metrics)
+        found = [shown(task.metrics[name], split.metrics[name]) for split in (last, test)]
+        report.say(f"{name} on {task.name}: validation {found[0]}, test {found[1]}")
         report.say(f"checkpoint: {checkpoint}")
         report.result(test, last)
         report.finished()
@@ -577,7 +570,7 @@ def _train(
 
 def _epochs(
     config: RunConfig,
-    images: Dataset,
+    task: Task,
     on_step: OnStep | None,
     print_freq: int,
     wanted: Asked | None,
@@ -587,11 +580,11 @@ def _epochs(
     if wanted is not None:
         from raydistill.cli.on_workers import epochs_on_workers
 
-        return epochs_on_workers(config, images, wanted, report, on_step, print_freq)
+        return epochs_on_workers(config, task, wanted, report, on_step, print_freq)
     from raydistill.training import fit
 
     filterwarnings("ignore", message=".*going on with a fresh optimizer")  # said already, see `_odd_start`
-    return contextlib.closing(fit(config, dataset=images, on_step=on_step))  # type: ignore[type-var]
+    return contextlib.closing(fit(config, task=task, on_step=on_step))  # type: ignore[type-var]
 
 
 class _Steps:

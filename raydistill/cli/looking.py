@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor, nn
 
-    from raydistill.datasets import Dataset, Preprocessing
+    from raydistill.tasks import Task
     from raydistill.training import RunConfig
 
 
-def seen_by(content: Mapping[str, Any], config: RunConfig) -> Preprocessing | None:
-    """How a network of `read_network` wants its images; of the size that the command asks for."""
-    from raydistill.training.preprocessing import of_checkpoint, sized
+def for_network(task: Task, content: Mapping[str, Any], config: RunConfig) -> Task:
+    """The task as a network of `read_network` wants its data, unless the command asks for another size."""
+    from raydistill.tasks import Weights
 
-    return sized(of_checkpoint(content, "--resume-from"), config.dataset.image_size)
+    run = content["run"]
+    return task.wanted_by(Weights(run["arch"], run["model_args"], content, "--resume-from"), config.dataset)
 
 
 def published_weights(config: RunConfig, folder: Path, on_images: bool, console: Console) -> Path:
@@ -33,10 +34,10 @@ def published_weights(config: RunConfig, folder: Path, on_images: bool, console:
     """
     from raydistill.models import default_num_classes
     from raydistill.training.checkpoint import write_checkpoint
-    from raydistill.training.preprocessing import images_of, of_run, published_checkpoint
+    from raydistill.training.start import published_checkpoint, task_of
 
     known = default_num_classes(config.arch, "--arch")
-    classes = images_of(config, of_run(config)).num_classes if on_images else known
+    classes = task_of(config).described()["num_classes"] if on_images else known
     content = published_checkpoint(config.arch, classes)
     if classes != known:
         text = f"the published weights know {known:,} classes, the dataset has {classes}: the last layer is random"
@@ -47,22 +48,21 @@ def published_weights(config: RunConfig, folder: Path, on_images: bool, console:
     return path
 
 
-def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, folder: Path, console: Console) -> None:
+def activation_statistics(checkpoint: Path, config: RunConfig, task: Task, folder: Path, console: Console) -> None:
     """``--act-stats``: a row for each channel of each layer, and each layer's histogram, over the validation split."""
     from raydistill.compression.statistics import ActivationHistograms, ChannelActivations, activation_table
     from raydistill.compression.statistics.channels import STATISTICS, ChannelRow
     from raydistill.compression.summaries.rows import csv_text
-    from raydistill.training.feed import EvalFeed
+    from raydistill.tasks import VALIDATION, Loading
     from raydistill.training.loop import device_of
-    from raydistill.training.metrics import evaluate
 
     device = device_of(config.device)
     content, model = read_network(checkpoint, config.arch)
-    model, seen = model.to(device), seen_by(content, config)
-    share = config.effective_valid_size
-    feed = EvalFeed(images, "validation", 1024, device, fraction=share, preprocessing=seen)
+    model, task = model.to(device), for_network(task, content, config)
+    loading = Loading(device, 1024, fraction=config.effective_valid_size)
+    feed = task.feed(VALIDATION, loading)
     with ChannelActivations(model, statistics=tuple(STATISTICS)) as collector, ActivationHistograms(model) as drawn:
-        evaluate(model, feed, "validation", device, "fp32")
+        task.evaluate(model, feed, loading)
     path, histograms = folder / "act_stats.csv", folder / "act_histograms.csv"
     write_atomically(path, csv_text(ChannelRow, activation_table(collector)))
     lines = ["layer,from,to,count"]
@@ -72,29 +72,32 @@ def activation_statistics(checkpoint: Path, config: RunConfig, images: Dataset, 
         cells = zip(edges[:-1], edges[1:], found.counts.tolist(), strict=True)
         lines += [f"{name},{low:g},{high:g},{count:.0f}" for low, high, count in cells]
     write_atomically(histograms, "\n".join(lines) + "\n")
-    console.print(f"activations of {feed.images:,} validation images: {path}, {histograms.name}", soft_wrap=True)
+    console.print(f"activations of {feed.samples:,} validation samples: {path}, {histograms.name}", soft_wrap=True)
 
 
-def confusion_matrix(checkpoint: Path, config: RunConfig, images: Dataset, folder: Path, console: Console) -> None:
+def confusion_matrix(checkpoint: Path, config: RunConfig, task: Task, folder: Path, console: Console) -> None:
     """``--confusion``: which classes of the test split are taken for which, as CSV and PNG."""
     import torch
 
     from raydistill.compression.early_exit import exits
     from raydistill.compression.statistics import ConfusionMatrix, confusion_csv, confusion_png
-    from raydistill.training.feed import EvalFeed
+    from raydistill.tasks import TEST, Loading
     from raydistill.training.loop import device_of
 
     device = device_of(config.device)
     content, model = read_network(checkpoint, config.arch)
-    model, seen, share = model.to(device), seen_by(content, config), config.effective_test_size
-    matrix = ConfusionMatrix(images.num_classes)
+    model, task = model.to(device), for_network(task, content, config)
+    classes = task.described().get("classes")
+    if classes is None:
+        raise ConfigError(Fault("--confusion", "is for a task with classes", task.name, "leave it out"))
+    matrix = ConfusionMatrix(len(classes))
     with torch.no_grad():
-        for inputs, labels in EvalFeed(images, "test", 1024, device, fraction=share, preprocessing=seen):
-            matrix.update(exits(model(inputs))[-1], labels)
+        for batch in task.feed(TEST, Loading(device, 1024, fraction=config.effective_test_size)).epoch(0):
+            matrix.update(exits(model(*task.inputs(batch)))[-1], batch[-1])
     path = folder / "confusion.csv"
-    write_atomically(path, confusion_csv(matrix.counts, images.classes))
-    title = f"{config.arch} on {images.name} (test)"
-    confusion_png(matrix.counts, path.with_suffix(".png"), images.classes, title)
+    write_atomically(path, confusion_csv(matrix.counts, classes))
+    title = f"{config.arch} on {task.name} (test)"
+    confusion_png(matrix.counts, path.with_suffix(".png"), classes, title)
     console.print(f"confusion matrix: {path}, {path.with_suffix('.png').name}", soft_wrap=True)
 
 
@@ -195,7 +198,7 @@ def _innermost(error: BaseException) -> str:
 def greedy(
     checkpoint: Path,
     config: RunConfig,
-    images: Dataset,
+    task: Task,
     folder: Path,
     console: Console,
     target_density: float,
@@ -203,43 +206,39 @@ def greedy(
     fine_tune_epochs: int,
 ) -> None:
     """``--greedy``: greedy filter pruning from a checkpoint; a table, and the last network as a checkpoint."""
-    import torch
-
     from raydistill.cli.tables import percent
     from raydistill.compression.greedy import greedy_filter_pruning
     from raydistill.compression.summaries.compute import total_macs
     from raydistill.metrics import selecting, shown
-    from raydistill.tasks.classification.metrics import METRICS
+    from raydistill.tasks import VALIDATION, Loading
     from raydistill.training.checkpoint import write_checkpoint
-    from raydistill.training.feed import EvalFeed
     from raydistill.training.fine_tune import fine_tune
     from raydistill.training.loop import device_of
-    from raydistill.training.metrics import evaluate
 
     device = device_of(config.device)
     content, model = read_network(checkpoint, config.arch)
     model = model.to(device)
-    seen = seen_by(content, config) or images.preprocessing
-    share = config.effective_valid_size
-    feed = EvalFeed(images, "validation", 1024, device, fraction=share, preprocessing=seen)
-    example = torch.zeros(1, *seen.image_shape, device=device)
+    task = for_network(task, content, config)
+    loading = Loading(device, 1024, fraction=config.effective_valid_size)
+    feed = task.feed(VALIDATION, loading)
+    example = tuple(value.to(device) for value in task.example_input())
 
     def metrics(network: nn.Module) -> Mapping[str, float]:
-        return evaluate(network, feed, "validation", device, "fp32").metrics
+        return task.evaluate(network, feed, loading)
 
     def tune(network: nn.Module) -> None:
-        fine_tune(network, config, images, device, fine_tune_epochs, seen)
+        fine_tune(network, config, task, device, fine_tune_epochs)
 
-    name = selecting(METRICS)
-    metric = METRICS[name]
+    name = selecting(task.metrics)
+    metric = task.metrics[name]
     console.print(f"step  filters  weight                          density  {name} (validation)")
     folder.mkdir(parents=True, exist_ok=True)
     kept = {key: value for key, value in content.items() if key not in ("format", "optimizer")}
     steps = greedy_filter_pruning(
         model,
         metrics,
-        (example,),
-        lambda network: total_macs(network, (example,)),
+        example,
+        lambda network: total_macs(network, example),
         metric,
         target_density,
         step,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from raydistill.cluster.nodes import Node
     from raydistill.cluster.team import Team
     from raydistill.cluster.worker import Joined
-    from raydistill.datasets import Dataset
     from raydistill.records import EpochMetrics
+    from raydistill.tasks import Task
     from raydistill.training import RunConfig
     from raydistill.training.loop import OnStep
 
@@ -90,7 +90,7 @@ def asked(
 
 @contextlib.contextmanager
 def epochs_on_workers(
-    config: RunConfig, images: Dataset, wanted: Asked, report: RunReport, on_step: OnStep | None, steps: int
+    config: RunConfig, task: Task, wanted: Asked, report: RunReport, on_step: OnStep | None, steps: int
 ) -> Iterator[Iterator[EpochMetrics]]:
     """The epochs of a run on workers, while the block runs; what becomes of the workers is said in lines.
 
@@ -110,7 +110,7 @@ def epochs_on_workers(
         hosts = len({worker.host for worker in workers})
         places = f" on {hosts} machines" if hosts > 1 else ""
         if not before:
-            report.say(f"{len(workers)} workers{places}: {config.batch_size} images a step, of all of them together")
+            report.say(f"{len(workers)} workers{places}: {config.batch_size} samples a step, of all of them together")
             return
         after = f"after epoch {last[-1].epoch + 1}" if last else "at the beginning"
         report.warn(f"the workers were started again: {len(workers)}{places} go on {after}")
@@ -119,10 +119,10 @@ def epochs_on_workers(
         report.warn("no workers yet: the cluster may be busy; waiting for room")
 
     report.say("starting Ray" if wanted.address is None else f"connecting to Ray at {wanted.address}")
-    with connected(wanted.address, images.nbytes, named_in(asdict(config)), report.warn) as nodes:
+    with connected(wanted.address, task.nbytes, named_in(asdict(config)), report.warn) as nodes:
         team = wanted.team(nodes, config.device)
-        dataset = put(images, images.nbytes)
-        run = fit_on_workers(config, dataset, team, on_step=on_step, steps=steps, on_team=on_team, on_wait=on_wait)
+        shared = put(task, task.nbytes)
+        run = fit_on_workers(config, shared, team, on_step=on_step, steps=steps, on_team=on_team, on_wait=on_wait)
 
         def epochs() -> Iterator[EpochMetrics]:
             for metrics in run:

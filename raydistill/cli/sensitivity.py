@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from types import FrameType
@@ -97,7 +98,7 @@ def sensitivity(
     names = _matching(subject.model, sense.value, weights)
     store = _Store(out_dir, {**subject.identity, "sense": sense.value})
     console.print(
-        f"{heading(*subject.metric)} on the {split.value} split of {subject.data.name} ({subject.images:,} images), "
+        f"{heading(*subject.metric)} on the {split.value} split of {subject.task.name} ({subject.images:,} images), "
         f"one weight pruned by "
         f"{sense.value} at a time to:",
         soft_wrap=True,
@@ -116,7 +117,7 @@ def sensitivity(
     shown = [point for point in store.points if point.weight in names]
     plot = store.csv.with_suffix(".png")
     if shown:
-        title = f"{subject.arch} on {subject.data.name} ({split.value}): sensitivity by {sense.value}"
+        title = f"{subject.arch} on {subject.task.name} ({split.value}): sensitivity by {sense.value}"
         sensitivity_png(shown, plot, *subject.metric, title)
         console.print(f"{store.csv}\n{plot}", soft_wrap=True, markup=False)
     if interrupted:
@@ -193,16 +194,15 @@ class _Subject:
     ) -> None:
         import torch
 
-        from raydistill import datasets
+        from raydistill import tasks
         from raydistill.datasets import DatasetConfig
         from raydistill.errors import ConfigError, Fault
-        from raydistill.tasks.classification.metrics import METRICS
+        from raydistill.tasks import Loading, TaskConfig, Weights
+        from raydistill.tasks.classification.preprocessing import of_checkpoint
+        from raydistill.tasks.feeds import Kept
         from raydistill.training import device_of
         from raydistill.training.allocator import keep_freed_memory
-        from raydistill.training.feed import EvalFeed
-        from raydistill.training.preprocessing import difference, of_checkpoint
 
-        self.metrics = METRICS
         content, model = read_network(checkpoint, arch)
         run = content["run"]
         self.checkpoint, self.content = checkpoint, content
@@ -221,28 +221,32 @@ class _Subject:
             **{key: run[key] for key in ("validation", "split_seed") if key in run},
         )
         self.data_config = config
-        self.data = datasets.load(config, wanted=seen)
-        if self.data.warning:
-            console.print(f"warning: {self.data.warning}", style="bold yellow")
-        said = difference(seen, self.data)
-        if said:
-            console.print(said, soft_wrap=True, markup=False)
-        if self.data.num_classes != content["num_classes"]:
-            rule = f"the checkpoint knows {content['num_classes']} classes, {self.data.name} has"
-            raise ConfigError(Fault("--dataset", rule, self.data.num_classes, "name the one it was trained on"))
-        share = 1.0 if images is None else min(1.0, images / EvalFeed(self.data, split, batch_size, self.device).images)
-        feed = EvalFeed(self.data, split, batch_size, self.device, fraction=share, preprocessing=seen)
-        self.images = feed.images
-        self.batches = (
-            list(feed) if _fits(feed.images, (seen or self.data.preprocessing).image_shape, self.device) else feed
-        )
+        weights = Weights(self.arch, run["model_args"], content, str(checkpoint))
+        self.task = task = tasks.load(TaskConfig(), config, weights)
+        self.metrics = task.metrics
+        if task.warning:
+            console.print(f"warning: {task.warning}", style="bold yellow")
+        if task.note:
+            console.print(task.note, soft_wrap=True, markup=False)
+        classes = task.described()["num_classes"]
+        if classes != content["num_classes"]:
+            rule = f"the checkpoint knows {content['num_classes']} classes, {task.name} has"
+            raise ConfigError(Fault("--dataset", rule, classes, "name the one it was trained on"))
+        self.loading = Loading(self.device, batch_size, precision=self.precision)
+        if images is not None:
+            share = min(1.0, images / task.feed(split, self.loading).samples)
+            self.loading = replace(self.loading, fraction=share)
+        self.feed = task.feed(split, self.loading)
+        self.images = self.feed.samples
+        if _fits(self.images, task.example_input()[0].shape[1:], self.device):
+            self.feed = Kept(self.feed)
         self.identity = {
             "arch": self.arch,
             "weights": digest,
-            "dataset": self.data.name,
+            "dataset": self.task.name,
             "split": split,
             "images": self.images,
-            **({"preprocessing": said} if said else {}),
+            **({"preprocessing": task.note} if task.note else {}),
         }
 
     def must_start_a_sweep(self) -> None:
@@ -254,9 +258,7 @@ class _Subject:
             raise ConfigError(Fault(str(self.checkpoint), rule, ABSENT, way_out))
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        from raydistill.training.metrics import evaluate
-
-        return evaluate(model, self.batches, self.split, self.device, self.precision).metrics
+        return self.task.evaluate(model, self.feed, self.loading)
 
     @property
     def metric(self) -> tuple[str, Metric]:

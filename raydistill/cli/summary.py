@@ -154,9 +154,9 @@ def read_network(checkpoint: Path, arch: str | None) -> tuple[dict[str, Any], nn
     Raises:
         CheckpointError: it cannot be used, is of another architecture, or does not say of which.
     """
+    from raydistill.tasks.classification.preprocessing import described, of_checkpoint
     from raydistill.training.checkpoint import arch_of, model_of
     from raydistill.training.distiller_checkpoint import read_any
-    from raydistill.training.preprocessing import described, of_checkpoint
 
     content = read_any(checkpoint)
     known = arch_of(content, str(checkpoint), arch)

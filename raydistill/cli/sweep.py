@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raydistill.sweep.load import Sweep
     from raydistill.sweep.plan import Plan
     from raydistill.sweep.run import Outcome
+    from raydistill.tasks import Task
 
 
 def sweep(
@@ -192,11 +193,11 @@ def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
     from raydistill.cluster.team import at_once, trial_team
-    from raydistill.sweep.images import sweep_images
     from raydistill.sweep.plan import baseline_config, check_plan, plan_sweep
     from raydistill.sweep.resources import concurrent, trial_share
     from raydistill.sweep.run import check_start_of
     from raydistill.sweep.seeds import find_seeds
+    from raydistill.sweep.start import sweep_task
     from raydistill.sweep.tracked import check_tracking
     from raydistill.tracking import visit
 
@@ -212,10 +213,10 @@ def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None
         console.print(f"warning: {line}", style="bold yellow", markup=False, soft_wrap=True)
 
     seeds = find_seeds(sweep, store.root, warn)
-    data, seen, lines = sweep_images(sweep)
-    for line in lines:
+    task = sweep_task(sweep)
+    for line in filter(None, (task.warning, task.note)):
         warn(line)
-    plan = plan_sweep(sweep, data.num_classes, seen.image_shape, seeds)
+    plan = plan_sweep(sweep, task, seeds)
     for line in plan.warnings:
         warn(line)
     node, sections = this_machine(), sweep.sections
@@ -231,7 +232,7 @@ def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None
     console.print(space_table([(d.path, d.distribution.describe()) for d in plan.space.dimensions]))
     for title, text in (
         ("model", f"{sections.model.arch}, {sum(_size(shape) for _, shape in plan.weights):,} weights"),
-        ("dataset", f"{data.name}, {len(data.train_index):,} train, {len(data.validation_index):,} validation"),
+        ("dataset", _split_sizes(task)),
         ("baseline", baseline),
         ("trials", f"{plan.count} of {sections.training.epochs} epochs, seed {sections.seed}"),
         *((trial.trial_id, f"{trial.origin}, {percent(trial.planned_sparsity)} % sparsity") for trial in plan.warm),
@@ -247,6 +248,16 @@ def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None
     ):
         console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)
     console.print("dry run: everything checked, nothing started")
+
+
+def _split_sizes(task: Task) -> str:
+    import torch
+
+    from raydistill.tasks import TRAIN, VALIDATION, Loading
+
+    loading = Loading(torch.device("cpu"), 256)
+    sizes = ", ".join(f"{task.feed(split, loading).samples:,} {split}" for split in (TRAIN, VALIDATION))
+    return f"{task.name}, {sizes}"
 
 
 def _searcher(sweep: Sweep, plan: Plan) -> str:

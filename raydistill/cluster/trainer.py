@@ -37,7 +37,7 @@ OnTeam = Callable[[Sequence[Joined], int], None]
 
 def fit_on_workers(
     run: RunConfig,
-    dataset: Any,
+    task: Any,
     team: Team,
     *,
     on_step: OnStep | None = None,
@@ -49,7 +49,7 @@ def fit_on_workers(
     """`fit` on the workers of a team: the same metrics, the same files in ``run.out_dir``, to rounding the same
     weights. Ray must be connected. Only this process sees ``out_dir`` and the checkpoints that the run begins with.
 
-    dataset: a reference to it in the object store. steps: how often on_step is called in an epoch. on_wait: called once
+    task: a reference to it in the object store. steps: how often on_step is called in an epoch. on_wait: called once
     if the workers do not come for a while: the cluster may be busy. finish: adds to the last epoch's metrics, in the
     first worker.
 
@@ -70,7 +70,7 @@ def fit_on_workers(
     conduit = open_conduit(team.workers, checkpoint)
     crew = _Crew(conduit, on_team)
     try:
-        ended = conduit.run.remote(Job(run, [dataset], given, steps, finish), team)
+        ended = conduit.run.remote(Job(run, [task], given, steps, finish), team)
         for message in _messages(conduit, ended, on_wait):
             if isinstance(message, Trained):
                 unpack(message.parcel, folder)

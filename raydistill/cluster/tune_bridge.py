@@ -21,7 +21,7 @@ REQUEST = {"cpu": 0, "memory": 1}
 
 
 def trial_epochs(
-    run: RunConfig, dataset: Any, team: Team, finish: Finish, restarted: Callable[[str], None]
+    run: RunConfig, task: Any, team: Team, finish: Finish, restarted: Callable[[str], None]
 ) -> Generator[EpochMetrics, None, None]:
     """`fit` for a trial. restarted: told in words when workers have died and all have started again."""
 
@@ -29,4 +29,4 @@ def trial_epochs(
         if before:
             restarted(f"a worker's process died; {len(workers)} workers go on")
 
-    yield from fit_on_workers(run, dataset, team, on_team=on_team, finish=finish)
+    yield from fit_on_workers(run, task, team, on_team=on_team, finish=finish)

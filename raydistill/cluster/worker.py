@@ -32,7 +32,7 @@ Finish = Callable[[EpochMetrics, RunConfig, Dataset], EpochMetrics]
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told. run: its paths are the driver's. dataset: its object reference, boxed: Ray would
+    """What every worker is told. run: its paths are the driver's. task: its object reference, boxed: Ray would
     unpack a bare one. given: the content of the files that the run begins with, by the path that `run` names them by,
     boxed as well.
 
@@ -40,7 +40,7 @@ class Job:
     """
 
     run: RunConfig
-    dataset: list[Any]
+    task: list[Any]
     given: Mapping[str, list[Any]]
     steps: int = 0
     finish: Finish | None = None
@@ -141,18 +141,18 @@ def _train(job: Job, ranks: Ranks, conduit: Any, folder: Path, post: Callable[[M
 
 
 def _epochs(job: Job, run: RunConfig, ranks: Ranks, folder: Path, post: Callable[[Message], None]) -> None:
-    run, dataset = replace(run, device=_device(run)), ray.get(job.dataset[0])
+    run, task = replace(run, device=_device(run)), ray.get(job.task[0])
     outbox = Outbox(folder)
 
     def step(epoch: int, index: int, count: int, loss: float) -> None:
         if (index + 1) % max(1, count // job.steps) == 0:
             post(Minibatch(epoch, index, count, loss))
 
-    for metrics in fit(run, dataset=dataset, on_step=step if job.steps else None, ranks=ranks):
+    for metrics in fit(run, task=task, on_step=step if job.steps else None, ranks=ranks):
         if not ranks.first:
             continue
         if job.finish is not None and metrics.epoch + 1 == run.epochs:
-            metrics = job.finish(metrics, run, dataset)
+            metrics = job.finish(metrics, run, task)
         post(Trained(metrics, outbox.changed()))
     if ranks.first:
         post(Done(outbox.changed()))

@@ -40,12 +40,13 @@ def names() -> list[str]:
 
 def create(
     arch: str,
-    num_classes: int,
+    num_classes: int | None,
     model_args: Mapping[str, Any] | None = None,
     where: str = "model.arch",
     fetch: bool = True,
 ) -> nn.Module:
-    """Build `arch` for `num_classes` outputs, with fresh random weights (seed torch before the call).
+    """Build `arch` for `num_classes` outputs, with fresh random weights (seed torch before the call). num_classes: None
+    for a factory that takes none: what is not to classify.
 
     model_args: what the factory takes; of a torchvision model also `pretrained`: true or the name of published
     weights. where: file and key path for the error. fetch: False leaves those weights out, because others follow.
@@ -58,7 +59,7 @@ def create(
     if not callable(factory):
         raise ConfigError(Fault(where, "a model must be a callable factory", arch, "name a function or a class"))
     arguments = {**(model_args or {})}
-    if "num_classes" in arguments:
+    if "num_classes" in arguments and num_classes is not None:
         raise ConfigError(
             Fault(where, f"'{arch}' gets num_classes from the dataset", arguments["num_classes"], "leave it out")
         )
@@ -66,7 +67,8 @@ def create(
     if pretrained:
         published(arch, pretrained, f"{where} pretrained")
         arguments = from_torchvision.as_pretrained(arch, arguments)
-    arguments["num_classes"] = num_classes
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
     _check_arguments(factory, arguments, arch, where)
     try:
         with in_folder():

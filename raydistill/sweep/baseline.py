@@ -6,15 +6,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-import torch
 
-from raydistill.datasets import Dataset
 from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
 from raydistill.files import clear_temporaries
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
@@ -26,22 +23,19 @@ from raydistill.sweep.plan import baseline_config
 from raydistill.sweep.resources import Share, baseline_share
 from raydistill.sweep.session import Session
 from raydistill.sweep.trainable import left_by_its_code
+from raydistill.tasks import Task, TaskConfig
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
 
 _WHERE_IT_RUNS = ("out_dir", "resume", "checkpoint_every", "tensorboard", "threads", "device", "dataset", "schedule")
-_HOW_IT_IS_READ = ("root", "workers", "used_fallback", "warning")
-_ADDED = ("shorter_side", "interpolation", "channels")
-"""Fields that count only where they say something, so that older sweeps keep their datasets' hashes."""
-
 _LOCK_WAIT_S = 3600.0
 """Two sweeps that want the same baseline: the second waits for the first to have trained it."""
 
 
 def ensure_baseline(session: Session) -> bool:
     """Make sure that the dense baseline is there and recorded; False if it was interrupted."""
-    sweep, ledger, dataset, store = session.sweep, session.ledger, session.dataset, session.store
+    sweep, ledger, task, store = session.sweep, session.ledger, session.task, session.store
     known = ledger.records.get(BASELINE)
     given = sweep.sections.baseline.checkpoint
     if known is not None and known.checkpoint is not None:
@@ -53,10 +47,10 @@ def ensure_baseline(session: Session) -> bool:
     run = baseline_config(sweep)
     if given is not None:
         session.observer.step("evaluating the dense baseline")
-        last = given_baseline(given, run, dataset)
+        last = given_baseline(given, run, task)
         reference = store.given(given)
         last = replace(last, checkpoint=reference, footprint=_footprint(session, reference))
-        ledger.baseline(baseline_record(run, dataset, last, "taken from baseline.checkpoint"), [last])
+        ledger.baseline(baseline_record(run, task.name, last, "taken from baseline.checkpoint"), [last])
         return True
     folder = store.reference(store.root / "baselines" / baseline_hash(run, session.fingerprint))
     run = replace(run, out_dir=folder)
@@ -82,7 +76,7 @@ def ensure_baseline(session: Session) -> bool:
     history = [replace(metrics, checkpoint=checkpoint) for metrics in history]
     history = [*history[:-1], replace(history[-1], footprint=_footprint(session, checkpoint))]
     reason = f"trained {run.epochs} epochs" + (" by an earlier sweep" if before else "")
-    ledger.baseline(baseline_record(run, dataset, history[-1], reason), history)
+    ledger.baseline(baseline_record(run, task.name, history[-1], reason), history)
     return True
 
 
@@ -100,43 +94,33 @@ def _lost(store: Store, checkpoint: str) -> str:
 
 def _footprint(session: Session, checkpoint: str) -> dict[str, float]:
     """What the dense network costs; its latency is measured where a trial's would be."""
-    shape, share, arch = session.dataset.image_shape, session.share, session.sweep.sections.model.arch
+    task, share, arch = session.task, session.share, session.sweep.sections.model.arch
     from raydistill.compression.thinning import untraceable  # imports Torch-Pruning
 
     with session.store.lent(checkpoint) as path:
-        why = untraceable(load_model(path, arch), torch.zeros(1, *shape))
+        why = untraceable(load_model(path, arch), task.example_input())
     if why:
         of_dense = "macs, size and latency of a pruned trial are those of the network before thinning"
         session.observer.warning(f"{arch} cannot be thinned, so that {of_dense}: {why}")
     if not session.sweep.wants_latency:
         with session.store.lent(checkpoint) as path:
-            return footprint(path, shape, arch=arch)
-    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(_measured)
-    return dict(ray.get(task.remote(checkpoint, session.store, shape, share.device, arch)))
+            return footprint(path, task, arch=arch)
+    measure = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(_measured)
+    return dict(ray.get(measure.remote(checkpoint, session.store, session.shared, share.device, arch)))
 
 
-def _measured(checkpoint: str, store: Store, shape: tuple[int, ...], device: str, arch: str) -> dict[str, float]:
+def _measured(checkpoint: str, store: Store, shared: list[Any], device: str, arch: str) -> dict[str, float]:
     with store.lent(checkpoint) as path:
-        return footprint(path, shape, device, latency=True, arch=arch)
-
-
-def dataset_fingerprint(dataset: Dataset) -> str:
-    """Content hash of a loaded dataset: the images, the labels, the split."""
-    digest = hashlib.blake2b(digest_size=8)
-    for field in fields(dataset):
-        if field.name in _HOW_IT_IS_READ:
-            continue
-        value = getattr(dataset, field.name)
-        if field.name in _ADDED and value == field.default:
-            continue
-        digest.update(field.name.encode())
-        digest.update(np.ascontiguousarray(value).data if isinstance(value, np.ndarray) else repr(value).encode())
-    return digest.hexdigest()
+        return footprint(path, ray.get(shared[0]), device, latency=True, arch=arch)
 
 
 def baseline_hash(run: RunConfig, fingerprint: str) -> str:
     """Content hash of all that the baseline's weights depend on."""
     said = {key: value for key, value in asdict(run).items() if key not in _WHERE_IT_RUNS}
+    said.pop("task")
+    if run.task != TaskConfig():
+        said["task"] = asdict(run.task)
+    said |= {"early_exit": None}  # as it was hashed when it was a field of its own
     said |= {"dataset": fingerprint, "schedule": dump_schedule(run.schedule) if run.schedule else ""}
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
@@ -159,7 +143,7 @@ def _finished(store: Store, checkpoint: str, epochs: int) -> list[EpochMetrics]:
 
 def train_baseline(
     run: RunConfig,
-    dataset: Any,
+    task: Any,
     store: Store,
     share: Share,
     on_epoch: Callable[[EpochMetrics], None],
@@ -167,15 +151,15 @@ def train_baseline(
 ) -> bool:
     """Train the baseline in a Ray task, its epochs streamed back; False if it was interrupted (its checkpoint stays).
 
-    run: its out_dir is a reference into `store`. dataset: an object reference.
+    run: its out_dir is a reference into `store`. task: an object reference.
 
     Raises:
         ResourceError: its process died; what it trained is in its checkpoint.
         RaydistillError: what `fit` raises.
     """
     run = replace(run, threads=share.threads, device=share.device)
-    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)(_train)
-    stream = task.options(num_returns="streaming").remote(run, dataset, store)
+    train = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)(_train)
+    stream = train.options(num_returns="streaming").remote(run, task, store)
     while True:
         ready, _ = ray.wait([stream], timeout=0.1, fetch_local=False)
         if interrupted():
@@ -195,14 +179,14 @@ def train_baseline(
         on_epoch(message)
 
 
-def _train(run: RunConfig, dataset: Dataset, store: Store) -> Iterator[EpochMetrics | RaydistillError]:
+def _train(run: RunConfig, task: Task, store: Store) -> Iterator[EpochMetrics | RaydistillError]:
     """In the task's process. Errors travel as values: Ray would wrap them in its own and print a traceback."""
     try:
         with store.workplace(str(run.out_dir), "this baseline", _LOCK_WAIT_S, rivals=True) as place:
             clear_temporaries(place.folder)
             if not _usable(place.folder / FILE_NAME):
                 (place.folder / FILE_NAME).unlink(missing_ok=True)
-            for metrics in fit(replace(run, out_dir=str(place.folder)), dataset=dataset):
+            for metrics in fit(replace(run, out_dir=str(place.folder)), task=task):
                 place.push()
                 yield metrics
     except RaydistillError as error:
@@ -219,25 +203,23 @@ def _usable(checkpoint: Path) -> bool:
     return True
 
 
-def given_baseline(checkpoint: str, run: RunConfig, dataset: Dataset) -> EpochMetrics:
+def given_baseline(checkpoint: str, run: RunConfig, task: Task) -> EpochMetrics:
     """The figures of ``baseline.checkpoint``, evaluated here on this sweep's validation split.
 
     Raises:
         CheckpointError: it cannot be read, or is of another architecture or number of classes.
     """
     content = read_checkpoint(checkpoint)
-    for what, has, wanted in (
-        ("arch", content["run"]["arch"], run.arch),
-        ("number of classes", content["num_classes"], dataset.num_classes),
-    ):
-        if has != wanted:
-            raise CheckpointError(Fault(checkpoint, f"its {what} must be {wanted!r}", has, "mend baseline.checkpoint"))
-    result = evaluate_checkpoint(checkpoint, dataset, "validation", device="cpu", arch=run.arch)
+    arch = content["run"]["arch"]
+    if arch != run.arch:
+        raise CheckpointError(Fault(checkpoint, f"its arch must be {run.arch!r}", arch, "mend baseline.checkpoint"))
+    task.check_knows(content, checkpoint)
+    result = evaluate_checkpoint(checkpoint, task, "validation", device="cpu", arch=run.arch)
     last = EpochMetrics.from_json(content["history"][-1])
     return replace(last, metrics=result.metrics, checkpoint=checkpoint)
 
 
-def baseline_record(run: RunConfig, dataset: Dataset, last: EpochMetrics, reason: str) -> TrialRecord:
+def baseline_record(run: RunConfig, dataset: str, last: EpochMetrics, reason: str) -> TrialRecord:
     """The front's zero-sparsity point."""
     return TrialRecord(
         trial_id=BASELINE,
@@ -245,7 +227,7 @@ def baseline_record(run: RunConfig, dataset: Dataset, last: EpochMetrics, reason
         state=FINISHED,
         reason=reason,
         arch=run.arch,
-        dataset=dataset.name,
+        dataset=dataset,
         seed=run.seed,
         epochs=last.epochs,
         last=last,

@@ -9,7 +9,6 @@ import numpy as np
 import ray
 import torch
 
-from raydistill.datasets import Dataset
 from raydistill.errors import CheckpointError, Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
 from raydistill.storage import Store
@@ -18,10 +17,9 @@ from raydistill.sweep.callback import why_it_died
 from raydistill.sweep.damage import is_of, named
 from raydistill.sweep.resources import Share
 from raydistill.sweep.session import Session
+from raydistill.tasks import VALIDATION, Loading, Task, Weights
 from raydistill.tracking import SweepLog
 from raydistill.training import evaluate_checkpoint, load_model, read_checkpoint
-from raydistill.training.feed import EvalFeed
-from raydistill.training.preprocessing import of_checkpoint
 
 
 def test_front(session: Session) -> None:
@@ -120,7 +118,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
         metrics |= record.test.named_by_split if record.test is not None else {}
         with session.store.lent(record.checkpoint) as path:
             try:
-                network, example = load_model(path, arch), _example(session.dataset, path)
+                network, example = load_model(path, arch), _example(session.task, path)
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
                 test_front(session)
@@ -135,8 +133,11 @@ def publish_front(session: Session, log: SweepLog) -> None:
             log.register_knee(member)
 
 
-def _example(dataset: Dataset, checkpoint: str | Path) -> np.ndarray:
-    """Two validation images as a checkpoint's network wants them, (2, C, H, W) float32."""
-    seen = of_checkpoint(read_checkpoint(checkpoint), str(checkpoint))
-    images, _ = next(iter(EvalFeed(dataset, "validation", 2, torch.device("cpu"), preprocessing=seen)))
-    return images.contiguous().numpy()
+def _example(task: Task, checkpoint: str | Path) -> np.ndarray:
+    """Two validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32."""
+    content = read_checkpoint(checkpoint)
+    weights = Weights(content["run"]["arch"], content["run"]["model_args"], content, str(checkpoint))
+    task = task.wanted_by(weights)
+    batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
+    inputs: np.ndarray = task.inputs(batch)[0].contiguous().numpy()
+    return inputs

@@ -8,28 +8,40 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from raydistill import datasets
 from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
 from raydistill.files import missing
 from raydistill.masking import masked_all
-from raydistill.metrics import Metric
+from raydistill.metrics import MAX, Metric, selecting
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
 from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.faults import validate
-from raydistill.sweep.spec import DEFAULT_OBJECTIVES, SweepSections, TrainingSection, beside
+from raydistill.sweep.spec import (
+    SearcherSection,
+    SweepSections,
+    TaskSection,
+    TrainingSection,
+    TrialSchedulerSection,
+    beside,
+)
 from raydistill.sweep.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
-from raydistill.tasks.classification.metrics import METRICS
+from raydistill.tasks import TaskConfig, metrics_of
 from raydistill.training.footprint import LATENCY
 
 TRAINING = "training."
+SPARSITY = "sparsity"
+_PLANNED = 0.3
+"""What planned sparsity weighs in a score, beside the metric that selects."""
+
+S = TypeVar("S", TrialSchedulerSection, SearcherSection)
 _INLINE = re.compile(r": ((?:baseline\.)?schedule|search): ")
 SCORABLE = ("train_loss", "sparsity", "planned_sparsity")
 """What a trial scheduler's score may weigh beside the task's metrics."""
@@ -70,7 +82,11 @@ class Sweep:
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """The task's; the first selects."""
-        return METRICS
+        return metrics_of(self.task, f"{self.file}: task")
+
+    @property
+    def task(self) -> TaskConfig:
+        return self.sections.task.config()
 
     @property
     def dataset(self) -> DatasetConfig:
@@ -99,20 +115,24 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     dimensions, per_layer = (), ()
     if "search" not in broken:
         dimensions, per_layer = _collected(faults, parse_space, raw["search"], f"{file}: search") or ((), ())
-    objectives = ()
-    if "objectives" not in broken:
-        directions = raw.get("objectives", DEFAULT_OBJECTIVES)
-        objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives", METRICS) or ()
+    metrics = _metrics(raw.get("task"), file, faults) if "task" not in broken else {}
+    objectives: tuple[Objective, ...] = ()
+    if metrics and "objectives" not in broken:
+        directions = raw.get("objectives") or {selecting(metrics): metrics[selecting(metrics)].direction, SPARSITY: MAX}
+        objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives", metrics) or ()
     constraints: tuple[Constraint, ...] = ()
-    if "constraints" not in broken:
+    if metrics and "constraints" not in broken:
         bounds = raw.get("constraints", [])
-        constraints = _collected(faults, parse_constraints, bounds, f"{file}: constraints", METRICS) or ()
+        constraints = _collected(faults, parse_constraints, bounds, f"{file}: constraints", metrics) or ()
     warm_start: tuple[Entry, ...] = ()
     if "warm_start" in raw:
         warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
     faults += _training_paths(dimensions, str(file))
     if sections is not None:
         sections = _resolved(sections, file)
+        if metrics:
+            sections = _with_defaults(sections, metrics, objectives)
+            faults += _check_scores(sections, metrics, str(file))
         faults += _cross_checks(sections, str(file))
         if trials_of(warm_start) > sections.num_samples:
             rule = f"begins {trials_of(warm_start)} trials, more than num_samples ({sections.num_samples})"
@@ -247,14 +267,46 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     if asha.grace_period is not None and asha.grace_period > sections.training.epochs:
         rule = f"must be at most training.epochs ({sections.training.epochs})"
         faults.append(Fault(f"{file}: trial_scheduler.grace_period", rule, asha.grace_period))
-    for key, score in (("trial_scheduler", asha.score), ("searcher", sections.searcher.score)):
+    return faults
+
+
+def _metrics(node: Any, file: Path, faults: list[Fault | str]) -> Mapping[str, Metric]:
+    """Those of the task that a file names; {} where there is none such."""
+    section = TaskSection.model_validate(node or {})
+    return _collected(faults, metrics_of, section.config(), f"{file}: task") or {}
+
+
+def _with_defaults(
+    sections: SweepSections, metrics: Mapping[str, Metric], objectives: Sequence[Objective]
+) -> SweepSections:
+    """What the file leaves to the task: objectives and scores."""
+    first = selecting(metrics)
+    score = {first: 1.0 if metrics[first].maximise else -1.0, "planned_sparsity": _PLANNED}
+
+    def scored(section: S) -> S:
+        return section if section.score is not None else section.model_copy(update={"score": score})
+
+    return sections.model_copy(
+        update={
+            "objectives": {objective.name: objective.direction for objective in objectives},
+            "trial_scheduler": scored(sections.trial_scheduler),
+            "searcher": scored(sections.searcher),
+        }
+    )
+
+
+def _check_scores(sections: SweepSections, metrics: Mapping[str, Metric], file: str) -> list[Fault]:
+    faults = []
+    known = (*metrics, *SCORABLE)
+    for key in ("trial_scheduler", "searcher"):
+        score = getattr(sections, key).score
         for name in score:
-            known = (*METRICS, *SCORABLE)
             if name not in known:
                 where = f"{file}: {key}.score.{name}"
                 faults.append(Fault(where, "unknown figure", ABSENT, close_match(name, known)))
         if not score:
-            faults.append(Fault(f"{file}: {key}.score", "must weigh at least one figure", {}, "as in {top1: 1}"))
+            way_out = f"as in {{{selecting(metrics)}: 1}}"
+            faults.append(Fault(f"{file}: {key}.score", "must weigh at least one figure", {}, way_out))
     return faults
 
 

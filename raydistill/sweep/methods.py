@@ -36,7 +36,7 @@ def make_search(
     dimensions: int = 0,
 ) -> Search:
     """The whole search of `count` trials of `epochs` epochs; fixed, dimensions: see `Search`."""
-    measure = by_score(searching.score) if searching.name == "tpe" else by_objectives(objectives)
+    measure = by_score(searching.score or {}) if searching.name == "tpe" else by_objectives(objectives)
     decider = make_decider(scheduling, objectives, epochs)
     stages = [*rungs(scheduling, epochs), epochs]
     return Search(searcher, decider, measure, num_samples=count, stages=stages, fixed=fixed, dimensions=dimensions)
@@ -55,7 +55,7 @@ def rungs(section: TrialSchedulerSection, epochs: int) -> list[int]:
 
 
 def make_decider(section: TrialSchedulerSection, objectives: Sequence[Objective], epochs: int) -> Decider:
-    score, grace, factor = by_score(section.score), grace_period(section, epochs), section.reduction_factor
+    score, grace, factor = by_score(section.score or {}), grace_period(section, epochs), section.reduction_factor
     if section.name == "none":
         return RunAll()
     if section.name == "median":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raydistill import datasets, models
+from raydistill import models, tasks
 from raydistill.compression import build, check, planned_of, weights
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import BASELINE, Scalar
@@ -29,6 +29,7 @@ from raydistill.sweep.methods import make_searcher
 from raydistill.sweep.seeds import Seeds
 from raydistill.sweep.spec import TrainingSection
 from raydistill.sweep.warm_start import WarmStart, resolve_warm_starts
+from raydistill.tasks import TaskShape
 from raydistill.training import Distillation, RunConfig
 
 _FEW = 16
@@ -96,24 +97,22 @@ def trial_number(trial_id: str) -> int:
 
 def plan_sweep(
     sweep: Sweep,
-    num_classes: int = 10,
-    image_shape: tuple[int, ...] = (3, 32, 32),
+    task: TaskShape,
     seeds: Seeds | None = None,
     at_most: int | None = None,
 ) -> Plan:
     """Draw the trials that are known beforehand, behind the warm starts, and check each against the model.
 
-    seeds: see `resolve_warm_starts`. at_most: draw no more than so many; None: all that are known
-    beforehand.
-    image_shape: (C, H, W) of the dataset's images; some pruners look at how layers follow each other.
+    task: builds the network; some pruners look at how layers follow each other. seeds: see `resolve_warm_starts`.
+    at_most: draw no more than so many; None: all that are known beforehand.
 
     Raises:
         ConfigError: weights the model lacks, arguments no pruner takes, values out of range: all of it at once.
     """
     sections = sweep.sections
-    inputs = (torch.zeros(1, *image_shape),)
+    inputs = task.example_input()
     with _kept_rng():
-        model = models.create(sections.model.arch, num_classes, sections.model.args, f"{sweep.file}: model.arch")
+        model = task.network(sections.model.arch, sections.model.args, f"{sweep.file}: model.arch")
         models.check_input(model, inputs, sections.model.arch, f"{sweep.file}: model.arch")
     named = tuple((name, tuple(weight.shape)) for name, weight in weights(model))
     faults = _Faults()
@@ -162,10 +161,10 @@ def check_plan(sweep: Sweep) -> None:
     those that given or published weights want in their own way, nothing is assumed: what is right for them may be wrong
     for CIFAR's.
     """
-    known = datasets.facts(sweep.dataset)
+    known = tasks.foreseen(sweep.task, sweep.dataset, f"{sweep.file}: task")
     given = sweep.sections.baseline.checkpoint is not None or sweep.sections.model.args.get("pretrained")
     if known is not None and not given:
-        plan_sweep(sweep, *known, at_most=_FEW)
+        plan_sweep(sweep, known, at_most=_FEW)
 
 
 def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec | None) -> RunConfig:
@@ -174,6 +173,7 @@ def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec |
     return RunConfig(
         arch=sections.model.arch,
         model_args=sections.model.args,
+        task=sweep.task,
         dataset=sweep.dataset,
         seed=sections.seed,
         schedule=schedule,

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from raydistill.errors import ABSENT, ConfigError, Fault, short
 from raydistill.masking import is_masked, masked_all
 from raydistill.search.searchers.base import ALL
 from raydistill.sweep.journal import History
 from raydistill.sweep.plan import Plan
+from raydistill.sweep.spec import SweepSections
 
 JOURNAL = "journal.jsonl"
 _MAY_CHANGE = ("num_samples", "confirm", "constraints", "tracking", "resources_per_trial", "workers_per_trial",
@@ -51,7 +54,7 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
     if now_at is None and is_masked(started_at or ""):
         rule = f"is needed again: the sweep was started with {started_at}, and its password is not kept"
         faults.append(Fault("--tracking-uri", rule, ABSENT, "give it, or set MLFLOW_TRACKING_URI"))
-    for path, old, new in differences(masked_all(history.start["config"]), config):
+    for path, old, new in differences(masked_all(_completed(history.start["config"])), config):
         if path == "num_samples" and isinstance(new, int) and new < old:
             faults.append(Fault(f"{file}: {path}", f"may grow on --resume, not shrink (it was {old})", new))
         elif not any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in _MAY_CHANGE):
@@ -69,6 +72,15 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
                 faults.append(Fault(f"trial {trial_id}", rule, ABSENT, "start another sweep with --name NAME"))
     if faults:
         raise ConfigError(*faults)
+
+
+def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a sweep was started with, and what this version adds to it: the defaults of sections that are newer."""
+    try:
+        today = SweepSections.model_validate(dict(config)).model_dump(mode="json")
+    except ValidationError:  # it differs in more than what is new
+        return config
+    return {**today, **{key: config[key] for key in ("schedule", "warm_start") if key in config}}
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

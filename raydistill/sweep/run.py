@@ -20,17 +20,15 @@ from raydistill.cluster.modules import named_in
 from raydistill.cluster.nodes import Node, this_machine
 from raydistill.cluster.team import Team, trial_team
 from raydistill.cluster.watch import RayGone
-from raydistill.datasets import Dataset
 from raydistill.errors import RaydistillError, RayLostError
 from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.storage import Store, open_store
-from raydistill.sweep.baseline import dataset_fingerprint, ensure_baseline
+from raydistill.sweep.baseline import ensure_baseline
 from raydistill.sweep.confirm import confirm_front
 from raydistill.sweep.events import Observer
 from raydistill.sweep.front import publish_front, test_front
-from raydistill.sweep.images import sweep_images
 from raydistill.sweep.interrupt import Interrupt
 from raydistill.sweep.journal import FORMAT, History, Journal, parse_journal, read_journal
 from raydistill.sweep.ledger import Ledger
@@ -40,9 +38,11 @@ from raydistill.sweep.resources import Share, must_wait, trial_share
 from raydistill.sweep.resume import JOURNAL, check_gone, check_same, check_start
 from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.session import Session
+from raydistill.sweep.start import sweep_task
 from raydistill.sweep.tracked import check_tracking, mlflow_files
 from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.warm_entries import SweepEntry
+from raydistill.tasks import Task
 from raydistill.tracking import SweepLog, has_runs
 
 _LOST_S = 15.0
@@ -103,14 +103,14 @@ def run_sweep(
         here = [this_machine()]  # before Ray takes seconds to start
         _team(sweep, trial_share(sweep.sections.resources_per_trial, here, where, "this machine"), here)
     observer.step(f"loading {sweep.dataset.name}")
-    dataset, seen, lines = sweep_images(sweep)
-    for line in lines:
+    task = sweep_task(sweep)
+    for line in filter(None, (task.warning, task.note)):
         observer.warning(line)
-    plan = plan_sweep(sweep, dataset.num_classes, seen.image_shape, seeds)
+    plan = plan_sweep(sweep, task, seeds)
     if not resume:
         for line in plan.warnings:
             observer.warning(line)
-    about = {"name": dataset.name, "fingerprint": dataset_fingerprint(dataset)}
+    about = {"name": task.name, "fingerprint": task.fingerprint()}
     with store.held(folder / JOURNAL, f"the sweep in {kept}", observer.warning) as follower:
         clear_temporaries(folder, *(folder / "trials").glob("*"))  # of a driver and trials that were killed
         shutil.rmtree(folder / TUNE, ignore_errors=True)
@@ -127,12 +127,12 @@ def run_sweep(
                     _close(session, log, INTERRUPTED, timeout_s=_LOST_S)
             observer.lost(error)
 
-        with connected(address, dataset.nbytes, named_in(sweep.config()), observer.warning, lost) as nodes:
+        with connected(address, task.nbytes, named_in(sweep.config()), observer.warning, lost) as nodes:
             share = trial_share(sweep.sections.resources_per_trial, nodes, where)
             if must_wait(share, nodes):
                 observer.step(f"no node has {share} yet: waiting for the cluster to start one")
             sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
-            log = _log(sweep, store, sweep_id, dataset, observer)
+            log = _log(sweep, store, sweep_id, task, observer)
             log.connect()
             with Journal(folder / JOURNAL, follower, kept) as journal:
                 interrupt.begun = True
@@ -144,7 +144,7 @@ def run_sweep(
                     sweep,
                     store,
                     folder,
-                    dataset,
+                    task,
                     about["fingerprint"],
                     plan,
                     ledger,
@@ -232,7 +232,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
     ledger, interrupt = session.ledger, session.interrupt
     try:
         ledger.resend(history)
-        session.shared = [put(session.dataset, session.dataset.nbytes)]
+        session.shared = [put(session.task, session.task.nbytes)]
         if ensure_baseline(session) and not interrupt.requested:
             run_trials(session, history)
             confirm_front(session)
@@ -256,8 +256,8 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         folder=session.folder,
         records=dict(ledger.records),
         rows=ledger.front(),
-        dataset=session.dataset.name,
-        used_fallback=session.dataset.used_fallback,
+        dataset=session.task.name,
+        used_fallback=session.task.used_fallback,
         interrupted=interrupt.requested,
         tracking_uri=log.uri,
         kept=session.kept,
@@ -286,11 +286,11 @@ def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0)
             session.observer.warning(f"{rule}; once it answers again --resume sends them")
 
 
-def _log(sweep: Sweep, store: Store, sweep_id: str, dataset: Dataset, observer: Observer) -> SweepLog:
+def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, observer: Observer) -> SweepLog:
     sections = sweep.sections
     folder = store.root / sections.name
     tags = {
-        "dataset": dataset.name,
+        "dataset": task.name,
         "dataset_asked_for": sections.dataset.name,
         "arch": sections.model.arch,
         "file": sweep.file.name,

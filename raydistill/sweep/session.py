@@ -9,7 +9,6 @@ from typing import Any
 
 from raydistill.cluster.nodes import Node
 from raydistill.cluster.team import Team
-from raydistill.datasets import Dataset
 from raydistill.storage import Store
 from raydistill.sweep.events import Observer
 from raydistill.sweep.interrupt import Interrupt
@@ -17,20 +16,21 @@ from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import Sweep
 from raydistill.sweep.plan import Plan
 from raydistill.sweep.resources import Share
+from raydistill.tasks import Task
 
 
 @dataclass
 class Session:
-    """folder: ``storage/NAME`` on this machine. fingerprint: the dataset's content hash.
+    """folder: ``storage/NAME`` on this machine. fingerprint: the task's, a hash of its data.
 
-    shared: the dataset's object reference, boxed: Ray would unpack a bare one. team: the workers of each trial, where
+    shared: the task's object reference, boxed: Ray would unpack a bare one. team: the workers of each trial, where
     it has several. trained_again: trials whose finished checkpoint was lost.
     """
 
     sweep: Sweep
     store: Store
     folder: Path
-    dataset: Dataset
+    task: Task
     fingerprint: str
     plan: Plan
     ledger: Ledger

@@ -12,8 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from raydistill.datasets.config import DatasetConfig
-from raydistill.metrics import MAX
-from raydistill.tasks.classification.metrics import TOP1
+from raydistill.tasks.base import TaskConfig
 
 
 def _no_bool(value: Any) -> Any:
@@ -31,8 +30,6 @@ NotNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_
 
 MOST_TRIALS = 100_000
 """Of one sweep: all that are known beforehand are planned before it starts."""
-
-DEFAULT_OBJECTIVES = {TOP1: MAX, "sparsity": MAX}
 
 
 class Section(BaseModel):
@@ -62,6 +59,16 @@ class DatasetSection(Section):
 
     def config(self) -> DatasetConfig:
         return DatasetConfig(**dict(self))
+
+
+class TaskSection(Section):
+    """What is trained: a name of `raydistill.tasks`' menu or ``pkg.mod:Class``, and what it is made with."""
+
+    name: Annotated[str, Field(min_length=1)] = "classification"
+    args: dict[str, Any] = Field(default_factory=dict)
+
+    def config(self) -> TaskConfig:
+        return TaskConfig(self.name, self.args)
 
 
 class TrainingSection(Section):
@@ -128,7 +135,6 @@ class Menu(Section):
         return self
 
 
-_SCORE = {TOP1: 1.0, "planned_sparsity": 0.3}
 _RUNGS = frozenset({"grace_period", "reduction_factor"})
 
 
@@ -137,7 +143,8 @@ class TrialSchedulerSection(Menu):
 
     reduction_factor: one in so many goes on at a rung. mode: ``stop`` for good at a rung, or pause and ``promote`` the
     best. spread: which members of a rank count as best. brackets: Hyperband's. score: what asha, hyperband and
-    median compare, a weighted sum of figures; moasha compares the objectives themselves.
+    median compare, a weighted sum of figures; left out, the metric that selects and 0.3
+    of the planned sparsity. moasha compares the objectives themselves.
     """
 
     uses: ClassVar = {
@@ -154,7 +161,7 @@ class TrialSchedulerSection(Menu):
     mode: Literal["stop", "promote"] = "stop"
     spread: Literal["epsilon_net", "crowding", "hypervolume"] = "epsilon_net"
     brackets: Count | None = None
-    score: dict[str, Number] = Field(default_factory=lambda: dict(_SCORE))
+    score: dict[str, Number] | None = None
 
 
 class SearcherSection(Menu):
@@ -182,7 +189,7 @@ class SearcherSection(Menu):
     population: Annotated[int, BeforeValidator(_no_bool), Field(ge=2)] | None = None
     step: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)] | None = None
     parents: Count | None = None
-    score: dict[str, Number] = Field(default_factory=lambda: dict(_SCORE))
+    score: dict[str, Number] | None = None
 
     def options(self) -> dict[str, Any]:
         """What the searcher is made with, besides the space and the seed."""
@@ -225,13 +232,14 @@ class SweepSections(Section):
     version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     model: ModelSection
+    task: TaskSection = Field(default_factory=TaskSection)
     dataset: DatasetSection = Field(default_factory=DatasetSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     baseline: BaselineSection = Field(default_factory=BaselineSection)
     distillation: DistillationSection | None = None
     schedule: str | dict[str, Any]
     search: dict[str, Any]
-    objectives: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_OBJECTIVES))
+    objectives: dict[str, str] | None = None
     constraints: list[Any] = Field(default_factory=list)
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
     searcher: SearcherSection = Field(default_factory=SearcherSection)

@@ -18,7 +18,6 @@ from ray import tune
 
 from raydistill.cluster.team import Team
 from raydistill.cluster.tune_bridge import trial_epochs
-from raydistill.datasets import Dataset
 from raydistill.errors import ABSENT, Fault, RaydistillError, ResourceError, StorageError, TrainingError
 from raydistill.files import full_disk, unwritable, write_atomically
 from raydistill.masking import masked
@@ -27,6 +26,7 @@ from raydistill.storage import Store
 from raydistill.sweep.damage import history_or_damage, is_of
 from raydistill.sweep.orphans import patience_s
 from raydistill.sweep.placing import here
+from raydistill.tasks import Task
 from raydistill.training import RunConfig, fit
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
@@ -52,7 +52,7 @@ def train_trial(
 ) -> None:
     """Tune's function trainable: one leg of a trial (see `conductor.Leg`).
 
-    config: trial_id, plan (a `TrialPlan`, `Boxed`), known and until. shared: the dataset's boxed reference; its arrays
+    config: trial_id, plan (a `TrialPlan`, `Boxed`), known and until. shared: the task's boxed reference; its arrays
     are read in place, not copied. store: what the plan's references lead into. latency: whether the trained network's
     latency is wanted. team: the workers to train on; None: this process.
 
@@ -62,12 +62,12 @@ def train_trial(
     run = config["plan"].content.run
     kept = str(run.out_dir)
     try:
-        dataset = ray.get(shared[0])
+        task = ray.get(shared[0])
         run = here(run, store)
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
         finish = partial(_with_figures, latency=latency)
         if team is None:
-            training = _told(fit(run, dataset=dataset))
+            training = _told(fit(run, task=task))
         else:
             training = trial_epochs(run, shared[0], team, finish, _retried)
         with (
@@ -80,7 +80,7 @@ def train_trial(
                 if not place.ours:
                     return  # this machine was cut off, and the trial goes on elsewhere
                 if metrics.epoch + 1 == run.epochs and not metrics.footprint:
-                    metrics = finish(metrics, run, dataset)
+                    metrics = finish(metrics, run, task)
                 place.push()
                 if metrics.epoch >= config["known"]:
                     tune.report(_report(replace(metrics, checkpoint=f"{kept}/{FILE_NAME}")))
@@ -147,13 +147,11 @@ def _retried(reason: str) -> None:
     tune.report({RETRIED: reason})
 
 
-def _with_figures(metrics: EpochMetrics, run: RunConfig, dataset: Dataset, latency: bool) -> EpochMetrics:
+def _with_figures(metrics: EpochMetrics, run: RunConfig, task: Task, latency: bool) -> EpochMetrics:
     """The last epoch with what the network then costs."""
     device = run.device if torch.cuda.is_available() else "cpu"  # a trial's process has no GPU where its workers do
     checkpoint = Path(str(run.out_dir)) / FILE_NAME
-    return replace(
-        metrics, footprint=footprint(checkpoint, dataset.image_shape, device, latency=latency, arch=run.arch)
-    )
+    return replace(metrics, footprint=footprint(checkpoint, task, device, latency=latency, arch=run.arch))
 
 
 def _report(metrics: EpochMetrics) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def run_trials(session: Session, history: History, train: Trainable = train_tria
         trials=plan.count,
         epochs=epochs,
         max_concurrent=_at_once(session, left),
-        dataset=session.dataset.name,
+        dataset=session.task.name,
         arch=sections.model.arch,
         records=dict(ledger.records),
     )
@@ -183,7 +183,7 @@ def _recorded(session: Session) -> Callable[[int, Mapping[str, Scalar], TrialPla
             values=dict(values),
             state=RUNNING,
             arch=sections.model.arch,
-            dataset=session.dataset.name,
+            dataset=session.task.name,
             seed=sections.seed,
             planned_sparsity=plan.planned_sparsity if plan is not None else 0.0,
             epochs=sections.training.epochs,

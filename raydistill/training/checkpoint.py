@@ -1,8 +1,8 @@
 """Checkpoints: one file an epoch replaces the one before, atomically; loadable with ``weights_only=True``.
 
 Keys: format, epoch (last finished), run (what the training depends on), schedule (YAML text, "" if dense),
-schedule_hash, precision, num_classes, preprocessing (mean, std and image_shape stand beside it too), dataset, classes,
-model, optimizer, scheduler, rng and history.
+schedule_hash, precision, dataset, model, optimizer, scheduler, rng and history; and what the task says of itself: of a
+classification num_classes, classes and preprocessing (mean, std and image_shape stand beside it too).
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def _are_numbers(value: Any) -> bool:
 _NEEDED: dict[str, Callable[[Any], bool]] = {
     "run": _is_run,
     "model": _is_state,
-    "num_classes": _is_count(1, _MOST_CLASSES),
 }
 """What a checkpoint must hold to be looked at in any way, and whether a value is that."""
 
 _OTHERS: dict[str, Callable[[Any], bool]] = {
+    "num_classes": _is_count(1, _MOST_CLASSES),
     "epoch": _is_count(-1, 2**31),
     "history": lambda value: isinstance(value, list),
     "scheduler": _is_scheduler,
@@ -157,8 +157,10 @@ def load_model(path: str | Path, arch: str | None = None) -> nn.Module:
 def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> nn.Module:
     """`load_model` from a checkpoint that is read already; where: its path, for errors."""
     known, arguments = arch_of(content, where, arch), content["run"]["model_args"]
+    if known in models.MENU:
+        require(content, where, "num_classes")
     _check_size(known, content, where)
-    model = models.create(known, content["num_classes"], arguments, fetch=False)
+    model = models.create(known, content.get("num_classes"), arguments, fetch=False)
     load_weights(model, content["model"], where)
     return model.eval()
 
@@ -193,7 +195,7 @@ def _check_size(arch: str, content: Mapping[str, Any], where: str) -> None:
     if arch not in models.MENU:
         return
     with torch.device("meta"):
-        model = models.create(arch, content["num_classes"], content["run"]["model_args"], fetch=False)
+        model = models.create(arch, content.get("num_classes"), content["run"]["model_args"], fetch=False)
     wanted, held = (
         sum(t.numel() * t.element_size() for t in state.values()) for state in (model.state_dict(), content["model"])
     )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raydistill.compression.early_exit import EarlyExit
 from raydistill.datasets.config import DatasetConfig
 from raydistill.schedule import ScheduleSpec
+from raydistill.tasks.base import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,13 @@ class Distillation:
 class RunConfig:
     """One run of `fit`.
 
-    arch: a name on the models' menu, or ``pkg.mod:factory``. lr, momentum, weight_decay, nesterov: SGD's.
+    arch: a name on the models' menu, or ``pkg.mod:factory``. task: what is trained. lr, momentum, weight_decay,
+    nesterov: SGD's.
     threads: CPU threads of torch; None leaves torch's own choice. device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision: ``fp32``, ``bf16``, or ``auto``: the faster of the two on this device.
     schedule: what is compressed and when; None trains densely.
     strict: a weight that the schedule names and the model lacks is an error; if not, it is left out.
-    distillation: a teacher to learn from. early_exit: for a model with early exits, their weights and thresholds.
+    distillation: a teacher to learn from.
     init_from: a checkpoint whose weights the run starts from (epoch 0, fresh optimizer); one of Distiller's brings its
     masks too.
     continue_from: a checkpoint that the run goes on from, in the epoch after it, with its optimizer and masks.
@@ -68,7 +69,6 @@ class RunConfig:
     schedule: ScheduleSpec | None = None
     strict: bool = True
     distillation: Distillation | None = None
-    early_exit: EarlyExit | None = None
     init_from: str | None = None
     continue_from: str | None = None
     effective_train_size: float = 1.0
@@ -80,6 +80,7 @@ class RunConfig:
     tensorboard: bool = True
     parameter_histograms: bool = False
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    task: TaskConfig = field(default_factory=TaskConfig)
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -5,34 +5,26 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from raydistill.compression.early_exit import classification_loss
-from raydistill.datasets import Dataset, Preprocessing
+from raydistill.tasks import TRAIN, Loading, Task
 from raydistill.training.config import RunConfig
-from raydistill.training.feed import TrainFeed
 
 
 def fine_tune(
     model: nn.Module,
     config: RunConfig,
-    dataset: Dataset,
+    task: Task,
     device: torch.device,
     epochs: int,
-    seen: Preprocessing | None = None,
 ) -> None:
-    """Train with the run's SGD on its (fraction of the) train split; weights that are zero may come back.
-
-    seen: how the model wants its images; None: as the dataset's own are.
-    """
+    """Train with the run's SGD on its (fraction of the) train split; weights that are zero may come back."""
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    feed = TrainFeed(
-        dataset, config.batch_size, device, config.seed, fraction=config.effective_train_size, preprocessing=seen
-    )
+    feed = task.feed(TRAIN, Loading(device, config.batch_size, config.seed, config.effective_train_size))
     model.train()
     for epoch in range(epochs):
-        for inputs, labels in feed.epoch(epoch):
-            loss = classification_loss(model(inputs), labels, ())
+        for batch in feed.epoch(epoch):
+            loss = task.loss(model, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

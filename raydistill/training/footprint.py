@@ -16,8 +16,8 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from raydistill.compression.copying import copy_of
 from raydistill.compression.summaries import total_macs
 from raydistill.errors import RaydistillError
+from raydistill.tasks import Task, Weights
 from raydistill.training.checkpoint import model_of, read_checkpoint
 
 LATENCY = "latency_ms"
@@ -33,7 +34,7 @@ _WARM_UP, _PASSES, _MOST_S = 5, 50, 2.0
 
 def footprint(
     checkpoint: str | Path,
-    image_shape: Sequence[int],
+    task: Task,
     device: str = "cpu",
     *,
     latency: bool = False,
@@ -41,26 +42,27 @@ def footprint(
 ) -> dict[str, float]:
     """The figures of a checkpoint's network by the names of `raydistill.metrics.FOOTPRINT`.
 
-    image_shape: (C, H, W) where it says none. latency: measured only when asked for, it takes up to two seconds.
-    arch: see `checkpoint.load_model`.
+    task: what the network is for. latency: measured only when asked for, it takes up to two
+    seconds. arch: see `checkpoint.load_model`.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be used.
     """
     content = read_checkpoint(checkpoint)
-    image = torch.zeros(1, *content.get("image_shape", image_shape))
-    model = thinned(model_of(content, str(checkpoint), arch), image)
+    weights = Weights(arch or str(content["run"]["arch"]), content["run"]["model_args"], content, str(checkpoint))
+    example = task.wanted_by(weights).example_input()
+    model = thinned(model_of(content, str(checkpoint), arch), example)
     tensors = [*model.parameters(), *model.buffers()]
     figures = {
-        "macs": float(total_macs(model, image)),
+        "macs": float(total_macs(model, example)),
         "parameters": float(sum(int(torch.count_nonzero(p)) for p in model.parameters())),
         "size_bytes": float(sum(_dense(tensor) for tensor in tensors)),
         "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in tensors)),
     }
-    return {**figures, LATENCY: latency_ms(model, image, device)} if latency else figures
+    return {**figures, LATENCY: latency_ms(model, example, device)} if latency else figures
 
 
-def thinned(model: nn.Module, image: Tensor) -> nn.Module:
+def thinned(model: nn.Module, example: tuple[Any, ...]) -> nn.Module:
     """The model without its dead filters and channels; as it is where there are none, or where it cannot be traced."""
     if not any(_has_dead_structure(weight) for weight in model.parameters() if weight.dim() >= 2):
         return model
@@ -68,21 +70,22 @@ def thinned(model: nn.Module, image: Tensor) -> nn.Module:
 
     smaller = copy_of(model)
     with contextlib.suppress(RaydistillError):
-        thin(smaller, None, image)
+        thin(smaller, None, example)
         return smaller
     return model
 
 
-def latency_ms(model: nn.Module, image: Tensor, device: str = "cpu") -> float:
+def latency_ms(model: nn.Module, example: tuple[Any, ...], device: str = "cpu") -> float:
     """Median milliseconds of one forward pass in eval mode, after a warm-up; on a GPU the device is waited for."""
     target = torch.device(device)
-    model, image = model.to(target).eval(), image.to(target)
+    model = model.to(target).eval()
+    example = tuple(value.to(target) if isinstance(value, Tensor) else value for value in example)
     times: list[float] = []
     begun = time.perf_counter()
     with torch.inference_mode():
         while len(times) < _WARM_UP + _PASSES and (len(times) <= _WARM_UP or time.perf_counter() - begun < _MOST_S):
             start = time.perf_counter()
-            model(image)
+            model(*example)
             if target.type == "cuda":
                 torch.cuda.synchronize(target)
             times.append(time.perf_counter() - start)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from raydistill import models
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
 from raydistill.compression.distillation import KnowledgeDistillationPolicy
-from raydistill.compression.early_exit import classification_loss
 from raydistill.compression.lr_schedulers import LARGEST_RATE
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.summaries import sparsity_csv
-from raydistill.datasets import Dataset, Preprocessing
+from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
 from raydistill.files import write_atomically
 from raydistill.metrics import LOSS
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
+from raydistill.tasks import TRAIN, VALIDATION, Loading, Task, Weights
 from raydistill.training import checkpoint as saved
 from raydistill.training import memory
 from raydistill.training import precision as arithmetic
@@ -35,10 +34,8 @@ from raydistill.training.config import Distillation, RunConfig
 from raydistill.training.determinism import epoch_seed, seed_everything, training_environment
 from raydistill.training.distiller_checkpoint import optimizer_state, read_any
 from raydistill.training.events import EventLog
-from raydistill.training.feed import EvalFeed, TrainFeed
-from raydistill.training.metrics import evaluate
-from raydistill.training.preprocessing import described, images_of, of_checkpoint, of_run, removed_layers
 from raydistill.training.replica import Replica
+from raydistill.training.start import removed_layers, task_of, weights_of
 from raydistill.training.teacher import check_distillation, digest, identity, load_teacher
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
@@ -48,11 +45,11 @@ _LOOK_EVERY = 50
 
 
 def fit(
-    config: RunConfig, *, dataset: Dataset | None = None, on_step: OnStep | None = None, ranks: Ranks | None = None
+    config: RunConfig, *, task: Task | None = None, on_step: OnStep | None = None, ranks: Ranks | None = None
 ) -> Iterator[EpochMetrics]:
     """Train, prune and validate; yield the metrics of each epoch when its checkpoint is written.
 
-    dataset: one that is loaded already; else ``config.dataset`` is loaded. on_step: called after each minibatch whose
+    task: one that is loaded already; else ``config.task`` is loaded. on_step: called after each minibatch whose
     loss was looked at (every one on a CPU) with (epoch, minibatch, minibatches, mean loss of the epoch so far). With
     ``config.resume`` the run goes on after the epoch that ``out_dir/checkpoint.pt`` holds; `checkpoint.read_history`
     gives the epochs before it. Closing the generator ends the run and puts torch's settings back.
@@ -74,8 +71,7 @@ def fit(
 
         def begin() -> _Run:
             with memory.said_plainly("before the first epoch", config.batch_size):
-                images = dataset if dataset is not None else images_of(config, of_run(config))
-                return _Run(config, images, on_step, ranks)
+                return _Run(config, task if task is not None else task_of(config), on_step, ranks)
 
         run = ranks.together(begin)
         run.settle()
@@ -104,39 +100,37 @@ def device_of(name: str) -> torch.device:
 
 def evaluate_checkpoint(
     path: str | Path,
-    dataset: Dataset,
+    task: Task,
     split: str,
     device: str = "auto",
     batch_size: int = 1024,
     fraction: float = 1.0,
-    thresholds: Sequence[float] | None = None,
-    preprocessing: Preprocessing | None = None,
     arch: str | None = None,
+    data: DatasetConfig | None = None,
 ) -> Evaluation:
-    """Evaluate a checkpoint's model once on (a fraction of) a split, "validation" or "test", of a dataset.
+    """Evaluate a checkpoint's model once on (a fraction of) a split, "validation" or "test".
 
-    Its images are prepared as the checkpoint says, unless `preprocessing` says otherwise.
-    thresholds: of early exits; None takes those of the run. arch: see `checkpoint.load_model`.
+    The data are prepared as the checkpoint says, unless `data` says otherwise, and the task's arguments are those of
+    its run. arch: see `checkpoint.load_model`.
     """
     target = device_of(device)
     content = read_any(path)
     saved.require(content, str(path), "precision")
     model = saved.model_of(content, str(path), arch).to(target).to(memory_format=torch.channels_last)
-    seen = preprocessing or of_checkpoint(content, str(path), arch)
-    feed = EvalFeed(dataset, split, batch_size, target, fraction=fraction, preprocessing=seen)
-    if thresholds is None:
-        thresholds = (content["run"].get("early_exit") or {}).get("thresholds", ())
-    return evaluate(model, feed, split, target, content["precision"], thresholds)
+    weights = Weights(arch or str(content["run"]["arch"]), content["run"]["model_args"], content, str(path))
+    task = task.wanted_by(weights, data).as_trained(content["run"])
+    loading = Loading(target, batch_size, fraction=fraction, precision=content["precision"])
+    feed = task.feed(split, loading)
+    return Evaluation(split=split, metrics=task.evaluate(model, feed, loading), samples=feed.samples)
 
 
 class _Run:
     """The state of one run between epochs: what `fit` builds once and each epoch moves on."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset, on_step: OnStep | None, ranks: Ranks) -> None:
+    def __init__(self, config: RunConfig, task: Task, on_step: OnStep | None, ranks: Ranks) -> None:
         """Waits for no other rank: what goes wrong on one of them only must not leave the others waiting."""
         self.config = config
         self.ranks = ranks
-        self.dataset = dataset
         self.on_step = on_step
         self.device = device_of(config.device)
         if self.device.type == "cpu":
@@ -148,14 +142,14 @@ class _Run:
         start = read_any(config.init_from) if config.init_from is not None else None
         before = read_any(config.continue_from) if config.continue_from is not None else None
         given = start if before is None else before
-        self.preprocessing = of_run(config) or dataset.preprocessing
+        self.task = task.wanted_by(weights_of(config), config.dataset)
         self.arguments = {**removed_layers(given), **config.model_args}
-        self.identity = _identity(config, dataset, given, self.preprocessing, self.arguments)
+        self.identity = _identity(config, self.task, given, self.arguments)
         self.schedule = config.schedule or _EMPTY
         self.schedule_text = dump_schedule(config.schedule) if config.schedule is not None else ""
         seed_everything(config.seed)
         fresh = start is None and before is None
-        model = models.create(config.arch, dataset.num_classes, self.arguments, fetch=fresh)
+        model = self.task.network(config.arch, self.arguments, fetch=fresh)
         self.dense_sizes = {name: weight.numel() for name, weight in weights(model)}
         if start is not None:
             saved.load_weights(model, start["model"], str(config.init_from))
@@ -167,9 +161,8 @@ class _Run:
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
         )
-        example = (torch.zeros(1, *self.preprocessing.image_shape),)
         self.scheduler: CompressionScheduler = build(
-            self.schedule, self.model, self.optimizer, example, config.strict, ranks
+            self.schedule, self.model, self.optimizer, self.task.example_input(), config.strict, ranks
         )
         self.scheduled = len(self.scheduler.scheduled)
         if config.distillation is not None:
@@ -181,30 +174,20 @@ class _Run:
         if before is not None:
             self._continue(before)
         resumed = self._resume() if config.resume and self.path is not None and self.path.exists() else None
-        batch = (min(-(-config.batch_size // ranks.world), 256), *self.preprocessing.image_shape)
+        rows = min(-(-config.batch_size // ranks.world), 256)
         self.precision = (
             resumed
             if resumed is not None
-            else arithmetic.choose(config.precision, self.model, self.device, batch, config.deterministic)
+            else arithmetic.choose(
+                config.precision, self.model, self.device, self.task.example_input(rows), config.deterministic
+            )
         )
-        self.train_feed = TrainFeed(
-            dataset,
-            config.batch_size,
-            self.device,
-            config.seed,
-            fraction=config.effective_train_size,
-            ranks=ranks,
-            preprocessing=self.preprocessing,
+        loading = Loading(self.device, config.batch_size, config.seed, config.effective_train_size, ranks=ranks)
+        self.train_feed = self.task.feed(TRAIN, loading)
+        self.validating = replace(
+            loading, batch_size=max(config.batch_size, 1024), fraction=config.effective_valid_size
         )
-        self.validation_feed = EvalFeed(
-            dataset,
-            "validation",
-            max(config.batch_size, 1024),
-            self.device,
-            fraction=config.effective_valid_size,
-            ranks=ranks,
-            preprocessing=self.preprocessing,
-        )
+        self.validation_feed = self.task.feed(VALIDATION, self.validating)
         self.replica = Replica(self.model, ranks)
         self._checked = -1
         if self.folder is not None and self.schedule_text and ranks.first:
@@ -235,27 +218,26 @@ class _Run:
         with memory.said_plainly(f"epoch {epoch}", self.config.batch_size):
             self.scheduler.on_epoch_begin(epoch)
             self._check_same(f"epoch {epoch}")
-            train_loss, images = self._minibatches(epoch)
+            train_loss = self._minibatches(epoch)
             seconds = time.perf_counter() - start
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
-            thresholds = self.config.early_exit.thresholds if self.config.early_exit is not None else ()
             self.replica.settle_buffers()
-            feed = self.validation_feed
-            result = evaluate(self.model, feed, "validation", self.device, self.precision, thresholds, self.ranks)
-        if not math.isfinite(result.metrics[LOSS]):
-            raise TrainingError(self._not_finite(epoch, "the validation loss", result.metrics[LOSS]))
-        self.scheduler.on_epoch_end(epoch, **result.metrics)
+            loading = replace(self.validating, precision=self.precision)
+            validated = self.task.evaluate(self.model, self.validation_feed, loading)
+        if not math.isfinite(validated[LOSS]):
+            raise TrainingError(self._not_finite(epoch, "the validation loss", validated[LOSS]))
+        self.scheduler.on_epoch_end(epoch, **validated)
         self._check_same(f"epoch {epoch}", everything=True)
         total, by_layer = sparsity(self.model, self.dense_sizes)  # what thinning has removed counts as zero
         metrics = EpochMetrics(
             epoch=epoch,
             epochs=self.config.epochs,
             train_loss=train_loss,
-            metrics=result.metrics,
+            metrics=validated,
             learning_rate=learning_rate,
             sparsity=total,
             layer_sparsity=by_layer,
-            samples_per_second=images / seconds,
+            samples_per_second=self.train_feed.samples / seconds,
             seconds=time.perf_counter() - start,
             timestamp_ms=time.time_ns() // 1_000_000,
             checkpoint=str(self.path) if self.path is not None else None,
@@ -283,20 +265,19 @@ class _Run:
             self.ranks.same(((name, masks[name]) for name in sorted(masks.names())), where, "the masks")
             self._checked = masks.changes
 
-    def _minibatches(self, epoch: int) -> tuple[float, int]:
-        """(mean loss, images) of one pass over the training split."""
+    def _minibatches(self, epoch: int) -> float:
+        """Mean loss of one pass over the training split."""
         optimizer, scheduler, ranks = self.optimizer, self.scheduler, self.ranks
         self.model.train()
-        count, images = self.train_feed.batches, 0
+        count, trained = self.train_feed.batches, 0
         total = torch.zeros((), device=self.device)
         look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
-        loss_weights = self.config.early_exit.loss_weights if self.config.early_exit is not None else ()
-        for index, (inputs, labels) in enumerate(self.train_feed.epoch(epoch)):
+        for index, batch in enumerate(self.train_feed.epoch(epoch)):
             rows, of_all = self.train_feed.rows(index)
             ranks.idle = not rows
             scheduler.on_minibatch_begin(epoch, index, count)
             with arithmetic.autocast(self.precision, self.device):
-                loss = classification_loss(self.replica(inputs), labels, loss_weights)
+                loss = self.task.loss(self.replica, batch)
             loss = scheduler.before_backward(epoch, index, count, loss)
             optimizer.zero_grad(set_to_none=True)
             # the mean over ranks is then the mean over the rows of all of them, and a penalty counts once
@@ -307,13 +288,12 @@ class _Run:
             optimizer.step()
             scheduler.on_minibatch_end(epoch, index, count)
             total += loss.detach().float() * rows
-            images += rows
+            trained += rows
             if index % look_every == 0 or index + 1 == count:
                 self._check_loss(total, epoch, index)
                 if self.on_step is not None and ranks.first:
-                    self.on_step(epoch, index, count, float(total) / images)
-        images = self.train_feed.images
-        return float(ranks.sum(total)) / max(1, images), images
+                    self.on_step(epoch, index, count, float(total) / trained)
+        return float(ranks.sum(total)) / max(1, self.train_feed.samples)
 
     def _check_loss(self, total: Tensor, epoch: int, index: int) -> None:
         value = float(total)
@@ -331,10 +311,8 @@ class _Run:
             "schedule": self.schedule_text,
             "schedule_hash": saved.schedule_hash(self.schedule_text),
             "precision": self.precision,
-            "dataset": self.dataset.name,
-            "classes": list(self.dataset.classes),
-            "num_classes": self.dataset.num_classes,
-            **described(self.preprocessing),
+            "dataset": self.task.name,
+            **self.task.described(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -343,7 +321,7 @@ class _Run:
         }
 
     def _distil(self, config: Distillation) -> None:
-        teacher = load_teacher(config, self.dataset.num_classes, self.preprocessing, self.config.arch)
+        teacher = load_teacher(config, self.task, self.config.arch)
         self.identity["distillation"] = identity(config, teacher)
         teacher = teacher.to(self.device).to(memory_format=torch.channels_last)
         policy = KnowledgeDistillationPolicy(
@@ -403,20 +381,14 @@ class _Run:
 
 
 def _identity(
-    config: RunConfig,
-    dataset: Dataset,
-    start: dict[str, Any] | None,
-    seen: Preprocessing,
-    arguments: Mapping[str, Any],
+    config: RunConfig, task: Task, start: dict[str, Any] | None, arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the weights depend on, as plain values; a resumed run must have the same. The number of epochs may grow."""
     return {
         "arch": config.arch,
         "model_args": dict(arguments),
-        "dataset": dataset.name,
-        "validation": config.dataset.validation,
-        "split_seed": config.dataset.split_seed,
-        "augment": config.dataset.augment,
+        "dataset": task.name,
+        **task.identity(config.dataset),
         "batch_size": config.batch_size,
         "lr": config.lr,
         "momentum": config.momentum,
@@ -424,8 +396,6 @@ def _identity(
         "nesterov": config.nesterov,
         "seed": config.seed,
         "init": "random" if start is None else digest(start["model"]),
-        **({} if config.early_exit is None else {"early_exit": asdict(config.early_exit)}),
-        **({} if seen == dataset.preprocessing else {"preprocessing": seen.to_plain()}),
         **({} if config.effective_train_size == 1.0 else {"effective_train_size": config.effective_train_size}),
     }
 

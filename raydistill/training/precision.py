@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
+from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
-from raydistill.compression.early_exit import exits
 from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.tasks.base import autocast
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _BF16_FLAGS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -21,15 +21,10 @@ done.
 """
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context a forward pass runs in: bf16 autocast keeps the weights in fp32."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
-def choose(precision: str, model: nn.Module, device: torch.device, batch: tuple[int, ...], deterministic: bool) -> str:
-    """``fp32`` or ``bf16``. ``auto`` measures training steps of both on random images of shape `batch`.
+def choose(
+    precision: str, model: nn.Module, device: torch.device, example: tuple[Any, ...], deterministic: bool
+) -> str:
+    """``fp32`` or ``bf16``. ``auto`` measures training steps of both on inputs like `example`, a batch of them.
 
     fp32 without a measurement where the device has no bf16 arithmetic, and in deterministic mode, where the choice
     must not depend on a clock.
@@ -43,7 +38,7 @@ def choose(precision: str, model: nn.Module, device: torch.device, batch: tuple[
         return precision
     if deterministic or not has_bf16(device):
         return "fp32"
-    seconds = _shortest_steps(("fp32", "bf16"), model, device, batch)
+    seconds = _shortest_steps(("fp32", "bf16"), model, device, example)
     # bf16 has to earn its rounding: a few percent are within the noise of the measurement.
     return "bf16" if seconds["bf16"] < 0.9 * seconds["fp32"] else "fp32"
 
@@ -57,33 +52,52 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def _shortest_steps(
-    precisions: tuple[str, ...], model: nn.Module, device: torch.device, batch: tuple[int, ...]
+    precisions: tuple[str, ...], model: nn.Module, device: torch.device, example: tuple[Any, ...]
 ) -> dict[str, float]:
     """Seconds of the shortest training step in each precision. They take turns: another process that comes or goes
     meanwhile slows all of them.
     """
     probe = copy_of(model).train()
     turns: list[dict[str, float]] = []
-    # Neither the images nor dropout may move the run's own random state.
+    # Neither the inputs nor dropout may move the run's own random state.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        images = torch.randn(batch, device=device).contiguous(memory_format=torch.channels_last)
+        inputs = tuple(_random_like(value, device) for value in example)
         begun = time.perf_counter()
         while len(turns) < _WARM_UP + _LEAST or (
             len(turns) < _WARM_UP + _MOST and time.perf_counter() - begun <= _MOST_S
         ):
-            turns.append({precision: _step_seconds(precision, probe, images) for precision in precisions})
+            turns.append({precision: _step_seconds(precision, probe, inputs, device) for precision in precisions})
     return {precision: min(turn[precision] for turn in turns[_WARM_UP:]) for precision in precisions}
 
 
-def _step_seconds(precision: str, model: nn.Module, images: torch.Tensor) -> float:
+def _random_like(value: Any, device: torch.device) -> Any:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value.to(device) if isinstance(value, Tensor) else value
+    drawn = torch.randn(value.shape, dtype=value.dtype, device=device)
+    return drawn.contiguous(memory_format=torch.channels_last) if drawn.dim() == 4 else drawn
+
+
+def _step_seconds(precision: str, model: nn.Module, inputs: tuple[Any, ...], device: torch.device) -> float:
     """Seconds of one pass forward and backward."""
-    _wait_for(images.device)
+    _wait_for(device)
     start = time.perf_counter()
-    with autocast(precision, images.device):
-        loss = torch.stack([functional.cross_entropy(o, o.argmax(1)) for o in exits(model(images))]).sum()
+    with autocast(precision, device):
+        outputs = [part for part in flattened(model(*inputs)) if part.requires_grad]
+        loss = torch.stack([part.float().square().mean() for part in outputs]).sum()
     loss.backward()
-    _wait_for(images.device)
+    _wait_for(device)
     return time.perf_counter() - start
+
+
+def flattened(output: Any) -> Iterator[Tensor]:
+    """The tensors in a network's output of any nesting."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, dict):
+        yield from flattened(list(output.values()))
+    elif isinstance(output, (list, tuple)):
+        for part in output:
+            yield from flattened(part)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from raydistill import models
 from raydistill.compression.distillation import check_weights
-from raydistill.datasets import Preprocessing
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
+from raydistill.tasks import Task, Weights
 from raydistill.training import checkpoint as saved
 from raydistill.training.config import Distillation
 from raydistill.training.distiller_checkpoint import read_any
-from raydistill.training.preprocessing import of_checkpoint, of_published, removed_layers, translated
+from raydistill.training.start import removed_layers
 
 _WHERE = "distillation"
 
@@ -40,11 +40,9 @@ def check_distillation(config: Distillation, epochs: int) -> list[Fault]:
     return faults
 
 
-def load_teacher(
-    config: Distillation, num_classes: int, seen: Preprocessing | None = None, student: str | None = None
-) -> nn.Module:
-    """The teacher on the CPU, in eval mode. seen: how the images that it is handed were prepared; where it wants them
-    otherwise, it gets them so. student: the run's architecture, which its teacher may have too.
+def load_teacher(config: Distillation, task: Task, student: str | None = None) -> nn.Module:
+    """The teacher on the CPU, in eval mode, as it can be handed the task's batches. student: the run's architecture,
+    which its teacher may have too.
 
     Raises:
         CheckpointError, ConfigError: it cannot be had, or knows other classes.
@@ -53,8 +51,8 @@ def load_teacher(
         assert config.teacher is not None  # checked before
         arguments = {**config.model_args, "pretrained": True}
         where = f"{_WHERE}.teacher"
-        network = models.create(config.teacher, num_classes, arguments, where)
-        return translated(network, seen, of_published(config.teacher, True, where)).eval()
+        network = task.network(config.teacher, arguments, where)
+        return task.teach(network, Weights(config.teacher, arguments, None, where)).eval()
     content = read_any(config.checkpoint)
     arch = content["run"]["arch"]
     named = config.teacher or (student if arch == student else None)
@@ -64,14 +62,12 @@ def load_teacher(
         rule = "does not say its architecture" if arch is None else "is of an architecture that is not on the menu"
         way_out = "name the teacher (--kd-teacher, distillation.arch)"
         raise CheckpointError(Fault(config.checkpoint, rule, ABSENT if arch is None else arch, way_out))
-    if content["num_classes"] != num_classes:
-        rule = f"the teacher must know the student's {num_classes} classes"
-        raise CheckpointError(Fault(config.checkpoint, rule, content["num_classes"]))
+    task.check_knows(content, config.checkpoint)
     run = dict(content["run"])
     if config.model_args:
         run["model_args"] = {**removed_layers(content), **config.model_args}
     network = saved.model_of({**content, "run": run}, config.checkpoint, named)
-    return translated(network, seen, of_checkpoint(content, config.checkpoint, named or arch)).eval()
+    return task.teach(network, Weights(str(named or arch), {}, content, config.checkpoint)).eval()
 
 
 def identity(config: Distillation, teacher: nn.Module) -> dict[str, Any]:

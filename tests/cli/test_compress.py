@@ -142,7 +142,7 @@ def test_going_on_from_a_checkpoint_and_starting_anew_from_its_weights(run: Comm
     tested = run("--resume-from", first, "--evaluate", "--effective-test-size", "0.5")
     assert tested.code == 0
     assert tested.out.startswith("digits, ")
-    assert " test images: top1 " in tested.out
+    assert " test samples: top1 " in tested.out
 
 
 def test_data_options_reach_the_run(run: Command, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_published_weights_without_training(raydistill: Command, published: Path
     assert "the published weights know 1,000 classes, the dataset has 2: the last layer is random" in " ".join(
         ended.out.split()
     )
-    assert "6 test images: top1" in ended.out
+    assert "6 test samples: top1" in ended.out
     content = read_checkpoint("runs/out/thinned.pt")
     assert content["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     assert (content["preprocessing"]["resize"], content["image_shape"]) == (256, [3, 224, 224])
@@ -293,7 +293,7 @@ def test_all_that_is_asked_is_answered(look: Command, tmp_path: Path) -> None:
     ended = look("--evaluate", "--summary", "sparsity", "--summary", "modules", "--sense", "element",
                  "--sense-range", "0", "0.5", "0.5", "--confusion")  # fmt: skip
     assert (ended.code, ended.err) == (0, "")
-    for answer in ("test images: top1", "fine %", "parameters", "sensitivity.csv", "confusion matrix:"):
+    for answer in ("test samples: top1", "fine %", "parameters", "sensitivity.csv", "confusion matrix:"):
         assert answer in ended.out
 
 
@@ -374,10 +374,10 @@ def test_every_look_at_a_checkpoint_takes_its_preprocessing(
 ) -> None:
     """Statistics that are far off leave other figures; every command gives those, and says so."""
     from raydistill.datasets import DatasetConfig, load
+    from raydistill.tasks.classification.evaluate import evaluate
+    from raydistill.tasks.classification.feed import EvalFeed
+    from raydistill.tasks.classification.preprocessing import of_checkpoint
     from raydistill.training.checkpoint import write_checkpoint
-    from raydistill.training.feed import EvalFeed
-    from raydistill.training.metrics import evaluate
-    from raydistill.training.preprocessing import of_checkpoint
 
     monkeypatch.chdir(tmp_path)
     content = read_checkpoint(pruned)

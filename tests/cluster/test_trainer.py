@@ -23,6 +23,7 @@ from raydistill.cluster.worker import Joined
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import ConfigError, ResourceError, TrainingError
 from raydistill.schedule import parse_schedule
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit, read_checkpoint, read_history
 from tests.cluster.conftest import RayCluster, ended, skip_without_namespaces
 
@@ -75,7 +76,7 @@ def run_config(folder: Path) -> RunConfig:
 def one_process(dataset, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """The run in one process, done."""
     config = run_config(tmp_path_factory.mktemp("runs") / "one")
-    for _ in fit(config, dataset=dataset):
+    for _ in fit(config, task=Classification(dataset)):
         pass
     return config
 

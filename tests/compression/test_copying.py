@@ -101,5 +101,5 @@ def test_thinning_measures_it(model: nn.Module) -> None:
 
 def test_precision_is_measured_on_it(model: nn.Module) -> None:
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    assert _shortest_steps(("fp32",), model, torch.device("cpu"), (2, 3, 8, 8))["fp32"] > 0
+    assert _shortest_steps(("fp32",), model, torch.device("cpu"), (torch.zeros(2, 3, 8, 8),))["fp32"] > 0
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

@@ -35,6 +35,7 @@ from raydistill.schedule import load_schedule
 from raydistill.sweep.journal import parse_journal
 from raydistill.sweep.load import load_sweep
 from raydistill.sweep.plan import plan_sweep
+from raydistill.tasks.classification import ImageShape
 from raydistill.training import load_model, read_history
 from raydistill.training.distiller_checkpoint import read_any
 from tests.fuzz.mutate import damaged, mutated
@@ -245,7 +246,7 @@ SPACES: list[dict[str, Any]] = [
 
 def plan(path: Path) -> None:
     sweep = load_sweep(path)
-    plan_sweep(sweep, 10, (3, 8, 8))
+    plan_sweep(sweep, ImageShape(10, (3, 8, 8)))
 
 
 @fuzzed("spaces", mutated(SPACES, WORDS))

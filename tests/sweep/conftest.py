@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from raydistill.tasks.classification import Classification
+
 SWEEP: dict[str, Any] = {
     "version": 1,
     "name": "tiny",
@@ -59,7 +61,7 @@ def changed(mapping: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of a sweep that has trained `SWEEP`'s baseline, and nothing else."""
     from raydistill import datasets
-    from raydistill.sweep.baseline import baseline_hash, dataset_fingerprint
+    from raydistill.sweep.baseline import baseline_hash
     from raydistill.sweep.load import load_sweep
     from raydistill.sweep.plan import baseline_config
     from raydistill.training import fit
@@ -68,10 +70,10 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = storage / "space.yaml"
     file.write_text(yaml.safe_dump(SWEEP))
     sweep = load_sweep(file)
-    dataset = datasets.load(sweep.dataset)
+    task = Classification(datasets.load(sweep.dataset))
     run = baseline_config(sweep)
-    folder = storage / "baselines" / baseline_hash(run, dataset_fingerprint(dataset))
-    for _ in fit(replace(run, out_dir=str(folder), threads=1, device="cpu"), dataset=dataset):
+    folder = storage / "baselines" / baseline_hash(run, task.fingerprint())
+    for _ in fit(replace(run, out_dir=str(folder), threads=1, device="cpu"), task=task):
         pass
     return storage / "baselines"
 

@@ -13,7 +13,9 @@ from raydistill import datasets
 from raydistill.datasets import Dataset, DatasetConfig
 from raydistill.errors import CheckpointError
 from raydistill.schedule import parse_schedule
-from raydistill.sweep.baseline import baseline_hash, dataset_fingerprint, finished, given_baseline
+from raydistill.sweep.baseline import baseline_hash, finished, given_baseline
+from raydistill.tasks.classification import Classification
+from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
 from raydistill.training import RunConfig, fit
 
 DECAY = {
@@ -34,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> RunCon
     run = RunConfig(
         "simplenet_cifar", dataset=config, epochs=2, precision="fp32", out_dir=str(folder), tensorboard=False
     )
-    assert len(list(fit(run, dataset=digits))) == 2
+    assert len(list(fit(run, task=Classification(digits)))) == 2
     return run
 
 
@@ -74,16 +76,16 @@ def test_where_it_is_trained_does_not_count(change: dict[str, Any]) -> None:
 
 
 def test_fingerprint_is_of_images_labels_and_split(digits: Dataset) -> None:
-    before = dataset_fingerprint(digits)
-    assert dataset_fingerprint(datasets.load(DatasetConfig(name="digits"))) == before
-    assert dataset_fingerprint(replace(digits, used_fallback=True, warning="not what you asked for")) == before
-    assert dataset_fingerprint(datasets.load(DatasetConfig(name="digits", split_seed=1))) != before
+    before = fingerprint_of_dataset(digits)
+    assert fingerprint_of_dataset(datasets.load(DatasetConfig(name="digits"))) == before
+    assert fingerprint_of_dataset(replace(digits, used_fallback=True, warning="not what you asked for")) == before
+    assert fingerprint_of_dataset(datasets.load(DatasetConfig(name="digits", split_seed=1))) != before
     labels = digits.train_labels.copy()
     labels[0] = (labels[0] + 1) % 10
-    assert dataset_fingerprint(replace(digits, train_labels=labels)) != before
+    assert fingerprint_of_dataset(replace(digits, train_labels=labels)) != before
     images = np.array(digits.test_images)  # type: ignore[union-attr]
     images[3, 3, 3, 0] ^= 1
-    assert dataset_fingerprint(replace(digits, test_images=images)) != before  # type: ignore[arg-type]
+    assert fingerprint_of_dataset(replace(digits, test_images=images)) != before  # type: ignore[arg-type]
 
 
 def test_finished_only_when_whole(trained: RunConfig, tmp_path: Path) -> None:
@@ -97,8 +99,8 @@ def test_finished_only_when_whole(trained: RunConfig, tmp_path: Path) -> None:
 
 def test_a_given_checkpoint_is_evaluated_here(trained: RunConfig, digits: Dataset) -> None:
     checkpoint = f"{trained.out_dir}/checkpoint.pt"
-    given = given_baseline(checkpoint, replace(trained, epochs=60), digits)
+    given = given_baseline(checkpoint, replace(trained, epochs=60), Classification(digits))
     assert given.metrics["top1"] == finished(Path(checkpoint), 2)[-1].metrics["top1"]
     assert given.checkpoint == checkpoint
     with pytest.raises(CheckpointError, match="its arch must be 'resnet20_cifar', got 'simplenet_cifar'"):
-        given_baseline(checkpoint, replace(trained, arch="resnet20_cifar"), digits)
+        given_baseline(checkpoint, replace(trained, arch="resnet20_cifar"), Classification(digits))

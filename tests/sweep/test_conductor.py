@@ -26,8 +26,11 @@ from raydistill.sweep.ledger import Ledger
 from raydistill.sweep.load import load_sweep
 from raydistill.sweep.plan import Plan, TrialPlan, plan_sweep
 from raydistill.sweep.trainable import EPOCH, FAILURE, FATAL
+from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
 EPOCHS, TRIALS, WORKERS = 4, 6, 2
@@ -50,7 +53,7 @@ class Untracked(SweepLog):
 @pytest.fixture
 def plan(write_sweep: Callable[..., Path]) -> Plan:
     search = {"pruners.agp.final_sparsity": {"uniform": [0.3, 0.95]}}
-    return plan_sweep(load_sweep(write_sweep(("search", search), ("num_samples", 1))))
+    return plan_sweep(load_sweep(write_sweep(("search", search), ("num_samples", 1))), CIFAR)
 
 
 PLANS: dict[str, TrialPlan] = {}

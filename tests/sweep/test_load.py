@@ -11,6 +11,9 @@ import pytest
 from raydistill.errors import ConfigError
 from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import plan_sweep
+from raydistill.tasks.classification import ImageShape
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 ROOT = Path(__file__).parents[2]
 WriteSweep = Callable[..., Path]
@@ -19,7 +22,7 @@ WriteSweep = Callable[..., Path]
 def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
     """The error of loading and planning a sweep file, a line a fault, without the folder's name."""
     with pytest.raises(ConfigError) as caught:
-        plan_sweep(load_sweep(file, overrides))
+        plan_sweep(load_sweep(file, overrides), CIFAR)
     return str(caught.value).replace(f"{file.parent}/", "").splitlines()
 
 
@@ -216,7 +219,7 @@ def test_epochs_scales_schedule_trial_scheduler_and_baseline(write_sweep: WriteS
     assert longer.schedule.policies[0].ending_epoch == 30
     assert longer.sections.trial_scheduler.grace_period == 20
     assert longer.sections.baseline.epochs == 3  # the baseline never grows
-    plan_sweep(longer)
+    plan_sweep(longer, CIFAR)
 
 
 def test_numbers_that_yaml_reads_as_text(write_sweep: WriteSweep) -> None:
@@ -227,6 +230,6 @@ def test_numbers_that_yaml_reads_as_text(write_sweep: WriteSweep) -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_search_space_loads(file: Path) -> None:
-    plan = plan_sweep(load_sweep(file))
+    plan = plan_sweep(load_sweep(file), CIFAR)
     assert len(plan.trials) >= 1
     assert all(0 <= trial.planned_sparsity < 1 for trial in plan.trials)

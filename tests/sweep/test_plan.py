@@ -12,7 +12,10 @@ import yaml
 from raydistill.errors import ConfigError
 from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import baseline_config, plan_sweep
+from raydistill.tasks.classification import ImageShape
 from raydistill.training import Distillation
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 WriteSweep = Callable[..., Path]
 
@@ -21,9 +24,9 @@ SIZES = {"conv1.weight": 450, "conv2.weight": 2400, "fc1.weight": 48000, "fc2.we
 
 def test_a_trial_depends_on_seed_and_index_alone(write_sweep: WriteSweep) -> None:
     file = write_sweep()
-    few = plan_sweep(load_sweep(file)).trials
-    many = plan_sweep(load_sweep(file, Overrides(num_samples=9))).trials
-    other = plan_sweep(load_sweep(file, Overrides(seed=1))).trials
+    few = plan_sweep(load_sweep(file), CIFAR).trials
+    many = plan_sweep(load_sweep(file, Overrides(num_samples=9)), CIFAR).trials
+    other = plan_sweep(load_sweep(file, Overrides(seed=1)), CIFAR).trials
     assert [trial.values for trial in many[:3]] == [trial.values for trial in few]
     assert [trial.trial_id for trial in many] == [f"t{i:04d}" for i in range(9)]
     assert len({tuple(trial.values.values()) for trial in many}) == 9
@@ -31,7 +34,7 @@ def test_a_trial_depends_on_seed_and_index_alone(write_sweep: WriteSweep) -> Non
 
 
 def test_drawn_values_reach_the_schedule_and_the_training(write_sweep: WriteSweep) -> None:
-    for trial in plan_sweep(load_sweep(write_sweep())).trials:
+    for trial in plan_sweep(load_sweep(write_sweep()), CIFAR).trials:
         pruners = yaml.safe_load(trial.schedule_text)["pruners"]
         for weight in ("fc1.weight", "fc2.weight"):
             (pruner,) = [p for p in pruners.values() if p["weights"] == [weight]]
@@ -43,7 +46,7 @@ def test_drawn_values_reach_the_schedule_and_the_training(write_sweep: WriteSwee
 
 
 def test_planned_sparsity_counts_weights(write_sweep: WriteSweep) -> None:
-    for trial in plan_sweep(load_sweep(write_sweep())).trials:
+    for trial in plan_sweep(load_sweep(write_sweep()), CIFAR).trials:
         zeros = int(0.5 * SIZES["conv1.weight"])
         for weight in ("fc1.weight", "fc2.weight"):
             zeros += int(trial.values[f"per_layer.{weight}.final_sparsity"] * SIZES[weight])
@@ -53,12 +56,12 @@ def test_planned_sparsity_counts_weights(write_sweep: WriteSweep) -> None:
 def test_planning_leaves_the_random_state_alone(write_sweep: WriteSweep) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    plan_sweep(load_sweep(write_sweep()))
+    plan_sweep(load_sweep(write_sweep()), CIFAR)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_placed_fills_in_where_a_trial_runs(write_sweep: WriteSweep) -> None:
-    trial = plan_sweep(load_sweep(write_sweep())).trials[0]
+    trial = plan_sweep(load_sweep(write_sweep()), CIFAR).trials[0]
     run = trial.placed("/b/checkpoint.pt", "/s/t0000", 2, "cpu", "bf16").run
     assert (run.init_from, run.out_dir, run.threads, run.device) == ("/b/checkpoint.pt", "/s/t0000", 2, "cpu")
     assert run.precision == "bf16"
@@ -68,16 +71,16 @@ def test_the_baseline_teaches_every_trial_but_not_itself(write_sweep: WriteSweep
     taught = ("distillation", {"temperature": 3, "distill_wt": 0.6, "start_epoch": 2, "end_epoch": 4})
     sweep = load_sweep(write_sweep(taught))
     assert baseline_config(sweep).distillation is None
-    trial = plan_sweep(sweep).trials[0]
+    trial = plan_sweep(sweep, CIFAR).trials[0]
     run = trial.placed("/b/checkpoint.pt", "/s/t0000", 1, "cpu", "fp32").run
     assert run.distillation == Distillation(
         checkpoint="/b/checkpoint.pt", temperature=3.0, distill_wt=0.6, student_wt=0.3, start_epoch=2, end_epoch=4
     )
     shorter = load_sweep(write_sweep(taught), Overrides(epochs=2))
-    found = plan_sweep(shorter).trials[0].run.distillation
+    found = plan_sweep(shorter, CIFAR).trials[0].run.distillation
     assert found is not None
     assert (found.start_epoch, found.end_epoch) == (1, 2)
-    assert plan_sweep(load_sweep(write_sweep())).trials[0].run.distillation is None
+    assert plan_sweep(load_sweep(write_sweep()), CIFAR).trials[0].run.distillation is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_a_wrong_teacher_is_one_line(write_sweep: WriteSweep, change: dict, says
 
 
 def test_a_precision_that_the_file_names_stays(write_sweep: WriteSweep) -> None:
-    trial = plan_sweep(load_sweep(write_sweep(("training/precision", "fp32")))).trials[0]
+    trial = plan_sweep(load_sweep(write_sweep(("training/precision", "fp32"))), CIFAR).trials[0]
     assert trial.placed("b", Path("o"), 1, "cpu", "bf16").run.precision == "fp32"
 
 
@@ -119,7 +122,7 @@ def test_a_pruner_with_globs_is_searched_weight_by_weight(write_sweep: Callable[
                                 "frequency": 1}]),
         ("search", {"per_layer": {"weights": ["fc*.weight"], "final_sparsity": {"uniform": [0.3, 0.9]}}}),
     )  # fmt: skip
-    plan = plan_sweep(load_sweep(file))
+    plan = plan_sweep(load_sweep(file), CIFAR)
     names = [d.path for d in plan.space.dimensions]
     assert names == [f"per_layer.{name}.final_sparsity" for name in ("fc1.weight", "fc2.weight", "fc3.weight")]
     for trial in plan.trials:

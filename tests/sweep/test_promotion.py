@@ -18,7 +18,10 @@ from raydistill.sweep.events import Observer
 from raydistill.sweep.load import load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.run import run_sweep
+from raydistill.tasks.classification import Classification, ImageShape
 from raydistill.training import fit, read_checkpoint
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -79,12 +82,12 @@ def test_paused_trials_hold_nothing_and_go_on_bit_for_bit(write_sweep: Callable[
 
     dataset = datasets.load(sweep.dataset)
     for record in finished[:2]:
-        plan = plan_sweep(sweep).trials[int(record.trial_id[1:])]
+        plan = plan_sweep(sweep, CIFAR).trials[int(record.trial_id[1:])]
         assert dict(plan.values) == dict(record.values)
         baseline = str(outcome.records[BASELINE].checkpoint)
         threads = len(os.sched_getaffinity(0))
         whole = plan.placed(baseline, tmp_path / "whole" / record.trial_id, threads, "cpu", "fp32").run
-        for _ in fit(replace(whole, tensorboard=False), dataset=dataset):
+        for _ in fit(replace(whole, tensorboard=False), task=Classification(dataset)):
             pass
         never_paused = read_checkpoint(str(tmp_path / "whole" / record.trial_id / "checkpoint.pt"))
         promoted = read_checkpoint(str(record.checkpoint))

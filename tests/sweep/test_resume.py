@@ -14,7 +14,10 @@ from raydistill.sweep.journal import FORMAT, History
 from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.resume import check_same, check_start, differences
+from raydistill.tasks.classification import ImageShape
 from tests.sweep.conftest import SWEEP
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 WriteSweep = Callable[..., Path]
 DATASET = {"name": "digits", "fingerprint": "ab12"}
@@ -22,7 +25,7 @@ DATASET = {"name": "digits", "fingerprint": "ab12"}
 
 def history_of(file: Path) -> History:
     sweep = load_sweep(file)
-    trial = plan_sweep(sweep).trials[0]
+    trial = plan_sweep(sweep, CIFAR).trials[0]
     started = {"format": FORMAT, "sweep_id": "s", "config": sweep.config(), "dataset": DATASET}
     record = TrialRecord("t0000", dict(trial.values), RUNNING, "simplenet_cifar", "digits", 0)
     return History(start=started, records={"t0000": record})
@@ -30,7 +33,7 @@ def history_of(file: Path) -> History:
 
 def resume(file: Path, history: History, dataset: dict[str, str] = DATASET, **options: Any) -> None:
     sweep = load_sweep(file, Overrides(**options))
-    check_same(file, history, sweep.config(), dataset, plan_sweep(sweep))
+    check_same(file, history, sweep.config(), dataset, plan_sweep(sweep, CIFAR))
 
 
 @pytest.mark.parametrize(

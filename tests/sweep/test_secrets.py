@@ -12,8 +12,11 @@ from raydistill.sweep.journal import FORMAT, History
 from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.resume import check_same
+from raydistill.tasks.classification import ImageShape
 from tests.sweep.test_warm_run import sweep
 from tests.tracking.test_server import Server
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 WriteSweep = Callable[..., Path]
 WORD = "s3cr3t-Word"
@@ -41,7 +44,7 @@ def test_another_password_is_no_other_sweep_but_none_is_asked_for(write_sweep: W
         history = History(start={"format": FORMAT, "config": config, "dataset": DATASET})
         again = load_sweep(file, Overrides(tracking_uri=uri))
         plain = load_sweep(write_sweep(name="plain.yaml"))
-        check_same(file, history, again.config(), DATASET, plan_sweep(plain))
+        check_same(file, history, again.config(), DATASET, plan_sweep(plain, CIFAR))
 
     resume("http://me:other@host", started.config())
     resume("http://elsewhere", started.config())

@@ -13,7 +13,10 @@ from raydistill.errors import ConfigError
 from raydistill.sweep.load import load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.space_file import Measured, may_write, space_text, sweep_name
+from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.classification.metrics import METRICS
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 
 def points(**top1: tuple[float, ...]) -> list[Point]:
@@ -45,7 +48,7 @@ def test_the_file_is_a_valid_sweep_with_bounds_and_start_points(tmp_path: Path) 
     found = points(conv1=(0.9, 0.1, 0.1), conv2=(0.9, 0.8, 0.1), fc1=(0.9, 0.9, 0.9))
     file = written(tmp_path, found)
     sweep = load_sweep(file)
-    plan = plan_sweep(sweep)
+    plan = plan_sweep(sweep, CIFAR)
     assert sweep.sections.name == "my_space"
     assert sweep.sections.baseline.checkpoint == str(tmp_path / "runs" / "checkpoint.pt")
     assert yaml.safe_load(file.read_text())["baseline"]["checkpoint"] == "runs/checkpoint.pt"
@@ -71,7 +74,7 @@ def test_the_file_is_a_valid_sweep_with_bounds_and_start_points(tmp_path: Path) 
 def test_a_weight_that_drops_at_once_is_not_searched(tmp_path: Path) -> None:
     found = points(conv1=(0.9, 0.0, 0.0), fc1=(0.9, 0.9, 0.9))
     file = written(tmp_path, found, max_drop=0.03)
-    plan = plan_sweep(load_sweep(file))
+    plan = plan_sweep(load_sweep(file), CIFAR)
     assert [d.weight for d in plan.space.dimensions] == ["fc1.weight"]
     assert "# conv1.weight stays dense: pruning it by 0.01 costs 3 points" in file.read_text()
     pruned = yaml.safe_load(plan.trials[0].schedule_text)["pruners"]

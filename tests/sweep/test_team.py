@@ -15,7 +15,10 @@ from raydistill.records import BASELINE, FINISHED, STOPPED
 from raydistill.sweep.load import load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.run import run_sweep
+from raydistill.tasks.classification import Classification, ImageShape
 from raydistill.training import fit, read_checkpoint
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 CORES = len(os.sched_getaffinity(0))
 TEAMS = (
@@ -40,10 +43,10 @@ def test_trials_on_workers_are_what_one_process_trains(write_sweep: Callable[...
     assert first.state == FINISHED
     assert first.last is not None
     assert first.last.footprint["macs"] > 0
-    plan = plan_sweep(sweep).trials[0]
+    plan = plan_sweep(sweep, CIFAR).trials[0]
     baseline = str(outcome.records[BASELINE].checkpoint)
     alone = plan.placed(baseline, tmp_path / "alone", 1, "cpu", "fp32").run
-    for _ in fit(alone, dataset=datasets.load(sweep.dataset)):
+    for _ in fit(alone, task=Classification(datasets.load(sweep.dataset))):
         pass
     expected, found = (read_checkpoint(path) for path in (tmp_path / "alone" / "checkpoint.pt", str(first.checkpoint)))
     for name, weight in expected["model"].items():

@@ -19,8 +19,11 @@ from raydistill.sweep.load import Overrides, load_sweep
 from raydistill.sweep.plan import plan_sweep
 from raydistill.sweep.resume import check_same
 from raydistill.sweep.seeds import Seed, find_seeds, seeds_from_json, seeds_to_json
+from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog
+
+CIFAR = ImageShape(10, (3, 32, 32))
 
 WriteSweep = Callable[..., Path]
 LR, FC1, FC2 = "training.lr", "per_layer.fc1.weight.final_sparsity", "per_layer.fc2.weight.final_sparsity"
@@ -46,9 +49,9 @@ def schedule(tmp_path: Path) -> str:
 
 
 def test_a_sweep_begins_with_them_and_draws_the_others_as_ever(write_sweep: WriteSweep) -> None:
-    drawn = plan_sweep(load_sweep(write_sweep())).trials
+    drawn = plan_sweep(load_sweep(write_sweep()), CIFAR).trials
     start = {FC1: 0.9, LR: 0.03, "per_layer.fc2.weight.final_sparsity": 0.5}
-    plan = plan_sweep(load_sweep(write_sweep(("warm_start", [start]))))
+    plan = plan_sweep(load_sweep(write_sweep(("warm_start", [start]))), CIFAR)
     assert [trial.trial_id for trial in plan.trials] == ["t0000", "t0001", "t0002"]
     assert plan.trials[0].values == start
     assert [trial.origin for trial in plan.trials] == ["warm_start[0]", "", ""]
@@ -66,19 +69,21 @@ def test_what_is_left_out_takes_the_schedules_or_trainings_value_else_the_middle
             {"weights": ["fc2.weight"], "final_sparsity": {"uniform": [0.6, 0.9]}},
         ],
     }
-    (first, *_) = plan_sweep(load_sweep(write_sweep(("search", search), ("warm_start", [{FC1: 0.9}])))).trials
+    (first, *_) = plan_sweep(load_sweep(write_sweep(("search", search), ("warm_start", [{FC1: 0.9}]))), CIFAR).trials
     expected = {LR: 0.02, "training.momentum": 0.25, "policies.agp.frequency": 1, FC1: 0.9, FC2: 0.75}
     assert first.values == pytest.approx(expected), "0.9 and 0.5 lie outside: the middle"
 
 
 def test_mlflows_spelling_of_a_key_path_is_taken_too(write_sweep: WriteSweep) -> None:
     search = ("search", {"policies[0].frequency": {"choice": [1, 2]}})
-    (first, *_) = plan_sweep(load_sweep(write_sweep(search, ("warm_start", [{"policies.0.frequency": 2}])))).trials
+    (first, *_) = plan_sweep(
+        load_sweep(write_sweep(search, ("warm_start", [{"policies.0.frequency": 2}]))), CIFAR
+    ).trials
     assert first.values == {"policies[0].frequency": 2}
 
 
 def test_a_schedule_is_trained_as_it_is_and_its_values_are_read_off(write_sweep: WriteSweep, schedule: str) -> None:
-    plan = plan_sweep(load_sweep(write_sweep(("warm_start", [schedule]))))
+    plan = plan_sweep(load_sweep(write_sweep(("warm_start", [schedule]))), CIFAR)
     first = plan.trials[0]
     assert yaml.safe_load(first.schedule_text)["pruners"] == HAND_WRITTEN["pruners"]
     assert first.values == {LR: 0.02, FC1: 0.99}
@@ -93,12 +98,12 @@ def test_a_schedule_with_two_levels_for_one_weight_says_none(write_sweep: WriteS
     both = json.loads(json.dumps(HAND_WRITTEN))
     both["pruners"]["other"]["weights"] = ["fc1.weight"]
     (tmp_path / "both.yaml").write_text(yaml.safe_dump(both))
-    assert FC1 not in plan_sweep(load_sweep(write_sweep(("warm_start", ["both.yaml"])))).trials[0].values
+    assert FC1 not in plan_sweep(load_sweep(write_sweep(("warm_start", ["both.yaml"]))), CIFAR).trials[0].values
 
 
 def test_fewer_epochs_shorten_a_schedule_too(write_sweep: WriteSweep, schedule: str) -> None:
     sweep = load_sweep(write_sweep(("warm_start", [schedule])), Overrides(epochs=2))
-    policies = yaml.safe_load(plan_sweep(sweep).trials[0].schedule_text)["policies"]
+    policies = yaml.safe_load(plan_sweep(sweep, CIFAR).trials[0].schedule_text)["policies"]
     assert [policy["ending_epoch"] for policy in policies] == [2, 2]
 
 
@@ -109,7 +114,7 @@ def test_another_sweeps_params_become_values_of_this_space(write_sweep: WriteSwe
     sweep = load_sweep(write_sweep(("warm_start", [ENTRY]), ("schedule/pruners/agp/final_sparsity", 0.6)))
     inside = dict.fromkeys((FC1,), "0.8125")
     seeds = {0: (Seed("t0003", {**inside, "pruners.x.y": "2"}), Seed("t0001", {FC1: "0.99", LR: "word"}, True))}
-    plan = plan_sweep(sweep, seeds=seeds_from_json(json.loads(json.dumps(seeds_to_json(seeds)))))
+    plan = plan_sweep(sweep, CIFAR, seeds=seeds_from_json(json.loads(json.dumps(seeds_to_json(seeds)))))
     assert [trial.origin for trial in plan.trials] == ["sweep first t0003", "sweep first t0001", ""]
     assert plan.trials[0].values == {LR: 0.02, FC1: 0.8125, FC2: 0.6}
     assert plan.trials[1].values == {LR: 0.02, FC1: 0.95, FC2: 0.6}
@@ -120,7 +125,7 @@ def test_another_sweeps_params_become_values_of_this_space(write_sweep: WriteSwe
     assert "trained t0001 by hand-written schedules; only their values are taken" in text
     assert len(plan.warnings) == 4
     with pytest.raises(ConfigError, match=r"\[0\].sweep: searched nothing that is searched here, got 'first'"):
-        plan_sweep(sweep, seeds={0: (Seed("t0000", {"a.b": "1"}),)})
+        plan_sweep(sweep, CIFAR, seeds={0: (Seed("t0000", {"a.b": "1"}),)})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +148,7 @@ def test_another_sweeps_params_become_values_of_this_space(write_sweep: WriteSwe
 )
 def test_what_is_wrong_is_one_line(write_sweep: WriteSweep, schedule: str, start: object, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        plan_sweep(load_sweep(write_sweep(("warm_start", start))))
+        plan_sweep(load_sweep(write_sweep(("warm_start", start))), CIFAR)
     assert says in str(caught.value)
     assert "space.yaml: warm_start" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -153,7 +158,7 @@ def test_a_schedule_that_does_not_fit(write_sweep: WriteSweep, tmp_path: Path) -
     wrong = json.loads(json.dumps(HAND_WRITTEN).replace("conv2.weight", "conv9.weight").replace('": 4', '": 9'))
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong))
     with pytest.raises(ConfigError) as caught:
-        plan_sweep(load_sweep(write_sweep(("warm_start", ["wrong.yaml"]))))
+        plan_sweep(load_sweep(write_sweep(("warm_start", ["wrong.yaml"]))), CIFAR)
     text = str(caught.value)
     assert "wrong.yaml: policies[0].ending_epoch: must end within training.epochs (4) (as a warm start of" in text
     assert "conv9.weight" in text
@@ -162,10 +167,10 @@ def test_a_schedule_that_does_not_fit(write_sweep: WriteSweep, tmp_path: Path) -
 def test_a_resumed_sweep_must_begin_alike(write_sweep: WriteSweep, schedule: str, tmp_path: Path) -> None:
     def resumed(history: History, *start: object) -> None:
         sweep = load_sweep(write_sweep(("warm_start", list(start))))
-        check_same(sweep.file, history, sweep.config(), {"name": "d", "fingerprint": "f"}, plan_sweep(sweep))
+        check_same(sweep.file, history, sweep.config(), {"name": "d", "fingerprint": "f"}, plan_sweep(sweep, CIFAR))
 
     sweep = load_sweep(write_sweep(("warm_start", [{FC1: 0.9}, schedule])))
-    values = dict(plan_sweep(sweep).trials[0].values)
+    values = dict(plan_sweep(sweep, CIFAR).trials[0].values)
     started = {"format": FORMAT, "config": sweep.config(), "dataset": {"name": "d", "fingerprint": "f"}}
     history = History(start=started, records={"t0000": TrialRecord("t0000", values, RUNNING, "a", "d", 0)})
     resumed(history, {FC1: 0.9}, schedule)

@@ -15,9 +15,10 @@ from raydistill.compression.distillation import distillation_loss
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, RaydistillError
 from raydistill.schedule import parse_schedule
+from raydistill.tasks.classification import Classification
+from raydistill.tasks.classification.feed import TrainFeed
 from raydistill.training import Distillation, RunConfig, fit, load_model, read_checkpoint
 from raydistill.training.determinism import seed_everything
-from raydistill.training.feed import TrainFeed
 
 SCHEDULE = parse_schedule(
     {
@@ -56,7 +57,7 @@ def teacher(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
         "simplenet_cifar", DatasetConfig("digits"), epochs=1, batch_size=64, lr=0.05, out_dir=str(folder),
         threads=1, tensorboard=False, device="cpu", precision="fp32",
     )  # fmt: skip
-    list(fit(run, dataset=dataset))
+    list(fit(run, task=Classification(dataset)))
     return str(folder / "checkpoint.pt")
 
 
@@ -67,7 +68,7 @@ def saved(config: RunConfig) -> dict[str, Any]:
 def test_the_training_loss_is_that_of_labels_and_teacher(config: RunConfig, dataset: Any, teacher: str) -> None:
     distillation = Distillation(checkpoint=teacher, temperature=3.0, distill_wt=0.9, student_wt=0.2)
     whole = replace(config, epochs=1, batch_size=100_000, schedule=None, distillation=distillation)  # one minibatch
-    (metrics,) = fit(whole, dataset=dataset)
+    (metrics,) = fit(whole, task=Classification(dataset))
     seed_everything(whole.seed)
     student = models.create("simplenet_cifar", 10).to(memory_format=torch.channels_last)
     feed = TrainFeed(dataset, whole.batch_size, "cpu", whole.seed, fraction=whole.effective_train_size)
@@ -83,7 +84,7 @@ def test_a_student_of_a_teacher_alone_comes_near_it(config: RunConfig, dataset: 
     target = load_model(teacher)(images).detach()
 
     def distance(run: RunConfig) -> float:
-        list(fit(run, dataset=dataset))
+        list(fit(run, task=Classification(dataset)))
         logits = load_model(Path(str(run.out_dir)) / "checkpoint.pt")(images).detach()
         return float(distillation_loss(logits, target, 1.0))
 
@@ -99,44 +100,48 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(
     distilled = replace(
         config, distillation=Distillation(checkpoint=teacher, temperature=4.0, start_epoch=1, end_epoch=3)
     )
-    whole = list(fit(distilled, dataset=dataset))
+    whole = list(fit(distilled, task=Classification(dataset)))
     assert whole[-1].layer_sparsity["fc1.weight"] == pytest.approx(0.8)
     parts = replace(distilled, out_dir=str(tmp_path / "parts"))
-    run = fit(parts, dataset=dataset)
+    run = fit(parts, task=Classification(dataset))
     first = [next(run), next(run)]
     run.close()
     torch.manual_seed(12345)
-    rest = list(fit(parts, dataset=dataset))
+    rest = list(fit(parts, task=Classification(dataset)))
     assert [m.metrics["loss"] for m in whole] == [m.metrics["loss"] for m in first + rest]
     left, right = saved(distilled)["model"], saved(parts)["model"]
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_it_acts_in_its_epochs_only(config: RunConfig, dataset: Any, teacher: str) -> None:
-    plain = list(fit(config, dataset=dataset))
+    plain = list(fit(config, task=Classification(dataset)))
     late = Distillation(checkpoint=teacher, start_epoch=2)
-    taught = list(fit(replace(config, distillation=late, out_dir=str(config.out_dir) + "-kd"), dataset=dataset))
+    taught = list(
+        fit(replace(config, distillation=late, out_dir=str(config.out_dir) + "-kd"), task=Classification(dataset))
+    )
     assert [m.metrics["loss"] for m in taught[:2]] == [m.metrics["loss"] for m in plain[:2]]
     assert taught[2].metrics["loss"] != plain[2].metrics["loss"]
     early = Distillation(checkpoint=teacher, end_epoch=1)
-    (first, *_) = fit(replace(config, distillation=early, out_dir=str(config.out_dir) + "-e"), dataset=dataset)
+    (first, *_) = fit(
+        replace(config, distillation=early, out_dir=str(config.out_dir) + "-e"), task=Classification(dataset)
+    )
     assert first.train_loss != plain[0].train_loss
 
 
 def test_the_teacher_is_known_by_its_weights(config: RunConfig, dataset: Any, teacher: str, tmp_path: Path) -> None:
     distilled = replace(config, epochs=1, distillation=Distillation(checkpoint=teacher))
-    list(fit(distilled, dataset=dataset))
+    list(fit(distilled, task=Classification(dataset)))
     moved = tmp_path / "elsewhere.pt"
     moved.write_bytes(Path(teacher).read_bytes())
     more = replace(distilled, epochs=2, distillation=Distillation(checkpoint=str(moved)))
-    assert [m.epoch for m in fit(more, dataset=dataset)] == [1]
+    assert [m.epoch for m in fit(more, task=Classification(dataset))] == [1]
     content = torch.load(moved, weights_only=True)
     content["model"]["fc3.bias"] += 1
     torch.save(content, moved)
     for change in ({"distillation": more.distillation}, {"distillation": None},
                    {"distillation": Distillation(checkpoint=teacher, temperature=2.0)}):  # fmt: skip
         with pytest.raises(CheckpointError, match="was trained with distillation"):
-            next(fit(replace(more, epochs=3, **change), dataset=dataset))
+            next(fit(replace(more, epochs=3, **change), task=Classification(dataset)))
 
 
 @pytest.mark.parametrize("taught_first", [True, False])
@@ -145,13 +150,13 @@ def test_a_run_goes_on_from_one_with_and_without_a_teacher(
 ) -> None:
     distillation = Distillation(checkpoint=teacher)
     first = replace(config, epochs=3, distillation=distillation if taught_first else None)
-    list(fit(first, dataset=dataset))
+    list(fit(first, task=Classification(dataset)))
     start = str(Path(str(config.out_dir)) / "checkpoint.pt")
     second = replace(
         config, continue_from=start, out_dir=str(config.out_dir) + "-2",
         distillation=None if taught_first else distillation,
     )  # fmt: skip
-    (metrics,) = fit(second, dataset=dataset)
+    (metrics,) = fit(second, task=Classification(dataset))
     assert metrics.epoch == 3
     assert metrics.layer_sparsity["fc1.weight"] == pytest.approx(0.8)
 
@@ -163,13 +168,13 @@ def test_a_teacher_from_distiller(config: RunConfig, dataset: Any, tmp_path: Pat
     file = tmp_path / "best.pth.tar"
     torch.save({"epoch": 1, "arch": "simplenet_cifar", "state_dict": weights}, file)
     run = replace(config, epochs=1, schedule=None, distillation=Distillation(checkpoint=str(file)))
-    list(fit(run, dataset=dataset))
+    list(fit(run, task=Classification(dataset)))
     assert saved(run)["run"]["distillation"]["temperature"] == 1.0
     torch.save({"state_dict": weights}, file)
     with pytest.raises(CheckpointError, match="does not say its architecture; name the teacher"):
-        next(fit(replace(run, resume=False), dataset=dataset))
+        next(fit(replace(run, resume=False), task=Classification(dataset)))
     named = Distillation(checkpoint=str(file), teacher="simplenet_cifar")
-    assert next(fit(replace(run, resume=False, distillation=named), dataset=dataset)).epoch == 0
+    assert next(fit(replace(run, resume=False, distillation=named), task=Classification(dataset))).epoch == 0
 
 
 @pytest.mark.parametrize(
@@ -188,7 +193,7 @@ def test_a_teacher_from_distiller(config: RunConfig, dataset: Any, tmp_path: Pat
 )
 def test_what_cannot_be_is_one_line(config: RunConfig, dataset: Any, values: dict, says: str) -> None:
     with pytest.raises(RaydistillError) as caught:
-        next(fit(replace(config, distillation=Distillation(**values)), dataset=dataset))
+        next(fit(replace(config, distillation=Distillation(**values)), task=Classification(dataset)))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path(str(config.out_dir)).exists()
@@ -199,9 +204,9 @@ def test_a_teacher_that_does_not_fit(config: RunConfig, dataset: Any, teacher: s
     with pytest.raises(
         CheckpointError, match="is of 'simplenet_cifar', got 'resnet20_cifar'; name that one as teacher"
     ):
-        next(fit(replace(config, distillation=other), dataset=dataset))
+        next(fit(replace(config, distillation=other), task=Classification(dataset)))
     content = torch.load(teacher, weights_only=True)
     torch.save({**content, "num_classes": 7}, tmp_path / "seven.pt")
     seven = Distillation(checkpoint=str(tmp_path / "seven.pt"))
-    with pytest.raises(CheckpointError, match="the teacher must know the student's 10 classes, got 7"):
-        next(fit(replace(config, distillation=seven), dataset=dataset))
+    with pytest.raises(CheckpointError, match="knows other classes: digits has 10, got 7"):
+        next(fit(replace(config, distillation=seven), task=Classification(dataset)))

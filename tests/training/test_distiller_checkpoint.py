@@ -21,6 +21,7 @@ from raydistill import models
 from raydistill.compression.thinning import thin
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, ConfigError
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_checkpoint
 from raydistill.training.distiller_checkpoint import (
     is_distiller_checkpoint,
@@ -322,7 +323,7 @@ def test_a_run_starts_from_a_file_of_distiller_whatever_it_is_called(
     masks = halved(model)
     file = tmp_path / "checkpoint.pt"  # raydistill's own name
     torch.save(content_of(model, optimizer, masks), file)  # the weights in it are not masked
-    metrics = list(fit(replace(config, init_from=str(file), epochs=2), dataset=dataset))
+    metrics = list(fit(replace(config, init_from=str(file), epochs=2), task=Classification(dataset)))
     assert [m.epoch for m in metrics] == [0, 1]
     zeros = 1 - float(masks["fc1.weight"].mean())
     assert [m.layer_sparsity["fc1.weight"] for m in metrics] == pytest.approx([zeros] * 2, abs=1e-4)
@@ -330,14 +331,14 @@ def test_a_run_starts_from_a_file_of_distiller_whatever_it_is_called(
     assert torch.equal(written["model"]["fc1.weight"] == 0, masks["fc1.weight"] == 0)
     assert written["model"]["fc2.weight"].count_nonzero() == written["model"]["fc2.weight"].numel()
     # a resumed run has the same masks, and its identity is that of the file's weights
-    (more,) = list(fit(replace(config, init_from=str(file), epochs=3), dataset=dataset))
+    (more,) = list(fit(replace(config, init_from=str(file), epochs=3), task=Classification(dataset)))
     assert more.layer_sparsity["fc1.weight"] == pytest.approx(zeros, abs=1e-4)
 
 
 def test_a_run_goes_on_from_a_file_of_distiller(config: RunConfig, dataset: Any, file: Path) -> None:
     model, optimizer = trained()
     torch.save(content_of(model, optimizer, halved(model)), file)
-    metrics = list(fit(replace(config, continue_from=str(file), epochs=6), dataset=dataset))
+    metrics = list(fit(replace(config, continue_from=str(file), epochs=6), task=Classification(dataset)))
     assert [m.epoch for m in metrics] == [4, 5]  # the file's last epoch is 3
     assert metrics[0].learning_rate == pytest.approx(0.1)  # of the file's optimizer
     assert metrics[1].layer_sparsity["fc1.weight"] == pytest.approx(0.5, abs=1e-3)
@@ -346,7 +347,7 @@ def test_a_run_goes_on_from_a_file_of_distiller(config: RunConfig, dataset: Any,
 def test_a_file_of_distiller_is_evaluated(dataset: Any, file: Path) -> None:
     model, optimizer = trained()
     torch.save(content_of(model, optimizer, {}), file)
-    result = evaluate_checkpoint(file, dataset, "validation", "cpu")
+    result = evaluate_checkpoint(file, Classification(dataset), "validation", "cpu")
     assert result.samples == len(dataset.validation_index)
     assert 0 <= result.metrics["top1"] < 1
 
@@ -355,7 +356,7 @@ def test_weights_of_another_architecture_are_refused(config: RunConfig, dataset:
     model, optimizer = trained()
     torch.save(content_of(model, optimizer, {}), file)
     with pytest.raises(CheckpointError, match=r"checkpoint.pth.tar: has .*architecture"):
-        next(fit(replace(config, arch="resnet20_cifar", init_from=str(file)), dataset=dataset))
+        next(fit(replace(config, arch="resnet20_cifar", init_from=str(file)), task=Classification(dataset)))
 
 
 def test_a_thinned_network_comes_back_in_its_own_shapes(
@@ -374,7 +375,7 @@ def test_a_thinned_network_comes_back_in_its_own_shapes(
     distiller.gone()
     for source in ({"init_from": str(file)}, {"continue_from": str(file), "epochs": 5}):
         run = replace(config, **source, out_dir=str(file.parent / next(iter(source))))
-        list(fit(run, dataset=dataset))
+        list(fit(run, task=Classification(dataset)))
         written = read_checkpoint(Path(run.out_dir or "") / "checkpoint.pt")
         assert written["model"]["conv1.weight"].shape == (3, 3, 5, 5)
         assert torch.equal(written["model"]["conv2.weight"] == 0, masks["conv2.weight"] == 0)

@@ -15,15 +15,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from raydistill.compression.early_exit import EarlyExit
 from raydistill.compression.ranks import LostWorker, Ranks
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import StorageError, TrainingError
 from raydistill.models.simplenet import SimpleNet
 from raydistill.records import EpochMetrics
 from raydistill.schedule import parse_schedule
+from raydistill.tasks import TaskConfig
+from raydistill.tasks.classification import Classification
+from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 from raydistill.training import Distillation, RunConfig, fit, read_checkpoint
-from raydistill.training.feed import EvalFeed, TrainFeed
 from raydistill.training.replica import Replica
 from tests.training.crew import Crew, crew
 
@@ -122,7 +123,8 @@ def assert_same(one: RunConfig, several: RunConfig) -> None:
 
 def check(ranks: Crew, config: RunConfig, dataset: Any, world: int) -> list[EpochMetrics]:
     several = replace(config, out_dir=f"{config.out_dir}-{world}")
-    expected = list(fit(config, dataset=dataset))
+    task = None if config.task.args else Classification(dataset)
+    expected = list(fit(config, task=task))
     found = ranks.run(trained, several, world=world)
     assert [type(answer) for answer in found] == [list] * world, found
     for of_rank in found:
@@ -184,7 +186,7 @@ def test_fitted_weights_are_the_first_ranks(ranks: Crew, config: RunConfig) -> N
 @pytest.mark.slow
 def test_cut_off_and_taken_up_by_more_ranks(ranks: Crew, config: RunConfig, dataset) -> None:
     config = replace(config, schedule=parse_schedule(AGP, "s.yaml"))
-    list(fit(config, dataset=dataset))
+    list(fit(config, task=Classification(dataset)))
     several = replace(config, out_dir=f"{config.out_dir}-cut")
     assert [m.epoch for m in ranks.run(trained, several, 2, world=2)[0]] == [0, 1]
     assert [m.epoch for m in ranks.run(trained, several, world=4)[3]] == [2, 3]
@@ -202,16 +204,20 @@ class Exits(SimpleNet):
         return [self.early(images.mean((2, 3))), super().forward(images)]
 
 
+EXITS = TaskConfig(args={"loss_weights": (0.3,), "thresholds": (2.29,)})
+
+
 @pytest.mark.slow
 def test_a_teacher_and_early_exits(ranks: Crew, config: RunConfig, dataset, tmp_path: Path) -> None:
     teacher = replace(config, epochs=1, out_dir=str(tmp_path / "teacher"))
-    list(fit(teacher, dataset=dataset))
+    list(fit(teacher, task=Classification(dataset)))
     taught = Distillation(checkpoint=str(tmp_path / "teacher" / "checkpoint.pt"), temperature=3.0)
     check(ranks, replace(config, epochs=2, distillation=taught), dataset, 2)
-    exits = replace(config, epochs=2, arch=f"{__name__}:Exits", early_exit=EarlyExit((0.3,), (2.29,)))
+    exits = replace(config, epochs=2, arch=f"{__name__}:Exits", task=EXITS)
     exits = replace(exits, out_dir=str(tmp_path / "exits"))
     expected = check(ranks, exits, dataset, 4)
-    found = read_checkpoint(Path(f"{exits.out_dir}-4") / "checkpoint.pt")["history"][-1]["exits"]
+    last = read_checkpoint(Path(f"{exits.out_dir}-4") / "checkpoint.pt")["history"][-1]["metrics"]
+    found = {name: value for name, value in last.items() if name.startswith("exit")}
     assert found == pytest.approx({k: v for k, v in expected[-1].metrics.items() if k.startswith("exit")})
     assert set(found) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
 
@@ -267,7 +273,7 @@ def test_ranks_share_each_batch_out(dataset, world: int) -> None:
         for rank, (images, labels) in enumerate(shares):
             assert torch.equal(images, batch[0][rank::world])
             assert torch.equal(labels, batch[1][rank::world])
-    held = [EvalFeed(dataset, "validation", 50, "cpu", ranks=Ranks(r, world)).images for r in range(world)]
+    held = [EvalFeed(dataset, "validation", 50, "cpu", ranks=Ranks(r, world)).samples for r in range(world)]
     assert sum(held) == len(dataset.validation_index)
 
 

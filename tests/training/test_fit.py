@@ -19,6 +19,7 @@ from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, ConfigError, StorageError, TrainingError
 from raydistill.records import EpochMetrics
 from raydistill.schedule import parse_schedule
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
 
 SCHEDULE = parse_schedule(
@@ -74,14 +75,16 @@ class Trained:
 def whole(dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """`CONFIG`, never interrupted. Tests read it, or go on in a copy."""
     folder = tmp_path_factory.mktemp("whole")
-    return Trained(folder, list(fit(replace(CONFIG, tensorboard=True, out_dir=str(folder)), dataset=dataset)))
+    return Trained(
+        folder, list(fit(replace(CONFIG, tensorboard=True, out_dir=str(folder)), task=Classification(dataset)))
+    )
 
 
 @pytest.fixture(scope="module")
 def dense(dataset, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("dense")
     run = replace(CONFIG, epochs=12, batch_size=64, schedule=None, out_dir=str(folder), effective_train_size=1.0)
-    return Trained(folder, list(fit(run, dataset=dataset)))
+    return Trained(folder, list(fit(run, task=Classification(dataset))))
 
 
 def weights(path: str | Path) -> dict[str, torch.Tensor]:
@@ -105,12 +108,12 @@ def test_it_learns_prunes_and_says_so(whole: Trained, dense: Trained) -> None:
 
 
 def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, dataset, whole: Trained) -> None:
-    run = fit(config, dataset=dataset)
+    run = fit(config, task=Classification(dataset))
     first = [next(run), next(run)]
     run.close()
     torch.manual_seed(12345)  # whatever the process did in between
     torch.rand(100)
-    rest = list(fit(config, dataset=dataset))
+    rest = list(fit(config, task=Classification(dataset)))
     assert [m.epoch for m in first + rest] == list(range(6))
     assert_same(weights(whole.folder), weights(config.out_dir))
     assert [m.metrics["loss"] for m in whole.metrics] == [m.metrics["loss"] for m in first + rest]
@@ -119,7 +122,7 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, 
 
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(config: RunConfig, dataset, tmp_path: Path) -> None:
-    list(fit(replace(config, epochs=25, effective_train_size=1.0), dataset=dataset))
+    list(fit(replace(config, epochs=25, effective_train_size=1.0), task=Classification(dataset)))
     killed = tmp_path / "killed"
     script = tmp_path / "train.py"
     script.write_text(
@@ -150,9 +153,9 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(config: RunConfig, 
 
 def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, dataset, whole: Trained) -> None:
     shutil.copytree(whole.folder, config.out_dir)
-    assert list(fit(config, dataset=dataset)) == []
-    assert [m.epoch for m in fit(replace(config, epochs=8), dataset=dataset)] == [6, 7]
-    assert next(fit(replace(config, resume=False), dataset=dataset)).epoch == 0
+    assert list(fit(config, task=Classification(dataset))) == []
+    assert [m.epoch for m in fit(replace(config, epochs=8), task=Classification(dataset))] == [6, 7]
+    assert next(fit(replace(config, resume=False), task=Classification(dataset))).epoch == 0
 
 
 @pytest.mark.parametrize(
@@ -164,26 +167,26 @@ def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, 
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(config: RunConfig, dataset, change: dict, says: str) -> None:
-    run = fit(config, dataset=dataset)
+    run = fit(config, task=Classification(dataset))
     next(run)
     run.close()
     with pytest.raises(CheckpointError, match=says):
-        next(fit(replace(config, **change), dataset=dataset))
+        next(fit(replace(config, **change), task=Classification(dataset)))
 
 
 def test_it_starts_from_the_weights_of_a_checkpoint(config: RunConfig, dataset, dense: Trained) -> None:
     start = str(dense.folder / "checkpoint.pt")
-    before = evaluate_checkpoint(start, dataset, "validation", "cpu")
+    before = evaluate_checkpoint(start, Classification(dataset), "validation", "cpu")
     tuned = replace(config, init_from=start, epochs=1, lr=1e-6, schedule=None)
-    (metrics,) = list(fit(tuned, dataset=dataset))
+    (metrics,) = list(fit(tuned, task=Classification(dataset)))
     assert metrics.metrics["top1"] == pytest.approx(before.metrics["top1"], abs=0.02)
     assert before.metrics["top1"] > 0.3
     with pytest.raises(CheckpointError, match=r"another architecture|choose its architecture"):
-        next(fit(replace(tuned, arch="resnet20_cifar", resume=False), dataset=dataset))
+        next(fit(replace(tuned, arch="resnet20_cifar", resume=False), task=Classification(dataset)))
 
 
 def test_diverging_ends_with_a_reason_and_leaves_the_last_good_checkpoint(config: RunConfig, dataset) -> None:
-    run = fit(replace(config, lr=1e12, schedule=None), dataset=dataset)
+    run = fit(replace(config, lr=1e12, schedule=None), task=Classification(dataset))
     with pytest.raises(TrainingError, match=r"epoch \d+: the (training|validation) loss .*must be finite.*lower lr"):
         list(run)
     path = Path(config.out_dir) / "checkpoint.pt"
@@ -201,7 +204,7 @@ def test_what_is_written_loads_and_agrees_with_the_metrics(dataset, whole: Train
     assert list(folder.glob("events.out.tfevents.*"))
     model = load_model(folder / "checkpoint.pt")
     assert int((model.fc2.weight == 0).sum()) == 8064
-    again = evaluate_checkpoint(folder / "checkpoint.pt", dataset, "validation", "cpu")
+    again = evaluate_checkpoint(folder / "checkpoint.pt", Classification(dataset), "validation", "cpu")
     assert again.metrics["top1"] == pytest.approx(last.metrics["top1"])
     assert again.samples == len(dataset.validation_index)
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
@@ -209,7 +212,7 @@ def test_what_is_written_loads_and_agrees_with_the_metrics(dataset, whole: Train
 
 def test_closing_puts_torchs_settings_back(config: RunConfig, dataset) -> None:
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
-    run = fit(replace(config, threads=before[0] + 1), dataset=dataset)
+    run = fit(replace(config, threads=before[0] + 1), task=Classification(dataset))
     next(run)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (before[0] + 1, True)
     run.close()
@@ -235,7 +238,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(
     if mounted.returncode:
         pytest.skip("cannot mount a tmpfs here")
     try:
-        run = fit(replace(config, out_dir=str(disk / "run")), dataset=dataset)
+        run = fit(replace(config, out_dir=str(disk / "run")), task=Classification(dataset))
         next(run)
         (disk / "filler").write_bytes(
             b"x" * (1024 * 1024 - 4096 - sum(f.stat().st_size for f in (disk / "run").iterdir()) - 16384)
@@ -252,34 +255,34 @@ def test_another_run_goes_on_from_a_checkpoint_with_its_optimizer_and_masks(
     config: RunConfig, dataset, tmp_path: Path, whole: Trained
 ) -> None:
     first = replace(config, out_dir=str(tmp_path / "first"))
-    run = fit(first, dataset=dataset)
+    run = fit(first, task=Classification(dataset))
     for _ in range(3):
         next(run)
     run.close()
     then = replace(config, out_dir=str(tmp_path / "then"), continue_from=str(tmp_path / "first" / "checkpoint.pt"))
-    assert [metrics.epoch for metrics in fit(then, dataset=dataset)] == [3, 4, 5]
+    assert [metrics.epoch for metrics in fit(then, task=Classification(dataset))] == [3, 4, 5]
     assert_same(weights(whole.folder), weights(then.out_dir))
     # under another schedule the masks stay
     dense = replace(then, schedule=None, out_dir=str(tmp_path / "dense"))
-    last = list(fit(dense, dataset=dataset))[-1]
+    last = list(fit(dense, task=Classification(dataset)))[-1]
     reached = read_history(tmp_path / "first" / "checkpoint.pt")[-1]
     assert last.layer_sparsity["fc1.weight"] == reached.layer_sparsity["fc1.weight"] > 0.3
     with pytest.raises(ConfigError, match=r"training\.epochs: must be above 3"):
-        next(fit(replace(then, epochs=3, out_dir=str(tmp_path / "none")), dataset=dataset))
+        next(fit(replace(then, epochs=3, out_dir=str(tmp_path / "none")), task=Classification(dataset)))
     with pytest.raises(ConfigError, match="init_from: cannot stand beside continue_from"):
-        next(fit(replace(then, init_from="x"), dataset=dataset))
+        next(fit(replace(then, init_from="x"), task=Classification(dataset)))
 
 
 def test_steps_are_reported_and_fractions_are_used(config: RunConfig, dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int, float]] = []
     small = replace(config, epochs=1, batch_size=64, schedule=None, effective_train_size=0.25, effective_valid_size=0.5)
-    (metrics,) = fit(small, dataset=dataset, on_step=lambda *step: seen.append(step))
+    (metrics,) = fit(small, task=Classification(dataset), on_step=lambda *step: seen.append(step))
     count = -(-round(len(dataset.train_index) * 0.25) // 64)
     assert [step[:3] for step in seen] == [(0, index, count) for index in range(count)]
     assert seen[-1][3] == pytest.approx(metrics.train_loss)
     held = round(len(dataset.validation_index) * 0.5)
     assert (metrics.metrics["top1"] * held) == pytest.approx(round(metrics.metrics["top1"] * held))
-    evaluated = evaluate_checkpoint(str(metrics.checkpoint), dataset, "test", fraction=0.1)
+    evaluated = evaluate_checkpoint(str(metrics.checkpoint), Classification(dataset), "test", fraction=0.1)
     assert evaluated.samples == round(len(dataset.test_labels) * 0.1)
 
 
@@ -292,7 +295,7 @@ def test_what_thinning_has_removed_counts_as_zero(config: RunConfig, dataset) ->
                      {"extension": {"instance_name": "thin"}, "epochs": [1]}],
     }  # fmt: skip
     run = replace(config, schedule=parse_schedule(mapping, "s.yaml"), epochs=2, effective_train_size=0.1)
-    before, after = fit(run, dataset=dataset)
+    before, after = fit(run, task=Classification(dataset))
     assert load_model(Path(run.out_dir) / "checkpoint.pt").conv2.weight.shape[0] == 8
     assert before.layer_sparsity["conv2.weight"] == after.layer_sparsity["conv2.weight"] == 0.5
     # of fc1's 48,000 weights those that read the filters are gone too: 8 filters of 5x5 outputs for each of 120
@@ -318,7 +321,7 @@ def test_reduce_on_plateau_sees_the_validation_loss(config: RunConfig, dataset) 
         effective_train_size=0.03,
         out_dir=None,
     )
-    metrics = list(fit(run, dataset=dataset))
+    metrics = list(fit(run, task=Classification(dataset)))
     expected, best, rate = [], float("inf"), 0.1
     for entry in metrics:
         expected.append(rate)
@@ -340,9 +343,9 @@ def test_reduce_on_plateau_sees_the_validation_loss(config: RunConfig, dataset) 
 def test_each_value_that_the_weights_depend_on_is_part_of_a_runs_identity(
     config: RunConfig, dataset, key: str, value: Any
 ) -> None:
-    run = fit(replace(config, epochs=2, effective_train_size=0.1), dataset=dataset)
+    run = fit(replace(config, epochs=2, effective_train_size=0.1), task=Classification(dataset))
     next(run)
     run.close()
     changed = replace(config, **{"epochs": 2, "effective_train_size": 0.1, key: value})
     with pytest.raises(CheckpointError, match=f"was trained with {key} "):
-        next(fit(changed, dataset=dataset))
+        next(fit(changed, task=Classification(dataset)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 
 from raydistill import datasets
 from raydistill.datasets import DatasetConfig
+from raydistill.metrics import Metric
+from raydistill.tasks import Batch, Feed, Loading, Network, Task
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit
 from raydistill.training.footprint import footprint, latency_ms, thinned
 
@@ -20,15 +24,31 @@ def test_a_dense_simplenet(tmp_path: Path) -> None:
     run = RunConfig(
         "simplenet_cifar", config, epochs=1, batch_size=256, threads=1, out_dir=str(tmp_path), tensorboard=False
     )
-    list(fit(run, dataset=datasets.load(config)))
-    figures = footprint(tmp_path / "checkpoint.pt", (3, 32, 32))
+    task = Classification(datasets.load(config))
+    list(fit(run, task=task))
+    figures = footprint(tmp_path / "checkpoint.pt", task)
     assert figures["macs"] == 450 * 28 * 28 + 2400 * 10 * 10 + 48000 + 10080 + 840
     parameters = 61_770 + 6 + 16 + 120 + 84 + 10
     assert figures["parameters"] == parameters
     assert figures["size_bytes"] == 4 * parameters
     assert figures["compressed_size_bytes"] == figures["size_bytes"]  # a bitmap would only add to a dense one
     assert "latency_ms" not in figures
-    assert footprint(tmp_path / "checkpoint.pt", (3, 32, 32), latency=True)["latency_ms"] > 0
+    assert footprint(tmp_path / "checkpoint.pt", task, latency=True)["latency_ms"] > 0
+
+
+class Rows(Task):
+    """Rows of eight numbers; only their shape is asked for."""
+
+    metrics: ClassVar = {"loss": Metric("min")}
+
+    def feed(self, split: str, loading: Loading) -> Feed:
+        raise NotImplementedError
+
+    def loss(self, network: Network, batch: Batch) -> torch.Tensor:
+        raise NotImplementedError
+
+    def example_input(self, rows: int = 1) -> tuple[torch.Tensor, ...]:
+        return (torch.zeros(rows, 8),)
 
 
 class Small(nn.Module):
@@ -48,9 +68,10 @@ def test_dead_filters_are_taken_out_and_single_zeros_are_packed(monkeypatch: pyt
         model.second.weight.fill_(1.0)
         model.first.weight[0] = 0.0  # a dead filter: with it goes a column of the second layer
         model.first.weight[1, :6] = 0.0
-    monkeypatch.setattr("raydistill.training.footprint.read_checkpoint", lambda path: {})
+    content = {"run": {"arch": "x", "model_args": {}}}
+    monkeypatch.setattr("raydistill.training.footprint.read_checkpoint", lambda path: content)
     monkeypatch.setattr("raydistill.training.footprint.model_of", lambda content, where, arch: model)
-    figures = footprint("anything", (8,))
+    figures = footprint("anything", Rows())
     assert figures["macs"] == 3 * 8 + 2 * 3
     assert figures["parameters"] == 3 * 8 - 6 + 2 * 3
     assert figures["size_bytes"] == 4 * (24 + 6)
@@ -60,12 +81,12 @@ def test_dead_filters_are_taken_out_and_single_zeros_are_packed(monkeypatch: pyt
 
 def test_a_model_without_dead_structure_is_left_alone() -> None:
     model = Small()
-    assert thinned(model, torch.zeros(1, 8)) is model
+    assert thinned(model, (torch.zeros(1, 8),)) is model
 
 
 def test_latency_grows_with_the_network() -> None:
     small, large = nn.Linear(8, 8), nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(4)))
-    assert latency_ms(small, torch.zeros(1, 8)) < latency_ms(large, torch.zeros(1, 2048))
+    assert latency_ms(small, (torch.zeros(1, 8),)) < latency_ms(large, (torch.zeros(1, 2048),))
 
 
 def test_what_cannot_be_traced_is_said() -> None:

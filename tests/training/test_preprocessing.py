@@ -19,19 +19,20 @@ from torchvision.transforms import v2
 from raydistill import datasets, models
 from raydistill.datasets import DatasetConfig, Preprocessing
 from raydistill.errors import CheckpointError
-from raydistill.training import Distillation, RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint
-from raydistill.training.checkpoint import model_of, write_checkpoint
-from raydistill.training.distiller_checkpoint import read_any
-from raydistill.training.feed import EvalFeed, TrainFeed
-from raydistill.training.preprocessing import (
+from raydistill.tasks import Loading
+from raydistill.tasks.classification import Classification
+from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
+from raydistill.tasks.classification.preprocessing import (
     Translated,
-    images_of,
     of_checkpoint,
     of_distiller,
     of_published,
-    of_run,
-    removed_layers,
+    of_weights,
 )
+from raydistill.training import Distillation, RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint
+from raydistill.training.checkpoint import model_of, write_checkpoint
+from raydistill.training.distiller_checkpoint import read_any
+from raydistill.training.start import removed_layers, task_of, weights_of
 from raydistill.training.teacher import load_teacher
 
 DISTILLERS = ("resnet20_cifar10_checkpoint", "ssl_4D_5Lremoved_finetuned", "ssl_channels_finetuned")
@@ -72,8 +73,8 @@ def trees(cifar: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 def right(tree: Path, checkpoint: Path, cache: Path, arch: str) -> int:
     """How many of the test images a checkpoint gets right, as the commands count them."""
     config = RunConfig(arch, DatasetConfig("imagefolder", str(tree)), continue_from=str(checkpoint))
-    images = datasets.load(config.dataset, cache_dir=cache, wanted=of_run(config))
-    found = evaluate_checkpoint(checkpoint, images, "test", "cpu")
+    images = datasets.load(config.dataset, cache_dir=cache, wanted=of_weights(weights_of(config)))
+    found = evaluate_checkpoint(checkpoint, Classification(images), "test", "cpu")
     return round(found.metrics["top1"] * found.samples)
 
 
@@ -227,8 +228,9 @@ def mixed(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("weights", ["IMAGENET1K_V1", "IMAGENET1K_V2"])
 def test_images_of_any_size_are_evaluated_as_torchvisions_own_transforms_do(mixed: Path, weights: str) -> None:
     config = RunConfig("resnet50", DatasetConfig("imagefolder", str(mixed)), model_args={"pretrained": weights})
-    images = images_of(config, of_run(config))
-    found = torch.cat([batch for batch, _ in EvalFeed(images, "test", 4, "cpu", preprocessing=of_run(config))])
+    task = task_of(config)
+    loading = Loading(torch.device("cpu"), 4)
+    found = torch.cat([batch for batch, _ in task.feed("test", loading).epoch(0)])
     transform = torchvision.models.get_model_weights("resnet50")[weights].transforms()
     for image, path in zip(found, sorted(mixed.glob("val/*/*")), strict=True):
         expected = transform(Image.open(path).convert("RGB"))
@@ -283,7 +285,7 @@ def test_random_parts_are_other_ones_in_each_epoch_and_the_same_for_a_seed(mixed
 def test_arrays_are_resized_by_the_feed() -> None:
     images = datasets.load(DatasetConfig("digits"))
     seen = of_published("resnet18", True, "here")
-    batch, _ = next(iter(EvalFeed(images, "test", 3, "cpu", preprocessing=seen)))
+    batch, _ = next(EvalFeed(images, "test", 3, "cpu", preprocessing=seen).epoch(0))
     pixels = torch.from_numpy(images.test_images[:3].copy()).permute(0, 3, 1, 2)  # type: ignore[union-attr]
     chain = [v2.Resize(256), v2.CenterCrop(224), v2.ToDtype(torch.float32, scale=True)]
     expected = v2.Compose([*chain, v2.Normalize(seen.mean, seen.std)])(pixels)
@@ -298,7 +300,7 @@ def test_channels_are_in_the_order_that_the_weights_want(given: str, wanted: str
         images = replace(images, test_images=tinted)  # type: ignore[type-var]
     count = 1 if wanted == "grey" else 3
     seen = Preprocessing((0.0,) * count, (1.0,) * count, (32, 32), channels=wanted)
-    batch, _ = next(iter(EvalFeed(images, "test", 4, "cpu", preprocessing=seen)))
+    batch, _ = next(EvalFeed(images, "test", 4, "cpu", preprocessing=seen).epoch(0))
     for image, pixels in zip(batch, images.test_images, strict=False):  # type: ignore[union-attr]
         if wanted == "bgr":
             expected = pixels[..., ::-1]
@@ -318,17 +320,16 @@ def test_a_network_of_one_channel_is_trained_and_evaluated(
     config = replace(config, arch=f"{__name__}:OneChannel", dataset=grey, epochs=1)
     content = train(config)
     assert content["image_shape"] == [1, 32, 32]
-    wanted = of_run(config)
-    images = images_of(replace(config, dataset=replace(grey, channels="rgb")), wanted)  # the weights say it
-    found = evaluate_checkpoint(tmp_path / "checkpoint.pt", images, "test", "cpu", arch=config.arch)
+    task = task_of(replace(config, dataset=replace(grey, channels="rgb")))  # the weights say it
+    found = evaluate_checkpoint(tmp_path / "checkpoint.pt", task, "test", "cpu", arch=config.arch)
     assert found.samples == 300
 
 
 def test_a_teacher_sees_images_as_it_wants_them(compat: Path, trees: tuple[Path, ...], own: Path) -> None:
     file = compat / "checkpoints" / "ssl_4D_5Lremoved_finetuned.pth.tar"
     student = of_checkpoint(read_checkpoint(own), "own")
-    teacher = load_teacher(Distillation(checkpoint=str(file)), 10, student)
     images = datasets.load(DatasetConfig("imagefolder", str(trees[0])))
+    teacher = load_teacher(Distillation(checkpoint=str(file)), Classification(images, student))
     wanted = of_distiller("resnet20_cifar")
     plain = model_of(read_any(file), "file")
     for (given, _), (meant, _) in zip(
@@ -342,7 +343,8 @@ def test_a_teacher_sees_images_as_it_wants_them(compat: Path, trees: tuple[Path,
 
 def test_a_teacher_of_the_same_preprocessing_is_left_as_it_is(own: Path) -> None:
     student = of_checkpoint(read_checkpoint(own), "own")
-    assert not isinstance(load_teacher(Distillation(checkpoint=str(own)), 10, student), Translated)
+    task = Classification(datasets.load(DatasetConfig("digits")), student)
+    assert not isinstance(load_teacher(Distillation(checkpoint=str(own)), task), Translated)
 
 
 def test_a_teacher_for_other_sizes_and_channels() -> None:

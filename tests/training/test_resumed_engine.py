@@ -11,6 +11,7 @@ import torch
 
 from raydistill.datasets import DatasetConfig, load
 from raydistill.schedule import parse_schedule
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit, read_checkpoint
 
 EVERY = {"starting_epoch": 0, "ending_epoch": 5, "frequency": 1}
@@ -116,13 +117,13 @@ def test_a_run_cut_in_the_middle_has_the_bits_of_one_never_cut(kind: str, datase
         effective_train_size=0.5,
         effective_valid_size=0.2,
     )
-    whole = list(fit(config, dataset=dataset))
+    whole = list(fit(config, task=Classification(dataset)))
     cut = replace(config, out_dir=str(tmp_path / "cut"))
-    run = fit(cut, dataset=dataset)
+    run = fit(cut, task=Classification(dataset))
     for _ in range(4):
         next(run)
     run.close()
-    rest = list(fit(cut, dataset=dataset))
+    rest = list(fit(cut, task=Classification(dataset)))
     assert [metrics.epoch for metrics in rest] == [4, 5]
     left, right = (read_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "cut"))
     assert all(torch.equal(left["model"][name], right["model"][name]) for name in left["model"])

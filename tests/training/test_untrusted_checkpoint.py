@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from raydistill import models
+from raydistill import datasets, models
 from raydistill.cli.main import app
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, ConfigError, RaydistillError
+from raydistill.tasks.classification import Classification
 from raydistill.training import Distillation, RunConfig, evaluate_checkpoint, fit, load_model
 from raydistill.training.checkpoint import read_checkpoint, write_checkpoint
 from raydistill.training.distiller_checkpoint import read_any
@@ -58,10 +60,15 @@ def own_network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4), nn.Linear(4, 10))
 
 
+@functools.cache
+def digits_task() -> Classification:
+    return Classification(datasets.load(DatasetConfig("digits")))
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     "load_model": load_model,
-    "footprint": lambda path: footprint(path, (3, 32, 32)),
-    "teacher": lambda path: load_teacher(Distillation(checkpoint=str(path)), 10, student="simplenet_cifar"),
+    "footprint": lambda path: footprint(path, digits_task()),
+    "teacher": lambda path: load_teacher(Distillation(checkpoint=str(path)), digits_task(), student="simplenet_cifar"),
 }
 
 
@@ -96,9 +103,9 @@ def test_what_the_user_names_is(folder: Path) -> None:
     path = saved("ownnet:net", own_network())
     assert len(load_model(path, "ownnet:net")) == 3
     assert Path("called").exists()
-    assert footprint(path, (3, 32, 32), arch="ownnet:net")["macs"] == 3 * 32 * 32 * 4 + 40
-    assert len(load_teacher(Distillation("ownnet:net", str(path)), 10)) == 3
-    assert len(load_teacher(Distillation(checkpoint=str(path)), 10, student="ownnet:net")) == 3
+    assert footprint(path, digits_task(), arch="ownnet:net")["macs"] == 3 * 32 * 32 * 4 + 40
+    assert len(load_teacher(Distillation("ownnet:net", str(path)), digits_task())) == 3
+    assert len(load_teacher(Distillation(checkpoint=str(path)), digits_task(), student="ownnet:net")) == 3
 
 
 @pytest.mark.parametrize("said", ["resnet20", "their.own:net", "ResNet"])
@@ -204,7 +211,7 @@ def test_a_part_that_is_missing_is_named(folder: Path, key: str) -> None:
     del parts[key]
     write_checkpoint("c.pt", parts)
     with pytest.raises(CheckpointError, match=rf"its '{key}' is missing|is not a checkpoint"):
-        read_checkpoint("c.pt")
+        load_model("c.pt")
 
 
 @pytest.mark.parametrize(
@@ -220,14 +227,14 @@ def test_going_on_says_what_it_lacks(folder: Path, key: str, digits: Any) -> Non
     path = saved("simplenet_cifar", model, **content)
     run = RunConfig(arch="simplenet_cifar", continue_from=str(path), epochs=2, device="cpu", tensorboard=False)
     with pytest.raises(CheckpointError, match=f"its '{key}' is missing"):
-        next(iter(fit(run, dataset=digits)))
+        next(iter(fit(run, task=Classification(digits))))
 
 
 def test_evaluating_takes_the_users_factory(folder: Path, digits: Any) -> None:
     path = saved("ownnet:net", own_network(), num_classes=digits.num_classes)
-    assert evaluate_checkpoint(path, digits, "test", "cpu", arch="ownnet:net").samples > 0
+    assert evaluate_checkpoint(path, Classification(digits), "test", "cpu", arch="ownnet:net").samples > 0
     with pytest.raises(CheckpointError, match="only where you name it yourself"):
-        evaluate_checkpoint(path, digits, "test", "cpu")
+        evaluate_checkpoint(path, Classification(digits), "test", "cpu")
 
 
 def test_a_nul_in_a_path_is_one_line() -> None:

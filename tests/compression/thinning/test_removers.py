@@ -15,6 +15,7 @@ from raydistill.compression.thinning import EXTENSIONS, ChannelRemover, FilterRe
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, ConfigError
 from raydistill.schedule import load_schedule, parse_schedule
+from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit, load_model, read_checkpoint
 from tests.compression.thinning.conftest import unsettled, zeroed
 
@@ -155,11 +156,11 @@ def test_a_run_that_thins_resumes_bit_for_bit_and_its_checkpoint_loads_by_itself
         threads=1,
         tensorboard=False,
     )
-    whole = list(fit(config, dataset=dataset))
+    whole = list(fit(config, task=Classification(dataset)))
     for stop in (2, 4):  # before the thinning, and after it
         parts = replace(config, out_dir=str(tmp_path / f"parts{stop}"))
-        list(fit(replace(parts, epochs=stop), dataset=dataset))
-        rest = list(fit(replace(parts, resume=True), dataset=dataset))
+        list(fit(replace(parts, epochs=stop), task=Classification(dataset)))
+        rest = list(fit(replace(parts, resume=True), task=Classification(dataset)))
         assert [m.metrics["loss"] for m in rest] == [m.metrics["loss"] for m in whole[stop:]]
         left, right = (read_checkpoint(Path(c.out_dir) / "checkpoint.pt")["model"] for c in (config, parts))
         assert all(torch.equal(left[name], right[name]) for name in left)
@@ -172,4 +173,9 @@ def test_a_run_that_thins_resumes_bit_for_bit_and_its_checkpoint_loads_by_itself
     assert saved["scheduler"]["masks"]["fc1.weight"].shape == (120, 200)
     assert float((loaded.fc1.weight == 0).float().mean()) == pytest.approx(0.5, abs=1e-4)
     with pytest.raises(CheckpointError, match="belongs to another architecture"):
-        list(fit(replace(config, arch="resnet20_cifar", init_from=path, out_dir=None, schedule=None), dataset=dataset))
+        list(
+            fit(
+                replace(config, arch="resnet20_cifar", init_from=path, out_dir=None, schedule=None),
+                task=Classification(dataset),
+            )
+        )

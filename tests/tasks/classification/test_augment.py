@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from raydistill.training.augment import Normalise, WindowGather, draw_epoch, gather_pixels
+from raydistill.tasks.classification.augment import Normalise, WindowGather, draw_epoch, gather_pixels
 
 
 def naive(image: np.ndarray, dy: int, dx: int, flip: bool) -> np.ndarray:

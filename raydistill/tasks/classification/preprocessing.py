@@ -1,24 +1,21 @@
-"""Which preprocessing a run or a checkpoint has: that of the weights it begins with, else the data's own."""
+"""Which preprocessing weights want: what a checkpoint or those who published them say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raydistill import datasets, models
+from raydistill import models
 from raydistill.datasets import Dataset
 from raydistill.datasets.preprocessing import LUMINANCE, Preprocessing, imagenet_geometry
 from raydistill.models.menu import CIFAR, MENU
 from raydistill.models.pretrained import published
-from raydistill.training import checkpoint as saved
-from raydistill.training.config import RunConfig
-from raydistill.training.distiller_checkpoint import read_any
+from raydistill.tasks.base import Weights
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _DISTILLERS_RESIZE = {299: 336}
@@ -69,14 +66,16 @@ def of_published(arch: str, weights: bool | str, where: str) -> Preprocessing:
     return Preprocessing(tuple(wanted.mean), tuple(wanted.std), (crop, crop), resize, wanted.interpolation.value, "rgb")
 
 
-def of_run(config: RunConfig) -> Preprocessing | None:
-    """That of the weights a run begins with, or has in its folder already; None where it trains from scratch. Of a size
-    that the run itself asks for, images are that large.
+def of_weights(weights: Weights) -> Preprocessing | None:
+    """That of the weights that a network begins with; None where it trains from scratch, or where nobody can say.
 
     Raises:
         CheckpointError, ConfigError: those weights cannot be used.
     """
-    return sized(_of_weights(config), config.dataset.image_size)
+    if weights.content is not None:
+        return of_checkpoint(weights.content, weights.where, weights.arch)
+    published_ones = weights.arguments.get("pretrained") if ":" not in weights.arch else None
+    return of_published(weights.arch, published_ones, weights.where) if published_ones else None
 
 
 def sized(wanted: Preprocessing | None, size: Sequence[int] | None) -> Preprocessing | None:
@@ -86,37 +85,10 @@ def sized(wanted: Preprocessing | None, size: Sequence[int] | None) -> Preproces
     return replace(wanted, image_size=(size[0], size[1]), resize=None)
 
 
-def _of_weights(config: RunConfig) -> Preprocessing | None:
-    own = Path(config.out_dir) / saved.FILE_NAME if config.out_dir is not None and config.resume else None
-    for path in (own, config.continue_from, config.init_from):
-        if path is not None and (path is not own or own.exists()):  # type: ignore[union-attr]
-            return of_checkpoint(read_any(path), str(path), config.arch)
-    weights = config.model_args.get("pretrained") if ":" not in config.arch else None
-    return of_published(config.arch, weights, "model.args.pretrained") if weights else None
-
-
-def images_of(config: RunConfig, wanted: Preprocessing | None) -> Dataset:
-    """The run's images as its weights want them; those of mixed sizes as large as the architecture was made for."""
-    return datasets.load(config.dataset, wanted=wanted, made_for=_made_for(config))
-
-
-def _made_for(config: RunConfig) -> tuple[int, int] | None:
-    if ":" in config.arch or config.arch not in MENU:
-        return None
-    shape = models.domain(config.arch, config.model_args).image_shape
-    return None if shape is None else shape[1:]
-
-
 def difference(wanted: Preprocessing | None, dataset: Dataset) -> str:
     """The line that says how the weights' preprocessing differs from the dataset's own; "" where it does not."""
     said = "" if wanted is None else wanted.differs_from(dataset.preprocessing)
     return f"images are prepared as the weights want them: {said}" if said else ""
-
-
-def removed_layers(content: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The arguments of a checkpoint's model that its weights mean nothing without."""
-    arguments = ((content or {}).get("run") or {}).get("model_args") or {}
-    return {key: arguments[key] for key in ("removed",) if key in arguments}
 
 
 class Translated(nn.Module):
@@ -166,36 +138,6 @@ def translated(network: nn.Module, given: Preprocessing | None, wanted: Preproce
         wanted.mean, wanted.std, wanted.image_size, wanted.channels
     )  # fmt: skip
     return network if same else Translated(network, given, wanted)
-
-
-def published_checkpoint(arch: str, num_classes: int | None) -> dict[str, Any]:
-    """The content of a checkpoint that holds published weights, as if a run of no epochs had begun with them.
-
-    num_classes: of the last layer, which is random where the weights have another number; None: theirs.
-
-    Raises:
-        ConfigError: there are none of this architecture. CheckpointError: they cannot be had.
-    """
-    seen = of_published(arch, True, "--pretrained")
-    classes = num_classes or models.default_num_classes(arch, "--arch")
-    arguments = {"pretrained": True}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = models.create(arch, classes, arguments, "--arch")
-    return {
-        "epoch": -1,
-        "run": {"arch": arch, "model_args": arguments},
-        "schedule": "",
-        "schedule_hash": saved.schedule_hash(""),
-        "precision": "fp32",
-        "num_classes": classes,
-        **described(seen),
-        "model": model.state_dict(),
-        "optimizer": {},
-        "scheduler": {"masks": {}, "policies": []},
-        "rng": None,
-        "history": [],
-    }
 
 
 def described(seen: Preprocessing) -> dict[str, Any]:

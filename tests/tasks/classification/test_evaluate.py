@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from raydistill.training.metrics import evaluate
+from raydistill.tasks.classification.evaluate import evaluate
 from raydistill.training.precision import choose
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def test_auto_precision_is_a_precision_and_leaves_the_random_state_alone() -> No
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    assert choose("auto", model, CPU, (2, 3, 2, 2), deterministic=False) in ("fp32", "bf16")
+    assert choose("auto", model, CPU, (torch.zeros(2, 3, 2, 2),), deterministic=False) in ("fp32", "bf16")
     assert torch.equal(torch.get_rng_state(), before)
-    assert choose("auto", model, CPU, (2, 3, 2, 2), deterministic=True) == "fp32"
-    assert choose("bf16", model, CPU, (2, 3, 2, 2), deterministic=True) == "bf16"
+    assert choose("auto", model, CPU, (torch.zeros(2, 3, 2, 2),), deterministic=True) == "fp32"
+    assert choose("bf16", model, CPU, (torch.zeros(2, 3, 2, 2),), deterministic=True) == "bf16"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from raydistill.datasets import ArrayDataset, StreamedDataset
 from raydistill.errors import ConfigError, DataError
-from raydistill.training.feed import EvalFeed, TrainFeed, batch_bounds
+from raydistill.tasks.classification.feed import EvalFeed, TrainFeed, batch_bounds
 
 TRAIN, HELD_OUT, TEST = 40, 7, 9
 HEIGHT, WIDTH = 6, 8
@@ -80,7 +80,7 @@ def crops_of(image: np.ndarray) -> dict[bytes, tuple[int, int, bool]]:
 
 def test_each_train_image_comes_once_an_epoch_as_one_of_its_crops(arrays: ArrayDataset) -> None:
     feed = TrainFeed(arrays, 16, "cpu", seed=5)
-    assert (feed.images, feed.batches) == (TRAIN, 3)
+    assert (feed.samples, feed.batches) == (TRAIN, 3)
     known = {label: crops_of(arrays.train_images[label]) for label in arrays.train_index}
     seen = []
     for epoch in range(30):
@@ -155,7 +155,7 @@ def test_evaluation_reads_each_image_of_its_split_once_in_order(arrays: ArrayDat
         labels = np.concatenate([batch[1].numpy() for batch in batches])
         assert (labels == wanted).all()
         assert (np.concatenate([pixels(batch[0]) for batch in batches]) == source[wanted]).all()
-    assert (feed.images, feed.batches) == (count, len(batches))
+    assert (feed.samples, feed.batches) == (count, len(batches))
 
 
 def test_bounds_keep_the_last_part_and_never_leave_one_image_alone() -> None:
@@ -189,7 +189,7 @@ def test_no_copy_of_the_dataset_is_made() -> None:
     feed = TrainFeed(dataset, 256, "cpu", seed=0)
     for _, _ in zip(range(20), feed.epoch(0), strict=False):
         pass
-    for _ in EvalFeed(dataset, "validation", 256, "cpu"):
+    for _ in EvalFeed(dataset, "validation", 256, "cpu").epoch(0):
         pass
     assert psutil.Process().memory_info().rss - before < 60e6
 
@@ -228,13 +228,13 @@ def test_a_gpu_gets_the_batches_of_the_cpu(arrays: ArrayDataset, files: Streamed
     assert all(images.is_cuda and labels.is_cuda for images, labels in found)
     assert same([(images.cpu(), labels.cpu()) for images, labels in found], expected)
     for split in ("validation", "test"):
-        plain = [(images.cpu(), labels.cpu()) for images, labels in EvalFeed(arrays, split, 4, "cuda")]
+        plain = [(images.cpu(), labels.cpu()) for images, labels in EvalFeed(arrays, split, 4, "cuda").epoch(0)]
         assert same(plain, list(EvalFeed(arrays, split, 4, "cpu")))
 
 
 def test_a_fraction_of_train_takes_other_images_in_each_epoch(arrays: ArrayDataset) -> None:
     feed = TrainFeed(arrays, 8, "cpu", seed=1, fraction=0.5)
-    assert (feed.images, feed.batches) == (20, 3)
+    assert (feed.samples, feed.batches) == (20, 3)
     seen = [torch.cat([labels for _, labels in feed.epoch(epoch)]).tolist() for epoch in range(4)]
     assert all(len(set(labels)) == 20 and set(labels) <= set(arrays.train_index.tolist()) for labels in seen)
     assert len(set().union(*seen)) > 30, "the same images every time"

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.sweep.images import sweep_images
 from raydistill.sweep.journal import read_journal
-from raydistill.sweep.load import load_sweep
+from raydistill.sweep.load import Sweep, load_sweep
 from raydistill.sweep.plan import check_plan
+from raydistill.sweep.start import sweep_task
+from raydistill.tasks.classification import Classification
 from raydistill.training import evaluate_checkpoint, read_checkpoint
 from raydistill.training.checkpoint import write_checkpoint
 
@@ -30,24 +31,32 @@ def given(dense: Path, tmp_path: Path) -> Path:
     return tmp_path / "given.pt"
 
 
+def started(sweep: Sweep) -> Classification:
+    task = sweep_task(sweep)
+    assert isinstance(task, Classification)
+    return task
+
+
 def test_without_given_weights_they_are_the_datasets_own(write_sweep: WriteSweep) -> None:
-    dataset, seen, lines = sweep_images(load_sweep(write_sweep()))
-    assert seen == dataset.preprocessing
-    assert lines == ()
+    task = started(load_sweep(write_sweep()))
+    assert task.preprocessing == task.dataset.preprocessing
+    assert (task.warning, task.note) == ("", "")
 
 
 def test_a_given_baseline_brings_its_own(write_sweep: WriteSweep, given: Path) -> None:
-    dataset, seen, lines = sweep_images(load_sweep(write_sweep(("baseline", {"checkpoint": str(given)}))))
+    task = started(load_sweep(write_sweep(("baseline", {"checkpoint": str(given)}))))
+    seen = task.preprocessing
     assert (seen.mean, seen.std) == ((0.5, 0.4, 0.3), (0.3, 0.4, 0.5))
-    assert seen != dataset.preprocessing
-    assert "mean 0.500 0.400 0.300 (the dataset's own: " in lines[0]
+    assert seen != task.dataset.preprocessing
+    assert "mean 0.500 0.400 0.300 (the dataset's own: " in task.note
 
 
 def test_published_weights_bring_theirs(write_sweep: WriteSweep) -> None:
     model = {"arch": "squeezenet1_1", "args": {"pretrained": True}}
-    _, seen, lines = sweep_images(load_sweep(write_sweep(("model", model))))
+    task = started(load_sweep(write_sweep(("model", model))))
+    seen = task.preprocessing
     assert (seen.mean[0], seen.image_shape, seen.resize) == (0.485, (3, 224, 224), 256)
-    assert len(lines) == 1
+    assert task.note
 
 
 def test_nothing_is_said_of_sizes_that_published_weights_do_not_see(write_sweep: WriteSweep) -> None:
@@ -61,7 +70,7 @@ def test_nothing_is_said_of_sizes_that_published_weights_do_not_see(write_sweep:
         )
     )
     check_plan(sweep)
-    seen = sweep_images(sweep)[1]
+    seen = started(sweep).preprocessing
     assert seen.image_shape == (3, 224, 224)
 
 
@@ -83,10 +92,10 @@ def test_trials_start_from_the_baselines(write_sweep: WriteSweep, given: Path, t
     kept = tmp_path / "sweeps/tiny/trials/t0000/checkpoint.pt"
     content = read_checkpoint(kept)
     assert {key: content["preprocessing"][key] for key in OTHER} == OTHER
-    dataset, _, _ = sweep_images(load_sweep(file))
+    task = started(load_sweep(file))
     for name, path in (("baseline", given), ("t0000", kept)):
         last = records[name].last
         assert last is not None
         assert last.metrics["top1"] == pytest.approx(
-            evaluate_checkpoint(path, dataset, "validation", "cpu").metrics["top1"]
+            evaluate_checkpoint(path, task, "validation", "cpu").metrics["top1"]
         )

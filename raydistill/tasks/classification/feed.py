@@ -16,26 +16,17 @@ from raydistill.compression.ranks import Ranks
 from raydistill.datasets import ArrayDataset, Dataset, Preprocessing, StreamedDataset
 from raydistill.datasets.split import seeded_permutation
 from raydistill.errors import ConfigError, Fault
-from raydistill.training.augment import EpochDraw, Fit, Normalise, WindowGather, draw_epoch, gather_pixels
+from raydistill.tasks.classification.augment import EpochDraw, Fit, Normalise, WindowGather, draw_epoch, gather_pixels
+from raydistill.tasks.feeds import batch_bounds, share
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """images float32 (B, 3, H, W), normalised; labels int64 (B,)."""
 
 
-def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """(start, stop) of each batch. The last one may be smaller; of a single image it joins the one before, because
-    batch norm cannot learn from one image."""
-    bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    if len(bounds) > 1 and batch_size > 1 and bounds[-1][1] - bounds[-1][0] == 1:
-        (start, _), (_, stop) = bounds[-2:]
-        bounds[-2:] = [(start, stop)]
-    return bounds
-
-
 class TrainFeed:
     """The train split, shuffled and augmented; order, crops and flips depend on (seed, epoch) only.
 
-    fraction: of the train images that one epoch takes, other ones in each. images: train images an epoch. batches:
+    fraction: of the train images that one epoch takes, other ones in each. samples: train images an epoch. batches:
     batches an epoch. ranks: `batch_size` is of all of them together, and this feed gives the rows of this one: every
     world-th of each batch from its rank on. A batch that has none for it gives one all the same, which counts for
     nothing: see `rows`. preprocessing: what the weights want; None: the dataset's own.
@@ -61,8 +52,8 @@ class TrainFeed:
             raise ConfigError(Fault("training.seed", "must be 0 or more", seed))
         self._dataset, self._device, self._seed = dataset, torch.device(device), seed
         self._all = len(dataset.train_index)
-        self.images = share(self._all, fraction, "training.effective_train_size")
-        self._bounds = batch_bounds(self.images, batch_size)
+        self.samples = share(self._all, fraction, "training.effective_train_size")
+        self._bounds = batch_bounds(self.samples, batch_size)
         self.batches = len(self._bounds)
         self._ranks = ranks or Ranks()
         self._slices = [_own_rows(start, stop, self._ranks) for start, stop in self._bounds]
@@ -72,7 +63,7 @@ class TrainFeed:
         if isinstance(dataset, ArrayDataset):
             if self._device.type == "cpu":
                 channels, height, width = dataset.image_shape
-                largest = max(len(range(self.images)[rows]) for rows in self._slices)
+                largest = max(len(range(self.samples)[rows]) for rows in self._slices)
                 self._windows = WindowGather(largest, height, width, channels)
             else:
                 self._resident = _to_device(dataset, dataset.train_index, self._device)
@@ -96,8 +87,8 @@ class TrainFeed:
         """The epoch's draw with the flipped images of each batch first, so that a flip is one block and not many;
         order within a batch is free, and this way it is the same on every device."""
         draw = draw_epoch(self._all, self._dataset.augment, self._seed, epoch)
-        if self.images < self._all:
-            draw = EpochDraw(*(getattr(draw, name)[: self.images] for name in ("order", "dy", "dx", "flip")))
+        if self.samples < self._all:
+            draw = EpochDraw(*(getattr(draw, name)[: self.samples] for name in ("order", "dy", "dx", "flip")))
         batch: np.ndarray = np.repeat(np.arange(self.batches), [stop - start for start, stop in self._bounds])
         place = np.argsort(batch * 2 + ~draw.flip, kind="stable")
         return EpochDraw(draw.order[place], draw.dy[place], draw.dx[place], draw.flip[place])
@@ -127,12 +118,12 @@ class TrainFeed:
 
     def _streamed(self, dataset: StreamedDataset, draw: EpochDraw) -> Iterator[Batch]:
         # imported here: torchvision takes seconds that a trial on arrays does not have to spend
-        from raydistill.training.streaming import stream
+        from raydistill.tasks.classification.streaming import stream
 
-        own: np.ndarray = np.concatenate([np.arange(self.images)[rows] for rows in self._slices])
+        own: np.ndarray = np.concatenate([np.arange(self.samples)[rows] for rows in self._slices])
         positions = dataset.train_index[draw.order[own]]
         crops = None if dataset.augment == "none" else np.stack([draw.dy, draw.dx, draw.flip], axis=1)[own]
-        ends = np.cumsum([len(range(self.images)[rows]) for rows in self._slices]).tolist()
+        ends = np.cumsum([len(range(self.samples)[rows]) for rows in self._slices]).tolist()
         bounds = list(zip([0, *ends[:-1]], ends, strict=True))
         for images, labels in stream(
             dataset, dataset.train_files, dataset.train_labels, positions, bounds, self._device, crops
@@ -144,7 +135,7 @@ class EvalFeed:
     """One split as it is, in its own order: ``validation``, ``test`` or ``train`` (without augmentation).
 
     fraction: of the split's images that are taken, always the same ones. ranks: this feed gives every world-th of them,
-    from the rank on. images: how many it gives, which may be none. preprocessing: as in `TrainFeed`.
+    from the rank on. samples: how many it gives, which may be none. preprocessing: as in `TrainFeed`.
     """
 
     def __init__(
@@ -166,21 +157,30 @@ class EvalFeed:
         self._is_test = split == "test"
         index = {"train": dataset.train_index, "validation": dataset.validation_index}
         self._index = np.arange(len(dataset.test_labels)) if self._is_test else index[split]
-        self.images = share(len(self._index), fraction, f"training.effective_{split}_size")
-        if self.images < len(self._index):
-            self._index = np.sort(self._index[seeded_permutation(len(self._index), 0)[: self.images]])
+        self.samples = share(len(self._index), fraction, f"training.effective_{split}_size")
+        if self.samples < len(self._index):
+            self._index = np.sort(self._index[seeded_permutation(len(self._index), 0)[: self.samples]])
         if ranks is not None and ranks.several:
             self._index = self._index[ranks.rank :: ranks.world]
-            self.images = len(self._index)
-        self._bounds = [(start, min(start + batch_size, self.images)) for start in range(0, self.images, batch_size)]
+            self.samples = len(self._index)
+        self._bounds = [(start, min(start + batch_size, self.samples)) for start in range(0, self.samples, batch_size)]
         self.batches = len(self._bounds)
         self._normalise = _Prepare(dataset, seen, self._device, channels_last)
+
+    def rows(self, index: int) -> tuple[int, int]:
+        """(this rank's rows of a batch, the same): evaluation adds up what each rank has counted."""
+        start, stop = self._bounds[index]
+        return stop - start, stop - start
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """All batches, the same ones in every epoch."""
+        return iter(self)
 
     def __iter__(self) -> Iterator[Batch]:
         dataset = self._dataset
         labels = dataset.test_labels if self._is_test else dataset.train_labels
         if isinstance(dataset, StreamedDataset):
-            from raydistill.training.streaming import stream
+            from raydistill.tasks.classification.streaming import stream
 
             files = dataset.test_files if self._is_test else dataset.train_files
             for images, batch_labels in stream(dataset, files, labels, self._index, self._bounds, self._device, None):
@@ -240,13 +240,6 @@ def _to_device(
         rows = index[start : start + chunk]
         images[start : start + len(rows)] = _take(dataset.train_images, rows).to(device)
     return images, torch.from_numpy(dataset.train_labels[index]).to(device)
-
-
-def share(count: int, fraction: float, argument: str) -> int:
-    """How many of `count` images a fraction in (0, 1] takes; one at least."""
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0.0 < fraction <= 1.0:
-        raise ConfigError(Fault(argument, "must be a fraction above 0 and up to 1", fraction))
-    return min(count, max(1, round(count * fraction)))
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -14,7 +14,7 @@ from raydistill.datasets import StreamedDataset
 from raydistill.datasets.arrays import RESIZED_CROP, grey
 from raydistill.datasets.decode import decode_image, decode_middle, decode_part
 from raydistill.errors import DataError, Fault
-from raydistill.training.augment import PADDING
+from raydistill.tasks.classification.augment import PADDING
 
 
 class _Files(Dataset[Any]):

@@ -12,14 +12,14 @@ from raydistill.compression.early_exit import answers, exits, exits_taken
 from raydistill.compression.ranks import Ranks
 from raydistill.metrics import LOSS
 from raydistill.records import Evaluation
+from raydistill.tasks.base import Batch, autocast
 from raydistill.tasks.classification.metrics import TOP1, TOP5
-from raydistill.training.precision import autocast
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     split: str,
     device: torch.device,
     precision: str = "fp32",

@@ -1,0 +1,173 @@
+"""Images with one label each: resident on the device where they fit, cross-entropy, top1 and top5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raydistill import datasets, models
+from raydistill.datasets import Dataset, DatasetConfig, Preprocessing
+from raydistill.errors import CheckpointError, ConfigError, Fault
+from raydistill.metrics import FRACTION, MAX, Metric
+from raydistill.models.menu import MENU
+from raydistill.tasks.base import TRAIN, Batch, Loading, Network, Task, TaskShape, Weights
+from raydistill.tasks.classification.evaluate import evaluate
+from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
+from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
+from raydistill.tasks.classification.loss import EarlyExit, classification_loss
+from raydistill.tasks.classification.metrics import METRICS
+from raydistill.tasks.classification.preprocessing import described, difference, of_weights, sized, translated
+
+_EXIT_ARGUMENTS = ("loss_weights", "thresholds")
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """What is known of images before they are read. image_shape: (C, H, W)."""
+
+    num_classes: int
+    image_shape: tuple[int, ...]
+
+    def network(
+        self, arch: str, arguments: Mapping[str, Any], where: str = "model.arch", fetch: bool = True
+    ) -> nn.Module:
+        return models.create(arch, self.num_classes, arguments, where, fetch)
+
+    def example_input(self, rows: int = 1) -> tuple[Tensor, ...]:
+        return (torch.zeros(rows, *self.image_shape),)
+
+
+class Classification(Task):
+    """dataset: its images. seen: what the network sees of them; None: the dataset's own preprocessing. early_exit: for
+    a network with several exits.
+    """
+
+    metrics = METRICS
+
+    def __init__(
+        self, dataset: Dataset, seen: Preprocessing | None = None, early_exit: EarlyExit | None = None
+    ) -> None:
+        self.dataset, self.early_exit = dataset, early_exit
+        self.preprocessing = seen or dataset.preprocessing
+        self.name, self.used_fallback = dataset.name, dataset.used_fallback
+        self.warning, self.note = dataset.warning, difference(seen, dataset)
+        self.metrics = {**METRICS, **_of_exits(early_exit)}
+
+    @classmethod
+    def load(cls, data: DatasetConfig, weights: Weights, **args: Any) -> Classification:
+        wanted = sized(of_weights(weights), data.image_size)
+        return cls(datasets.load(data, wanted=wanted, made_for=_made_for(weights)), wanted, _early_exit(args))
+
+    @classmethod
+    def foreseen(cls, data: DatasetConfig, **args: Any) -> TaskShape | None:
+        known = datasets.facts(data)
+        return None if known is None else ImageShape(*known)
+
+    @property
+    def shape(self) -> ImageShape:
+        return ImageShape(self.dataset.num_classes, self.preprocessing.image_shape)
+
+    def network(
+        self, arch: str, arguments: Mapping[str, Any], where: str = "model.arch", fetch: bool = True
+    ) -> nn.Module:
+        return self.shape.network(arch, arguments, where, fetch)
+
+    def example_input(self, rows: int = 1) -> tuple[Tensor, ...]:
+        return self.shape.example_input(rows)
+
+    def feed(self, split: str, loading: Loading) -> TrainFeed | EvalFeed:
+        size, fraction, device, ranks, seen = (
+            loading.batch_size, loading.fraction, loading.device, loading.ranks, self.preprocessing,
+        )  # fmt: skip
+        if split == TRAIN:
+            return TrainFeed(
+                self.dataset, size, device, loading.seed, fraction=fraction, ranks=ranks, preprocessing=seen
+            )
+        return EvalFeed(self.dataset, split, size, device, fraction=fraction, ranks=ranks, preprocessing=seen)
+
+    def loss(self, network: Network, batch: Batch) -> Tensor:
+        images, labels = batch
+        weights = self.early_exit.loss_weights if self.early_exit is not None else ()
+        return classification_loss(network(images), labels, weights)
+
+    def evaluate(self, network: nn.Module, feed: Any, loading: Loading) -> Mapping[str, float]:
+        thresholds = self.early_exit.thresholds if self.early_exit is not None else ()
+        found = evaluate(network, feed.epoch(0), "", loading.device, loading.precision, thresholds, loading.ranks)
+        return found.metrics
+
+    def wanted_by(self, weights: Weights, data: DatasetConfig | None = None) -> Classification:
+        wanted = sized(of_weights(weights), None if data is None else data.image_size)
+        return Classification(self.dataset, wanted, self.early_exit)
+
+    def as_trained(self, run: Mapping[str, Any]) -> Classification:
+        said = run.get("early_exit") or {}
+        if self.early_exit is not None or not said:
+            return self
+        early_exit = EarlyExit(*(tuple(said.get(name, ())) for name in _EXIT_ARGUMENTS))
+        return Classification(self.dataset, self.preprocessing, early_exit)
+
+    def check_knows(self, content: Mapping[str, Any], where: str) -> None:
+        if content.get("num_classes") != self.dataset.num_classes:
+            rule = f"knows other classes: {self.name} has {self.dataset.num_classes}"
+            raise CheckpointError(Fault(where, rule, content.get("num_classes")))
+
+    def teach(self, teacher: nn.Module, weights: Weights) -> nn.Module:
+        """Where the teacher wants other preprocessing, it gets it."""
+        return translated(teacher, self.preprocessing, of_weights(weights))
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "classes": list(self.dataset.classes),
+            "num_classes": self.dataset.num_classes,
+            **described(self.preprocessing),
+        }
+
+    def identity(self, data: DatasetConfig) -> dict[str, Any]:
+        own = self.preprocessing == self.dataset.preprocessing
+        return {
+            "validation": data.validation,
+            "split_seed": data.split_seed,
+            "augment": data.augment,
+            **({} if self.early_exit is None else {"early_exit": asdict(self.early_exit)}),
+            **({} if own else {"preprocessing": self.preprocessing.to_plain()}),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        return self.dataset.nbytes
+
+    def fingerprint(self) -> str:
+        return fingerprint_of_dataset(self.dataset)
+
+
+def _early_exit(args: Mapping[str, Any]) -> EarlyExit | None:
+    unknown = sorted(set(args) - set(_EXIT_ARGUMENTS))
+    if unknown:
+        known = " and ".join(_EXIT_ARGUMENTS)
+        raise ConfigError(Fault(f"task.args.{unknown[0]}", "unknown key", args[unknown[0]], f"it takes {known}"))
+    if not args:
+        return None
+    return EarlyExit(*(_numbers(args.get(name, ())) for name in _EXIT_ARGUMENTS))
+
+
+def _numbers(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _of_exits(early_exit: EarlyExit | None) -> dict[str, Metric]:
+    if early_exit is None:
+        return {}
+    kinds = ("top1", "taken") if early_exit.thresholds else ("top1",)
+    exits = range(len(early_exit.loss_weights) + 1)
+    return {f"exit{index}/{kind}": Metric(MAX, FRACTION) for index in exits for kind in kinds}
+
+
+def _made_for(weights: Weights) -> tuple[int, int] | None:
+    if ":" in weights.arch or weights.arch not in MENU:
+        return None
+    shape = models.domain(weights.arch, weights.arguments).image_shape
+    return None if shape is None else shape[1:]
