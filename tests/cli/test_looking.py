@@ -140,7 +140,7 @@ def test_activation_statistics(look: Command, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "look"
     matrix = list(csv.DictReader((folder / "confusion.csv").open()))
     counts = sum(int(row[name]) for row in matrix for name in row if name not in ("actual", "recall"))
-    assert f"{counts:,} test images" in ended.out
+    assert f"{counts:,} test samples" in ended.out
     right = sum(int(row[row["actual"]]) for row in matrix)
     assert f"top1 {100 * right / counts:.2f} %" in ended.out
     assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
