@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+from raydistill.compression.layer_kinds import kind_of, weighted
 
 
 def batch_norms(model: nn.Module, example_input: Sequence[Any]) -> dict[str, str]:
@@ -37,9 +36,10 @@ def batch_norms(model: nn.Module, example_input: Sequence[Any]) -> dict[str, str
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, _PRODUCERS):
+        kind = weighted(module)
+        if kind is not None and kind.out_dim == 0:
             hooks.append(module.register_forward_hook(producer(name)))
-        elif isinstance(module, _NORMS):
+        elif kind_of(module).batch_norm:
             hooks.append(module.register_forward_pre_hook(norm(name)))
     try:
         run_once(model, example_input)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from raydistill.compression import rankings
 from raydistill.compression.granularity import CHANNELS
+from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.pruners.base import ComposedPruner, checked_level, checked_weights
 from raydistill.compression.rates import constant
 from raydistill.errors import ConfigError, Fault
@@ -35,18 +36,14 @@ class FMReconstructionChannelPruner(ComposedPruner):
 def sample_points(module: nn.Module, inputs: Tensor, outputs: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """Random (input patch, output) pairs of one forward pass: (samples, in * kernel), (samples, out); the layer's bias
     is taken off the outputs. Positions are uniform, from torch's global CPU generator."""
-    if isinstance(module, nn.Linear):
-        x, y = inputs.reshape(-1, inputs.shape[-1]), outputs.reshape(-1, outputs.shape[-1])
-    elif isinstance(module, nn.Conv2d) and module.groups == 1 and not isinstance(module.padding, str):
-        patches = nn.functional.unfold(inputs, module.kernel_size, module.dilation, module.padding, module.stride)
-        where = torch.randint(patches.shape[-1], (points,)).to(inputs.device)
-        x = patches[:, :, where].transpose(1, 2).reshape(-1, patches.shape[1])
-        y = outputs.flatten(2)[:, :, where].transpose(1, 2).reshape(-1, outputs.shape[1])
-    else:
+    kind = kind_of(module)
+    found = kind.samples(module, inputs, outputs, points)
+    if found is None:
         raise ConfigError(
             Fault("FMReconstructionChannelPruner", "needs Linear or ungrouped Conv2d", type(module).__name__)
         )
-    bias = module.bias
+    x, y = found
+    bias = kind.bias_of(module)
     y = y if bias is None else y - bias.detach()
     return x.detach().float(), y.detach().float()
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.errors import ConfigError, Fault, close_match
 
 NOT_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "softplus"})
@@ -110,6 +111,9 @@ class Follower:
         ]
         for name, module in self._modules.items():
             self._hooks.append(module.register_forward_hook(self._hook(name)))
+        for module in model.modules():  # one that no torch function of its name stands for
+            if kind_of(module).norm and not any(module is own for own in self._modules.values()):
+                self._hooks.append(module.register_forward_hook(self._through_norm))
 
     def detach(self) -> None:
         """Take every hook out of the model."""
@@ -131,22 +135,18 @@ class Follower:
     def _hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if self._mode is not None and isinstance(output, Tensor):
-                self._mode.begin(name, output, channel_axis(module))
+                self._mode.begin(name, output, kind_of(module).channel_axis(module, output.dim()))
 
         return hook
 
+    def _through_norm(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self._mode is not None and inputs and isinstance(output, Tensor):
+            self._mode.normalized(inputs[0], output)
+
 
 def layers(model: nn.Module) -> list[str]:
-    """Names of the model's convolutions and linear layers."""
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
-
-
-def channel_axis(module: nn.Module) -> int:
-    """The dimension of a layer's channels in its output, counted from the end: an output may lack a batch dimension."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return -1 - len(module.kernel_size)
-    return -1 if isinstance(module, nn.Linear) else -3
+    """Names of the model's convolutions, linear layers and others that multiply by a weight."""
+    return [name for name, module in model.named_modules() if weighted(module)]
 
 
 @functools.cache
@@ -171,6 +171,13 @@ class _Mode(TorchFunctionMode):
         visit.own = output
         self._visits.append(span)
         self._know(output, (span,))
+
+    def normalized(self, tensor: Any, output: Tensor) -> None:
+        """A norm has given its output."""
+        spans = tuple(span for span in self._known(tensor) if span.inside(output))
+        self._know(output, spans)
+        for span in spans:
+            span.visit.own = output
 
     def finish(self) -> None:
         """The forward pass is over: layers whose activation was not met give their own output."""
@@ -202,11 +209,10 @@ class _Mode(TorchFunctionMode):
             self._seen(spans, output, name)
             self._spans.pop(id(output), None)  # an in-place one: what comes after is another activation
             return result
-        self._know(output, spans)
         if name in _NORMS:
-            for span in spans:
-                if not span.visit.met:
-                    span.visit.own = output
+            self.normalized(first, output)
+        else:
+            self._know(output, spans)
         return result
 
     def _seen(self, spans: Sequence[Span], output: Tensor, function: str) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from raydistill.compression.layer_kinds import kernel_text, kind_of
 from raydistill.compression.summaries.trace import Call, trace
 
 TOTAL = "total"
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_LAYERS = (*_CONVOLUTIONS, nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,16 @@ def _row(
     module = modules[call.module]
     names = [name for name in call.parameters if parameters[name].dim() >= 2]
     weights = [parameters[name] for name in names]
+    layer = kind_of(module)
     name, kind, attributes = call.module, call.function, ""
     key = (name, "", 0)
-    if isinstance(module, _LAYERS):
+    if layer.counted:
         kind = type(module).__name__
-        attributes = layer_attributes(module)
+        attributes = layer.attributes(module)
         weights = [parameter for parameter in module.parameters() if parameter.dim() >= 2]
     elif len(weights) == 1:
         name = names[0].removesuffix(".weight")
-        attributes = _kernel(weights[0].shape[2:])
+        attributes = kernel_text(weights[0].shape[2:])
         key = (name, "", 0)
     else:
         key = (name, kind, ordinals[(name, call.visit, kind)])
@@ -113,24 +113,3 @@ def _row(
         macs=call.macs,
     )
     return key, row, weights
-
-
-def layer_attributes(module: nn.Module) -> str:
-    """Kernel, stride (s), dilation (d) and groups (g) of a convolution, those that are not 1; else empty."""
-    if not isinstance(module, _CONVOLUTIONS):
-        return ""
-    parts = [_kernel(module.kernel_size)]
-    for letter, values in (("s", module.stride), ("d", module.dilation)):
-        if any(value != 1 for value in values):
-            parts.append(f"{letter}={_sizes(values)}")
-    if module.groups != 1:
-        parts.append(f"g={module.groups}")
-    return " ".join(parts)
-
-
-def _kernel(sizes: Sequence[int]) -> str:
-    return f"k={'x'.join(map(str, sizes))}" if sizes else ""
-
-
-def _sizes(values: Sequence[int]) -> str:
-    return str(values[0]) if len(set(values)) == 1 else "x".join(map(str, values))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from raydistill.compression.summaries.compute import layer_attributes
+from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.summaries.rows import shape_text
 from raydistill.compression.summaries.trace import INPUT, Call, Trace
 
@@ -107,7 +107,7 @@ def _box(call: Call, module: nn.Module, inputs: tuple[int, ...], matrices: Set[s
     title, detail = call.function, ""
     weights = [name for name in call.parameters if name in matrices]
     if call.module and (call.parameters or next(module.children(), None) is None):
-        title, detail = call.module, f"{type(module).__name__} {layer_attributes(module)}".strip()
+        title, detail = call.module, f"{type(module).__name__} {kind_of(module).attributes(module)}".strip()
     elif weights:
         title, detail = weights[0].removesuffix(".weight"), call.function
     elif call.module:

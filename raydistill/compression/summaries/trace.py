@@ -8,8 +8,9 @@ and recurrent layers are one call each.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from raydistill.compression.adjacency import run_once
+from raydistill.compression.layer_kinds import kind_of
 from raydistill.errors import ConfigError, Fault
 
 INPUT = "input"
@@ -66,17 +68,17 @@ def trace(model: nn.Module, example_input: Tensor | Sequence[Any]) -> Trace:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = tuple(value.to(device) if isinstance(value, Tensor) else value for value in inputs)
     counter = FlopCounterMode(display=False)
-    with _countable_kernels(), counter, _module_stack(model) as stack, torch.no_grad():
-        recorder = _Recorder(model, inputs, stack, counter.get_total_flops)
+    recorder = _Recorder(model, inputs, counter.get_total_flops)
+    with _countable_kernels(), counter, torch.no_grad():
         try:
-            with recorder:
+            with recorder, _modules_told(model, recorder):
                 run_once(model, inputs)
         except Exception as error:  # a user's model may refuse an input in any way
             shapes = [tuple(value.shape) for value in inputs if isinstance(value, Tensor)]
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             rule = f"the model does not run on it ({reason})"
             raise ConfigError(Fault("example input", rule, shapes, "give the shape it was made for")) from error
-    return Trace(tuple(recorder.calls), counter.get_total_flops() // 2)
+    return Trace(tuple(recorder.calls), counter.get_total_flops() // 2 + recorder.unseen)
 
 
 @contextlib.contextmanager
@@ -98,45 +100,63 @@ def _countable_kernels() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _module_stack(model: nn.Module) -> Iterator[list[tuple[str, int]]]:
-    """(name, visits before) of the modules that are running, the innermost last. A shared module has its first name."""
-    stack: list[tuple[str, int]] = []
-    visits: dict[str, int] = {}
+def _modules_told(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """The recorder hears which modules begin and end. A shared module has its first name."""
     hooks: list[Any] = []
 
     def enter(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any) -> None:
-            stack.append((name, visits.get(name, 0)))
-            visits[name] = visits.get(name, 0) + 1
+            recorder.enter(name)
 
         return hook
-
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        stack.pop()
 
     try:
         for name, module in model.named_modules():
             hooks.append(module.register_forward_pre_hook(enter(name)))
-            hooks.append(module.register_forward_hook(leave))
-        yield stack
+            hooks.append(module.register_forward_hook(recorder.leave))
+        yield
     finally:
         for handle in hooks:
             handle.remove()
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes down every torch function; what it calls in turn is part of it."""
+    """Writes down every torch function; what it calls in turn is part of it.
 
-    def __init__(
-        self, model: nn.Module, inputs: Sequence[Any], stack: list[tuple[str, int]], flops: Callable[[], int]
-    ) -> None:
+    unseen: MACs of layers that say what they cost themselves, less what torch's counter saw of them.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Any], flops: Callable[[], int]) -> None:
         super().__init__()
-        self._stack, self._flops = stack, flops
+        self.unseen = 0
+        self._stack: list[tuple[str, int, int]] = []  # name, visits before, calls before; the innermost module last
+        self._visits: Counter[str] = Counter()
+        self._flops = flops
         self._parameters = {id(parameter): name for name, parameter in model.named_parameters()}
         self._made: dict[int, tuple[Tensor, int]] = {}  # the tensor is kept, so that its id stays its own
         given = _tensors(inputs)
         self.calls = [Call(INPUT, "", output_shapes=tuple(tuple(tensor.shape) for tensor in given))]
         self._made.update((id(tensor), (tensor, 0)) for tensor in given)
+
+    def enter(self, name: str) -> None:
+        """A module begins."""
+        self._stack.append((name, self._visits[name], len(self.calls)))
+        self._visits[name] += 1
+
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """The innermost module ends."""
+        name, visit, first = self._stack.pop()
+        shapes, given = (tuple(tuple(tensor.shape) for tensor in _tensors(value)) for value in (inputs, output))
+        if not shapes or not given:
+            return
+        macs = kind_of(module).macs(module, shapes[0], given[0])
+        if macs is not None:
+            self.unseen += macs - sum(call.macs for call in self.calls[first:])
+            self.calls[first:] = [replace(call, macs=0) for call in self.calls[first:]]
+            last = self.calls.pop() if len(self.calls) > first else Call(type(module).__name__, "", output_shapes=given)
+            self.calls.append(replace(last, module=name, visit=visit, input_shapes=shapes, macs=macs))
+            made = len(self.calls) - 1
+            self._made.update((id(tensor), (tensor, made)) for tensor in _tensors(output))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         arguments = _tensors((args, kwargs))
@@ -155,7 +175,7 @@ class _Recorder(TorchFunctionMode):
     ) -> None:
         sources = [self._made[id(tensor)][1] for tensor in arguments if id(tensor) in self._made]
         parameters = [self._parameters[id(tensor)] for tensor in arguments if id(tensor) in self._parameters]
-        module, visit = self._stack[-1] if self._stack else ("", 0)
+        module, visit, _ = self._stack[-1] if self._stack else ("", 0, 0)
         call = Call(
             function=plain_name(name),
             module=module,

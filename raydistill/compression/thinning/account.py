@@ -7,16 +7,16 @@ from collections.abc import Collection
 
 from torch import nn
 
+from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS, Plan
 from raydistill.compression.thinning.graph import Graph
-from raydistill.compression.thinning.layers import WEIGHTED, is_depthwise, zero_columns, zero_rows
 from raydistill.compression.thinning.report import Kept
 
 
 def removed(plan: Plan, graph: Graph, model: nn.Module) -> dict[str, int]:
-    """Rows that conv and linear layers lose, in the model's order."""
+    """Rows that weighted layers lose, in the model's order."""
     lost = {layer: len(which) for (layer, is_column), which in plan.leaving(graph).items() if not is_column}
-    return {name: lost[name] for name, module in model.named_modules() if name in lost and isinstance(module, WEIGHTED)}
+    return {name: lost[name] for name, module in model.named_modules() if name in lost and weighted(module)}
 
 
 def kept(plan: Plan, graph: Graph, model: nn.Module, structures: Collection[str]) -> tuple[Kept, ...]:
@@ -31,16 +31,18 @@ def kept(plan: Plan, graph: Graph, model: nn.Module, structures: Collection[str]
                 known[position] = group.blocked or plan.reasons.get(index, {}).get((structure, channel), "")
     counts: Counter[tuple[str, str, str]] = Counter()
     for name, module in model.named_modules():
-        if not isinstance(module, WEIGHTED):
+        kind = weighted(module)
+        if kind is None:
             continue
+        weight = f"{name}.{kind.weight}" if name else kind.weight
         for structure in structures:
-            if structure == CHANNELS and is_depthwise(module):
+            if structure == CHANNELS and kind.is_depthwise(module):
                 continue
-            zero = zero_columns(module) if structure == CHANNELS else zero_rows(module)
+            zero = kind.zero_columns(module) if structure == CHANNELS else kind.zero_rows(module)
             if (name, structure == CHANNELS) in leaving:
                 zero[leaving[name, structure == CHANNELS]] = False
             known = reasons.get((name, structure), {})
             other = "reads an input of the network" if (name, FILTERS) in reasons else "not on the traced path"
             for position in zero.nonzero().flatten().tolist():
-                counts[f"{name}.weight" if name else "weight", structure, known.get(position) or other] += 1
+                counts[weight, structure, known.get(position) or other] += 1
     return tuple(Kept(weight, structure, count, reason) for (weight, structure, reason), count in counts.items())

@@ -7,8 +7,8 @@ from collections.abc import Mapping, MutableMapping
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.thinning.graph import Graph
-from raydistill.compression.thinning.layers import blocks, is_transposed, rows, zero_rows
 
 
 @torch.no_grad()
@@ -21,14 +21,17 @@ def aligned_filters(model: nn.Module, graph: Graph) -> dict[str, Tensor]:
     for group in graph.groups:
         writers = group.side("out")
         modules = [model.get_submodule(member.layer) for member in writers]
-        whole = [len(member.where) == rows(module) for member, module in zip(writers, modules, strict=True)]
-        if group.blocked is not None or len(writers) < 2 or not all(whole) or any(map(is_transposed, modules)):
+        kinds = [kind for kind in map(weighted, modules) if kind is not None and kind.out_dim == 0]
+        if group.blocked is not None or len(writers) < 2 or len(kinds) < len(writers):
+            continue
+        if any(len(m.where) != kind.rows(module) for m, module, kind in zip(writers, modules, kinds, strict=True)):
             continue
         zero = torch.zeros(len(writers), group.width, dtype=torch.bool)
         norms = torch.zeros(group.width)
-        for index, (member, module) in enumerate(zip(writers, modules, strict=True)):
-            zero[index, member.channels] = zero_rows(module)[member.where].cpu()
-            norms[member.channels] += blocks(module).abs().flatten(2).sum(2).flatten()[member.where].cpu().float()
+        for index, (member, module, kind) in enumerate(zip(writers, modules, kinds, strict=True)):
+            zero[index, member.channels] = kind.zero_rows(module)[member.where].cpu()
+            size = kind.blocks(module).abs().flatten(2).sum(2).flatten()
+            norms[member.channels] += size[member.where].cpu().float()
         counts = zero.sum(1)
         if counts[0] == 0 or not counts.eq(counts[0]).all() or zero.eq(zero[0]).all():
             continue
@@ -42,7 +45,9 @@ def aligned_filters(model: nn.Module, graph: Graph) -> dict[str, Tensor]:
 def prune_instead(model: nn.Module, chosen: Mapping[str, Tensor], masks: MutableMapping[str, Tensor]) -> None:
     """Zero these filters, and let those that were masked in their place be trained again (from zero)."""
     for layer, which in chosen.items():
-        name = f"{layer}.weight" if layer else "weight"
+        kind = weighted(model.get_submodule(layer))
+        assert kind is not None
+        name = f"{layer}.{kind.weight}" if layer else kind.weight
         weight = model.get_parameter(name)
         weight.data.index_fill_(0, which.to(weight.device), 0)
         if name in masks:

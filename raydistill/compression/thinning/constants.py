@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.thinning.graph import set_training
 from raydistill.compression.thinning.inputs import Example, call, map_tensors
-from raydistill.compression.thinning.layers import NORMS, WEIGHTED, is_depthwise, zero_rows
 from raydistill.errors import ConfigError, Fault
 
 _ROUNDING = 1e-5
@@ -54,21 +54,22 @@ class Read:
 
 @torch.no_grad()
 def read_constants(model: nn.Module, example: Example, training: bool) -> dict[str, Read]:
-    """What each conv and linear layer reads, by its name; the model is left in eval mode."""
+    """What each weighted layer reads, by its name; the model is left in eval mode."""
     reads: dict[str, Read] = {}
     hooks: list[Any] = []
 
     def reader(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            read = _read(inputs[0], _channel_dim(module, inputs[0]))
+            read = _read(inputs[0], kind_of(module).channel_axis(module, inputs[0].dim()) % inputs[0].dim())
             reads[name] = reads[name].joined(read) if name in reads else read
 
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, WEIGHTED):
+        kind = kind_of(module)
+        if weighted(module):
             hooks.append(module.register_forward_pre_hook(reader(name)))
-        if isinstance(module, (*WEIGHTED, *NORMS, nn.Embedding, nn.EmbeddingBag)):
+        if weighted(module) or kind.norm or kind.embedding:
             hooks.append(module.register_forward_hook(_write))
     set_training(model, training)
     try:
@@ -86,25 +87,16 @@ def read_constants(model: nn.Module, example: Example, training: bool) -> dict[s
 def _write(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     """What a layer gives out: NaN where it has weights, its constant where these are zero."""
     del inputs
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+    kind = kind_of(module)
+    if kind.embedding:
         return torch.full_like(output, torch.nan)
     # Depthwise convs and norms keep channels apart: what they compute is NaN where their input is.
-    keeps_apart = is_depthwise(module) or isinstance(module, NORMS)
-    dim = _channel_dim(module, output)
-    bias: Tensor | None = module.bias  # type: ignore[assignment]
+    bias = kind.bias_of(module)
     shape = [1] * output.dim()
-    shape[dim] = -1
-    dead = zero_rows(module).to(output.device).view(shape)
+    shape[kind.channel_axis(module, output.dim())] = -1
+    dead = kind.zero_rows(module).to(output.device).view(shape)
     constant = torch.zeros(1, dtype=output.dtype, device=output.device) if bias is None else bias.view(shape)
-    return torch.where(dead, constant, output if keeps_apart else torch.nan).expand_as(output).contiguous()
-
-
-def _channel_dim(module: nn.Module, tensor: Tensor) -> int:
-    if isinstance(module, nn.Linear):
-        return tensor.dim() - 1
-    if isinstance(module, NORMS):
-        return 1
-    return tensor.dim() - len(module.kernel_size) - 1  # type: ignore[arg-type]
+    return torch.where(dead, constant, output if kind.keeps_apart(module) else torch.nan).expand_as(output).contiguous()
 
 
 def _read(tensor: Tensor, dim: int) -> Read:

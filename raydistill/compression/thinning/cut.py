@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raydistill.compression.thinning.layers import WEIGHTED, Cut, columns, cuts, fit_attributes, put, rows
+from raydistill.compression.layer_kinds import Cut, kind_of, weighted
+from raydistill.compression.thinning.layers import put
 
 
 @torch.no_grad()
@@ -25,17 +26,16 @@ def cut(
     """
     for name in {layer: None for layer, _ in leaving}:
         module = model.get_submodule(name)
-        keep_rows = _others(rows(module), leaving.get((name, False)))
-        keep_columns = _others(columns(module), leaving.get((name, True))) if isinstance(module, WEIGHTED) else None
-        for attribute, change in cuts(module, keep_rows, keep_columns).items():
+        kind = kind_of(module)
+        keep_rows = _others(kind.rows(module), leaving.get((name, False)))
+        keep_columns = _others(kind.columns(module), leaving.get((name, True))) if weighted(module) else None
+        for attribute, change in kind.cuts(module, keep_rows, keep_columns).items():
             _cut_tensor(getattr(module, attribute), change, optimizer)
             full = f"{name}.{attribute}" if name else attribute
             for named in (*followers, *([] if masks is None else [masks])):
                 if full in named:
                     named[full] = change(named[full])
-        fit_attributes(module)
-        if keep_rows is not None and hasattr(module, "num_features"):
-            setattr(module, "num_features", len(keep_rows))  # noqa: B010 (a norm may have no tensor that tells)
+        kind.fit(module, None if keep_rows is None else len(keep_rows))
 
 
 def _others(size: int, leaving: Tensor | None) -> Tensor | None:

@@ -12,23 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.thinning.constants import Read, read_constants
 from raydistill.compression.thinning.graph import Graph, Member
 from raydistill.compression.thinning.inputs import Example
-from raydistill.compression.thinning.layers import (
-    WEIGHTED,
-    blocks,
-    columns,
-    groups_of,
-    is_depthwise,
-    is_transposed,
-    pads_with_zeros,
-    response,
-    rows,
-    zero_columns,
-    zero_out,
-    zero_rows,
-)
+from raydistill.compression.thinning.layers import response, zero_out
 
 FILTERS, CHANNELS = "filters", "channels"
 STRUCTURES = (FILTERS, CHANNELS)
@@ -71,7 +59,7 @@ def decide(
     before: list[Tensor] | None = None
     while True:
         zeros = [
-            (zero_columns if member.side == "in" else zero_rows)(modules[member.layer])
+            _zeros(modules[member.layer], member.side)
             for index in plan.removed
             for member in graph.groups[index].members
         ]
@@ -117,18 +105,23 @@ class _Decision:
             return
         for member in self.readers:
             self._fold(member, new, carriers)
-            zero_out(self.modules[member.layer], member.where[new[member.channels]], "in")
+            self._zero_out(member, new)
         for member in self.writers:
-            if isinstance(self.modules[member.layer], WEIGHTED):
-                zero_out(self.modules[member.layer], member.where[new[member.channels]], member.side)
+            self._zero_out(member, new)
         self.removed |= new
+
+    def _zero_out(self, member: Member, channels: Tensor) -> None:
+        module = self.modules[member.layer]
+        kind = weighted(module)
+        if kind is not None:
+            zero_out(kind.blocks(module), member.where[channels[member.channels]], member.side)
 
     def _unread(self) -> Tensor:
         """Channels that every reader multiplies by zero."""
         candidate = torch.zeros_like(self.removed)
         read = torch.zeros_like(self.removed)
         for member in self.readers:
-            zero = zero_columns(self.modules[member.layer])[member.where].cpu()
+            zero = _zeros(self.modules[member.layer], "in")[member.where].cpu()
             candidate[member.channels[zero]] = True
             read[member.channels[~zero]] = True
             self._reason(CHANNELS, member.channels[~zero], f"{member.layer} reads the channel too")
@@ -138,7 +131,7 @@ class _Decision:
         """Channels of which some writer is zero, and that carry a constant that can go somewhere."""
         candidate = torch.zeros_like(self.removed)
         for member in self.writers:
-            zero = zero_rows(self.modules[member.layer])[member.where].cpu()
+            zero = _zeros(self.modules[member.layer], member.side)[member.where].cpu()
             candidate[member.channels[zero]] = True
             if member.side == "out":
                 self._reason(FILTERS, member.channels[~zero], f"{member.layer} writes to the same channel")
@@ -154,23 +147,25 @@ class _Decision:
     def _kinds(self, member: Member) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For each entry of a reader (bool): reads a constant; adds nothing; can be folded; can be carried."""
         module = self.modules[member.layer]
-        zero = zero_columns(module)[member.where]
+        kind = kind_of(module)
+        zero = _zeros(module, "in")[member.where]
         read = self.reads.get(member.layer)
         if read is None:  # not called on this path: nothing is known
             none = torch.zeros_like(zero).cpu()
             return none, zero.cpu(), none, none
         fixed, even, scale = (part[member.where] for part in (read.fixed, read.even, read.scale))
         free = zero | (fixed & (scale == 0))
-        has_place = self._place(member.layer) is not None and not is_transposed(module)
-        folds = fixed & (even & (not pads_with_zeros(module)) if self.exact else fixed)
+        has_place = self._place(member.layer) is not None and kind.adds_evenly(module)
+        folds = fixed & (even & (not kind.pads_with_zeros(module)) if self.exact else fixed)
         folds = folds & has_place & ~free
-        carries = fixed & ~free & ~folds & (groups_of(module) == 1)
+        carries = fixed & ~free & ~folds & (kind.groups(module) == 1)
         return fixed.cpu(), free.cpu(), folds.cpu(), carries.cpu()
 
     def _place(self, layer: str) -> str | None:
         """The tensor that takes up a constant of a layer's output: its bias, or the mean its norm subtracts."""
-        if self.modules[layer].bias is not None:
-            return f"{layer}.bias"
+        kind = weighted(self.modules[layer])
+        if kind is not None and kind.bias_of(self.modules[layer]) is not None:
+            return f"{layer}.{kind.bias}"
         norm = self.graph.norm_after.get(layer)
         if norm is None or self.modules[norm].running_mean is None:
             return None
@@ -222,17 +217,18 @@ class _Decision:
             start = new.clone()
             for member in self.group.members:
                 module = self.modules[member.layer]
-                size = columns(module) if member.side == "in" else rows(module)
+                kind = kind_of(module)
+                size = kind.columns(module) if member.side == "in" else kind.rows(module)
                 going = (self.removed | new)[member.channels]
                 if new.any() and len(set(member.where[going].tolist())) >= size:
                     self._keep(new, member.channels[new[member.channels]][-1:], f"{member.layer} keeps at least one")
-                if groups_of(module) > 1 and not is_depthwise(module):
+                if kind.groups(module) > 1 and not kind.is_depthwise(module):
                     self._balance(new, member, size)
             if torch.equal(start, new):
                 return new
 
     def _balance(self, new: Tensor, member: Member, size: int) -> None:
-        groups = groups_of(self.modules[member.layer])
+        groups = kind_of(self.modules[member.layer]).groups(self.modules[member.layer])
         owner = member.where // (size // groups)
         counts = torch.bincount(owner[(self.removed | new)[member.channels]], minlength=groups)
         room = int(counts.min()) if len(member.where) == size else 0
@@ -252,12 +248,14 @@ class _Decision:
             return
         _, _, folds, carries = (kind & new[member.channels] for kind in self._kinds(member))
         module = self.modules[member.layer]
+        kind = weighted(module)
+        assert kind is not None  # others read nothing that has columns
         which = member.where[folds].to(read.value.device)
         place = self._place(member.layer)
         if len(which) and place is not None:
             owner, _, name = place.rpartition(".")
-            constant = read.value[which] @ response(module, which)
-            getattr(self.modules[owner], name).data += constant if name == "bias" else -constant
+            constant = read.value[which] @ response(kind.blocks(module), which)
+            getattr(self.modules[owner], name).data += constant if owner == member.layer else -constant
             self.plan.folded.add(place)
         for (layer, number), carrier in carriers.items():
             which = member.where[carries].to(read.shape.device)
@@ -267,7 +265,7 @@ class _Decision:
                 own = own[read.shape[own] == number]
                 into = own[read.scale[own].abs().argmax()]
                 ratio = (read.scale[which] / read.scale[into]).view(1, -1, 1)
-                weight = blocks(module)[0]
+                weight = kind.blocks(module)[0]
                 weight[:, into] += (weight[:, which] * ratio).sum(1)
                 self.plan.carried.setdefault(member.layer, set()).add(int(into))
 
@@ -275,3 +273,9 @@ class _Decision:
         for channel in channels.tolist():
             if over or (structure, channel) not in self.reasons:
                 self.reasons[structure, channel] = reason
+
+
+def _zeros(module: nn.Module, side: str) -> Tensor:
+    """Which columns (side "in") or rows are zero as a whole."""
+    kind = weighted(module)
+    return kind.zero_columns(module) if side == "in" and kind is not None else kind_of(module).zero_rows(module)

@@ -11,34 +11,16 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.rnn import PackedSequence
 from torch_pruning import ops
 
+from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.thinning.customized import DependencyGraph, one_node_each
 from raydistill.compression.thinning.inputs import Example, call, map_tensors, tensors
-from raydistill.compression.thinning.layers import (
-    NORMS,
-    RECURRENT,
-    WEIGHTED,
-    columns,
-    groups_of,
-    is_depthwise,
-    is_transposed,
-    rows,
-)
 from raydistill.errors import ConfigError, Fault
 
 _MOST_INDICES = 300_000
-_MIXES = {
-    ops.OPTYPE.LN: "which normalizes over channels",
-    ops.OPTYPE.GN: "which normalizes over channels",
-    ops.OPTYPE.EMBED: "which is not thinned",
-    ops.OPTYPE.MHA: "whose heads are left alone",
-    ops.OPTYPE.LSTM: "which is not thinned",
-    ops.OPTYPE.CUSTOMIZED: "which is not thinned",
-}
 
 
 @dataclass(frozen=True)
@@ -128,7 +110,7 @@ def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
         # middle of the network, is seen to be coupled with it.
         set_training(module, training)
         begins = map_tensors(inputs, lambda tensor: mark(tensor, "coupled with an input of the network"))
-        with _left_as_they_are(module, mark) as reached:
+        with _left_as_they_are(module, mark) as reached, one_node_each(module):
             outputs = tensors(call(module, begins))
         ends = [tensor * 1.0 for tensor in outputs if tensor.requires_grad]
         for tensor, name in reached:
@@ -138,10 +120,12 @@ def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
 
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Maximum recursive depth")
-        graph = torch_pruning.DependencyGraph().build_dependency(
+        graph = DependencyGraph(model)
+        graph.build_dependency(
             model,
             example,
             forward_fn=forward,
+            customized_pruners=graph.pruners,
             ignored_params=[p for _, module in _recurrent(model) for p in module.parameters(recurse=False)],
             verbose=False,
         )
@@ -157,19 +141,14 @@ def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
         if node.type == ops.OPTYPE.PARAMETER:
             return "coupled with a parameter outside any layer"
         name = names.get(module)
-        if node.type in _MIXES:
-            return f"reaches {name}, {_MIXES[node.type]}"
+        kind = kind_of(module)
+        if kind.whole:
+            return f"reaches {name}, {kind.whole}"
         if name is None:
             return None
         if name in shared:
             return f"{name} shares its weight"
-        if isinstance(module, WEIGHTED) and (
-            not isinstance(getattr(module, "weight", None), nn.Parameter)
-            or (is_transposed(module) and groups_of(module) > 1)
-            or (node.type == ops.OPTYPE.DEPTHWISE_CONV and not is_depthwise(module))
-        ):
-            return f"{name} is of a kind that is not thinned"
-        return None
+        return None if kind.may_be_cut(module) else f"{name} is of a kind that is not thinned"
 
     return Graph(
         _joined(list(_groups(graph, names, why_blocked)), model),
@@ -215,7 +194,7 @@ def _groups(graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any]
         dependency.index_mapping = _Counted(dependency.index_mapping, walk)
     seen: set[nn.Module] = set()
     for module in list(nodes):
-        if not isinstance(module, (ops.TORCH_CONV, ops.TORCH_LINEAR)) or module in seen:
+        if not weighted(module) or module in seen:
             continue
         pruner = graph.get_pruner_of_module(module)
         width = pruner.get_out_channels(module)
@@ -232,7 +211,7 @@ def _groups(graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any]
 
 
 def _recurrent(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, RECURRENT)]
+    return [(name, module) for name, module in model.named_modules() if kind_of(module).recurrent]
 
 
 @contextlib.contextmanager
@@ -277,15 +256,14 @@ def _group(found: Any, graph: Any, names: dict[nn.Module, str], why_blocked: Cal
         reason = reason or why_blocked(node)
         if module not in names:
             continue
-        if isinstance(module, NORMS) or is_depthwise(module) or isinstance(module, nn.PReLU):
+        kind = kind_of(module)
+        if kind.keeps_apart(module):
             side = "through"
-            if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-                continue
-        elif not isinstance(module, WEIGHTED):
+        elif not weighted(module):
             continue
         else:
             side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-        size = columns(module) if side == "in" else rows(module)
+        size = kind.columns(module) if side == "in" else kind.rows(module)
         if None in item.root_idxs or max(item.root_idxs) >= width or max(item.idxs) >= size:
             # The library's index mappings do not know every way to slice, repeat and reshape.
             reason = reason or f"the channels of {names[module]} cannot be followed"
@@ -304,7 +282,7 @@ def _joined(groups: list[Group], model: nn.Module) -> tuple[Group, ...]:
     result: list[Group] = []
     for group in groups:
         grouped = {(m.layer, m.side) for m in group.members if m.side != "through"}
-        grouped = {key for key in grouped if groups_of(model.get_submodule(key[0])) > 1}
+        grouped = {(name, side) for name, side in grouped if _groups_of(model.get_submodule(name)) > 1}
         for other in [g for g in result if grouped & {(m.layer, m.side) for m in g.members}]:
             result.remove(other)
             moved = [replace(member, channels=member.channels + other.width) for member in group.members]
@@ -320,12 +298,16 @@ def _joined(groups: list[Group], model: nn.Module) -> tuple[Group, ...]:
     return tuple(result)
 
 
+def _groups_of(module: nn.Module) -> int:
+    return kind_of(module).groups(module)
+
+
 def _norms_after(nodes: Any, names: dict[nn.Module, str]) -> dict[str, str]:
     result = {}
     for node in nodes:
-        if isinstance(node.module, WEIGHTED) and len(set(node.outputs)) == 1:
+        if weighted(node.module) and len(set(node.outputs)) == 1:
             after = node.outputs[0]
-            if isinstance(after.module, _BatchNorm) and set(after.inputs) == {node}:
+            if kind_of(after.module).batch_norm and set(after.inputs) == {node}:
                 result[names[node.module]] = names[after.module]
     return result
 

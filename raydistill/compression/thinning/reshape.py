@@ -7,15 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.thinning.layers import (
-    NORMS,
-    WEIGHTED,
-    fit_attributes,
-    groups_of,
-    is_depthwise,
-    is_transposed,
-    put,
-)
+from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.thinning.layers import put
 from raydistill.errors import CheckpointError, Fault
 
 
@@ -47,21 +40,22 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor], where: str = "st
     for owner, found in changed.items():
         for _, tensor, shape in found:
             put(tensor, tensor.new_zeros(shape))
-        fit_attributes(model.get_submodule(owner))
+        kind_of(model.get_submodule(owner)).fit(model.get_submodule(owner))
     return tuple(f"{owner}.{name}" if owner else name for owner, found in changed.items() for name, _, _ in found)
 
 
 def _may_shrink(module: nn.Module, name: str, old: torch.Size, new: torch.Size) -> bool:
     if len(old) != len(new) or any(after > before or after < 1 for before, after in zip(old, new, strict=True)):
         return False
-    if isinstance(module, WEIGHTED):
-        fits = old[2:] == new[2:]
-        if is_depthwise(module):
-            fits = fits and old[1:] == new[1:]
-        elif groups_of(module) > 1:
-            fits = fits and new[0] % groups_of(module) == 0
-        return fits and name in ("weight", "bias")
-    return isinstance(module, (*NORMS, nn.PReLU))
+    kind = weighted(module)
+    if kind is None:
+        return kind_of(module).keeps_apart(module)
+    fits = old[2:] == new[2:]
+    if kind.is_depthwise(module):
+        fits = fits and old[1:] == new[1:]
+    elif kind.groups(module) > 1:
+        fits = fits and new[0] % kind.groups(module) == 0
+    return fits and name in (kind.weight, kind.bias)
 
 
 def _check_widths(model: nn.Module, changed: Mapping[str, Mapping[str, torch.Size]], where: str) -> None:
@@ -70,7 +64,8 @@ def _check_widths(model: nn.Module, changed: Mapping[str, Mapping[str, torch.Siz
     narrower_columns: dict[str, tuple[int, int]] = {}
     last, last_type = "", nn.Module
     for name, module in model.named_modules():
-        if isinstance(module, WEIGHTED):
+        kind = weighted(module)
+        if kind is not None:
             last, last_type = name, type(module)
         shapes = changed.get(name)
         if not shapes:
@@ -80,15 +75,15 @@ def _check_widths(model: nn.Module, changed: Mapping[str, Mapping[str, torch.Siz
             for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
             if tensor.dim() > 0
         }
-        row = 1 if is_transposed(module) else 0
+        row = 0 if kind is None else kind.out_dim
         if len({shape[row if len(shape) > 1 else 0] for shape in now.values()}) > 1:
             key = next(iter(shapes))
             raise _unfit(where, f"{name}.{key}", getattr(module, key).shape, shapes[key])
-        if isinstance(module, WEIGHTED) and "weight" in shapes:
-            old, new, share = module.weight.shape, shapes["weight"], groups_of(module)
+        if kind is not None and kind.weight in shapes:
+            old, new, share = kind.content(module).shape, shapes[kind.weight], kind.groups(module)
             if old[row] != new[row]:
                 narrower_rows[name] = (old[row], new[row])
-            if old[1 - row] != new[1 - row] or is_depthwise(module):
+            if old[1 - row] != new[1 - row] or kind.is_depthwise(module):
                 narrower_columns[name] = (share * old[1 - row], share * new[1 - row])
     odd = None
     if bool(narrower_rows) != bool(narrower_columns):
@@ -100,8 +95,10 @@ def _check_widths(model: nn.Module, changed: Mapping[str, Mapping[str, torch.Siz
         # the outputs of the network, unless the model lists its layers in another order than it calls them
         odd = last
     if odd is not None:
-        old = model.get_submodule(odd).get_parameter("weight").shape
-        raise _unfit(where, f"{odd}.weight" if odd else "weight", old, changed[odd]["weight"])
+        kind = weighted(model.get_submodule(odd))
+        assert kind is not None
+        old = kind.content(model.get_submodule(odd)).shape
+        raise _unfit(where, f"{odd}.{kind.weight}" if odd else kind.weight, old, changed[odd][kind.weight])
 
 
 def _unfit(where: str, name: str, old: torch.Size, new: torch.Size) -> CheckpointError:

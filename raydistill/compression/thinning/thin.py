@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydistill.compression.copying import copy_of
+from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.thinning import account
 from raydistill.compression.thinning.align import aligned_filters, prune_instead
@@ -17,7 +18,6 @@ from raydistill.compression.thinning.cut import cut
 from raydistill.compression.thinning.decide import STRUCTURES, Plan
 from raydistill.compression.thinning.graph import drop_hooks, trace
 from raydistill.compression.thinning.inputs import Example, kind, to_device
-from raydistill.compression.thinning.layers import WEIGHTED, is_transposed
 from raydistill.compression.thinning.report import ThinningReport
 from raydistill.compression.thinning.verify import settle
 from raydistill.errors import ConfigError, Fault, close_match
@@ -118,7 +118,7 @@ def untraceable(model: nn.Module, example_input: Example) -> str:
         graph = trace(work, to_device(example_input, *kind(work)))
     except ConfigError as error:
         return "; ".join(fault if isinstance(fault, str) else fault.rule for fault in error.faults)
-    if not graph.groups and any(isinstance(module, WEIGHTED) for module in model.modules()):
+    if not graph.groups and any(map(weighted, model.modules())):
         return "autograd follows none of its layers"
     return ""
 
@@ -163,9 +163,11 @@ def _take_over(model: nn.Module, folded: nn.Module, plan: Plan, masks: MutableMa
         owner, _, attribute = name.rpartition(".")
         own[name].data.copy_(getattr(modules[owner], attribute))
     for layer, into in plan.carried.items():
-        name = f"{layer}.weight"
-        which = (slice(None), sorted(into)) if not is_transposed(modules[layer]) else (sorted(into),)
-        content = modules[layer].weight.data[which]  # type: ignore[union-attr, index]
+        kind = weighted(modules[layer])
+        assert kind is not None
+        name = f"{layer}.{kind.weight}"
+        which = (slice(None),) * kind.in_dim + (sorted(into),)
+        content = kind.content(modules[layer])[which]
         own[name].data[which] = content.to(own[name].dtype)
         if name in masks:
             mask = masks[name] = masks[name].clone()

@@ -1,0 +1,90 @@
+"""What a kind of layer is, said in one place: `kind_of` a module, which every other room asks.
+
+A class finds its kind by its ancestors, the nearest first. A layer of one's own says it by a class attribute; it needs
+no registration, so it works wherever its class can be imported (in a Ray worker, too):
+
+    class Transposed(nn.Module):  # a weight of (inputs, outputs)
+        layer_kind = WeightedKind(out_dim=1, in_dim=0, out_size="n_out", in_size="n_in")
+
+    TheirLayer.layer_kind = WeightedKind()  # of somebody else's class, beside the factory that builds the model
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from raydistill.compression.layer_kinds.base import Cut, LayerKind
+from raydistill.compression.layer_kinds.convolution import (
+    CONVOLUTION,
+    TRANSPOSED_CONVOLUTION,
+    ConvolutionKind,
+    kernel_text,
+)
+from raydistill.compression.layer_kinds.norm import BATCH_NORM, INSTANCE_NORM, PRELU, NormKind, SlopeKind
+from raydistill.compression.layer_kinds.weighted import LINEAR, WeightedKind
+from raydistill.errors import ConfigError, Fault
+
+MENU: dict[type[nn.Module], LayerKind] = {
+    _ConvNd: CONVOLUTION,
+    _ConvTransposeNd: TRANSPOSED_CONVOLUTION,
+    nn.Linear: LINEAR,
+    _BatchNorm: BATCH_NORM,
+    _InstanceNorm: INSTANCE_NORM,
+    nn.PReLU: PRELU,
+    nn.LayerNorm: LayerKind(whole="which normalizes over channels"),
+    nn.GroupNorm: LayerKind(whole="which normalizes over channels"),
+    nn.Embedding: LayerKind(embedding=True, whole="which is not thinned"),
+    nn.EmbeddingBag: LayerKind(embedding=True, whole="which is not thinned"),
+    nn.RNNBase: LayerKind(recurrent=True, counted=True, whole="which is not thinned"),
+    nn.RNNCellBase: LayerKind(recurrent=True, counted=True, whole="which is not thinned"),
+    nn.MultiheadAttention: LayerKind(counted=True, whole="whose heads are left alone"),
+}
+UNKNOWN = LayerKind()
+"""Of every other module: a container, an operation on each element, or what has a parameter that nobody knows."""
+
+__all__ = [
+    "BATCH_NORM",
+    "CONVOLUTION",
+    "ConvolutionKind",
+    "Cut",
+    "INSTANCE_NORM",
+    "LINEAR",
+    "LayerKind",
+    "MENU",
+    "NormKind",
+    "PRELU",
+    "SlopeKind",
+    "TRANSPOSED_CONVOLUTION",
+    "UNKNOWN",
+    "WeightedKind",
+    "kernel_text",
+    "kind_of",
+    "weighted",
+]
+
+
+def kind_of(module: object) -> LayerKind:
+    """The kind of a module, by its class; `UNKNOWN` of what is none.
+
+    Raises:
+        ConfigError: its class has an attribute ``layer_kind`` that is no `LayerKind`.
+    """
+    for cls in type(module).__mro__:
+        own = vars(cls).get("layer_kind")
+        if own is not None:
+            if not isinstance(own, LayerKind):
+                rule = "must be a LayerKind"
+                raise ConfigError(Fault(f"{cls.__name__}.layer_kind", rule, own, "such as WeightedKind()"))
+            return own
+        if cls in MENU:
+            return MENU[cls]
+    return UNKNOWN
+
+
+def weighted(module: object) -> WeightedKind | None:
+    """The kind of a module that multiplies by a weight; None of any other."""
+    kind = kind_of(module)
+    return kind if isinstance(kind, WeightedKind) else None

@@ -1,0 +1,138 @@
+"""What pruning, thinning, counting and statistics ask of a kind of layer; here the answers where nothing is known.
+
+A *row* is an output channel (a filter of a conv, an output of a linear layer), a *column* an input channel. A layer
+that keeps channels apart (a batch norm, PReLU, a depthwise conv) carries each *through*: what it holds for one is its
+row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+Cut = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """One kind of layer. It holds no layer: each question is asked with the module it is about.
+
+    One that multiplies by a weight with rows and columns is a `WeightedKind`.
+
+    norm: it normalizes each channel by itself. batch_norm: over the batch, so that a layer before it can take up its
+        scale. recurrent: it runs over time. embedding: its inputs are indices.
+    counted: its multiply-accumulates are one row of a summary, under its name and class.
+    whole: why its channels are never taken out (completes "reaches NAME, ..."); empty where they can be.
+    """
+
+    norm: bool = False
+    batch_norm: bool = False
+    recurrent: bool = False
+    embedding: bool = False
+    counted: bool = False
+    whole: str = ""
+
+    def rows(self, module: nn.Module) -> int:
+        """How many output channels the layer has."""
+        raise NotImplementedError(f"{type(module).__name__}: nothing is known of its channels")
+
+    def columns(self, module: nn.Module) -> int:
+        """How many input channels the layer has."""
+        return self.rows(module)
+
+    def groups(self, module: nn.Module) -> int:
+        """In how many groups rows read columns; a row reads those of its own group only."""
+        del module
+        return 1
+
+    def is_depthwise(self, module: nn.Module) -> bool:
+        """Whether it has one filter a channel, each reading its own channel only."""
+        del module
+        return False
+
+    def keeps_apart(self, module: nn.Module) -> bool:
+        """Whether a channel of the output depends on the same one of the input only, and its own entries of tensors."""
+        return self.norm or self.is_depthwise(module)
+
+    def may_be_cut(self, module: nn.Module) -> bool:
+        """Whether rows and columns can be taken out of this very layer."""
+        del module
+        return True
+
+    def channel_axis(self, module: nn.Module, dims: int) -> int:
+        """The dimension of the channels in an output of `dims` dimensions, counted from the end (negative)."""
+        del module, dims
+        return -3
+
+    def pads_with_zeros(self, module: nn.Module) -> bool:
+        """Whether the borders see fewer taps, so that a constant channel adds something else there."""
+        del module
+        return False
+
+    def adds_evenly(self, module: nn.Module) -> bool:
+        """Whether a constant channel adds the same at every position away from the borders."""
+        del module
+        return True
+
+    def bias_of(self, module: nn.Module) -> Tensor | None:
+        """What is added to each row, shape (rows,); None where nothing is."""
+        bias: Tensor | None = getattr(module, "bias", None)
+        return bias
+
+    def zero_rows(self, module: nn.Module) -> Tensor:
+        """Which rows are zero as a whole (bool, one a row); of a norm: which channels it scales by zero."""
+        return torch.zeros(self.rows(module), dtype=torch.bool)
+
+    def cuts(self, module: nn.Module, keep_rows: Tensor | None, keep_columns: Tensor | None) -> dict[str, Cut]:
+        """For each tensor of a layer, by its name there, the function that keeps these rows and columns (sorted int64
+        indices; None: all). The same function cuts what has the tensor's shape: masks, gradients, momenta.
+        """
+        del keep_columns
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        names = [name for name, tensor in own if tensor.dim() == 1 and len(tensor) > 1]
+        return {} if keep_rows is None else {name: partial(select, 0, keep_rows) for name in names}
+
+    def fit(self, module: nn.Module, rows: int | None = None) -> None:
+        """Set the widths a layer knows of itself (``out_channels``, ``num_features``, ...) to those of its tensors.
+
+        rows: how many there are, for a layer that has no tensor to tell.
+        """
+
+    def attributes(self, module: nn.Module) -> str:
+        """What a summary says of the layer beside its class; empty if nothing."""
+        del module
+        return ""
+
+    def macs(self, module: nn.Module, inputs: tuple[int, ...], output: tuple[int, ...]) -> int | None:
+        """Multiply-accumulates of one call, from the shapes of its first input and its output, biases not counted.
+
+        None: what torch's FLOP counter sees inside. A layer with a kernel of its own, which the counter does not know,
+        has to say.
+        """
+        del module, inputs, output
+        return None
+
+    def samples(self, module: nn.Module, inputs: Tensor, outputs: Tensor, points: int) -> tuple[Tensor, Tensor] | None:
+        """(input patch, output) pairs of one forward pass: (samples, columns * taps), (samples, rows), so that the
+        second is the first times the weight, plus the bias. None: they cannot be had of this layer.
+
+        points: how many positions of each map are drawn, uniformly from torch's global CPU generator.
+        """
+        del module, inputs, outputs, points
+        return None
+
+
+def select(dim: int, keep: Tensor, tensor: Tensor) -> Tensor:
+    """These positions of a dimension, on the tensor's device."""
+    return tensor.index_select(dim, keep.to(tensor.device))
+
+
+def set_sizes(module: nn.Module, sizes: Mapping[str, int]) -> None:
+    """Set those attributes of a module that have a name."""
+    for attribute, size in sizes.items():
+        if attribute:
+            setattr(module, attribute, size)
