@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from raydistill.compression.structure import Thinned
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -27,6 +29,7 @@ class ThinningReport:
     parameters_before, parameters_after: numbers of elements of all parameters.
     removed: for each conv or linear layer that lost filters (rows), how many.
     kept: zeroed structures that stay, by weight and reason.
+    change: which rows and columns stayed, to be made again to a fresh model (`raydistill.compression.structure`).
     drift: the largest change of an output in eval mode, relative to the largest output; rounding only where `exact`.
     """
 
@@ -35,6 +38,7 @@ class ThinningReport:
     removed: Mapping[str, int]
     kept: tuple[Kept, ...]
     drift: float
+    change: Thinned
 
     def __str__(self) -> str:
         share = 100.0 * (1.0 - self.parameters_after / max(1, self.parameters_before))

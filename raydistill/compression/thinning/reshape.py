@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of, weighted
-from raydistill.compression.thinning.layers import put
+from raydistill.compression.structure.cut import put
 from raydistill.errors import CheckpointError, Fault
 
 

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 from raydistill.compression.copying import copy_of
 from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.masks import MaskSet
+from raydistill.compression.structure import Thinned
+from raydistill.compression.structure.cut import cut
 from raydistill.compression.thinning import account
 from raydistill.compression.thinning.align import aligned_filters, prune_instead
-from raydistill.compression.thinning.cut import cut
 from raydistill.compression.thinning.decide import STRUCTURES, Plan
 from raydistill.compression.thinning.graph import drop_hooks, trace
 from raydistill.compression.thinning.inputs import Example, kind, to_device
@@ -56,7 +57,8 @@ def thin(
 
     The result is checked: the outputs for fixed noise agree to 1e-5 of the largest output with those of the masked
     model (with ``exact=False`` of the model after folding), or the groups that break this stay. The model, its
-    parameters and its buffers remain the same objects, so an optimizer's parameter groups still hold them.
+    parameters and its buffers remain the same objects, so an optimizer's parameter groups still hold them. The report's
+    `change` makes a fresh model the same shapes.
 
     model: any that Torch-Pruning can trace; its training mode stays as it is. A checkpoint of it loads with
         `reshape_like`.
@@ -97,7 +99,10 @@ def thin(
         plan, folded, drift = settle(work, original, graph, example, structures, exact)
     prune_instead(model, chosen, values)
     _take_over(model, folded, plan, values)
-    cut(model, plan.leaving(graph), optimizer, values, masks.followers if isinstance(masks, MaskSet) else ())
+    change = Thinned.of(model, plan.leaving(graph))
+    cuts = cut(model, change.sides(), optimizer)
+    for named in (values, *(masks.followers if isinstance(masks, MaskSet) else ())):
+        named.update({name: cuts[name](named[name]) for name in cuts.keys() & named.keys()})
     if isinstance(masks, MaskSet):
         masks.rebind(model, values)
     elif masks is not None:
@@ -108,6 +113,7 @@ def thin(
         account.removed(plan, graph, folded),
         account.kept(plan, graph, folded, structures),
         drift,
+        change,
     )
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
-from raydistill.compression.thinning.cut import cut
+from raydistill.compression.structure import Thinned
+from raydistill.compression.structure.cut import cut
 from raydistill.compression.thinning.decide import STRUCTURES, Plan, decide
 from raydistill.compression.thinning.graph import Graph, set_training
 from raydistill.compression.thinning.inputs import Example, call, kind, noise_like, tensors, to_device
@@ -36,7 +37,7 @@ def settle(
         if not leaving:
             return plan, folded, 0.0
         thin = copy_of(folded)
-        cut(thin, leaving)
+        cut(thin, Thinned.of(thin, leaving).sides())
         try:
             found = _outputs(thin, noise)
             wanted = expected if exact else _outputs(folded, noise)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from raydistill.compression import build
 from raydistill.compression.layer_kinds import LayerKind, NormKind, WeightedKind, kind_of
 from raydistill.compression.statistics import ChannelActivations
+from raydistill.compression.structure import replay
 from raydistill.compression.summaries import compute_table, total_macs
 from raydistill.compression.thinning import reshape_like, thin
 from raydistill.errors import ConfigError
@@ -121,10 +122,11 @@ def test_it_is_pruned_thinned_and_counted(net: Net) -> None:
     assert (rows["first"].type, rows["first"].macs, rows["second"].macs) == ("InOut", 6 * 5, 5 * 4)
     assert rows["total"].macs == 6 * 5 + 5 * 4 + 4 * 5 + 5 * 3
 
-    fresh = Net().eval()
-    reshape_like(fresh, net.state_dict())
-    fresh.load_state_dict(net.state_dict())
-    assert torch.equal(fresh(x), net(x))
+    by_shapes, replayed = Net().eval(), replay(Net().eval(), [report.change])
+    reshape_like(by_shapes, net.state_dict())
+    for fresh in (by_shapes, replayed):
+        fresh.load_state_dict(net.state_dict())
+        assert torch.equal(fresh(x), net(x))
     net.train()(x).sum().backward()  # and it can be trained
 
 

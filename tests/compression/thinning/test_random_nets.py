@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raydistill.compression.structure import replay, structure_from, structure_state
 from raydistill.compression.thinning import reshape_like, thin
 from tests.compression.thinning.conftest import relative, unsettled
 
@@ -158,3 +159,8 @@ def test_outputs_stay_and_every_zero_goes_or_is_accounted_for(
     assert all(one is other for one, other in zip(parameters, fresh.parameters(), strict=True))
     assert torch.equal(fresh(x), model(x))
     assert repr(fresh) == repr(model)  # the widths that layers know of themselves
+
+    again = replay(Net(kinds, end, norm, bias).double().eval(), structure_from(structure_state([report.change])))
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(x), model(x))
+    assert repr(again) == repr(model)

@@ -1,0 +1,187 @@
+"""A thinned network made again from its factory, the record of what was done, and its saved tensors."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raydistill.compression.structure import Selection, Thinned, replay, structure_from, structure_state
+from raydistill.compression.thinning import thin
+from raydistill.errors import CheckpointError
+from raydistill.models import MENU
+from tests.compression.thinning.conftest import relative, unsettled
+
+
+def pruned(arch: str, share: float, seed: int) -> nn.Module:
+    """The same filters of all layers of a width are zero, and some channels, so that sums lose some too."""
+    torch.manual_seed(seed)
+    model = unsettled(MENU[arch]())
+    common = torch.rand(4096) < share
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.weight.data.index_fill_(0, common[: len(module.weight)].nonzero().flatten(), 0)
+            module.weight.data.index_fill_(1, (torch.rand(module.weight.shape[1]) < 0.1).nonzero().flatten(), 0)
+        if isinstance(module, nn.BatchNorm2d):
+            module.bias.data[common[: len(module.bias)]] = 0.0
+            module.weight.data[common[: len(module.bias)]] = 0.0
+    return model
+
+
+def through_a_file(value: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(
+    ("arch", "size"),
+    [
+        *(("simplenet_cifar", 32), ("resnet20_cifar", 32), ("preact_resnet20_cifar", 32), ("vgg11_bn_cifar", 32)),
+        ("mobilenet", 64),
+    ],
+)
+def test_it_is_made_again_from_its_factory(arch: str, size: int, exact: bool) -> None:
+    model = pruned(arch, 0.4, 0)
+    images = torch.randn(2, 3, size, size)
+    structure = [thin(model, None, images[:1], exact=exact).change]
+    assert structure[0].outputs
+    assert structure[0].inputs
+    saved = through_a_file({"model": model.state_dict(), "structure": structure_state(structure)})
+    assert structure_from(saved["structure"]) == tuple(structure)
+
+    torch.manual_seed(1)
+    fresh = MENU[arch]().eval()
+    parameters, before = list(fresh.parameters()), copy.deepcopy(fresh.state_dict())
+    assert replay(fresh, structure_from(saved["structure"])) is fresh
+    assert all(one is other for one, other in zip(parameters, fresh.parameters(), strict=True))
+    for name, module in fresh.named_modules():  # the fresh values of what stayed, in numpy
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            rows, columns = (
+                side[name].kept if name in side else range(before[f"{name}.weight"].shape[dim])
+                for dim, side in enumerate((structure[0].outputs, structure[0].inputs))
+            )
+            if getattr(module, "groups", 1) > 1:  # depthwise: its only column stays
+                columns = range(1)
+            expected = before[f"{name}.weight"].numpy()[np.ix_(rows, columns)]
+            assert np.array_equal(module.weight.detach().numpy(), expected)
+    fresh.load_state_dict(saved["model"], strict=True)
+    assert torch.equal(fresh(images), model(images))
+    assert repr(fresh) == repr(model)
+
+
+def test_a_network_that_was_thinned_twice_went_through_two_changes() -> None:
+    model = pruned("resnet20_cifar", 0.3, 0)
+    images = torch.randn(2, 3, 32, 32)
+    structure = [thin(model, None, images[:1]).change]
+    conv, norm = model.layer1[0].conv1, model.layer1[0].bn1
+    conv.weight.data[-2:] = norm.weight.data[-2:] = norm.bias.data[-2:] = 0.0
+    expected = model(images).detach()
+    structure.append(thin(model, None, images[:1]).change)
+    assert relative(expected, model(images)) < 1e-5
+    assert structure[1].outputs["layer1.0.conv1"].width == len(structure[0].outputs["layer1.0.conv1"].kept)
+    fresh = replay(MENU["resnet20_cifar"]().eval(), structure)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(images), model(images))
+
+
+class Every(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            *(nn.Conv2d(3, 8, 3, padding=1), nn.InstanceNorm2d(8), nn.PReLU(8)),
+            *(nn.ConvTranspose2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 1, groups=2), nn.ReLU(), nn.Conv2d(8, 4, 1)),
+        )
+
+
+def test_layers_without_tensors_transposed_and_grouped_ones() -> None:
+    torch.manual_seed(0)
+    model = unsettled(Every())
+    model[0].weight.data[[1, 5]] = model[0].bias.data[[1, 5]] = 0.0
+    model[3].weight.data[:, [0, 3]] = 0.0
+    model[5].weight.data[[0, 6]] = 0.0
+    images = torch.randn(1, 3, 6, 6)
+    expected = model(images).detach()
+    change = thin(model, None, images).change
+    assert relative(expected, model(images)) < 1e-5
+    assert change.outputs["1"] == Selection(8, (0, 2, 3, 4, 6, 7))
+    assert change.outputs["3"] == change.inputs["5"] == Selection(6, (1, 2, 4, 5))
+    fresh = replay(Every().eval(), [change])
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(images), model(images))
+    assert fresh[1].num_features == 6
+    assert fresh[2].num_parameters == 6
+
+
+def test_nothing_removed_is_no_change() -> None:
+    torch.manual_seed(0)
+    change = thin(unsettled(Every()), None, torch.randn(1, 3, 6, 6)).change
+    assert not change
+    assert change == Thinned({}, {})
+    assert Thinned({"0": Selection(3, (1,))}, {})
+
+
+GOOD = {
+    "change": "thinned",
+    "outputs": {"0": {"width": 8, "kept": [0, 2]}},
+    "inputs": {"3": {"width": 8, "kept": [0, 2]}},
+}
+
+
+def with_output(layer: str, width: Any, kept: Any) -> list[Any]:
+    return [{**GOOD, "outputs": {layer: {"width": width, "kept": kept}}}]
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ({}, "structure: must be a list of changes, got {}"),
+        ([3], "structure: must be a list of changes, got [3]"),
+        ([{"change": "thined"}], "structure[0].change: is not known, got 'thined'; did you mean 'thinned'?"),
+        ([{"change": None}], "structure[0].change: is not known, got None"),
+        ([{"change": "thinned"}], "structure[0].outputs: must map layers to what stayed, got None"),
+        ([{**GOOD, "inputs": {3: {}}}], "structure[0].inputs: must map layers to what stayed"),
+        (with_output("0", 8, [2, 0]), "structure[0].outputs.0: must keep positions from 0 to 7, sorted, each once"),
+        (with_output("0", 8, [0, 0]), "must keep positions from 0 to 7, sorted, each once, got [0, 0]"),
+        (with_output("0", 8, [-1, 0]), "must keep positions from 0 to 7, sorted, each once"),
+        (with_output("0", 8, [7, 8]), "must keep positions from 0 to 7, sorted, each once"),
+        (with_output("0", 8, []), "must keep positions from 0 to 7, sorted, each once"),
+        (with_output("0", 8, [0.5]), "must have a width and a list of the positions kept"),
+        (with_output("0", 8, [True]), "must have a width and a list of the positions kept"),
+        (with_output("0", 8, [2**80]), "must have a width and a list of the positions kept"),
+        (with_output("0", True, [0]), "must have a width and a list of the positions kept"),
+        (with_output("0", 8, torch.tensor([[0]])), "must have a width and a list of the positions kept"),
+        (with_output("0", 8, torch.tensor([0.0])), "must have a width and a list of the positions kept"),
+        (with_output("0", 7, [0]), "structure[0].outputs.0: must be of 8 channels, got 7"),
+        (with_output("00", 8, [0]), "structure[0].outputs.00: the model has no such layer; did you mean '0'?"),
+        (with_output("4", 8, [0]), "the model's layer of this name cannot lose channels there, got 'ReLU'"),
+        (with_output("", 8, [0]), "the model's layer of this name cannot lose channels there, got 'Every'"),
+        (with_output("5", 8, [0, 1, 4]), "structure[0].outputs.5: must keep as many in each group, got [2, 1]"),
+        (
+            [{**GOOD, "inputs": {"1": {"width": 8, "kept": [0]}}}],
+            "structure[0].inputs.1: the model's layer of this name cannot lose channels there, got 'InstanceNorm2d'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_a_line_and_changes_nothing(state: Any, line: str) -> None:
+    model = Every()
+    before = repr(model)
+    with pytest.raises(CheckpointError) as caught:
+        replay(model, structure_from(state))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert repr(model) == before
+    replay(model, structure_from([GOOD]))
+    assert model[0].out_channels == 2
+
+
+def test_a_depthwise_conv_has_no_inputs_of_its_own_to_lose() -> None:
+    state = [{"change": "thinned", "outputs": {}, "inputs": {"0": {"width": 4, "kept": [0]}}}]
+    with pytest.raises(CheckpointError, match="cannot lose channels there"):
+        replay(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), structure_from(state))
