@@ -99,13 +99,9 @@ def planned_of(scheduler: CompressionScheduler) -> tuple[float, dict[str, float]
     named = dict(weights(model))
     planned: dict[str, tuple[int, float]] = {}
     for scheduled in scheduler.scheduled:
-        policy = scheduled.policy
-        if not isinstance(policy, PruningPolicy):
-            continue
         last = scheduled.spec.last_epoch
-        for name in policy.weights:
-            if name in named and last >= planned.get(name, (-1, 0.0))[0]:
-                fraction = policy.pruner.fraction(name, named[name], scheduled.when(last))
+        for name, fraction in scheduled.policy.fractions(named, scheduled.when(last)).items():
+            if last >= planned.get(name, (-1, 0.0))[0]:
                 planned[name] = (last, fraction or 0.0)
     counts = {
         name: (round(planned.get(name, (0, 0.0))[1] * weight.numel()), weight.numel()) for name, weight in named.items()
@@ -179,8 +175,13 @@ class _Builder:
         if instance.section == "quantizers":
             self.faults.append(Fault(where, "quantizers cannot be run yet", instance.class_name, "leave it out"))
             return None
-        if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
+        if built is not None and instance.section in ("pruners", "regularizers"):
             self._check_weights(built, instance, where)
+        if built is not None and instance.section == "pruners" and not self.faults:
+            present = {name: self.known[name] for name in built.weights if name in self.known}
+            for name, rule in built.faults_together(present):
+                at = f"{where}.{_weights_argument(instance)}"
+                self.faults.append(Fault(at, rule, name, "couple weights of equal size"))
         return built
 
     def _lr_scheduler(self, cls: Any, instance: InstanceSpec, args: dict[str, Any], where: str) -> Any:
@@ -207,8 +208,7 @@ class _Builder:
     def _check_weights(
         self, built: pruners.Pruner | regularizers.Regularizer, instance: InstanceSpec, where: str
     ) -> None:
-        arguments = ("weights", "levels", "thresholds", "sensitivities", "reg_regims")
-        argument = next((key for key in arguments if key in instance.args), "weights")
+        argument = _weights_argument(instance)
         for index, name in enumerate(built.weights):
             if name not in self.known:
                 leads = index == 0 and getattr(built, "leader", False)
@@ -223,16 +223,6 @@ class _Builder:
             reason = "the weight is empty" if weight.numel() == 0 else built.fault_of(name, weight)
             if reason:
                 self.faults.append(Fault(f"{where}.{argument}", reason, name))
-        if isinstance(built, pruners.ComposedPruner) and built.leader and not self.faults:
-            self._check_leader(built, f"{where}.{argument}")
-
-    def _check_leader(self, pruner: pruners.ComposedPruner, where: str) -> None:
-        present = [name for name in pruner.weights if name in self.known]
-        counts = {name: pruner.granularity.groups(self.known[name].detach()).shape[0] for name in present}
-        for name, count in counts.items():
-            if count != counts[present[0]]:
-                rule = f"has {count} groups, its leader {present[0]} has {counts[present[0]]}"
-                self.faults.append(Fault(where, rule, name, "couple weights of equal size"))
 
     def _policy(self, policy: PolicySpec, target: Any) -> Policy | None:
         where = f"{self.spec.source}: {policy.path}.{policy.kind}.args"
@@ -260,9 +250,7 @@ class _Builder:
         return LRPolicy(target)
 
     def _with_levels(self, pruner: pruners.Pruner, levels: Mapping[str, float], where: str) -> pruners.Pruner:
-        if not isinstance(pruner, pruners.SparsityLevelParameterPruner):
-            raise ConfigError(Fault("args.levels", "is for SparsityLevelParameterPruner", type(pruner).__name__))
-        replaced = pruners.SparsityLevelParameterPruner(pruner.name, dict(levels))
+        replaced = pruner.with_levels(levels)
         self._check_weights(replaced, InstanceSpec("pruners", pruner.name, "", {"levels": levels}), where)
         return replaced
 
@@ -272,6 +260,12 @@ class _Builder:
                 self.faults.append(Fault(f"{where}.{fault.where}", fault.rule, fault.value, fault.way_out))
             else:
                 self.faults.append(Fault(where, fault))
+
+
+def _weights_argument(instance: InstanceSpec) -> str:
+    """The argument that names the weights."""
+    arguments = ("weights", "levels", "thresholds", "sensitivities", "reg_regims")
+    return next((key for key in arguments if key in instance.args), "weights")
 
 
 def _construct(

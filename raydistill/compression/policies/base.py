@@ -15,7 +15,7 @@ for epoch in ...:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,18 @@ class Step:
 
 class Policy:
     """Does nothing at any of the six places; a policy overrides the ones it needs."""
+
+    def fractions(self, weights: Mapping[str, Tensor], when: PolicyTime) -> dict[str, float | None]:
+        """What it plans: by name, the fraction of zeros it makes of each of its weights at this time, in [0, 1]; None
+        where that is not known beforehand. weights: those of the model, by name.
+        """
+        del weights, when
+        return {}
+
+    def says(self, when: PolicyTime) -> str:
+        """What it does at this time, in a few words."""
+        del when
+        return type(self).__name__
 
     def on_epoch_begin(self, when: PolicyTime) -> None:
         """Before the first minibatch of a scheduled epoch."""
@@ -61,3 +73,8 @@ class Policy:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         del state
+
+
+def weights_text(names: Sequence[str]) -> str:
+    """``1 weight``, ``3 weights``."""
+    return "1 weight" if len(names) == 1 else f"{len(names)} weights"

@@ -27,6 +27,9 @@ class LRPolicy(Policy):
         self.lr_scheduler = lr_scheduler
         self._takes_epoch = "epoch" in inspect.signature(lr_scheduler.step).parameters
 
+    def says(self, when: PolicyTime) -> str:
+        return "steps the learning rate"
+
     def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
         with warnings.catch_warnings():
             # torch wants schedulers stepped without an epoch; only the epoch gives files' absolute milestones.

@@ -16,10 +16,8 @@ from torch.optim import Optimizer
 
 from raydistill.compression.evidence import gatherer, pairs_of
 from raydistill.compression.masks import MaskSet
-from raydistill.compression.policies.base import Policy, Step
-from raydistill.compression.pruners import Moment, Pruner
-from raydistill.compression.pruners.lottery import LotteryTicketPruner
-from raydistill.compression.pruners.reconstruction import FMReconstructionChannelPruner, reconstructed
+from raydistill.compression.policies.base import Policy, Step, weights_text
+from raydistill.compression.pruners import Moment, Network, Pruner
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ConfigError, Fault
 
@@ -89,18 +87,29 @@ class PruningPolicy(Policy):
         self.pruner = pruner
         self.controls = controls or PruningControls()
         self.weights = tuple(weights)
-        self._model, self._masks, self._optimizer = model, masks, optimizer
+        self._model, self._masks = model, masks
+        self._network = Network(model, masks, optimizer)
         self._last_epoch = last_epoch
         self._norms: dict[str, str] = {}
         if self.controls.fold_batchnorm:
             self._norms = pairs_of(model, example_input, "fold_batchnorm")
-        points = pruner.points if isinstance(pruner, FMReconstructionChannelPruner) else 0
-        self._evidence = gatherer(pruner.evidence, self.weights, model, masks, example_input, points)
-        self._early: dict[str, Tensor] = {}  # stays one object: it follows where the model is thinned
-        masks.followers.append(self._early)
+        self._evidence = gatherer(pruner.evidence, self.weights, model, masks, example_input, pruner.points)
+        masks.followers.append(self._network.memory)
         self._due: int | None = None
         self._begun = False
         self._when: PolicyTime | None = None
+
+    def fractions(self, weights: Mapping[str, Tensor], when: PolicyTime) -> dict[str, float | None]:
+        return {name: self.pruner.fraction(name, weights[name], when) for name in self.weights if name in weights}
+
+    def says(self, when: PolicyTime) -> str:
+        levels = {self.pruner.level(weight, when) for weight in self.weights}
+        known = sorted(level for level in levels if level is not None)
+        what = weights_text(self.weights)
+        if not known:
+            return f"{what} by {type(self.pruner).__name__}"
+        low, high = known[0], known[-1]
+        return f"{what} to {low:.1%}" if low == high else f"{what} to {low:.1%} ... {high:.1%}"
 
     def on_epoch_begin(self, when: PolicyTime) -> None:
         self._when = when
@@ -152,8 +161,7 @@ class PruningPolicy(Policy):
     def _decide(self) -> None:
         assert self._when is not None
         self._due = None
-        if isinstance(self.pruner, LotteryTicketPruner) and self.pruner.round(self._when) == 0:
-            self._remember(self._model.state_dict())
+        if not self.pruner.before_masks(self._network, self._when):
             return
         ranks = self._masks.ranks
         self._evidence.stop()
@@ -162,11 +170,9 @@ class PruningPolicy(Policy):
         evidence = self._evidence.result()
         weights = {name: self._ranked(name) for name in self.weights}
         masks = {name: self._masks[name] for name in self._masks.names()}
-        decided = ranks.tensors_of_first(self.pruner.masks(weights, Moment(self._when, masks, evidence)))
-        if isinstance(self.pruner, FMReconstructionChannelPruner):
-            self._reconstruct(decided, evidence)
-        if self._early:
-            self._rewind()
+        moment = Moment(self._when, masks, evidence)
+        decided = ranks.tensors_of_first(self.pruner.masks(weights, moment))
+        self.pruner.after_masks(self._network, decided, moment)
         if not self.pruner.releases:
             decided = {name: self._with_pruned(name, mask) for name, mask in decided.items()}
         for name, mask in decided.items():
@@ -195,24 +201,6 @@ class PruningPolicy(Policy):
             scale = scale * norm.weight.detach()
         return weight * scale.view(-1, *[1] * (weight.dim() - 1))
 
-    def _reconstruct(self, masks: Mapping[str, Tensor], evidence: Mapping[str, Tensor]) -> None:
-        fitted = {}
-        for name, mask in masks.items():
-            weight = self._masks.parameter(name).detach()
-            keep = mask.transpose(0, 1).flatten(1).amax(dim=1)
-            fitted[name] = reconstructed(weight, keep, evidence[f"{name}:x"], evidence[f"{name}:y"])
-        for name, value in self._masks.ranks.tensors_of_first(fitted).items():
-            self._masks.parameter(name).copy_(value)
-
-    def _rewind(self) -> None:
-        self._model.load_state_dict(self._early)
-        if self._optimizer is not None:
-            self._optimizer.state.clear()
-
-    def _remember(self, state: Mapping[str, Tensor]) -> None:
-        self._early.clear()
-        self._early.update((name, value.detach().clone()) for name, value in state.items())
-
     def _drop_masks(self) -> None:
         for name in self.weights:
             self._masks.set(name, None)
@@ -221,7 +209,7 @@ class PruningPolicy(Policy):
         return {
             "pruner": self.pruner.state_dict(),
             "evidence": self._evidence.state_dict(),
-            "early": dict(self._early),
+            "early": dict(self._network.memory),
             "begun": self._begun,
         }
 
@@ -229,5 +217,5 @@ class PruningPolicy(Policy):
         self.pruner.load_state_dict(state["pruner"])
         self._evidence.load_state_dict(state["evidence"])
         device = next(self._model.parameters()).device
-        self._remember({name: value.to(device) for name, value in state["early"].items()})
+        self._network.remember({name: value.to(device) for name, value in state["early"].items()})
         self._begun = bool(state["begun"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raydistill.compression.masks import MaskSet
-from raydistill.compression.policies.base import Policy, Step
+from raydistill.compression.policies.base import Policy, Step, weights_text
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.regularizers import Regularizer
 from raydistill.errors import ConfigError, Fault
@@ -45,6 +45,9 @@ class RegularizationPolicy(Policy):
         self.weights = tuple(weights)
         self._masks = masks
         self._last_epoch = last_epoch
+
+    def says(self, when: PolicyTime) -> str:
+        return f"regularises {weights_text(self.weights)}"
 
     def before_backward(self, step: Step, loss: Tensor) -> Tensor:
         return self.regularizer.loss({name: self._masks.parameter(name) for name in self.weights}, loss)

@@ -2,7 +2,7 @@
 
 from raydistill.compression.pruners import structured
 from raydistill.compression.pruners.agp import AutomatedGradualPruner
-from raydistill.compression.pruners.base import ComposedPruner, Moment, Pruner
+from raydistill.compression.pruners.base import ComposedPruner, Moment, Network, Pruner
 from raydistill.compression.pruners.level import SparsityLevelParameterPruner
 from raydistill.compression.pruners.lottery import LotteryTicketPruner
 from raydistill.compression.pruners.ranked import NMPruner, RankedPruner
@@ -56,6 +56,7 @@ __all__ = [
     "LotteryTicketPruner",
     "MagnitudeParameterPruner",
     "Moment",
+    "Network",
     "NMPruner",
     "Pruner",
     "RankedPruner",

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from raydistill.compression.granularity import ELEMENT, Granularity
-from raydistill.compression.masks import pruned_count, smallest_mask
+from raydistill.compression.masks import MaskSet, pruned_count, smallest_mask
 from raydistill.compression.rankings import L1, Ranking
 from raydistill.compression.rates import PolicyTime, Rate
 from raydistill.errors import ConfigError, Fault
@@ -34,15 +35,36 @@ class Moment:
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Network:
+    """The network of one pruning policy, as its pruner's hooks may change it.
+
+    memory: tensors by the name of a parameter or buffer, to be remembered for later. They are the policy's: cut where
+    the model is thinned, and part of a checkpoint.
+    """
+
+    model: nn.Module
+    masks: MaskSet
+    optimizer: Optimizer | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def remember(self, state: Mapping[str, Tensor]) -> None:
+        """Put copies of these in place of all that was remembered."""
+        self.memory.clear()
+        self.memory.update((name, value.detach().clone()) for name, value in state.items())
+
+
 class Pruner(ABC):
-    """Base of all pruners.
+    """Base of all pruners. Each decision of a policy goes `before_masks`, `masks`, `after_masks`, without gradients.
 
     weights: names of the parameters it prunes, as the model spells them. everything_else: it also prunes every other
-    weight of the model (a ``*`` in its arguments). evidence: what has to be gathered before it can decide. releases: a
-    decision may bring back weights that are pruned already, even those that another pruner has pruned.
+    weight of the model (a ``*`` in its arguments). evidence: what has to be gathered before it can decide; points: of
+    feature maps, how many positions of each image and minibatch. releases: a decision may bring back weights that are
+    pruned already, even those that another pruner has pruned.
     """
 
     evidence: str = "none"
+    points: int = 0
     everything_else: bool = False
     releases: bool = True
 
@@ -59,6 +81,28 @@ class Pruner(ABC):
     def fault_of(self, weight_name: str, weight: Tensor) -> str:
         """What keeps it from pruning a weight of this shape; empty if nothing does."""
         return ""
+
+    def faults_together(self, weights: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+        """What keeps it from pruning these weights with each other: a weight's name and the reason, each."""
+        del weights
+        return []
+
+    def with_levels(self, levels: Mapping[str, float]) -> Pruner:
+        """The same pruner with other `levels` (weight name to sparsity), which a policy may have of its own.
+
+        Raises:
+            ConfigError: it has no levels.
+        """
+        raise ConfigError(Fault("args.levels", "is for SparsityLevelParameterPruner", type(self).__name__))
+
+    def before_masks(self, network: Network, when: PolicyTime) -> bool:
+        """Before a decision, and before its evidence is looked at. False: nothing is decided this time."""
+        del network, when
+        return True
+
+    def after_masks(self, network: Network, masks: Mapping[str, Tensor], moment: Moment) -> None:
+        """When masks are decided but not yet in force: the place to change weights."""
+        del network, masks, moment
 
     def masks(self, weights: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
         """The masks (1 keeps, 0 prunes) of all weights, by name, of their shapes."""
@@ -133,6 +177,17 @@ class ComposedPruner(Pruner):
         if count % self.group_size:
             return f"group_size {self.group_size} does not divide its {count} groups"
         return ""
+
+    def faults_together(self, weights: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+        if not self.leader or not weights:
+            return []
+        counts = {name: self.granularity.groups(weight.detach()).shape[0] for name, weight in weights.items()}
+        first = next(iter(counts))
+        return [
+            (name, f"has {count} groups, its leader {first} has {counts[first]}")
+            for name, count in counts.items()
+            if count != counts[first]
+        ]
 
     def masks(self, weights: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
         if not self.leader:

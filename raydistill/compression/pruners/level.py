@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from raydistill.compression.pruners.base import ComposedPruner, checked_level, checked_mapping
 from raydistill.compression.rates import constant
 
@@ -16,3 +18,6 @@ class SparsityLevelParameterPruner(ComposedPruner):
         given = checked_mapping("levels", levels, "{fc1.weight: 0.8}")
         self.levels = {weight: checked_level(f"levels.{weight}", level) for weight, level in given.items()}
         super().__init__(name, {weight: constant(level) for weight, level in self.levels.items()})
+
+    def with_levels(self, levels: Mapping[str, float]) -> SparsityLevelParameterPruner:
+        return SparsityLevelParameterPruner(self.name, dict(levels))

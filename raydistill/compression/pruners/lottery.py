@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from raydistill.compression.pruners.base import ComposedPruner, checked_level, checked_weights
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from raydistill.compression.pruners.base import ComposedPruner, Moment, Network, checked_level, checked_weights
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ConfigError, Fault
 
@@ -27,6 +31,19 @@ class LotteryTicketPruner(ComposedPruner):
     def round(self, when: PolicyTime) -> int:
         """0 at the epoch that is remembered, then 1, 2, ..."""
         return (when.epoch - when.starting_epoch) // when.frequency
+
+    def before_masks(self, network: Network, when: PolicyTime) -> bool:
+        if self.round(when) > 0:
+            return True
+        network.remember(network.model.state_dict())
+        return False
+
+    def after_masks(self, network: Network, masks: Mapping[str, Tensor], moment: Moment) -> None:
+        if not network.memory:
+            return
+        network.model.load_state_dict(network.memory)
+        if network.optimizer is not None:
+            network.optimizer.state.clear()
 
     def _level(self, when: PolicyTime) -> float:
         return 1.0 - (1.0 - self._fraction) ** self.round(when)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from raydistill.compression import rankings
 from raydistill.compression.granularity import CHANNELS
 from raydistill.compression.layer_kinds import kind_of
-from raydistill.compression.pruners.base import ComposedPruner, checked_level, checked_weights
+from raydistill.compression.pruners.base import ComposedPruner, Moment, Network, checked_level, checked_weights
 from raydistill.compression.rates import constant
 from raydistill.errors import ConfigError, Fault
 
@@ -31,6 +33,15 @@ class FMReconstructionChannelPruner(ComposedPruner):
         super().__init__(name, dict.fromkeys(checked_weights("weights", weights), rate), rankings.L1, CHANNELS)
         self.evidence = "feature_maps"
         self.points = points
+
+    def after_masks(self, network: Network, masks: Mapping[str, Tensor], moment: Moment) -> None:
+        fitted = {}
+        for name, mask in masks.items():
+            weight = network.masks.parameter(name).detach()
+            keep = mask.transpose(0, 1).flatten(1).amax(dim=1)
+            fitted[name] = reconstructed(weight, keep, moment.evidence[f"{name}:x"], moment.evidence[f"{name}:y"])
+        for name, value in network.masks.ranks.tensors_of_first(fitted).items():
+            network.masks.parameter(name).copy_(value)
 
 
 def sample_points(module: nn.Module, inputs: Tensor, outputs: Tensor, points: int) -> tuple[Tensor, Tensor]:
