@@ -13,6 +13,7 @@ from raydistill.compression.adjacency import batch_norms
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.pruners.reconstruction import sample_points
 from raydistill.compression.ranks import Ranks
+from raydistill.compression.structure import StructureChange
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 
 KINDS = ("none", "gradients", "movement", "apoz", "mean", "bn_scale", "feature_maps")
@@ -39,6 +40,9 @@ class Evidence:
 
     def stop(self) -> None:
         """Take all hooks out of the model."""
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        """The model lost filters or channels."""
 
     @property
     def ready(self) -> bool:
@@ -82,6 +86,9 @@ class Gradients(Evidence):
     def stop(self) -> None:
         self._running = False
 
+    def on_structure_change(self, happened: StructureChange) -> None:
+        happened.follow(self._sums)
+
     @property
     def ready(self) -> bool:
         return len(self._sums) == len(self._names)
@@ -103,9 +110,12 @@ class Movement(Evidence):
             weight = self._masks.parameter(name)
             if weight.grad is None:
                 continue
-            if name not in self._sums or self._sums[name].shape != weight.shape:  # new, or thinned
+            if name not in self._sums:
                 self._sums[name] = torch.zeros_like(weight)
             self._sums[name].addcmul_(weight, weight.grad, value=-1.0)
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        happened.follow(self._sums)
 
     @property
     def ready(self) -> bool:

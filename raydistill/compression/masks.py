@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from raydistill.compression.ranks import Ranks
+from raydistill.compression.structure import StructureChange
 from raydistill.errors import CheckpointError, ConfigError, Fault
 
 
@@ -50,14 +51,14 @@ class MaskSet:
     the pruned weights too, and `restore_copies` can bring back what they were before the mask.
 
     ranks: of several processes that train the model together; policies settle with them what the masks are.
-    changes: counts up whenever a mask may have changed. followers: tensors by the name of a parameter or buffer, which
-    are cut as it is wherever the model is thinned.
+    changes: counts up whenever a mask may have changed. listeners: called with each `StructureChange` of the model when
+    its weights and masks are cut; a `CompressionScheduler` is one, and tells its policies.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks | None = None) -> None:
         self.ranks = ranks or Ranks()
         self.changes = 0
-        self.followers: list[dict[str, Tensor]] = []
+        self.listeners: list[Callable[[StructureChange], None]] = []
         self._parameters = dict(model.named_parameters())
         self._masks: dict[str, Tensor] = {}
         self._forward_only: set[str] = set()
@@ -164,8 +165,11 @@ class MaskSet:
         self._fused = None
         self.apply()
 
-    def rebind(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-        """Follow a model whose parameters were replaced or cut; `masks` take the place of all that were set."""
+    def rebind(self, model: nn.Module, masks: Mapping[str, Tensor], happened: StructureChange | None = None) -> None:
+        """Follow a model whose parameters were replaced or cut; `masks` take the place of all that were set.
+
+        happened: what all listeners are told then; None where they need not know.
+        """
         forward_only = self._forward_only & set(masks)
         self._parameters = dict(model.named_parameters())
         self._places = _places(self._parameters)
@@ -176,6 +180,9 @@ class MaskSet:
         self.changes += 1
         for name, mask in masks.items():
             self.set(name, mask, name in forward_only)
+        if happened is not None and happened.change:
+            for listener in self.listeners:
+                listener(happened)
 
     def sparsity(self) -> dict[str, float]:
         """Fraction pruned by each mask."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies import Policy, Step
 from raydistill.compression.rates import PolicyTime
+from raydistill.compression.structure import Change, StructureChange
 from raydistill.errors import CheckpointError, Fault
 from raydistill.schedule import PolicySpec
 
@@ -31,6 +32,9 @@ class CompressionScheduler:
 
     Policies of one epoch act in the order of the file. Masks stay in force once set, in every later epoch and after
     the schedule's end. Made by `raydistill.compression.build`.
+
+    structure: the changes of the network's structure since the scheduler was built, in their order. It is not part of
+    `state_dict`: a checkpoint that is to be replayed holds it beside the model, and gives it back here.
     """
 
     def __init__(
@@ -40,9 +44,11 @@ class CompressionScheduler:
         self.masks = masks
         self.warnings = warnings
         self.scheduled: tuple[ScheduledPolicy, ...] = ()
+        self.structure: tuple[Change, ...] = ()
         self._by_epoch: dict[int, list[ScheduledPolicy]] = {}
         for scheduled in policies:
             self._add(scheduled)
+        masks.listeners.append(self.on_structure_change)
 
     def add(self, policy: Policy, starting_epoch: int, ending_epoch: int, frequency: int = 1) -> None:
         """Add a policy that is not in the schedule's file (knowledge distillation, say); it acts after those that are.
@@ -92,6 +98,14 @@ class CompressionScheduler:
         """metrics: what was validated, by name the one that selects first; ReduceLROnPlateau needs it, or the loss."""
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.on_epoch_end(scheduled.when(epoch), metrics)
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        """The model and its masks were cut: remember how, and tell all policies, of whatever epochs. `thin` with the
+        scheduler's `masks` calls it.
+        """
+        self.structure = (*self.structure, happened.change)
+        for scheduled in self.scheduled:
+            scheduled.policy.on_structure_change(happened)
 
     def state_dict(self) -> dict[str, Any]:
         """Masks and the policies' own state: tensors and plain values, safe for ``weights_only=True``."""

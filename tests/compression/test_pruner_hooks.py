@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression import CompressionScheduler
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies import PruningPolicy
 from raydistill.compression.pruners import AutomatedGradualPruner, Moment, Network, Pruner, SparsityLevelParameterPruner
@@ -55,8 +56,10 @@ def test_what_is_remembered_is_saved_and_is_thinned_with_the_network(
     parts: tuple[nn.Module, MaskSet, PruningPolicy],
 ) -> None:
     model, masks, policy = parts
+    scheduler = CompressionScheduler(model, [], masks)
+    scheduler.add(policy, 0, 3)
     for epoch in (0, 1):
-        policy.on_epoch_begin(PolicyTime(epoch, 0, 3, 1))
+        scheduler.on_epoch_begin(epoch)
     assert thin(model, masks, torch.zeros(1, 2)).removed == {"0": 1}
     assert policy.state_dict()["early"]["0.weight"].tolist() == [[1, 2], [5, 6]]
     other = PruningPolicy(Watched("w", ("0.weight",)), model, masks, ["0.weight"], 2)

@@ -11,6 +11,9 @@ for epoch in ...:
         optimizer.step()
         on_minibatch_end
     on_epoch_end
+
+Whenever the network loses filters or channels (an extension thins it, or who wrote the loop), every policy hears of it:
+on_structure_change.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 from torch import Tensor
 
 from raydistill.compression.rates import PolicyTime
+from raydistill.compression.structure import StructureChange
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class Policy:
 
     def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
         """After the last minibatch and the validation of a scheduled epoch."""
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        """The model and its masks were cut: the place to cut whatever else has their shapes. In every epoch."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: plain values and tensors only."""

@@ -19,6 +19,7 @@ from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies.base import Policy, Step, weights_text
 from raydistill.compression.pruners import Moment, Network, Pruner
 from raydistill.compression.rates import PolicyTime
+from raydistill.compression.structure import StructureChange
 from raydistill.errors import ConfigError, Fault
 
 
@@ -94,7 +95,6 @@ class PruningPolicy(Policy):
         if self.controls.fold_batchnorm:
             self._norms = pairs_of(model, example_input, "fold_batchnorm")
         self._evidence = gatherer(pruner.evidence, self.weights, model, masks, example_input, pruner.points)
-        masks.followers.append(self._network.memory)
         self._due: int | None = None
         self._begun = False
         self._when: PolicyTime | None = None
@@ -156,6 +156,11 @@ class PruningPolicy(Policy):
             self._masks.apply()
         else:
             self._drop_masks()
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        happened.follow(self._network.memory)
+        self._evidence.on_structure_change(happened)
+        self.pruner.on_structure_change(happened)
 
     @torch.no_grad()
     def _decide(self) -> None:

@@ -19,6 +19,7 @@ from raydistill.compression.granularity import ELEMENT, Granularity
 from raydistill.compression.masks import MaskSet, pruned_count, smallest_mask
 from raydistill.compression.rankings import L1, Ranking
 from raydistill.compression.rates import PolicyTime, Rate
+from raydistill.compression.structure import StructureChange
 from raydistill.errors import ConfigError, Fault
 
 
@@ -103,6 +104,10 @@ class Pruner(ABC):
     def after_masks(self, network: Network, masks: Mapping[str, Tensor], moment: Moment) -> None:
         """When masks are decided but not yet in force: the place to change weights."""
         del network, masks, moment
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        """The network lost filters or channels: the place to cut what it keeps of their shapes itself."""
+        del happened
 
     def masks(self, weights: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
         """The masks (1 keeps, 0 prunes) of all weights, by name, of their shapes."""

@@ -6,11 +6,13 @@ of the same factory the same shapes. A kind of change is one class more on the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
+from raydistill.compression.layer_kinds import Cut
 from raydistill.compression.structure.thinned import Selection, Thinned
 from raydistill.errors import CheckpointError, Fault, close_match
 
@@ -29,10 +31,27 @@ class Change(Protocol):
         """Plain values and tensors, safe for ``weights_only=True``."""
 
 
+@dataclass(frozen=True)
+class StructureChange:
+    """What was just done to a network in mid-run, as all hear of it that hold something of its shapes.
+
+    change: to be made again. cuts: by the name of each parameter and buffer that was cut, the function that cuts
+    whatever has its shape.
+    """
+
+    change: Change
+    cuts: Mapping[str, Cut]
+
+    def follow(self, tensors: MutableMapping[str, Tensor]) -> None:
+        """Cut these tensors, by the name of the parameter or buffer whose shape each has, as that was cut."""
+        for name in [name for name in tensors if name in self.cuts]:
+            tensors[name] = self.cuts[name](tensors[name])
+
+
 MENU: dict[str, Any] = {Thinned.NAME: Thinned}
 """By the name that stands in a checkpoint, the class that has `from_state`."""
 
-__all__ = ["Change", "MENU", "Selection", "Thinned", "replay", "structure_from", "structure_state"]
+__all__ = ["Change", "MENU", "Selection", "StructureChange", "Thinned", "replay", "structure_from", "structure_state"]
 
 
 def structure_state(structure: Sequence[Change]) -> list[dict[str, Any]]:

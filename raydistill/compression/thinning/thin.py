@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from raydistill.compression.copying import copy_of
 from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.masks import MaskSet
-from raydistill.compression.structure import Thinned
+from raydistill.compression.structure import StructureChange, Thinned
 from raydistill.compression.structure.cut import cut
 from raydistill.compression.thinning import account
 from raydistill.compression.thinning.align import aligned_filters, prune_instead
@@ -63,7 +63,7 @@ def thin(
     model: any that Torch-Pruning can trace; its training mode stays as it is. A checkpoint of it loads with
         `reshape_like`.
     masks: what prunes the model; they are applied first and cut with the weights (a mapping in place). None: only what
-        is zero in the weights.
+        is zero in the weights. The listeners of a `MaskSet` hear of the change.
     example_input: a tensor, a sequence of positional inputs or a mapping of named ones.
     optimizer: its state is cut too (momentum, Adam's moments); state of another shape than its parameter's is dropped,
         as at the optimizer's start.
@@ -100,11 +100,10 @@ def thin(
     prune_instead(model, chosen, values)
     _take_over(model, folded, plan, values)
     change = Thinned.of(model, plan.leaving(graph))
-    cuts = cut(model, change.sides(), optimizer)
-    for named in (values, *(masks.followers if isinstance(masks, MaskSet) else ())):
-        named.update({name: cuts[name](named[name]) for name in cuts.keys() & named.keys()})
+    happened = StructureChange(change, cut(model, change.sides(), optimizer))
+    happened.follow(values)
     if isinstance(masks, MaskSet):
-        masks.rebind(model, values)
+        masks.rebind(model, values, happened)
     elif masks is not None:
         masks.update(values)
     return ThinningReport(
