@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from raydistill.compression.outline import Action
+    from raydistill.compression.timeline import Action
 
 SHOWN = 40
 
@@ -38,7 +38,7 @@ def check(
 
     from raydistill import compression, models
     from raydistill.cli.summary import parse_shape
-    from raydistill.compression.outline import outline
+    from raydistill.compression.timeline import timeline
     from raydistill.schedule import load_schedule
     from raydistill.training.rehearsal import rehearse
 
@@ -55,7 +55,7 @@ def check(
     scheduler = compression.build(spec, model, optimizer, inputs, strict)
     for warning in scheduler.warnings:
         errors.print(f"warning: {warning}", soft_wrap=True)
-    actions = outline(scheduler)
+    actions = timeline(scheduler)
     console.print(_table(actions if every_epoch else actions[:SHOWN]))
     if len(actions) > SHOWN and not every_epoch:
         console.print(f"... and {len(actions) - SHOWN} more: --all shows them")

@@ -1,64 +1,57 @@
-"""Which batch norm reads which convolution: found by one forward pass, so any way of writing the model will do."""
+"""Which layers follow each other in one model: found out by one `trace` of it, and shared by all who ask."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.trace import Trace, trace
+from raydistill.errors import ABSENT, ConfigError, Fault
 
 
-def batch_norms(model: nn.Module, example_input: Sequence[Any]) -> dict[str, str]:
+class Adjacency:
+    """Of one model, on one input; nothing is run before somebody asks. Names stay true where the model is thinned.
+
+    example_input: the model's positional inputs, on any device; None if they are not known.
+    """
+
+    def __init__(self, model: nn.Module, example_input: Sequence[Any] | None) -> None:
+        self._model, self._input = model, example_input
+
+    def batch_norms(self, who: str) -> dict[str, str]:
+        """`batch_norms` of the model. who: asks, for errors.
+
+        Raises:
+            ConfigError: there is no example input, or the model does not run on it.
+        """
+        if self._input is None:
+            raise ConfigError(
+                Fault(who, "needs an example input of the model", ABSENT, "pass example_input to build()")
+            )
+        return batch_norms(self._model, self._seen)
+
+    @functools.cached_property
+    def _seen(self) -> Trace:
+        assert self._input is not None
+        return trace(self._model, self._input, macs=False)
+
+
+def batch_norms(model: nn.Module, seen: Trace) -> dict[str, str]:
     """Name of each convolution or linear module to the name of the batch norm that reads its output directly.
 
-    example_input: the model's positional inputs, on any device. The model is run once in eval mode and left as it was.
+    seen: the model's trace.
     """
+    modules = dict(model.named_modules())
     pairs: dict[str, str] = {}
-    made: dict[int, tuple[str, Tensor]] = {}  # the tensor is kept, so that its id stays its own
-    hooks = []
-
-    def producer(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                made[id(output)] = (name, output)
-
-        return hook
-
-    def norm(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            found = made.get(id(inputs[0])) if inputs else None
-            if found is not None:
-                pairs[found[0]] = name
-
-        return hook
-
-    for name, module in model.named_modules():
-        kind = weighted(module)
-        if kind is not None and kind.out_dim == 0:
-            hooks.append(module.register_forward_hook(producer(name)))
-        elif kind_of(module).batch_norm:
-            hooks.append(module.register_forward_pre_hook(norm(name)))
-    try:
-        run_once(model, example_input)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    made: dict[int, str] = {}
+    for visit in seen.visits:
+        kind = weighted(modules[visit.module])
+        if kind is not None and kind.out_dim == 0 and len(visit.outputs) == 1:
+            made[visit.outputs[0]] = visit.module
+        elif kind_of(modules[visit.module]).batch_norm and visit.inputs and visit.inputs[0] in made:
+            pairs[made[visit.inputs[0]]] = visit.module
     return pairs
-
-
-@torch.no_grad()
-def run_once(model: nn.Module, example_input: Sequence[Any]) -> Any:
-    """One forward pass in eval mode; each module's training flag is put back, and no random number is used up."""
-    flags = {module: module.training for module in model.modules()}
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    moved = [value.to(device) if isinstance(value, Tensor) else value for value in example_input]
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return model(*moved)
-    finally:
-        for module, training in flags.items():
-            module.training = training

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from raydistill.compression import lr_schedulers, pruners, quantizers, regularizers
+from raydistill.compression.adjacency import Adjacency
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.names import ParameterNames
 from raydistill.compression.policies import (
@@ -129,6 +130,7 @@ class _Builder:
         self.masks = MaskSet(model, ranks)
         self.known = dict(model.named_parameters())
         self.names = [name for name, parameter in self.known.items() if not is_lazy(parameter) and parameter.dim() >= 2]
+        self.adjacency = Adjacency(model, example_input)  # one for all policies
         self.spelling = ParameterNames(model)
 
     def build(self) -> CompressionScheduler:
@@ -235,9 +237,7 @@ class _Builder:
             if controls.levels is not None:
                 target = self._with_levels(target, controls.levels, where)
             names = [name for name in target.select(self.names) if name in self.known]
-            return PruningPolicy(
-                target, self.model, self.masks, names, last, controls, self.optimizer, self.example_input
-            )
+            return PruningPolicy(target, self.model, self.masks, names, last, controls, self.optimizer, self.adjacency)
         if policy.kind == "regularizer":
             controls = _construct(RegularizationControls, (), dict(policy.args), where, self.faults)
             names = [name for name in target.weights if name in self.known]

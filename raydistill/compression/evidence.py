@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.adjacency import batch_norms
+from raydistill.compression.adjacency import Adjacency
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.pruners.reconstruction import sample_points
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.structure import StructureChange
-from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.errors import ConfigError, Fault, close_match
 
 KINDS = ("none", "gradients", "movement", "apoz", "mean", "bn_scale", "feature_maps")
 
@@ -232,7 +232,7 @@ class FeatureMaps(Evidence):
 
 
 def gatherer(
-    kind: str, names: Sequence[str], model: nn.Module, masks: MaskSet, example_input: Sequence[Any] | None, points: int
+    kind: str, names: Sequence[str], model: nn.Module, masks: MaskSet, adjacency: Adjacency, points: int = 0
 ) -> Evidence:
     """The gatherer of a kind of evidence.
 
@@ -249,17 +249,10 @@ def gatherer(
     if kind in ("apoz", "mean"):
         return Activations(kind, names, model, masks.ranks)
     if kind == "bn_scale":
-        return BatchNormScale(names, model, pairs_of(model, example_input, "ranking bn_scale"))
+        return BatchNormScale(names, model, adjacency.batch_norms("ranking bn_scale"))
     if kind == "feature_maps":
         return FeatureMaps(names, model, points, masks.ranks)
     return Evidence()
-
-
-def pairs_of(model: nn.Module, example_input: Sequence[Any] | None, who: str) -> dict[str, str]:
-    """`batch_norms`, or a one-line error where there is no input to run the model on."""
-    if example_input is None:
-        raise ConfigError(Fault(who, "needs an example input of the model", ABSENT, "pass example_input to build()"))
-    return batch_norms(model, example_input)
 
 
 def _module_name(weight_name: str) -> str:

@@ -160,9 +160,10 @@ def test_a_lottery_ticket_is_cut_where_filters_are_removed() -> None:
 
 @pytest.mark.parametrize("kind", ["gradient", "", "activations", None])
 def test_evidence_of_an_unknown_kind_is_refused(kind: Any) -> None:
+    from raydistill.compression.adjacency import Adjacency
     from raydistill.compression.evidence import gatherer
     from raydistill.compression.masks import MaskSet
 
     model = network()
     with pytest.raises(ConfigError, match=f"evidence of an unknown kind, got {kind!r}"):
-        gatherer(kind, ["0.weight"], model, MaskSet(model), None, 0)
+        gatherer(kind, ["0.weight"], model, MaskSet(model), Adjacency(model, None))

@@ -28,7 +28,7 @@ from torch import nn
 
 from raydistill import compression, models
 from raydistill.compression import build
-from raydistill.compression.outline import outline
+from raydistill.compression.timeline import timeline
 from raydistill.datasets.decode import decode_image
 from raydistill.errors import RaydistillError
 from raydistill.schedule import load_schedule
@@ -180,7 +180,7 @@ def run(path: Path) -> None:
     model = Small()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     scheduler = build(load_schedule(path), model, optimizer, (torch.randn(2, 3, 8, 8),), strict=False)
-    outline(scheduler)
+    timeline(scheduler)
     for epoch in range(3):
         scheduler.on_epoch_begin(epoch)
         for index in range(2):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raydistill.compression.evidence import gatherer, pairs_of
+from raydistill.compression.adjacency import Adjacency
+from raydistill.compression.evidence import gatherer
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies.base import Policy, Step, weights_text
 from raydistill.compression.pruners import Moment, Network, Pruner
@@ -70,8 +71,8 @@ class PruningControls:
 class PruningPolicy(Policy):
     """Decides the masks of the pruner's weights; the scheduler's `MaskSet` applies those that are in force.
 
-    weights: the names it acts on. last_epoch: the last it is scheduled in. example_input: the model's positional
-    inputs, for controls and rankings that look at how layers follow each other.
+    weights: the names it acts on. last_epoch: the last it is scheduled in. adjacency: of the model, for controls and
+    rankings that look at how layers follow each other.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class PruningPolicy(Policy):
         last_epoch: int,
         controls: PruningControls | None = None,
         optimizer: Optimizer | None = None,
-        example_input: Sequence[Any] | None = None,
+        adjacency: Adjacency | None = None,
     ) -> None:
         self.pruner = pruner
         self.controls = controls or PruningControls()
@@ -91,10 +92,11 @@ class PruningPolicy(Policy):
         self._model, self._masks = model, masks
         self._network = Network(model, masks, optimizer)
         self._last_epoch = last_epoch
+        adjacency = adjacency or Adjacency(model, None)
         self._norms: dict[str, str] = {}
         if self.controls.fold_batchnorm:
-            self._norms = pairs_of(model, example_input, "fold_batchnorm")
-        self._evidence = gatherer(pruner.evidence, self.weights, model, masks, example_input, pruner.points)
+            self._norms = adjacency.batch_norms("fold_batchnorm")
+        self._evidence = gatherer(pruner.evidence, self.weights, model, masks, adjacency, pruner.points)
         self._due: int | None = None
         self._begun = False
         self._when: PolicyTime | None = None

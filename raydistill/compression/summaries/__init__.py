@@ -8,7 +8,7 @@ from raydistill.compression.summaries.modules import ModuleRow, OptimizerRow, mo
 from raydistill.compression.summaries.picture import draw
 from raydistill.compression.summaries.rows import columns, csv_text, shape_text
 from raydistill.compression.summaries.sparsity import SparsityRow, mask_table, sparsity_csv, sparsity_table
-from raydistill.compression.summaries.trace import Call, Trace, trace
+from raydistill.compression.trace import Call, Trace, trace
 
 __all__ = [
     "Call",

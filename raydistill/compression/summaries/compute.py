@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kernel_text, kind_of
-from raydistill.compression.summaries.trace import Call, trace
+from raydistill.compression.trace import Call, trace
 
 TOTAL = "total"
 

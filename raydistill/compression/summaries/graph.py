@@ -10,7 +10,7 @@ from torch import nn
 
 from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.summaries.rows import shape_text
-from raydistill.compression.summaries.trace import INPUT, Call, Trace
+from raydistill.compression.trace import INPUT, Call, Trace
 
 _SHAPE_ONLY = frozenset(
     {

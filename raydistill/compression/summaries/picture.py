@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raydistill.compression.summaries.graph import Box, boxes
 from raydistill.compression.summaries.layout import Edge, Layout, layout
-from raydistill.compression.summaries.trace import trace
+from raydistill.compression.trace import trace
 from raydistill.errors import ConfigError, Fault
 from raydistill.files import write_atomically
 

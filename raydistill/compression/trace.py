@@ -3,6 +3,10 @@
 Functional layers, modules used twice, operators between tensors: all are torch functions, and each call of one is
 recorded with the module it happened in, the calls its inputs came from, and its multiply-accumulates (MACs). Attention
 and recurrent layers are one call each.
+
+Summaries, pictures and `adjacency` read what follows what from here. Two questions have answers of their own: which
+channels stand and fall together (`thinning.graph`, which follows indices through autograd), and what a layer's
+activations are in a forward pass of training (`statistics.follow`, which needs the live tensors).
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from raydistill.compression.adjacency import run_once
 from raydistill.compression.layer_kinds import kind_of
 from raydistill.errors import ConfigError, Fault
 
@@ -48,18 +51,29 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Visit:
+    """One forward pass of one module: positions in the trace of the calls that made its inputs and its outputs."""
+
+    module: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Trace:
     """All calls of one forward pass, in order; the first stands for the inputs. macs: of the whole pass, including
-    what could not be told apart."""
+    what could not be told apart; 0 where they were not counted. visits: of modules, in the order in which they end."""
 
     calls: tuple[Call, ...]
     macs: int
+    visits: tuple[Visit, ...] = ()
 
 
-def trace(model: nn.Module, example_input: Tensor | Sequence[Any]) -> Trace:
+def trace(model: nn.Module, example_input: Tensor | Sequence[Any], macs: bool = True) -> Trace:
     """Run the model once in eval mode and tell what it did; the model and the random state stay as they were.
 
-    example_input: the model's positional inputs, with their batch dimension, on any device.
+    example_input: the model's positional inputs, with their batch dimension, on any device. macs: whether to count
+    them, for which the fused kernels of attention and recurrent layers are done without.
 
     Raises:
         ConfigError: the model does not run on this input.
@@ -68,17 +82,34 @@ def trace(model: nn.Module, example_input: Tensor | Sequence[Any]) -> Trace:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = tuple(value.to(device) if isinstance(value, Tensor) else value for value in inputs)
     counter = FlopCounterMode(display=False)
-    recorder = _Recorder(model, inputs, counter.get_total_flops)
-    with _countable_kernels(), counter, torch.no_grad():
+    recorder = _Recorder(model, inputs, counter.get_total_flops if macs else int)
+    with contextlib.ExitStack() as stack:
+        if macs:
+            stack.enter_context(_countable_kernels())
+            stack.enter_context(counter)
         try:
             with recorder, _modules_told(model, recorder):
-                run_once(model, inputs)
+                _run_once(model, inputs)
         except Exception as error:  # a user's model may refuse an input in any way
             shapes = [tuple(value.shape) for value in inputs if isinstance(value, Tensor)]
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             rule = f"the model does not run on it ({reason})"
             raise ConfigError(Fault("example input", rule, shapes, "give the shape it was made for")) from error
-    return Trace(tuple(recorder.calls), counter.get_total_flops() // 2 + recorder.unseen)
+    total = counter.get_total_flops() // 2 + recorder.unseen if macs else 0
+    return Trace(tuple(recorder.calls), total, tuple(recorder.visits))
+
+
+@torch.no_grad()
+def _run_once(model: nn.Module, inputs: Sequence[Any]) -> None:
+    """One forward pass in eval mode; each module's training flag is put back, and no random number is used up."""
+    flags = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model(*inputs)
+    finally:
+        for module, training in flags.items():
+            module.training = training
 
 
 @contextlib.contextmanager
@@ -106,7 +137,7 @@ def _modules_told(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
 
     def enter(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any) -> None:
-            recorder.enter(name)
+            recorder.enter(name, inputs)
 
         return hook
 
@@ -120,6 +151,16 @@ def _modules_told(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
             handle.remove()
 
 
+@dataclass(frozen=True)
+class _Entered:
+    """A module that is running: how often it had been entered before, how many calls there were, what it reads."""
+
+    module: str
+    visit: int
+    calls: int
+    inputs: tuple[int, ...]
+
+
 class _Recorder(TorchFunctionMode):
     """Writes down every torch function; what it calls in turn is part of it.
 
@@ -129,8 +170,9 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module, inputs: Sequence[Any], flops: Callable[[], int]) -> None:
         super().__init__()
         self.unseen = 0
-        self._stack: list[tuple[str, int, int]] = []  # name, visits before, calls before; the innermost module last
-        self._visits: Counter[str] = Counter()
+        self.visits: list[Visit] = []
+        self._stack: list[_Entered] = []  # the innermost module last
+        self._entered: Counter[str] = Counter()
         self._flops = flops
         self._parameters = {id(parameter): name for name, parameter in model.named_parameters()}
         self._made: dict[int, tuple[Tensor, int]] = {}  # the tensor is kept, so that its id stays its own
@@ -138,25 +180,35 @@ class _Recorder(TorchFunctionMode):
         self.calls = [Call(INPUT, "", output_shapes=tuple(tuple(tensor.shape) for tensor in given))]
         self._made.update((id(tensor), (tensor, 0)) for tensor in given)
 
-    def enter(self, name: str) -> None:
+    def enter(self, name: str, inputs: Any) -> None:
         """A module begins."""
-        self._stack.append((name, self._visits[name], len(self.calls)))
-        self._visits[name] += 1
+        self._stack.append(_Entered(name, self._entered[name], len(self.calls), self._makers(_tensors(inputs))))
+        self._entered[name] += 1
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """The innermost module ends."""
-        name, visit, first = self._stack.pop()
-        shapes, given = (tuple(tuple(tensor.shape) for tensor in _tensors(value)) for value in (inputs, output))
-        if not shapes or not given:
+        entered = self._stack.pop()
+        self._count(module, entered, _tensors(inputs), _tensors(output))
+        self.visits.append(Visit(entered.module, entered.inputs, self._makers(_tensors(output))))
+
+    def _count(self, module: nn.Module, entered: _Entered, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        """Take over what a layer says it costs; what it called in turn costs nothing then."""
+        if not inputs or not outputs:
             return
-        macs = kind_of(module).macs(module, shapes[0], given[0])
-        if macs is not None:
-            self.unseen += macs - sum(call.macs for call in self.calls[first:])
-            self.calls[first:] = [replace(call, macs=0) for call in self.calls[first:]]
-            last = self.calls.pop() if len(self.calls) > first else Call(type(module).__name__, "", output_shapes=given)
-            self.calls.append(replace(last, module=name, visit=visit, input_shapes=shapes, macs=macs))
-            made = len(self.calls) - 1
-            self._made.update((id(tensor), (tensor, made)) for tensor in _tensors(output))
+        read, given = ([tuple(tensor.shape) for tensor in tensors] for tensors in (inputs, outputs))
+        macs = kind_of(module).macs(module, read[0], given[0])
+        if macs is None:
+            return
+        inside = self.calls[entered.calls :]
+        self.unseen += macs - sum(call.macs for call in inside)
+        last = inside.pop() if inside else Call(type(module).__name__, "", output_shapes=tuple(given))
+        last = replace(last, module=entered.module, visit=entered.visit, input_shapes=tuple(read), macs=macs)
+        self.calls[entered.calls :] = [*(replace(call, macs=0) for call in inside), last]
+        self._made.update((id(tensor), (tensor, len(self.calls) - 1)) for tensor in outputs)
+
+    def _makers(self, tensors: list[Tensor]) -> tuple[int, ...]:
+        """Positions of the calls that made these, one each; of parameters and constants there are none."""
+        return tuple(self._made[id(tensor)][1] for tensor in tensors if id(tensor) in self._made)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         arguments = _tensors((args, kwargs))
@@ -173,14 +225,13 @@ class _Recorder(TorchFunctionMode):
     def _record(
         self, name: str, arguments: list[Tensor], shapes: tuple[tuple[int, ...], ...], outputs: list[Tensor], macs: int
     ) -> None:
-        sources = [self._made[id(tensor)][1] for tensor in arguments if id(tensor) in self._made]
         parameters = [self._parameters[id(tensor)] for tensor in arguments if id(tensor) in self._parameters]
-        module, visit, _ = self._stack[-1] if self._stack else ("", 0, 0)
+        module, visit = (self._stack[-1].module, self._stack[-1].visit) if self._stack else ("", 0)
         call = Call(
             function=plain_name(name),
             module=module,
             visit=visit,
-            inputs=tuple(dict.fromkeys(sources)),
+            inputs=tuple(dict.fromkeys(self._makers(arguments))),
             input_shapes=shapes,
             output_shapes=tuple(tuple(tensor.shape) for tensor in outputs),
             parameters=tuple(dict.fromkeys(parameters)),

@@ -20,7 +20,7 @@ class Action:
     sparsity: float
 
 
-def outline(scheduler: CompressionScheduler) -> list[Action]:
+def timeline(scheduler: CompressionScheduler) -> list[Action]:
     """All scheduled epochs in order; those in which nothing acts are left out."""
     model_weights = dict(weights(scheduler.model))
     size = sum(weight.numel() for weight in model_weights.values())

@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from raydistill.compression import build
-from raydistill.compression.outline import outline
+from raydistill.compression.timeline import timeline
 from raydistill.models import create
 from raydistill.schedule import load_schedule, parse_schedule
 
 ROOT = Path(__file__).parents[2]
 
 
-def outlined(spec):
+def timeline_of(spec):
     model = create("simplenet_cifar", 10)
-    return outline(build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), (torch.zeros(1, 3, 32, 32),)))
+    return timeline(build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), (torch.zeros(1, 3, 32, 32),)))
 
 
 def test_the_articles_schedule_ends_where_it_says() -> None:
-    actions = outlined(load_schedule(ROOT / "schedules" / "simplenet_agp.yaml"))
+    actions = timeline_of(load_schedule(ROOT / "schedules" / "simplenet_agp.yaml"))
     assert actions[0].does == ("decay: steps the learning rate",)
     assert actions[1].epochs == (1, 1)
     assert actions[1].does[0] == "conv1_pruner: 1 weight to 15.0%"
@@ -43,7 +43,7 @@ def test_equal_epochs_are_joined_and_idle_ones_left_out() -> None:
             {"pruner": {"instance_name": "p"}, "epochs": [8]},
         ],
     }
-    actions = outlined(parse_schedule(mapping, "s"))
+    actions = timeline_of(parse_schedule(mapping, "s"))
     assert [(action.epochs, action.does) for action in actions] == [
         ((0, 4), ("r: regularises 1 weight",)),
         ((8, 8), ("p: 2 weights to 25.0% ... 50.0%",)),
@@ -56,4 +56,4 @@ def test_an_unknown_level_is_named_by_its_class() -> None:
         "pruners": {"p": {"class": "SensitivityPruner", "sensitivities": {"fc1.weight": 0.5}}},
         "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}],
     }
-    assert outlined(parse_schedule(mapping, "s"))[0].does == ("p: 1 weight by SensitivityPruner",)
+    assert timeline_of(parse_schedule(mapping, "s"))[0].does == ("p: 1 weight by SensitivityPruner",)
