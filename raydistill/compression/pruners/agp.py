@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from raydistill.compression.pruners.base import ComposedPruner, checked_rise, checked_weights
+from raydistill.compression.pruners.arguments import checked_rise, checked_weights
+from raydistill.compression.pruners.base import ComposedPruner
 from raydistill.compression.rates import cubic
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from raydistill.compression.pruners.base import ComposedPruner, checked_level, checked_mapping
+from raydistill.compression.pruners.arguments import checked_level, checked_mapping
+from raydistill.compression.pruners.base import ComposedPruner
 from raydistill.compression.rates import constant
 
 

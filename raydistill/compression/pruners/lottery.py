@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from raydistill.compression.pruners.base import ComposedPruner, Moment, Network, checked_level, checked_weights
+from raydistill.compression.pruners.arguments import checked_level, checked_weights
+from raydistill.compression.pruners.base import ComposedPruner, Moment, Network
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ConfigError, Fault
 

@@ -12,13 +12,8 @@ from torch import Tensor
 from raydistill.compression import rankings, rates
 from raydistill.compression.granularity import ELEMENT, Granularity, granularity
 from raydistill.compression.masks import pruned_count, smallest_mask
-from raydistill.compression.pruners.base import (
-    ComposedPruner,
-    Moment,
-    checked_leader,
-    checked_rise,
-    checked_weights,
-)
+from raydistill.compression.pruners.arguments import checked_leader, checked_rise, checked_weights
+from raydistill.compression.pruners.base import ComposedPruner, Moment
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ConfigError, Fault, close_match
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from raydistill.compression import rankings
 from raydistill.compression.granularity import CHANNELS
 from raydistill.compression.layer_kinds import kind_of
-from raydistill.compression.pruners.base import ComposedPruner, Moment, Network, checked_level, checked_weights
+from raydistill.compression.pruners.arguments import checked_level, checked_weights
+from raydistill.compression.pruners.base import ComposedPruner, Moment, Network
 from raydistill.compression.rates import constant
 from raydistill.errors import ConfigError, Fault
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydistill.compression.pruners.base import Moment, checked_number
+from raydistill.compression.pruners.arguments import checked_number
+from raydistill.compression.pruners.base import Moment
 from raydistill.compression.pruners.threshold import _PerWeight
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ConfigError, Fault

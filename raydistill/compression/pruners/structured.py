@@ -16,14 +16,14 @@ from torch import Tensor
 from raydistill.compression import rankings
 from raydistill.compression.granularity import CHANNELS, Granularity, granularity
 from raydistill.compression.masks import smallest_mask
-from raydistill.compression.pruners.base import (
-    ComposedPruner,
+from raydistill.compression.pruners.arguments import (
     checked_leader,
     checked_level,
     checked_number,
     checked_rise,
     checked_weights,
 )
+from raydistill.compression.pruners.base import ComposedPruner
 from raydistill.compression.rankings import Ranking
 from raydistill.compression.rates import PolicyTime, Rate, constant, cubic
 from raydistill.errors import ConfigError, Fault, close_match

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from raydistill.compression.pruners.base import Pruner, checked_mapping, checked_number, checked_weights
+from raydistill.compression.pruners.arguments import checked_mapping, checked_number, checked_weights
+from raydistill.compression.pruners.base import Pruner
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.thresholds import CRITERIA, checked_regims, group_threshold_mask
 from raydistill.errors import ConfigError, Fault, close_match

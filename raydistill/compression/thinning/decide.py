@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.thinning.constants import Read, read_constants
-from raydistill.compression.thinning.graph import Graph, Member
+from raydistill.compression.thinning.graph import Graph
+from raydistill.compression.thinning.groups import Member
 from raydistill.compression.thinning.inputs import Example
 from raydistill.compression.thinning.layers import response, zero_out
 
