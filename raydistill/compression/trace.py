@@ -195,10 +195,10 @@ class _Recorder(TorchFunctionMode):
         """Take over what a layer says it costs; what it called in turn costs nothing then."""
         if not inputs or not outputs:
             return
-        read, given = ([tuple(tensor.shape) for tensor in tensors] for tensors in (inputs, outputs))
-        macs = kind_of(module).macs(module, read[0], given[0])
+        macs = kind_of(module).macs(module, inputs[0], outputs[0])
         if macs is None:
             return
+        read, given = ([tuple(tensor.shape) for tensor in tensors] for tensors in (inputs, outputs))
         inside = self.calls[entered.calls :]
         self.unseen += macs - sum(call.macs for call in inside)
         last = inside.pop() if inside else Call(type(module).__name__, "", output_shapes=tuple(given))

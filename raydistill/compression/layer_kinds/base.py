@@ -107,8 +107,8 @@ class LayerKind:
         del module
         return ""
 
-    def macs(self, module: nn.Module, inputs: tuple[int, ...], output: tuple[int, ...]) -> int | None:
-        """Multiply-accumulates of one call, from the shapes of its first input and its output, biases not counted.
+    def macs(self, module: nn.Module, inputs: Tensor, output: Tensor) -> int | None:
+        """Multiply-accumulates of one call, from its first input and its output, biases not counted.
 
         None: what torch's FLOP counter sees inside. A layer with a kernel of its own, which the counter does not know,
         has to say.

@@ -166,8 +166,8 @@ class OwnKernel(torch.autograd.Function):
 
 class Hidden(nn.Module):
     class Kind(WeightedKind):
-        def macs(self, module: nn.Module, inputs: tuple[int, ...], output: tuple[int, ...]) -> int:
-            return inputs[0] * module.weight.numel()
+        def macs(self, module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+            return len(inputs) * module.weight.numel()
 
     layer_kind = Kind()
 
