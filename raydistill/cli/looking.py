@@ -106,7 +106,7 @@ def thinnify(checkpoint: Path, arch: str, folder: Path, console: Console) -> Pat
     import torch
 
     from raydistill.compression.thinning import thin
-    from raydistill.training.checkpoint import write_checkpoint
+    from raydistill.training.checkpoint import thinned_further, write_checkpoint
 
     content, model = read_network(checkpoint, arch)
     masks = dict(content.get("scheduler", {}).get("masks", {}))
@@ -121,7 +121,8 @@ def thinnify(checkpoint: Path, arch: str, folder: Path, console: Console) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     kept = {"history": [], **{key: value for key, value in content.items() if key != "format"}}
     scheduler = {**content.get("scheduler", {}), "masks": masks}
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler}
+    structure = thinned_further(content, (report.change,))
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler, **structure}
     write_checkpoint(path, {**kept, **state})
     console.print(f"thinned checkpoint: {path}", soft_wrap=True)
     return path
@@ -211,7 +212,7 @@ def greedy(
     from raydistill.compression.summaries.compute import total_macs
     from raydistill.metrics import selecting, shown
     from raydistill.tasks import VALIDATION, Loading
-    from raydistill.training.checkpoint import write_checkpoint
+    from raydistill.training.checkpoint import thinned_further, write_checkpoint
     from raydistill.training.fine_tune import fine_tune
     from raydistill.training.loop import device_of
 
@@ -251,5 +252,6 @@ def greedy(
             soft_wrap=True,
         )
         state: dict[str, Any] = {"model": found.model.state_dict(), "optimizer": {}, "scheduler": {"masks": {}}}
+        state |= thinned_further(content, found.structure)
         write_checkpoint(folder / "greedy.pt", {**kept, **state})
     console.print(f"pruned checkpoint: {folder / 'greedy.pt'}", soft_wrap=True)

@@ -17,6 +17,7 @@ from raydistill.compression.copying import copy_of
 from raydistill.compression.granularity import FILTERS
 from raydistill.compression.masks import smallest_mask
 from raydistill.compression.rankings import l1
+from raydistill.compression.structure import Change
 from raydistill.errors import ConfigError, Fault, close_match
 from raydistill.metrics import LOSS, Metric, selecting
 
@@ -24,7 +25,8 @@ from raydistill.metrics import LOSS, Metric, selecting
 @dataclass(frozen=True)
 class GreedyStep:
     """One step. weight: whose filters went, `removed` of them. macs: of the network now. density: macs over the dense
-    network's. metrics: what `evaluate` gave for it. model: the thinned network, a copy of its own."""
+    network's. metrics: what `evaluate` gave for it. model: the thinned network, a copy of its own. structure: the
+    changes that all steps so far have made to the first network."""
 
     index: int
     weight: str
@@ -33,6 +35,7 @@ class GreedyStep:
     density: float
     metrics: Mapping[str, float]
     model: nn.Module
+    structure: tuple[Change, ...] = ()
 
 
 def greedy_filter_pruning(
@@ -59,19 +62,20 @@ def greedy_filter_pruning(
     """
     _check(model, target_density, step, weights)
     current, dense, index = copy_of(model), macs(model), 0
+    structure: tuple[Change, ...] = ()
     while macs(current) > target_density * dense:
         index += 1
         best: tuple[tuple[float, float], GreedyStep] | None = None
         for name in _candidates(current, weights):
             candidate = copy_of(current)
-            removed = _shorten(candidate, name, step, example_input)
+            removed, change = _shorten(candidate, name, step, example_input)
             if removed == 0:
                 continue
             if fine_tune is not None:
                 fine_tune(candidate)
             metrics = evaluate(candidate)
             count = macs(candidate)
-            taken = GreedyStep(index, name, removed, count, count / dense, metrics, candidate)
+            taken = GreedyStep(index, name, removed, count, count / dense, metrics, candidate, (*structure, change))
             first = metrics[selecting(metrics)]
             order = (first if metric.maximise else -first, -metrics[LOSS])
             if best is None or order > best[0]:
@@ -79,7 +83,7 @@ def greedy_filter_pruning(
         if best is None:
             rule = f"cannot be reached: no layer can lose filters at a density of {macs(current) / dense:.3f}"
             raise ConfigError(Fault("target_density", rule, target_density, "raise it, or name more weights"))
-        current = best[1].model
+        current, structure = best[1].model, best[1].structure
         yield best[1]
 
 
@@ -89,8 +93,8 @@ def _candidates(model: nn.Module, names: Sequence[str] | None) -> list[str]:
 
 
 @torch.no_grad()
-def _shorten(model: nn.Module, name: str, step: float, example_input: Sequence[Any]) -> int:
-    """Remove the smallest filters of one weight from the model; how many went (0: coupling keeps them)."""
+def _shorten(model: nn.Module, name: str, step: float, example_input: Sequence[Any]) -> tuple[int, Change]:
+    """Remove the smallest filters of one weight from the model; how many went (0: coupling keeps them), and how."""
     from raydistill.compression.thinning import thin
 
     weight = model.get_parameter(name)
@@ -98,8 +102,8 @@ def _shorten(model: nn.Module, name: str, step: float, example_input: Sequence[A
     count = min(filters - 1, max(1, int(step * filters)))
     keep = smallest_mask(l1(FILTERS.groups(weight)), count / filters)
     masks: dict[str, Tensor] = {name: FILTERS.expand(keep, weight).clone()}
-    thin(model, masks, example_input, structures=("filters",), exact=False)
-    return filters - model.get_parameter(name).shape[0]
+    report = thin(model, masks, example_input, structures=("filters",), exact=False)
+    return filters - model.get_parameter(name).shape[0], report.change
 
 
 def _check(model: nn.Module, target_density: float, step: float, weights: Sequence[str] | None) -> None:

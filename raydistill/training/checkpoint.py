@@ -1,7 +1,8 @@
 """Checkpoints: one file an epoch replaces the one before, atomically; loadable with ``weights_only=True``.
 
 Keys: format, epoch (last finished), run (what the training depends on), schedule (YAML text, "" if dense),
-schedule_hash, precision, dataset, model, optimizer, scheduler, rng and history; and what the task says of itself: of a
+schedule_hash, precision, dataset, model, structure (the changes made to the network that its factory builds, to be made
+again before its weights fit), optimizer, scheduler, rng and history; and what the task says of itself: of a
 classification num_classes, classes and preprocessing (mean, std and image_shape stand beside it too).
 """
 
@@ -11,7 +12,7 @@ import hashlib
 import io
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill import models
+from raydistill.compression.structure import Change, replay, structure_from, structure_state
 from raydistill.compression.thinning import reshape_like
 from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 from raydistill.files import write_atomically
@@ -83,6 +85,7 @@ _OTHERS: dict[str, Callable[[Any], bool]] = {
     "dataset": lambda value: isinstance(value, str),
     "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "schedule": lambda value: isinstance(value, str),
+    "structure": lambda value: isinstance(value, list),
     "mean": _are_numbers,
     "std": _are_numbers,
     "image_shape": _is_shape,
@@ -161,7 +164,7 @@ def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) ->
         require(content, where, "num_classes")
     _check_size(known, content, where)
     model = models.create(known, content.get("num_classes"), arguments, fetch=False)
-    load_weights(model, content["model"], where)
+    load_weights(model, content, where)
     return model.eval()
 
 
@@ -204,20 +207,45 @@ def _check_size(arch: str, content: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(Fault(where, rule, ABSENT, _WAY_OUT))
 
 
-def load_weights(model: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Copy weights into a model of the same architecture; CheckpointError names the first difference.
+def thinned_further(content: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
+    """The key of a checkpoint made from another by these changes; none where the other does not say its own structure:
+    then its shapes tell all of it."""
+    if "structure" not in content:
+        return {}
+    return {"structure": [*content.get("structure", []), *structure_state(changes)]}
 
-    A model that was thinned comes back in its own shapes: this one is cut to them; its parameters stay the same
-    objects.
+
+def load_weights(model: nn.Module, content: Mapping[str, Any], where: str) -> tuple[Change, ...]:
+    """Copy a checkpoint's weights into a fresh model of the same architecture, and return the changes that were made to
+    it; CheckpointError names the first difference.
+
+    The changes that its structure lists are made first; the model's parameters stay the same objects. A file that says
+    nothing of its structure is of an older version or of Distiller: its shapes tell what was thinned.
     """
-    own = model.state_dict()
+    own, state = model.state_dict(), content["model"]
     for name in (*own, *state):
         if name not in state:
             raise CheckpointError(Fault(where, f"has no '{name}'", ABSENT, "it belongs to another architecture"))
         if name not in own:
             raise CheckpointError(Fault(where, f"has '{name}', the model does not", ABSENT, "choose its architecture"))
-    reshape_like(model, state, where)
+    structure: tuple[Change, ...]
+    if "structure" in content:
+        structure = structure_from(content["structure"], f"{where}: structure")
+        replay(model, structure, f"{where}: structure")
+        _check_shapes(model, state, where)
+    else:
+        change = reshape_like(model, state, where)
+        structure = (change,) if change else ()
     model.load_state_dict(state)
+    return structure
+
+
+def _check_shapes(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.shape != state[name].shape:
+            rule = f"'{name}' must have shape {tuple(tensor.shape)}"
+            way_out = "choose its architecture or dataset"
+            raise CheckpointError(Fault(where, rule, tuple(state[name].shape), way_out))
 
 
 def rng_state() -> dict[str, Any]:

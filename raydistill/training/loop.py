@@ -18,6 +18,7 @@ from raydistill.compression import CompressionScheduler, build, sparsity, weight
 from raydistill.compression.distillation import KnowledgeDistillationPolicy
 from raydistill.compression.lr_schedulers import LARGEST_RATE
 from raydistill.compression.ranks import Ranks
+from raydistill.compression.structure import Change, structure_state
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
@@ -150,9 +151,10 @@ class _Run:
         seed_everything(config.seed)
         fresh = start is None and before is None
         model = self.task.network(config.arch, self.arguments, fetch=fresh)
+        begun: tuple[Change, ...] = ()
         self.dense_sizes = {name: weight.numel() for name, weight in weights(model)}
         if start is not None:
-            saved.load_weights(model, start["model"], str(config.init_from))
+            begun = saved.load_weights(model, start, str(config.init_from))
         self.model: nn.Module = model.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer: Optimizer = SGD(
             self.model.parameters(),
@@ -165,6 +167,7 @@ class _Run:
             self.schedule, self.model, self.optimizer, self.task.example_input(), config.strict, ranks
         )
         self.scheduled = len(self.scheduler.scheduled)
+        self.scheduler.structure = begun
         if config.distillation is not None:
             self._distil(config.distillation)
         for name, mask in (start or {}).get("masks", {}).items():  # of Distiller's
@@ -314,6 +317,7 @@ class _Run:
             "dataset": self.task.name,
             **self.task.described(),
             "model": self.model.state_dict(),
+            "structure": structure_state(self.scheduler.structure),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "rng": saved.rng_state(),
@@ -339,7 +343,7 @@ class _Run:
             rule = f"must be above {self.first}, the epochs that {where} has trained already"
             way_out = "raise epochs, or start again at epoch 0 (init_from, --reset-optimizer)"
             raise ConfigError(Fault("training.epochs", rule, self.config.epochs, way_out))
-        saved.load_weights(self.model, content["model"], where)
+        self.scheduler.structure = saved.load_weights(self.model, content, where)
         names = [name for name, _ in self.model.named_parameters()]
         state, why_fresh = optimizer_state(content, names, where)
         if state is not None:
@@ -368,7 +372,7 @@ class _Run:
                 rule = f"was trained with {key} {before.get(key)!r}"
                 way_out = "run with the same values, or choose another out_dir"
                 raise CheckpointError(Fault(str(self.path), rule, differences.get(key), way_out))
-        saved.load_weights(self.model, content["model"], str(self.path))
+        self.scheduler.structure = saved.load_weights(self.model, content, str(self.path))
         names = [name for name, _ in self.model.named_parameters()]
         state, fault = optimizer_state(content, names, str(self.path))
         if state is None:

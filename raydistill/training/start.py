@@ -68,6 +68,7 @@ def published_checkpoint(arch: str, num_classes: int | None) -> dict[str, Any]:
         "num_classes": classes,
         **described(seen),
         "model": model.state_dict(),
+        "structure": [],
         "optimizer": {},
         "scheduler": {"masks": {}, "policies": []},
         "rng": None,

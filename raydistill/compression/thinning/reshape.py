@@ -1,4 +1,5 @@
-"""Giving a fresh model the narrower shapes of a thinned one, from nothing but its saved tensors."""
+"""Giving a fresh model the narrower shapes of a thinned one, from nothing but its saved tensors: for checkpoints that
+are older than the record of changes (`raydistill.compression.structure`), and for Distiller's."""
 
 from __future__ import annotations
 
@@ -8,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.structure import Selection, Thinned
 from raydistill.compression.structure.cut import put
 from raydistill.errors import CheckpointError, Fault
 
 
 @torch.no_grad()
-def reshape_like(model: nn.Module, state: Mapping[str, Tensor], where: str = "state") -> tuple[str, ...]:
-    """Cut a model to the shapes of a thinned one's ``state_dict()``; returns the names of the tensors that changed.
+def reshape_like(model: nn.Module, state: Mapping[str, Tensor], where: str = "state") -> Thinned:
+    """Cut a model to the shapes of a thinned one's ``state_dict()``; returns the change: its widths are right, which
+    positions stayed nobody knows, and the first ones stand for them.
 
     The model must be of the architecture that was thinned, built as it was before. Its parameters stay the same objects
     (also those an optimizer holds); the values of changed ones are undefined until ``model.load_state_dict(state)``.
@@ -37,11 +40,37 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor], where: str = "st
                     raise _unfit(where, full, tensor.shape, state[full].shape)
                 changed.setdefault(owner, []).append((name, tensor, state[full].shape))
     _check_widths(model, {owner: {name: shape for name, _, shape in found} for owner, found in changed.items()}, where)
+    before = _widths(model)
     for owner, found in changed.items():
         for _, tensor, shape in found:
             put(tensor, tensor.new_zeros(shape))
         kind_of(model.get_submodule(owner)).fit(model.get_submodule(owner))
-    return tuple(f"{owner}.{name}" if owner else name for owner, found in changed.items() for name, _, _ in found)
+    sides: tuple[dict[str, Selection], dict[str, Selection]] = ({}, {})
+    for (name, is_column), width in before.items():
+        module = model.get_submodule(name)
+        kind = kind_of(module)
+        now = kind.columns(module) if is_column else kind.rows(module)
+        if now != width:  # a depthwise conv has no columns of its own, and its groups are its rows
+            sides[is_column][name] = _first(width, now, kind.groups(module) if (name, True) in before else 1)
+    return Thinned(*sides)
+
+
+def _widths(model: nn.Module) -> dict[tuple[str, bool], int]:
+    """Of each layer that can lose channels, by its name and whether they are columns (else rows)."""
+    found = {}
+    for name, module in model.named_modules():
+        kind = kind_of(module)
+        if weighted(module) is not None or kind.keeps_apart(module):
+            found[name, False] = kind.rows(module)
+            if weighted(module) is not None and not kind.is_depthwise(module):
+                found[name, True] = kind.columns(module)
+    return found
+
+
+def _first(width: int, count: int, groups: int) -> Selection:
+    """The first `count` of `width` channels, as many in each group."""
+    positions = torch.arange(width).reshape(groups, -1)[:, : count // groups] if count % groups == 0 else None
+    return Selection(width, tuple(range(count) if positions is None else positions.flatten().tolist()))
 
 
 def _may_shrink(module: nn.Module, name: str, old: torch.Size, new: torch.Size) -> bool:

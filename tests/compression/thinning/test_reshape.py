@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from raydistill.compression.structure import Thinned, replay
 from raydistill.compression.thinning import reshape_like, thin
 from raydistill.errors import CheckpointError
 from tests.compression.thinning.conftest import unsettled, zeroed
@@ -46,8 +47,11 @@ def test_a_fresh_model_takes_the_shapes_from_the_saved_tensors_alone(thinned: nn
     model = net().eval()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     changed = reshape_like(model, thinned.state_dict())
-    assert {"0.weight", "1.running_var", "2.weight", "9.weight"} <= set(changed)
-    assert "9.bias" not in changed
+    assert {"0", "1", "3"} <= set(changed.outputs)
+    assert "9" in changed.inputs
+    assert "9" not in changed.outputs
+    other = replay(net(), [changed])
+    assert {n: t.shape for n, t in other.state_dict().items()} == {n: t.shape for n, t in model.state_dict().items()}
     model.load_state_dict(thinned.state_dict())
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(model(x), thinned(x))
@@ -60,7 +64,7 @@ def test_a_fresh_model_takes_the_shapes_from_the_saved_tensors_alone(thinned: nn
 
 
 def test_shapes_that_are_there_already_change_nothing(thinned: nn.Sequential) -> None:
-    assert reshape_like(copy.deepcopy(thinned), thinned.state_dict()) == ()
+    assert reshape_like(copy.deepcopy(thinned), thinned.state_dict()) == Thinned({}, {})
 
 
 @pytest.mark.parametrize(
