@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from raydistill.compression.layer_kinds.base import LayerKind, set_sizes
 
@@ -17,20 +18,19 @@ class NormKind(LayerKind):
 
     norm: bool = True
 
-    def rows(self, module: Any) -> int:
-        return int(module.num_features)
+    def rows(self, module: nn.Module) -> int:
+        return _norm(module).num_features
 
-    def channel_axis(self, module: Any, dims: int) -> int:
+    def channel_axis(self, module: nn.Module, dims: int) -> int:
         return 1 - dims
 
-    def zero_rows(self, module: Any) -> Tensor:
-        if module.weight is None:
-            return torch.zeros(self.rows(module), dtype=torch.bool)
-        zero: Tensor = module.weight.data == 0
-        return zero
+    def zero_rows(self, module: nn.Module) -> Tensor:
+        scale = _norm(module).weight
+        return torch.zeros(self.rows(module), dtype=torch.bool) if scale is None else scale.data == 0
 
-    def fit(self, module: Any, rows: int | None = None) -> None:
-        first = module.weight if module.weight is not None else module.running_mean
+    def fit(self, module: nn.Module, rows: int | None = None) -> None:
+        norm = _norm(module)
+        first = norm.weight if norm.weight is not None else norm.running_mean
         if rows is None and first is not None:
             rows = len(first)
         if rows is not None:
@@ -41,16 +41,21 @@ class NormKind(LayerKind):
 class SlopeKind(LayerKind):
     """PReLU: a slope for negative values, one a channel or one for all."""
 
-    def rows(self, module: Any) -> int:
-        return int(module.num_parameters)
+    def rows(self, module: nn.Module) -> int:
+        return cast(nn.PReLU, module).num_parameters
 
-    def keeps_apart(self, module: Any) -> bool:
+    def keeps_apart(self, module: nn.Module) -> bool:
         return self.rows(module) > 1
 
-    def fit(self, module: Any, rows: int | None = None) -> None:
-        set_sizes(module, {"num_parameters": len(module.weight)})
+    def fit(self, module: nn.Module, rows: int | None = None) -> None:
+        set_sizes(module, {"num_parameters": len(cast(nn.PReLU, module).weight)})
 
 
 BATCH_NORM = NormKind(batch_norm=True)
 INSTANCE_NORM = NormKind()
 PRELU = SlopeKind()
+
+
+def _norm(module: nn.Module) -> _NormBase:
+    """The module with its attributes' types; it may be anything that has them."""
+    return cast(_NormBase, module)
