@@ -7,6 +7,9 @@ a matrix (groups, elements of a group), and one keep/prune decision a group back
     2D            one kernel (kh, kw) of a filter           4D         the whole weight
     Rows          one output of a matrix, dim 0             Cols       one input of a matrix, dim 1
     Blocks        `block_shape` = (filters, channels, 1, 1) adjacent elements
+
+Dimensions are those of the weight as it is stored, as schedule files mean them: of a layer whose kind has its outputs
+in dim 1 (`layer_kinds`: a transposed convolution, or one's own), Channels and Cols are the outputs.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def thin(
     parameters and its buffers remain the same objects, so an optimizer's parameter groups still hold them. The report's
     `change` makes a fresh model the same shapes.
 
-    model: any that Torch-Pruning can trace; its training mode stays as it is. A checkpoint of it loads with
+    model: any that Torch-Pruning can trace, with layers of one's own that say their kind (`layer_kinds`); its training
+        mode stays as it is. A checkpoint of it loads with
         `reshape_like`.
     masks: what prunes the model; they are applied first and cut with the weights (a mapping in place). None: only what
         is zero in the weights. The listeners of a `MaskSet` hear of the change.
