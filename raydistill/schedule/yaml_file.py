@@ -16,6 +16,7 @@ _FLOAT = "tag:yaml.org,2002:float"
 # PyYAML follows YAML 1.1, where 1e-1 is text: a number of floating point has to have a dot and a signed exponent.
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
 _FIRST = list("-+.0123456789")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 OnTwice = Callable[[str, int, int], None]
 """Told of a key that a mapping has twice: (key, line of the first, line of the last), lines from 1."""
@@ -111,7 +112,8 @@ def _parsed(text: str, where: str, on_twice: OnTwice | None) -> Any:
 
 
 def _size(node: yaml.Node, where: str, sizes: dict[int, int]) -> int:
-    """Values beneath a node, those of an alias wherever it stands: a few lines of aliases can stand for billions."""
+    """Values beneath a node, each of which is looked at; those of an alias wherever it stands: a few lines of aliases
+    can stand for billions."""
     if id(node) in sizes:
         if sizes[id(node)] < 0:
             rule = "not valid here: an alias stands inside what it is an alias of"
@@ -121,6 +123,9 @@ def _size(node: yaml.Node, where: str, sizes: dict[int, int]) -> int:
     below = [entry for pair in node.value for entry in pair] if isinstance(node, yaml.MappingNode) else []
     if isinstance(node, yaml.SequenceNode):
         below = node.value
+    if isinstance(node, yaml.ScalarNode) and not node.value.isascii() and _SURROGATE.search(node.value):
+        rule = "holds half of a character (a surrogate), which no file can be named by"
+        raise ConfigError(Fault(f"{where}:{node.start_mark.line + 1}", rule, node.value, "write the character itself"))
     size = 1 + sum(_size(entry, where, sizes) for entry in below)
     if size > _MOST_NODES:
         raise ConfigError(Fault(where, f"stands for more than {_MOST_NODES:,} values", ABSENT, "use fewer aliases"))

@@ -251,3 +251,13 @@ def test_a_name_that_cannot_be_printed_is_escaped() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_schedule({**GOOD, "pruners": {"p\ud800": {"class": "\udfff"}}, "x\ud800": 1}, "s.yaml")
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize("text", ['a: "x\\ud800"', '"\\udc00": 1', 'a: [1, {b: "\\ud83d"}]'])
+def test_half_a_character_is_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"s.yaml:1: holds half of a character \(a surrogate\)"):
+        read_yaml(written(tmp_path, f"{text}\n"))
+
+
+def test_a_whole_character_beyond_the_basic_plane_is_text(tmp_path: Path) -> None:
+    assert read_yaml(written(tmp_path, 'a: "\U0001f600"\nb: \U0001f600')) == {"a": "\U0001f600", "b": "\U0001f600"}

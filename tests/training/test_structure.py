@@ -98,10 +98,7 @@ def test_a_file_of_before_there_were_records_gets_one_when_it_goes_on(
     [
         ([{"change": "folded"}], r"structure\[0\].change: is not known, got 'folded'"),
         ([3], "must be a list of changes"),
-        (
-            [{"change": "thinned", "outputs": {"conv2": {"width": 16, "kept": [3, 2]}}, "inputs": {}}],
-            "sorted, each once",
-        ),
+        ([{"change": "thinned", "outputs": {"conv2": {"width": 16, "kept": [3, 2]}}, "inputs": {}}], "each once"),
         ([{"change": "thinned", "outputs": {"nowhere": {"width": 16, "kept": [3]}}, "inputs": {}}], "no such layer"),
         ([], "must have shape"),
     ],
