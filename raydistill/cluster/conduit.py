@@ -8,14 +8,16 @@ import queue
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raydistill.cluster.last_words import ended, last_words
 from raydistill.cluster.team import Team
-from raydistill.cluster.worker import Job, Message, Trained, train_worker
+from raydistill.cluster.worker import Job, Joined, Message, Trained, train_worker
 from raydistill.compression.ranks import LostWorker
 from raydistill.training.checkpoint import FILE_NAME
 
@@ -39,6 +41,7 @@ class Conduit:
         self._folder = tempfile.TemporaryDirectory(prefix="raydistill-train-", ignore_cleanup_errors=True)
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._controller: Any = None
+        self._workers: dict[int, Joined] = {}
         self._read = threading.Semaphore(0)
         self._over = threading.Event()
         self._heard = time.monotonic()
@@ -55,6 +58,8 @@ class Conduit:
             latest = self.latest()
             self._checkpoints[latest + 1] = message.parcel[FILE_NAME][1]
             self._checkpoints.pop(latest - 1, None)
+        if isinstance(message, Joined):
+            self._workers[message.rank] = message
         self._messages.put(message)
         if isinstance(message, Trained):
             self._read.acquire()
@@ -105,7 +110,7 @@ class Conduit:
         try:
             trainer.fit()
         except TrainingFailedError as error:
-            return _why(error)
+            return _why(str(error), list(self._workers.values()))
         except RayActorError:
             return "the process that looks after them died"
         finally:
@@ -153,12 +158,19 @@ def _callbacks(conduit: Any) -> list[Any]:
     return [Introduces()]
 
 
-def _why(error: Any) -> str:
-    """One line from Ray Train's account of workers that failed."""
-    text = str(error)
+def _why(text: str, workers: Sequence[Joined]) -> str:
+    """One line from Ray Train's account of workers that failed.
+
+    workers: the last group. One that was only left alone by another has nothing to say; who lost it may have been
+    looked at before it was.
+    """
     if "low on memory" in text:
         return "out of memory: a worker's process was killed, its node ran low on memory"
-    if any(word in text for word in _DEAD):  # who lost it may have been looked at before it was
-        return "a worker's process died, perhaps killed because its node was out of memory (dmesg tells)"
+    if any(word in text for word in _DEAD):
+        words = [last_words(worker.address, worker.pid) for worker in workers]
+        told = next((said.text for said in words if said.text), "")
+        if not told and any(said.oom_killed for said in words):
+            return "out of memory: a worker's process was killed by the kernel"
+        return f"a worker's process {told or ended(text)}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    return lines[-1][:300] if lines else "it ended without a word"

@@ -17,6 +17,7 @@ from typing import Any
 import ray
 import torch
 
+from raydistill.cluster.last_words import witnessed
 from raydistill.cluster.parcels import Outbox, Parcel, private_folder
 from raydistill.compression.ranks import LostWorker, Ranks
 from raydistill.datasets import Dataset
@@ -48,12 +49,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Joined:
-    """A worker is there. actor: its handle. place: the placement group that holds all of its group. folder: its own."""
+    """A worker is there. host, address: its machine's name, and its node's address as Ray has it. actor: its handle.
+    place: the placement group that holds all of its group. folder: its own."""
 
     rank: int
     world: int
     pid: int
     host: str
+    address: str
     actor: Any
     place: Any
     folder: str
@@ -111,9 +114,9 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.get_runtime_context()
     place = ray.util.get_current_placement_group()
     try:
-        with private_folder() as folder:
-            host = socket.gethostname()
-            post(Joined(ranks.rank, ranks.world, os.getpid(), host, context.current_actor, place, str(folder)))
+        with private_folder() as folder, witnessed():
+            here = (os.getpid(), socket.gethostname(), ray.util.get_node_ip_address())
+            post(Joined(ranks.rank, ranks.world, *here, context.current_actor, place, str(folder)))
             _train(job, ranks, conduit, folder, post)
     except LostWorker:
         raise

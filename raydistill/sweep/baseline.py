@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import ray
 
+from raydistill.cluster.last_words import witnessed
 from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
 from raydistill.files import clear_temporaries
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
@@ -160,6 +162,7 @@ def train_baseline(
     run = replace(run, threads=share.threads, device=share.device)
     train = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)(_train)
     stream = train.options(num_returns="streaming").remote(run, task, store)
+    place: tuple[str, int] | None = None
     while True:
         ready, _ = ray.wait([stream], timeout=0.1, fetch_local=False)
         if interrupted():
@@ -173,16 +176,23 @@ def train_baseline(
             return True
         except ray.exceptions.RayError as error:
             way_out = "run the command again with --resume"
-            raise ResourceError(Fault("baseline", why_it_died(str(error)), ABSENT, way_out)) from error
+            raise ResourceError(Fault("baseline", why_it_died(str(error), place=place), ABSENT, way_out)) from error
         if isinstance(message, RaydistillError):
             raise message
-        on_epoch(message)
+        if isinstance(message, tuple):
+            place = message
+        else:
+            on_epoch(message)
 
 
-def _train(run: RunConfig, task: Task, store: Store) -> Iterator[EpochMetrics | RaydistillError]:
-    """In the task's process. Errors travel as values: Ray would wrap them in its own and print a traceback."""
+def _train(
+    run: RunConfig, task: Task, store: Store
+) -> Iterator[EpochMetrics | RaydistillError | tuple[str, int]]:
+    """In the task's process: its node's address and its number, then the epochs. Errors travel as values: Ray would
+    wrap them in its own and print a traceback."""
+    yield ray.util.get_node_ip_address(), os.getpid()
     try:
-        with store.workplace(str(run.out_dir), "this baseline", _LOCK_WAIT_S, rivals=True) as place:
+        with witnessed(), store.workplace(str(run.out_dir), "this baseline", _LOCK_WAIT_S, rivals=True) as place:
             clear_temporaries(place.folder)
             if not _usable(place.folder / FILE_NAME):
                 (place.folder / FILE_NAME).unlink(missing_ok=True)

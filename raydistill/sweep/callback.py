@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import tune
 
+from raydistill.cluster.last_words import LastWords, ended, last_words
 from raydistill.cluster.survey import cannot_run
 from raydistill.errors import Fault, ResourceError
 from raydistill.sweep.conductor import Conductor
@@ -22,15 +23,19 @@ MOST_LOSSES = 10
 
 
 class Bookkeeper(tune.Callback):
-    """beat: called at every step of Tune's loop. cannot_run: as `survey.cannot_run`."""
+    """beat: called at every step of Tune's loop. cannot_run, last_words: as `survey` and `last_words` have them."""
 
     def __init__(
-        self, conductor: Conductor, beat: Callable[[], None], cannot_run: Callable[[str], str] = cannot_run
+        self,
+        conductor: Conductor,
+        beat: Callable[[], None],
+        cannot_run: Callable[[str], str] = cannot_run,
+        last_words: Callable[[str, int], LastWords] = last_words,
     ) -> None:
         self._conductor = conductor
         self._beat = beat
         self._cannot_run = cannot_run
-        self._oom_kills = oom_kills()
+        self._last_words = last_words
         self._losses: Counter[str] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks; the journal holds this one's state
@@ -40,7 +45,7 @@ class Bookkeeper(tune.Callback):
         self._beat()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        trial_id, why = trial.config["trial_id"], self._why(_latest_error(trial))
+        trial_id, why = trial.config["trial_id"], why_it_died(_latest_error(trial), self._last_words)
         if why == LOST_MACHINE and self._losses[trial_id] < MOST_LOSSES:
             self._losses[trial_id] += 1
             trial.run_metadata.num_failures -= 1  # no fault of the trial's, and of max_failures
@@ -51,7 +56,7 @@ class Bookkeeper(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         text = _latest_error(trial)
-        trial_id, why = trial.config["trial_id"], self._why(text)
+        trial_id, why = trial.config["trial_id"], why_it_died(text, self._last_words)
         broken = why if disk_is_full(text) else self._broken(text)
         if broken:  # the next trial would fare no better there
             self._conductor.halt(ResourceError(Fault(f"trial {trial_id}", broken)))
@@ -65,23 +70,25 @@ class Bookkeeper(tune.Callback):
         why = self._cannot_run(where) if died(text) and where else ""
         return f"node {where} cannot run anything ({why}): is its disk full? 'raydistill doctor' looks" if why else ""
 
-    def _why(self, text: str) -> str:
-        before, self._oom_kills = self._oom_kills, oom_kills()
-        return why_it_died(text, self._oom_kills > before)
-
 
 _LOST = ("because its node has died", "node it was running on is dead", "is temporarily unavailable")
 """Ray's words for it; the last where the connection broke and it does not know yet what became of the node."""
 
 
 _NO_SPACE = ("No space left on device", "Disk quota exceeded", "OutOfDiskError", "running out of disk")
+_PID = re.compile(r"\bpid: (\d+)")
 _NODE = re.compile(r"\[Node (\S+)\]|\bip: (\S+)|\bNode IP: ([^\s,]+)")
 
 
-def why_it_died(text: str, oom_killed: bool = False) -> str:
+def why_it_died(
+    text: str,
+    last_words: Callable[[str, int], LastWords] = last_words,
+    place: tuple[str, int] | None = None,
+) -> str:
     """One line from Ray's account of a process that died or could not be started.
 
-    oom_killed: the kernel of this machine has killed a process for want of memory; Ray does not see that.
+    Ray guesses at memory whenever a process is gone; here memory is said where Ray's monitor or the kernel has killed.
+    place: the node's address and the process, where Ray's account does not say it: it does for actors only.
     """
     if disk_is_full(text):
         where = node_of(text)
@@ -91,10 +98,13 @@ def why_it_died(text: str, oom_killed: bool = False) -> str:
         return f"out of memory: its process was killed, the node ran low on memory; {WAY_OUT}"
     if any(words in text for words in _LOST):
         return LOST_MACHINE
-    if died(text) and oom_killed:
-        return f"out of memory: its process was killed by the kernel; {WAY_OUT}"
     if died(text):
-        return f"its process died, perhaps killed because the node was out of memory (dmesg tells); {WAY_OUT}"
+        pid = _PID.search(text)
+        place = place or ((node_of(text), int(pid[1])) if pid and node_of(text) else None)
+        words = last_words(*place) if place else LastWords()
+        if words.oom_killed:
+            return f"out of memory: its process was killed by the kernel; {WAY_OUT}"
+        return f"its process {words.text or ended(text)}"
     lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
     return lines[-1][:300] if lines else "its process ended without a word"
 
@@ -106,22 +116,13 @@ def disk_is_full(text: str) -> bool:
 
 def died(text: str) -> bool:
     """Whether Ray's account is of a process that died, not of one that raised an error."""
-    return "actor died" in text or "ActorDied" in text or "worker died" in text
+    return any(words in text for words in ("actor died", "ActorDied", "worker died", "WorkerCrashed"))
 
 
 def node_of(text: str) -> str:
     """The address of the node that Ray's account is about; "" if it does not say."""
     found = _NODE.search(text)
     return next(filter(None, found.groups())) if found else ""
-
-
-def oom_kills() -> int:
-    """How many processes this machine's kernel has killed for want of memory; 0 where it does not say."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def _latest_error(trial: Any) -> str:

@@ -16,6 +16,7 @@ import ray
 import torch
 from ray import tune
 
+from raydistill.cluster.last_words import witnessed
 from raydistill.cluster.team import Team
 from raydistill.cluster.tune_bridge import trial_epochs
 from raydistill.errors import ABSENT, Fault, RaydistillError, ResourceError, StorageError, TrainingError
@@ -71,6 +72,7 @@ def train_trial(
         else:
             training = trial_epochs(run, shared[0], team, finish, _retried)
         with (
+            witnessed(),
             store.workplace(kept, "this trial", patience_s(store.local(kept))) as place,
             _traced(place.folder),
             contextlib.closing(_epochs(run, training)) as epochs,

@@ -82,10 +82,10 @@ def one_process(dataset, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 
 class Watched:
-    """Remembers the workers, and kills one of them in the middle of the second epoch if it is told to."""
+    """Remembers the workers, and ends one of them in the middle of the second epoch if it is told to."""
 
-    def __init__(self, victim: int | None = None, epoch: int = 1) -> None:
-        self.victim, self.epoch = victim, epoch
+    def __init__(self, victim: int | None = None, epoch: int = 1, by: int = signal.SIGKILL) -> None:
+        self.victim, self.epoch, self.by = victim, epoch, by
         self.workers: list[Joined] = []
         self.groups: list[int] = []
         self.steps: list[tuple[int, int]] = []
@@ -97,7 +97,7 @@ class Watched:
     def on_step(self, epoch: int, index: int, count: int, loss: float) -> None:
         self.steps.append((epoch, index))
         if self.victim is not None and epoch == self.epoch and len(self.groups) == 1 and 0 < index < count - 1:
-            os.kill(self.workers[self.victim].pid, signal.SIGKILL)
+            os.kill(self.workers[self.victim].pid, self.by)
             self.victim = None
 
 
@@ -137,11 +137,13 @@ def test_two_workers_and_one_that_is_killed_train_what_one_process_does(
 
 @pytest.mark.ray
 def test_a_death_too_many_is_one_line_and_closing_leaves_nothing(shared: Any, tmp_path: Path) -> None:
-    config, watched = run_config(tmp_path / "run"), Watched(victim=0)
+    config, watched = run_config(tmp_path / "run"), Watched(victim=0, by=signal.SIGABRT)
     team = Team(2, max_failures=0)
     run = fit_on_workers(config, shared, team, on_team=watched.on_team, on_step=watched.on_step, steps=4)
     assert next(run).epoch == 0
-    with pytest.raises(ResourceError, match=r"^workers: a worker's process died.*; run the same command again"):
+    with pytest.raises(
+        ResourceError, match=r"^workers: a worker's process crashed \(Aborted\); .*; run the same command again"
+    ):
         next(run)
     assert_nothing_is_left(watched.workers)
     assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["epoch"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from raydistill.sweep.baseline import baseline_hash, finished, given_baseline
 from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
 from raydistill.training import RunConfig, fit
+from tests.sweep.test_warm_run import sweep
 
 DECAY = {
     "lr_schedulers": {"decay": {"class": "CosineAnnealingLR", "T_max": 3}},
@@ -104,3 +106,35 @@ def test_a_given_checkpoint_is_evaluated_here(trained: RunConfig, digits: Datase
     assert given.checkpoint == checkpoint
     with pytest.raises(CheckpointError, match="its arch must be 'resnet20_cifar', got 'simplenet_cifar'"):
         given_baseline(checkpoint, replace(trained, arch="resnet20_cifar"), Classification(digits))
+
+
+OWN_MODEL = """
+import os
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.fc = nn.Linear(3 * 32 * 32, num_classes)
+
+    def forward(self, images):
+        if "RAY_RAYLET_PID" in os.environ:  # a process of Ray's, not the command
+            os._exit(7)
+        return self.fc(images.flatten(1))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_model_that_ends_the_baselines_process_is_told_so(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """Of a task that died Ray does not even say which process it was."""
+    (tmp_path / "own_model.py").write_text(OWN_MODEL)
+    write_sweep(
+        ("model/arch", "own_model:Net"),
+        ("schedule/pruners/agp/weights", ["fc.weight"]),
+        ("search/per_layer/weights", ["*.weight"]),
+        ("max_failures", 0),
+    )
+    told = " ".join(sweep(tmp_path, "space.yaml", "--cpu", code=2).split())
+    assert f"baseline: its process ended itself by os._exit(7) in {tmp_path}/own_model.py, line 12, in forward" in told
+    assert "memory" not in told

@@ -10,6 +10,7 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayActorError, RuntimeEnvSetupError
 from ray.tune.experiment import Trial
 
+from raydistill.cluster.last_words import LastWords
 from raydistill.errors import RaydistillError
 from raydistill.sweep.callback import LOST_MACHINE, MOST_LOSSES, Bookkeeper, why_it_died
 
@@ -61,7 +62,18 @@ class Story:
 
         self.trial = InFolder("trainable", stub=True, config={"trial_id": "t0000"}, max_failures=1)
         self.told = Told()
-        self._book = Bookkeeper(self.told, lambda: None, self._cannot_run)  # type: ignore[arg-type]
+        self.words = LastWords()
+        self.looked_at: list[tuple[str, int]] = []
+        self._book = Bookkeeper(
+            self.told,  # type: ignore[arg-type]
+            lambda: None,
+            self._cannot_run,
+            self._last_words,
+        )
+
+    def _last_words(self, address: str, pid: int) -> LastWords:
+        self.looked_at.append((address, pid))
+        return self.words
 
     def _cannot_run(self, address: str) -> str:
         self.asked.append(address)
@@ -136,3 +148,27 @@ def test_a_node_on_which_every_process_dies_ends_the_sweep(broken: str, story: S
         else []
     )
     assert len(story.told.reasons) == (1 if broken else 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (LastWords("crashed (Aborted) in a.py"), "its process crashed (Aborted) in a.py"),
+        (LastWords(oom_killed=True), "out of memory: its process was killed by the kernel; lower batch_size"),
+        (LastWords(), "its process died without a word: killed from outside (SIGKILL; dmesg tells"),
+    ],
+)
+def test_how_a_process_died_is_asked_on_its_node(words: LastWords, reason: str, story: Story) -> None:
+    """Ray's own account, which guesses at memory, does not decide."""
+    story.words = words
+    guess = "(1) the process was killed by the OOM killer due to high memory usage"
+    assert story.fails(
+        died(f"The actor died unexpectedly before finishing this task.\n\tpid: 12\n\tip: 10.0.0.7\n{guess}")
+    )
+    assert story.looked_at == [("10.0.0.7", 12)]
+    assert story.told.reasons[0].startswith(reason)
+
+
+def test_a_lost_machine_is_not_asked(story: Story) -> None:
+    assert story.fails(died("The actor died because its node has died.\n\tpid: 12\n\tip: 10.0.0.7\n"))
+    assert not story.looked_at

@@ -317,7 +317,7 @@ def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep
 
 OWN_MODEL = '''
 """A user's model that misbehaves in some trials: it looks at the trial's working folder."""
-import os
+import ctypes, os
 from torch import nn
 
 class Net(nn.Module):
@@ -332,6 +332,8 @@ class Net(nn.Module):
             raise RuntimeError("of my own making")
         if trial == "t0001":
             os._exit(1)
+        if trial == "t0003":
+            ctypes.string_at(0)
         out = self.fc(self.conv(images).flatten(1))
         return out * float("nan") if trial == "t0002" else out
 '''
@@ -344,7 +346,7 @@ def test_what_goes_wrong_in_a_trial_ends_that_trial_alone(write_sweep: WriteSwee
         ("model/arch", "own_model:Net"),
         ("schedule/pruners/agp/weights", ["conv.weight", "fc.weight"]),
         ("search/per_layer/weights", ["*.weight"]),
-        ("num_samples", 5),
+        ("num_samples", 6),
         ONE_AT_A_TIME,
     )
     out, err = finish(start(tmp_path, str(file)))
@@ -352,16 +354,24 @@ def test_what_goes_wrong_in_a_trial_ends_that_trial_alone(write_sweep: WriteSwee
     folder = tmp_path / "sweeps" / "tiny"
     records = read_journal(folder / "journal.jsonl").records
     states = {trial_id: record.state for trial_id, record in records.items()}
-    expected = [FAILED, FAILED, FAILED, FINISHED, FINISHED]
+    expected = [FAILED] * 4 + [FINISHED] * 2
     assert states == {BASELINE: FINISHED, **{f"t{i:04d}": state for i, state in enumerate(expected)}}
     error_file = folder / "trials" / "t0000" / "error.txt"
     assert records["t0000"].reason == f"RuntimeError: of my own making (traceback in {error_file})"
     assert "own_model.py" in error_file.read_text()
-    assert records["t0001"].reason.startswith("its process died, perhaps killed because the node was out of memory")
+    own, lines = tmp_path / "own_model.py", OWN_MODEL.splitlines()
+    for trial_id, code, how in (
+        ("t0001", "            os._exit(1)", "ended itself by os._exit(1)"),
+        ("t0003", "            ctypes.string_at(0)", "crashed (Segmentation fault)"),
+    ):
+        line = lines.index(code) + 1
+        reason = records[trial_id].reason
+        assert reason.startswith(f"its process {how} in {own}, line {line}, in forward; "), reason
+        assert "memory" not in reason
     assert "loss" in records["t0002"].reason
     assert "nan" in records["t0002"].reason
     runs = mlflow_runs(folder, "tiny")
-    assert [runs[f"t{i:04d}"].info.status for i in range(5)] == ["FAILED"] * 3 + ["FINISHED"] * 2
+    assert [runs[f"t{i:04d}"].info.status for i in range(6)] == ["FAILED"] * 4 + ["FINISHED"] * 2
     assert runs["t0002"].data.tags["end_reason"] == records["t0002"].reason
 
 
