@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,8 @@ from raydistill.masking import masked
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raydistill.cluster.address import Address
+    from raydistill.cluster.nodes import Node
     from raydistill.errors import RayLostError
     from raydistill.metrics import Metric
     from raydistill.storage import Store
@@ -97,7 +99,7 @@ def sweep(
     store = open_store(storage)
     console = Console(highlight=False)
     if dry_run:
-        _dry_run(loaded, store, console, resume)
+        _dry_run(loaded, store, console, resume, cluster)
         return
     from raydistill.cli.farewell import fail
     from raydistill.cli.progress import Progress
@@ -189,12 +191,11 @@ def _resume_command() -> str:
     return shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
 
 
-def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None:
+def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool, cluster: Address | None) -> None:
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
-    from raydistill.cluster.team import at_once, trial_team
+    from raydistill.errors import ResourceError
     from raydistill.sweep.plan import baseline_config, check_plan, plan_sweep
-    from raydistill.sweep.resources import concurrent, trial_share
     from raydistill.sweep.run import check_start_of
     from raydistill.sweep.seeds import find_seeds
     from raydistill.sweep.start import sweep_task
@@ -212,6 +213,18 @@ def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None
     def warn(line: str) -> None:
         console.print(f"warning: {line}", style="bold yellow", markup=False, soft_wrap=True)
 
+    if cluster is None:
+        resources = _resources(sweep, [this_machine()], "this machine")
+    else:
+        from raydistill.cluster.reach import nodes_there
+
+        target, nodes = nodes_there(cluster)
+        try:
+            resources = _resources(sweep, nodes, f"the cluster at {target}")
+        except ResourceError as error:
+            resources = f"more than the cluster at {target} has now"
+            for fault in error.faults:  # its autoscaler may start what is asked for; who joins it knows
+                warn(f"{fault}; that is all, unless the cluster starts other nodes by itself")
     seeds = find_seeds(sweep, store.root, warn)
     task = sweep_task(sweep)
     for line in filter(None, (task.warning, task.note)):
@@ -219,14 +232,7 @@ def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool) -> None
     plan = plan_sweep(sweep, task, seeds)
     for line in plan.warnings:
         warn(line)
-    node, sections = this_machine(), sweep.sections
-    share = trial_share(sections.resources_per_trial, [node], f"{sweep.file}: resources_per_trial", "this machine")
-    workers = sections.workers_per_trial
-    fit = concurrent(share, [node])
-    resources = f"{share} a trial, {fit} at a time on this machine"
-    if workers > 1:
-        team = trial_team(workers, share.cpu, share.gpu, sections.max_failures, [node], str(sweep.file))
-        resources = f"{team} a trial, {at_once(team, [node])} at a time on this machine"
+    sections = sweep.sections
     planned = [trial.planned_sparsity for trial in plan.trials]
     baseline = sections.baseline.checkpoint or f"{baseline_config(sweep).epochs} epochs, trained or reused"
     console.print(space_table([(d.path, d.distribution.describe()) for d in plan.space.dimensions]))
@@ -258,6 +264,22 @@ def _split_sizes(task: Task) -> str:
     loading = Loading(torch.device("cpu"), 256)
     sizes = ", ".join(f"{task.feed(split, loading).samples:,} {split}" for split in (TRAIN, VALIDATION))
     return f"{task.name}, {sizes}"
+def _resources(sweep: Sweep, nodes: Sequence[Node], place: str) -> str:
+    """What a trial takes, and how many there is room for.
+
+    Raises:
+        ResourceError: there is none for a single one.
+    """
+    from raydistill.cluster.team import at_once, trial_team
+    from raydistill.sweep.resources import concurrent, trial_share
+
+    sections = sweep.sections
+    share = trial_share(sections.resources_per_trial, nodes, f"{sweep.file}: resources_per_trial", place)
+    workers = sections.workers_per_trial
+    if workers > 1:
+        team = trial_team(workers, share.cpu, share.gpu, sections.max_failures, nodes, str(sweep.file))
+        return f"{team} a trial, {at_once(team, nodes)} at a time on {place}"
+    return f"{share} a trial, {concurrent(share, nodes)} at a time on {place}"
 
 
 def _searcher(sweep: Sweep, plan: Plan) -> str:

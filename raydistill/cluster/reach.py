@@ -9,21 +9,27 @@ import json
 import os
 import platform
 import socket
+from collections.abc import Callable
 from queue import Empty, Queue
 from threading import Thread
+from typing import Any, TypeVar, cast
 
 import ray
 from ray._private import services
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from raydistill.cluster.address import Address
+from raydistill.cluster.nodes import Node
 from raydistill.cluster.quiet import silent_stderr
 from raydistill.errors import ABSENT, Fault, ResourceError
 
 _CONNECT_S = 5.0
 _ANSWER_S = 20.0
 _SETTINGS = 4
+_ALIVE = GcsNodeInfo.ALIVE
 _MODE = "RAY_AUTH_MODE"
 _Refused = getattr(ray.exceptions, "AuthenticationError", ray.exceptions.RaySystemError)  # older Rays have no tokens
+T = TypeVar("T")
 _ELSEWHERE = "check 'ray status' there, or leave --address out"
 
 
@@ -50,6 +56,22 @@ def reach(address: Address) -> str:
             raise ResourceError(_no_head(where))
     _check_same_versions(_cluster_metadata(target, where), where)
     return target
+
+
+def nodes_there(address: Address) -> tuple[str, list[Node]]:
+    """The cluster's ``host:port`` and its machines as they are now; nothing is started there, and it is not joined.
+
+    What an autoscaler may add to them only a process on the head would know.
+
+    Raises:
+        ResourceError: as `reach`.
+    """
+    target = reach(address)
+    try:
+        with silent_stderr():
+            return target, _ask(target, _sizes)
+    except (ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
+        raise ResourceError(_no_head(address.where)) from error
 
 
 def _speaks_http2(there: socket.socket) -> bool:
@@ -98,13 +120,13 @@ def _cluster_metadata(target: str, where: str) -> dict[str, str]:
     try:
         with silent_stderr():
             try:
-                content = _ask(target)
+                content = _ask(target, _metadata)
             except _Refused:
                 loader = ray._raylet.AuthenticationTokenLoader.instance()
                 if not loader.has_token(ignore_auth_mode=True) or os.environ.setdefault(_MODE, "token") != "token":
                     raise  # there is none, or the user has said that none is to be sent
                 ray._raylet.Config.initialize("")  # Ray has read the variable when it was imported
-                content = _ask(target)
+                content = _ask(target, _metadata)
     except _Refused as error:
         rule = "the cluster wants a token, and does not accept this machine's"
         way_out = "copy ~/.ray/auth_token from its head to this machine, or set RAY_AUTH_TOKEN"
@@ -114,25 +136,35 @@ def _cluster_metadata(target: str, where: str) -> dict[str, str]:
     return dict(json.loads(content)) if content else {}
 
 
-def _ask(target: str) -> bytes | None:
+def _metadata(client: Any) -> bytes | None:
+    found: bytes | None = client.internal_kv_get(b"CLUSTER_METADATA", namespace=b"cluster", timeout=_CONNECT_S)
+    return found
+
+
+def _sizes(client: Any) -> list[Node]:
+    nodes = client.get_all_node_info(timeout=_CONNECT_S).values()
+    totals = [dict(node.resources_total) for node in nodes if node.state == _ALIVE]
+    return [Node(float(total.get("CPU", 0)), float(total.get("GPU", 0))) for total in totals]
+
+
+def _ask(target: str, question: Callable[[Any], T]) -> T:
     """Raises TimeoutError where what answers says nothing that Ray understands; by itself Ray would try on and on."""
-    said: Queue[bytes | BaseException | None] = Queue()
+    said: Queue[tuple[T | None, BaseException | None]] = Queue()
 
     def ask() -> None:
         try:
-            client = ray._raylet.GcsClient(address=target)
-            said.put(client.internal_kv_get(b"CLUSTER_METADATA", namespace=b"cluster", timeout=_CONNECT_S))
+            said.put((question(ray._raylet.GcsClient(address=target)), None))
         except BaseException as error:
-            said.put(error)
+            said.put((None, error))
 
     Thread(target=ask, daemon=True).start()
     try:
-        answer = said.get(timeout=_ANSWER_S)
-    except Empty as error:
-        raise TimeoutError from error
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+        answer, error = said.get(timeout=_ANSWER_S)
+    except Empty as empty:
+        raise TimeoutError from empty
+    if error is not None:
+        raise error
+    return cast(T, answer)
 
 
 def _check_same_versions(cluster: dict[str, str], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -176,6 +177,15 @@ def test_a_dry_run_looks_where_it_would_go(raydistill: Command, tmp_path: Path) 
     assert "--resume: there is no sweep in" in dry("--resume").err
     assert "no MLflow server answers there" in dry("--tracking-uri", "http://me:secret@127.0.0.1:1").err
     assert "secret" not in dry("--tracking-uri", "http://me:secret@127.0.0.1:1").err
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        ended = dry("--address", address)
+    assert ended.code == 2
+    assert ended.err == (
+        f"error: --address {address}: nothing answers there ([Errno 111] Connection refused); "
+        "check 'ray status' there, or leave --address out\n"
+    )
 
 
 def test_more_trials_than_can_be_planned(raydistill: Command) -> None:

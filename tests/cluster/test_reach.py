@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from tests.cluster.conftest import RayCluster, ended
+from tests.cluster.conftest import ROOT, RayCluster, ended
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
 Start = Callable[..., subprocess.Popen[str]]
@@ -73,3 +73,26 @@ def test_a_token_that_lies_about_and_another_ray(cluster: RayCluster, raydistill
     client.internal_kv_put(key["key"], value, True, key["namespace"])
     out, _ = ended(raydistill(*asked))
     assert out.splitlines()[-1] == "all is well"
+
+
+def test_a_dry_run_counts_the_clusters_nodes_and_starts_nothing_there(
+    cluster: RayCluster, raydistill: Start, tmp_path: Path
+) -> None:
+    """Not this machine's: a laptop need not have what its cluster has. The cluster may yet grow."""
+    cluster.head("--num-cpus=0")
+    cluster.node("--num-cpus=5", "--num-gpus=3")
+    file = tmp_path / "space.yaml"
+    text = (ROOT / "search_spaces" / "simplenet.yaml").read_text()
+    dry = ("sweep", file, "--dry-run", "--dataset", "digits", "--address", cluster.address)
+    for resources, expected in (
+        ("{gpu: 1, cpu: 1}", f"resources:   1 GPU and 1 CPU a trial, 3 at a time on the cluster at {cluster.address}"),
+        ("{gpu: 4}", f"resources:   more than the cluster at {cluster.address} has now"),
+    ):
+        file.write_text(f"{text}resources_per_trial: {resources}\n")
+        out, err = ended(raydistill(*dry))
+        assert err == ""
+        assert expected in out
+        assert ("warning: " in out) == ("more than" in expected)
+        assert out.splitlines()[-1] == "dry run: everything checked, nothing started"
+    jobs = ray._raylet.GcsClient(address=cluster.address).get_all_job_info()
+    assert not jobs
