@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 from raydistill.errors import CheckpointError, Fault, RaydistillError
+from raydistill.files import unreadable
 from raydistill.records import EpochMetrics
+from raydistill.storage import Store
 from raydistill.training import read_history
 
 SET_ASIDE = "checkpoint.damaged.pt"
@@ -37,6 +40,28 @@ def _given(checkpoint: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def lost(checkpoint: str, store: Store) -> str:
+    """What is wrong with the checkpoint of a trial that is not about to be used ("": nothing): gone, or cut off.
+
+    A look at its directory, which stands at the end of the file: to read all of every trial may take hours. What a
+    bucket keeps is whole.
+
+    Raises:
+        StorageError: the disk does not give it.
+    """
+    if not store.exists(checkpoint):
+        return f"{checkpoint}: does not exist any more"
+    if store.outlives_this_machine:
+        return ""
+    try:
+        with zipfile.ZipFile(store.local(checkpoint)):
+            return ""
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return f"{checkpoint}: is damaged"
+    except OSError as error:
+        raise unreadable(checkpoint, error) from error
 
 
 def is_of(error: RaydistillError, checkpoint: str | Path) -> bool:

@@ -12,7 +12,7 @@ import torch
 from raydistill.errors import CheckpointError, Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
 from raydistill.storage import Store
-from raydistill.sweep.again import train_again
+from raydistill.sweep.again import tell, train_again
 from raydistill.sweep.callback import why_it_died
 from raydistill.sweep.damage import is_of, named
 from raydistill.sweep.resources import Share
@@ -78,8 +78,7 @@ def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
         raise error
     reason = str(error.faults[0])
     if trial_id not in session.trained_again:
-        session.trained_again.add(trial_id)
-        session.observer.warning(f"trial {trial_id} is trained again, with its values and its seed: {reason}")
+        tell(session, trial_id, reason)
         train_again(session, [session.ledger.records[trial_id]])
         return
     session.ledger.ended(trial_id, FAILED, reason)

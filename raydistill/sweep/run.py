@@ -25,6 +25,7 @@ from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.storage import Store, open_store
+from raydistill.sweep.again import train_lost
 from raydistill.sweep.baseline import ensure_baseline
 from raydistill.sweep.confirm import confirm_front
 from raydistill.sweep.events import Observer
@@ -235,6 +236,8 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         session.shared = [put(session.task, session.task.nbytes)]
         if ensure_baseline(session) and not interrupt.requested:
             run_trials(session, history)
+            if not interrupt.requested:
+                train_lost(session, history)
             confirm_front(session)
         if not interrupt.requested:
             test_front(session)

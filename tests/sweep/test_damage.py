@@ -9,7 +9,8 @@ import pytest
 
 from raydistill.errors import CheckpointError, Fault, StorageError
 from raydistill.records import EpochMetrics
-from raydistill.sweep.damage import SET_ASIDE, history_or_damage, is_of
+from raydistill.storage import open_store
+from raydistill.sweep.damage import SET_ASIDE, history_or_damage, is_of, lost
 from raydistill.training.checkpoint import write_checkpoint
 
 PARTS = {"run": {"arch": "simplenet_cifar", "model_args": {}}, "num_classes": 10, "model": {}}
@@ -54,3 +55,22 @@ def test_whose_checkpoint_an_error_is_of(checkpoint: Path, tmp_path: Path) -> No
     assert not is_of(CheckpointError(Fault("baselines/checkpoint.pt", "is damaged")), checkpoint)
     assert not is_of(CheckpointError(own, Fault("baselines/checkpoint.pt", "is damaged")), checkpoint)
     assert not is_of(StorageError(own), checkpoint)
+
+
+@pytest.mark.parametrize("left", [0, 1000, -1], ids=["nothing", "the beginning", "all but the last byte"])
+def test_a_look_notices_what_was_cut_off(checkpoint: Path, left: int, tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    assert lost(str(checkpoint), store) == ""
+    content = checkpoint.read_bytes()
+    assert len(content) > 1000
+    checkpoint.write_bytes(content[:left])
+    assert lost(str(checkpoint), store) == f"{checkpoint}: is damaged"
+    assert checkpoint.exists()
+    checkpoint.unlink()
+    assert lost(str(checkpoint), store) == f"{checkpoint}: does not exist any more"
+
+
+def test_a_look_at_what_the_disk_does_not_give(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").mkdir()
+    with pytest.raises(StorageError, match="cannot be read"):
+        lost(str(tmp_path / "checkpoint.pt"), open_store(tmp_path))

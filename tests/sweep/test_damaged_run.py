@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from raydistill.records import BASELINE, FINISHED
+from raydistill.records import BASELINE, FINISHED, TrialRecord
 from raydistill.sweep.journal import read_journal
 from raydistill.training import read_history
 from tests.sweep.test_warm_run import sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def assert_trained_again(folder: Path, names: list[str], before: Mapping[str, TrialRecord], shown: str) -> None:
+    """Their networks are back, and the figures that were recorded first stay."""
+    after = read_journal(folder / "journal.jsonl").records
+    assert all(record.state == FINISHED for record in after.values())
+    for name in names:
+        assert f"trial {name} is trained again" in shown
+        known, record = before[name], after[name]
+        assert record.values == known.values
+        assert record.last is not None
+        assert known.last is not None
+        assert record.last.metrics["top1"] == known.last.metrics["top1"]
+        assert len(read_history(folder / "trials" / name / "checkpoint.pt")) == known.epochs
 
 
 def test_damage_between_two_runs(write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
@@ -35,17 +49,17 @@ def test_damage_between_two_runs(write_sweep: Callable[..., Path], tmp_path: Pat
     shown = sweep(tmp_path, "space.yaml", "--cpu", "--resume", "--num-samples", "3")
     assert f"journal.jsonl:{middle + 1}: is not an event of a sweep, what it said is lost" in shown
     assert "the dense baseline is trained again" in shown
-    after = read_journal(journal).records
-    assert all(record.state == FINISHED for record in after.values())
-    again = [name for name in members if f"trial {name} is trained again" in shown]
-    assert again
-    for name in members:
-        assert after[name].values == before[name].values
-        assert after[name].last is not None
-        assert before[name].last is not None
-        assert after[name].last.metrics["top1"] == before[name].last.metrics["top1"], "the record stays"
-    for name in again:
-        assert len(read_history(folder / "trials" / name / "checkpoint.pt")) == before[name].epochs
+    assert len(members) == 2
+    assert_trained_again(folder, members, before, shown)
+
+    write_sweep(("num_samples", 3), ("constraints", ["sparsity >= 0.9999"]))  # now nothing is on the front
+    for number, name in enumerate(members):
+        checkpoint = folder / "trials" / name / "checkpoint.pt"
+        checkpoint.write_bytes(checkpoint.read_bytes()[: -1 - number])
+    shown = sweep(tmp_path, "space.yaml", "--cpu", "--resume")
+    assert "t0002 is trained again" not in shown
+    assert_trained_again(folder, members, before, shown)
+    assert "is trained again" not in sweep(tmp_path, "space.yaml", "--cpu", "--resume")
 
     journal.rename(journal.with_name("elsewhere"))
     for option in ((), ("--resume",)):
