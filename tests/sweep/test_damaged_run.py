@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from raydistill.records import BASELINE, FINISHED, TrialRecord
 from raydistill.sweep.journal import read_journal
 from raydistill.training import read_history
+from tests.sweep.test_run import mlflow_runs
 from tests.sweep.test_warm_run import sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -66,3 +69,41 @@ def test_damage_between_two_runs(write_sweep: Callable[..., Path], tmp_path: Pat
         shown = sweep(tmp_path, "space.yaml", "--cpu", *option, code=2)
         assert "holds no journal, but results of a sweep (trials/t0000, trials/t0001" in shown
     assert not journal.exists()
+
+
+def test_a_damaged_mlflow_database_costs_mlflow_alone(
+    write_sweep: Callable[..., Path], tmp_path: Path, spared: None
+) -> None:
+    """Damaged where no look at the start comes: the pages of the metrics."""
+    write_sweep(("num_samples", 1))
+    sweep(tmp_path, "space.yaml", "--cpu")
+    folder = tmp_path / "sweeps" / "tiny"
+    database = folder / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        roots = connection.execute("SELECT rootpage FROM sqlite_master WHERE tbl_name LIKE '%metrics'").fetchall()
+    content = bytearray(database.read_bytes())
+    for (page,) in roots:
+        content[(page - 1) * size : page * size] = b"\x5a" * size
+    database.write_bytes(content)
+
+    shown = sweep(tmp_path, "space.yaml", "--cpu", "--resume", "--num-samples", "2", code=1)
+    assert "Traceback" not in shown
+    told = " ".join(shown.split())
+    line = f"warning: MLflow cannot be written, its records stay behind: {database}: the database is damaged; "
+    assert told.count("the database is damaged") == told.count(line) == 1
+    assert told.count("warning: ") == 1
+    assert "@pareto-knee" not in told
+    assert "Pareto front" in told
+    records = read_journal(folder / "journal.jsonl").records
+    assert {name: record.state for name, record in records.items()} == dict.fromkeys(
+        (BASELINE, "t0000", "t0001"), FINISHED
+    )
+
+    database.unlink()
+    assert "warning" not in sweep(tmp_path, "space.yaml", "--cpu", "--resume", "--num-samples", "2")
+    runs = mlflow_runs(folder, "tiny")
+    assert set(runs) == {"", *records}
+    for name, record in records.items():
+        assert record.last is not None
+        assert runs[name].data.metrics["top1"] == pytest.approx(record.last.top1)
