@@ -17,7 +17,7 @@ _OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def own_signals() -> Iterator[None]:
-    """Handlers stay as they are while Ray starts in the block, and after it.
+    """Handlers stay as they are while Ray starts or ends in the block, and after it.
 
     Ray's own names are used where they are as in Ray 2.60; where they are not, handlers are put back at the end only.
     """
@@ -40,7 +40,17 @@ def own_signals() -> Iterator[None]:
         put_back()
         return worker
 
+    node = ray._private.worker._global_node
+    ends = getattr(node, "kill_all_processes", None)
+
+    def end(*arguments: Any, **options: Any) -> Any:
+        assert ends is not None
+        put_back()  # what lies below has just left them to the operating system, and this takes seconds
+        return ends(*arguments, **options)
+
     try:
+        if ends is not None:
+            node.kill_all_processes = end
         if setter is not None and made is not None:
             utils.set_sigterm_handler, below.CoreWorker = (lambda handler: None), make
         yield
