@@ -28,8 +28,7 @@ _LINE_EVERY_S = 300.0
 class Progress(Observer):
     """Use as a context manager around `run_sweep`. metrics: the task's. clock: seconds, for tests.
 
-    resumable: the sweep has begun.
-    on_lost: ends the process when Ray has gone.
+    resumable: the sweep has begun. on_started: called when it has. on_lost: ends the process when Ray has gone.
     """
 
     def __init__(
@@ -38,9 +37,10 @@ class Progress(Observer):
         metrics: Mapping[str, Metric],
         clock: Callable[[], float] = time.monotonic,
         on_lost: Callable[[RayLostError], None] | None = None,
+        on_started: Callable[[], None] | None = None,
     ) -> None:
         self.resumable = False
-        self._on_lost = on_lost
+        self._on_lost, self._on_started = on_lost, on_started
         self._console, self._metrics = console, metrics
         self._clock = clock
         self._opening: Opening | None = None
@@ -75,6 +75,8 @@ class Progress(Observer):
 
     def started(self) -> None:
         self.resumable = True
+        if self._on_started is not None:
+            self._on_started()
 
     def opening(self, opening: Opening) -> None:
         self.stop()

@@ -16,11 +16,11 @@ from raydistill.masking import masked
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from raydistill.cli.outlived import Survivor
     from raydistill.cluster.address import Address
     from raydistill.cluster.nodes import Node
     from raydistill.errors import RayLostError
     from raydistill.metrics import Metric
-    from raydistill.storage import Store
     from raydistill.sweep.load import Sweep
     from raydistill.sweep.plan import Plan
     from raydistill.sweep.run import Outcome
@@ -75,37 +75,44 @@ def sweep(
     Every trial starts from the same dense baseline, draws its values, prunes and fine-tunes; the trial
     scheduler stops weak ones early. Everything is in MLflow, every point of the front is a checkpoint.
     """
-    from rich.console import Console
-
+    from raydistill.cli.outlived import outlived
     from raydistill.cluster.address import choose
     from raydistill.cluster.quiet import quieten
 
+    def loaded() -> Sweep:
+        from raydistill.sweep.load import Overrides, load_sweep
+
+        overrides = Overrides(
+            name=name,
+            num_samples=num_samples,
+            epochs=epochs,
+            seed=seed,
+            dataset=dataset,
+            data_dir=None if data_dir is None else str(data_dir),
+            tracking_uri=tracking_uri,
+            cpu=cpu,
+        )
+        return load_sweep(file, overrides)
+
     quieten()
     cluster = choose(address, os.environ.get("RAY_ADDRESS"))
-    from raydistill.storage import open_store
-    from raydistill.sweep.load import Overrides, load_sweep
-
-    overrides = Overrides(
-        name=name,
-        num_samples=num_samples,
-        epochs=epochs,
-        seed=seed,
-        dataset=dataset,
-        data_dir=None if data_dir is None else str(data_dir),
-        tracking_uri=tracking_uri,
-        cpu=cpu,
-    )
-    loaded = load_sweep(file, overrides)
-    store = open_store(storage)
-    console = Console(highlight=False)
     if dry_run:
-        _dry_run(loaded, store, console, resume, cluster)
+        _dry_run(loaded(), storage, resume, cluster)
         return
+    with outlived(_how_to_resume()) as survivor:
+        _search(loaded(), storage, resume, cluster, survivor)
+
+
+def _search(loaded: Sweep, storage: str, resume: bool, cluster: Address | None, survivor: Survivor) -> None:
+    from rich.console import Console
+
     from raydistill.cli.farewell import fail
     from raydistill.cli.progress import Progress
     from raydistill.errors import RaydistillError
     from raydistill.sweep.interrupt import interruptible
     from raydistill.sweep.run import run_sweep
+
+    console = Console(highlight=False)
 
     def on_first() -> None:
         progress.warning("ending: running trials keep their last checkpoint (Ctrl-C again quits at once)")
@@ -114,17 +121,20 @@ def sweep(
         progress.stop()
         hint(always=resume)
         sys.stdout.flush()
+        survivor.over()
 
     def on_lost(error: RayLostError) -> None:
         hint()
+        survivor.over()
         fail(error)
 
     def hint(always: bool = False) -> None:
         if progress.resumable or always:
-            console.print(f"not finished; resume with:\n  {again}", soft_wrap=True)
+            console.print(_how_to_resume(), soft_wrap=True)
 
     again = _resume_command()
-    with Progress(console, loaded.metrics, on_lost=on_lost) as progress, interruptible(on_first, on_last) as interrupt:
+    progress = Progress(console, loaded.metrics, on_lost=on_lost, on_started=survivor.begun)
+    with progress, interruptible(on_first, on_last) as interrupt:
         try:
             outcome = run_sweep(loaded, storage, resume=resume, address=cluster, observer=progress, interrupt=interrupt)
         except (KeyboardInterrupt, RaydistillError) as error:
@@ -185,16 +195,23 @@ def _shown(kept: str) -> str:
     return kept if "://" in kept else _short(Path(kept))
 
 
+def _how_to_resume() -> str:
+    return f"not finished; resume with:\n  {_resume_command()}"
+
+
 def _resume_command() -> str:
     """What was typed, with --resume; a password in it is masked, and has to be put back."""
     words = ["raydistill", *(masked(word) for word in sys.argv[1:])]
     return shlex.join([*words, *([] if "--resume" in words else ["--resume"])])
 
 
-def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool, cluster: Address | None) -> None:
+def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) -> None:
+    from rich.console import Console
+
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
     from raydistill.errors import ResourceError
+    from raydistill.storage import open_store
     from raydistill.sweep.plan import baseline_config, check_plan, plan_sweep
     from raydistill.sweep.run import check_start_of
     from raydistill.sweep.seeds import find_seeds
@@ -202,6 +219,7 @@ def _dry_run(sweep: Sweep, store: Store, console: Console, resume: bool, cluster
     from raydistill.sweep.tracked import check_tracking
     from raydistill.tracking import visit
 
+    store, console = open_store(storage), Console(highlight=False)
     check_tracking(sweep, store)
     store.check()
     if resume:
@@ -264,6 +282,8 @@ def _split_sizes(task: Task) -> str:
     loading = Loading(torch.device("cpu"), 256)
     sizes = ", ".join(f"{task.feed(split, loading).samples:,} {split}" for split in (TRAIN, VALIDATION))
     return f"{task.name}, {sizes}"
+
+
 def _resources(sweep: Sweep, nodes: Sequence[Node], place: str) -> str:
     """What a trial takes, and how many there is room for.
 

@@ -8,6 +8,8 @@ When Ray stays away, that thread sees to what has to be closed and said, while t
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
 import socket
 import sys
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import ray
 
@@ -92,27 +95,40 @@ class _Watch(threading.Thread):
         self._head = (host.strip("[]"), int(port))
         self._raylet = str(node.raylet_socket_name)
         self._session = str(node.session_name)
-        self._ended = False
+        self._raylet_process = _handle_of_raylet(node)
+        self._ended = self._dead = False
 
     def run(self) -> None:
         seen, what = time.monotonic(), ""
-        while not self.over.wait(0.5 if self._ended else _LOOK_S):
+        while not self._rest(0.5 if self._ended else _LOOK_S):
             before, what = what, self._away()
             if not what and before and self._another():
                 what = "was started again: what ran on it has gone"
                 break
             if not what:
                 seen = time.monotonic()
-            elif self._ended and before:
+            elif self._dead or (self._ended and before):
                 break  # twice in a row; it does not come back, and Ray itself ends the process before long
             elif time.monotonic() - seen > GONE_S:
                 break
         way_out = "start it again if it is yours, then resume"
         self.error = RayLostError(Fault(self._where, what, ABSENT, way_out))
         self._hold_main(seen + _LATEST_S)
+        if self._raylet_process >= 0:
+            os.close(self._raylet_process)
         if not self.over.is_set():
             self._on_lost(self.error)
             self.done.set()
+
+    def _rest(self, seconds: float) -> bool:
+        """Until the next look; whether nothing is watched any more. The end of a Ray of our own is noticed at once: the
+        first call that reaches for its object store after that ends this process, without a word."""
+        until = time.monotonic() + seconds
+        while self._raylet_process >= 0 and not self._dead and (left := until - time.monotonic()) > 0:
+            self._dead = bool(select.select([self._raylet_process], [], [], min(left, 0.1))[0])
+            if self._dead or self.over.is_set():
+                return self.over.is_set()
+        return self.over.wait(max(0.0, until - time.monotonic()))
 
     def _hold_main(self, until: float) -> None:
         """Wait until the main thread is inside Ray, and let it not come out of it."""
@@ -147,6 +163,14 @@ class _Watch(threading.Thread):
         except (ray.exceptions.RayError, RuntimeError, TimeoutError):
             return False  # it is asked again
         return bool(name) and name.decode() != self._session
+
+
+def _handle_of_raylet(node: Any) -> int:
+    """A handle that is readable once it has ended; -1 where it was not started here, or there are no such handles."""
+    try:
+        return os.pidfd_open(node.all_processes["raylet"][0].process.pid)
+    except (AttributeError, KeyError, IndexError, OSError):
+        return -1
 
 
 def _standing(frame: FrameType | None) -> bool:

@@ -185,9 +185,7 @@ def train_baseline(
             on_epoch(message)
 
 
-def _train(
-    run: RunConfig, task: Task, store: Store
-) -> Iterator[EpochMetrics | RaydistillError | tuple[str, int]]:
+def _train(run: RunConfig, task: Task, store: Store) -> Iterator[EpochMetrics | RaydistillError | tuple[str, int]]:
     """In the task's process: its node's address and its number, then the epochs. Errors travel as values: Ray would
     wrap them in its own and print a traceback."""
     yield ray.util.get_node_ip_address(), os.getpid()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,3 +78,40 @@ def test_ray_that_does_not_come_up_in_time(address: str | None, monkeypatch: pyt
         pass
     assert "(The current node timed out during startup.)" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.ray
+def test_a_signal_is_heard_while_ray_ends() -> None:
+    """Below Python Ray leaves SIGTERM to the operating system before it ends its processes, which takes a while."""
+    code = (
+        "import os, signal, ray\nfrom raydistill.cluster.connect import connected\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True))\n"
+        "with connected(None, 0):\n"
+        "    node = ray._private.worker._global_node\n"
+        "    ends = node.kill_all_processes\n"
+        "    def end(*arguments, **options):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        ends(*arguments, **options)\n"
+        "    node.kill_all_processes = end\n"
+        "print('ended')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["heard", "ended"]), ended.stderr
+
+
+@pytest.mark.ray
+def test_the_end_of_a_ray_of_our_own_is_noticed_without_a_look() -> None:
+    """What reaches for its object store before that is noticed ends the process, without a word."""
+    code = (
+        "import os, psutil, ray\nfrom raydistill.cluster import watch\n"
+        "from raydistill.cluster.connect import connected\n"
+        "watch._LOOK_S = 3600\n"
+        "def lost(error):\n    print(error, flush=True)\n    os._exit(7)\n"
+        "with connected(None, 0, on_lost=lost):\n"
+        "    (raylet,) = [p for p in psutil.Process().children(recursive=True) if p.name() == 'raylet']\n"
+        "    raylet.kill()\n"
+        "    ray.get(ray.remote(num_cpus=1000)(int).remote())\n"  # waits for ever
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 7, ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("Ray: its process on this machine has ended")
