@@ -6,6 +6,7 @@ The constructor is the schema: arguments are bound to the class's signature, val
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -268,11 +269,17 @@ def _weights_argument(instance: InstanceSpec) -> str:
     return next((key for key in arguments if key in instance.args), "weights")
 
 
+@functools.lru_cache(maxsize=64)
+def _parameters(cls: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    """Kept: a schedule of one pruner a weight asks it of one class a hundred times over."""
+    return tuple(inspect.signature(cls).parameters.values())
+
+
 def _construct(
     cls: Callable[..., Any], given: tuple[Any, ...], args: dict[str, Any], where: str, faults: list[Fault]
 ) -> Any:
     """Call a class with arguments from a file; what it does not accept becomes faults, and None is returned."""
-    parameters = list(inspect.signature(cls).parameters.values())
+    parameters = _parameters(cls)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][len(given) :]
     names = [parameter.name for parameter in named]

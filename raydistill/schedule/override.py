@@ -22,21 +22,33 @@ _FIELDS = ("starting_epoch", "ending_epoch", "frequency", "epochs")
 _LR_EPOCH_ARGUMENTS = ("step_size", "milestones", "T_max", "T_0", "total_iters", "patience", "cooldown")
 
 
-def with_values(mapping: Mapping[str, Any], values: Mapping[str, Any], source: str) -> dict[str, Any]:
+def with_values(
+    mapping: Mapping[str, Any],
+    values: Mapping[str, Any],
+    source: str,
+    of_weights: Mapping[str, tuple[str, str]] | None = None,
+) -> dict[str, Any]:
     """A copy of `mapping` with `values` (key path to value) put in.
 
     ``per_layer`` paths are put in last, after the schedule is split into one pruner a weight (`split_per_weight`).
+    of_weights: by such a path the (weight, argument) that it stands for, where that is known already.
 
     Raises:
         ConfigError: one fault for each key path that leads nowhere.
     """
     faults: list[Fault] = []
     result = copy.deepcopy(dict(mapping))
-    for path in sorted(values, key=lambda path: path.startswith(PER_LAYER)):
-        if path.startswith(PER_LAYER):
-            result = split_per_weight(result)
+    per_layer = [path for path in values if path.startswith(PER_LAYER)]
+    for path in [path for path in values if not path.startswith(PER_LAYER)]:
         for holder, key in _targets(result, path, f"{source}: {path}", faults):
             holder[key] = copy.deepcopy(values[path])
+    if per_layer:
+        result = split_per_weight(result)
+        layers = _Layers(result)
+        for path in per_layer:
+            named = (of_weights or {}).get(path) or layers.named(path)
+            for holder, key in layers.targets(path, named, f"{source}: {path}", faults):
+                holder[key] = copy.deepcopy(values[path])
     if faults:
         raise ConfigError(*faults)
     return result
@@ -78,7 +90,7 @@ def split_per_weight(mapping: Mapping[str, Any]) -> dict[str, Any]:
         for weight, arguments in parts.items():
             part = f"{name}/{weight}"
             renamed[str(name)].append(part)
-            split[part] = {**copy.deepcopy(body), **arguments}
+            split[part] = {k: arguments[k] if k in arguments else copy.deepcopy(v) for k, v in body.items()}
     if not renamed:
         return result
     result["pruners"] = split
@@ -144,7 +156,8 @@ def _part_names(weights: Iterable[Any]) -> dict[str, Any]:
 def _targets(mapping: dict[str, Any], path: str, where: str, faults: list[Fault]) -> list[tuple[dict[str, Any], str]]:
     """Where the value of a key path stands: (mapping that holds it, its key), several for repeated policies."""
     if path.startswith(PER_LAYER):
-        return _per_layer_targets(mapping, path, where, faults)
+        layers = _Layers(mapping)
+        return layers.targets(path, layers.named(path), where, faults)
     policies = mapping.get("policies") or []
     match = re.match(r"policies\[(\d+)\]\.(.+)$", path)
     if match:
@@ -170,26 +183,43 @@ def _targets(mapping: dict[str, Any], path: str, where: str, faults: list[Fault]
     return []
 
 
-def _per_layer_targets(
-    mapping: dict[str, Any], path: str, where: str, faults: list[Fault]
-) -> list[tuple[dict[str, Any], str]]:
-    of_weight = {str(name): str(name).partition("/")[2] for name in mapping.get("pruners") or {} if "/" in str(name)}
-    pruners = set(of_weight.values())
-    weight, key = _longest(path.removeprefix(PER_LAYER), list(pruners))
-    if not weight:  # the path, or the file, may say DataParallel's names
-        weight, key = _longest(without_module_prefix(path.removeprefix(PER_LAYER)), list(pruners))
-    if not weight or not key:
-        asked = path.removeprefix(PER_LAYER).rpartition(".")[0]
-        faults.append(Fault(where, "no pruner of the schedule holds this weight", ABSENT, close_match(asked, pruners)))
-        return []
-    holders = [name for name in mapping["pruners"] if of_weight.get(str(name)) == weight]
-    if key in _FIELDS:
-        return [(p, key) for p in mapping["policies"] if _policy_instance(p)[1] in holders]
-    if key in ("level", "levels") and "levels" in mapping["pruners"][holders[0]]:
-        return [
-            (mapping["pruners"][name]["levels"], next(iter(mapping["pruners"][name]["levels"]))) for name in holders
-        ]
-    return [(mapping["pruners"][name], key) for name in holders]
+class _Layers:
+    """A schedule that is split into one pruner a weight: its pruners and policies by the weight they are for."""
+
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        self._pruners: Mapping[str, Any] = mapping.get("pruners") or {}
+        self._by_weight: dict[str, list[str]] = {}
+        for name in self._pruners:
+            if "/" in str(name):
+                self._by_weight.setdefault(str(name).partition("/")[2], []).append(name)
+        self._policies: dict[str, list[dict[str, Any]]] = {}
+        for policy in mapping.get("policies") or []:
+            self._policies.setdefault(_policy_instance(policy)[1], []).append(policy)
+
+    def named(self, path: str) -> tuple[str, str]:
+        """(weight, argument) that a path stands for; the path, or the file, may say DataParallel's names."""
+        rest = path.removeprefix(PER_LAYER)
+        found = _longest_of(rest, self._by_weight)
+        return found if found[0] else _longest_of(without_module_prefix(rest), self._by_weight)
+
+    def targets(
+        self, path: str, named: tuple[str, str], where: str, faults: list[Fault]
+    ) -> list[tuple[dict[str, Any], str]]:
+        weight, key = named
+        if weight not in self._by_weight:  # known by the model's own name
+            weight = without_module_prefix(weight)
+        if not key or weight not in self._by_weight:
+            asked = path.removeprefix(PER_LAYER).rpartition(".")[0]
+            way_out = close_match(asked, self._by_weight)
+            faults.append(Fault(where, "no pruner of the schedule holds this weight", ABSENT, way_out))
+            return []
+        holders = self._by_weight[weight]
+        if key in _FIELDS:
+            return [(policy, key) for name in holders for policy in self._policies.get(str(name), [])]
+        bodies = [self._pruners[name] for name in holders]
+        if key in ("level", "levels") and "levels" in bodies[0]:
+            return [(body["levels"], next(iter(body["levels"]))) for body in bodies]
+        return [(body, key) for body in bodies]
 
 
 def _policy_instance(policy: Mapping[str, Any]) -> tuple[str, str]:
@@ -209,6 +239,14 @@ def _longest(rest: str, names: list[str]) -> tuple[str, str]:
     """Split ``NAME.KEY`` where NAME may hold dots: the longest known name that `rest` begins with."""
     fitting = [name for name in names if rest.startswith(f"{name}.")]
     name = max(fitting, key=len, default="")
+    return name, rest[len(name) + 1 :]
+
+
+def _longest_of(rest: str, names: Mapping[str, Any]) -> tuple[str, str]:
+    """`_longest` where there are many names: the splits of `rest` are looked up, from the last dot on."""
+    name = rest.rpartition(".")[0]
+    while name and name not in names:
+        name = name.rpartition(".")[0]
     return name, rest[len(name) + 1 :]
 
 

@@ -128,8 +128,11 @@ def plan_sweep(
     with faults.collecting():
         space = SearchSpace(tuple(dimensions))
     faults.stop()
+    of_weights = {d.path: (d.weight, d.argument) for d in dimensions if d.weight and d.argument}
     for which, values in (("lowest", _ends(space, 0)), ("highest", _ends(space, 1))):
-        faults.collect(_trial, sweep, model, inputs, which, values, context=f"with the {which} values of 'search'")
+        faults.collect(
+            _trial, sweep, model, inputs, of_weights, which, values, context=f"with the {which} values of 'search'"
+        )
     faults.stop()
     with faults.collecting():
         starts = resolve_warm_starts(sweep, space, seeds)
@@ -145,11 +148,13 @@ def plan_sweep(
             break
         drawn = searcher.suggest(number - warm, (), ()) or {}
         context = f"with the values of trial {trial_name(number)}"
-        trials.append(faults.collect(_trial, sweep, model, inputs, trial_name(number), drawn, context=context))
+        trials.append(
+            faults.collect(_trial, sweep, model, inputs, of_weights, trial_name(number), drawn, context=context)
+        )
     faults.stop()
 
     def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
-        return _trial(sweep, model, inputs, trial_name(number), values)
+        return _trial(sweep, model, inputs, of_weights, trial_name(number), values)
 
     warnings = (*sweep.schedule.warnings, *(line for start in starts for line in start.warnings))
     known = tuple(trial for trial in trials if trial is not None)
@@ -216,13 +221,22 @@ def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, 
 
 
 def _trial(
-    sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...], trial_id: str, values: Mapping[str, Scalar]
+    sweep: Sweep,
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    of_weights: Mapping[str, tuple[str, str]],
+    trial_id: str,
+    values: Mapping[str, Scalar],
 ) -> TrialPlan:
-    """One trial from its drawn values; `model` only lends its weights' names and shapes."""
+    """One trial from its drawn values; `model` only lends its weights' names and shapes. of_weights: by a path the
+    (weight, argument) that is searched there.
+    """
     source = sweep.schedule.source
     training = training_values(sweep.sections.training, values, str(sweep.file))
     of_schedule = {path: value for path, value in values.items() if not path.startswith(TRAINING)}
-    schedule = parse_schedule(with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search"), source)
+    schedule = parse_schedule(
+        with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search", of_weights), source
+    )
     planned = _check_schedule(sweep, schedule, model, inputs)
     run = replace(run_config(sweep, training, schedule), distillation=_distillation(sweep))
     return TrialPlan(trial_id, values, run, planned)
@@ -235,7 +249,7 @@ def _warm_trial(
     trial_id = trial_name(number)
     with faults.collecting(f"as a warm start of {sweep.file.name}"):
         if start.schedule is None:
-            return replace(_trial(sweep, model, inputs, trial_id, start.values), origin=start.origin)
+            return replace(_trial(sweep, model, inputs, {}, trial_id, start.values), origin=start.origin)
         planned = _check_schedule(sweep, start.schedule, model, inputs)
         run = replace(run_config(sweep, sweep.sections.training, start.schedule), distillation=_distillation(sweep))
         return TrialPlan(trial_id, start.values, run, planned, start.origin)
