@@ -52,6 +52,7 @@ class Progress(Observer):
         self._last_line = 0.0
         self._shown: object = None
         self._live: Live | None = None
+        self._taken_down = False
 
     def __enter__(self) -> Progress:
         return self
@@ -62,6 +63,7 @@ class Progress(Observer):
     def stop(self) -> None:
         """Take the live part down; what is printed next stands in its place."""
         if self._live is not None:
+            self._taken_down = True  # rich draws it once more, whole, and could not reach the rows that scroll away
             self._live.stop()
             self._live = None
 
@@ -158,6 +160,7 @@ class Progress(Observer):
     def _show(self) -> None:
         """Begin the live part where there is a terminal."""
         if self._console.is_terminal and self._live is None:
+            self._taken_down = False
             self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True)
             self._live.start()
 
@@ -194,6 +197,8 @@ class Progress(Observer):
         return epochs * (self._clock() - self._pace_from) / self._trained
 
     def _table(self) -> RenderableType:
+        if self._taken_down:
+            return Text()
         if self._opening is None:
             return self._baseline_line(self._baseline) if self._baseline is not None else Text()
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -172,3 +181,66 @@ def test_the_front_fits_with_three_objectives_and_several_seeds() -> None:
     assert "dominated" in text
     assert "knee, warm start" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
+
+
+class Screen:
+    """What stands on a terminal of so many rows, with what has scrolled off it, after what was written to it."""
+
+    def __init__(self, height: int) -> None:
+        self.lines, self._at, self._height = [""], 0, height
+
+    def write(self, text: str) -> None:
+        for part in re.findall(r"\x1b\[[?0-9;]*[a-zA-Z]|\r|\n|[^\x1b\r\n]+", text):
+            if part == "\n":
+                self._at += 1
+                self.lines += [""] * (self._at == len(self.lines))
+            elif part == "\x1b[2K":
+                self.lines[self._at] = ""
+            elif part.startswith("\x1b[") and part.endswith("A"):  # up, but not to what has scrolled off
+                self._at = max(self._at - int(part[2:-1] or 1), len(self.lines) - self._height, 0)
+            elif part != "\r" and not part.startswith("\x1b"):
+                self.lines[self._at] += part  # what is written over was erased before
+
+
+ON_A_TERMINAL = """
+import time
+from rich.console import Console
+from raydistill.cli.progress import Progress
+from tests.cli.test_progress import opening, record, row
+with Progress(Console(highlight=False, width=80, height={height})) as progress:
+    progress.opening(opening(20))
+    for index in range(12):
+        progress.trial(record(index, 3))
+    progress.front([row(f"t{{i:04d}}", 0.9 - i / 100, i / 100) for i in range(6)])
+    time.sleep(0.6)
+    progress.warning("one")
+    time.sleep(0.4)
+print("END")
+"""
+
+
+@pytest.mark.parametrize("height", [6, 14, 40])
+def test_no_row_is_left_behind_on_a_terminal(height: int) -> None:
+    """Whether all of the table has room there or not."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", height, 80, 0, 0))
+    command = [sys.executable, "-c", ON_A_TERMINAL.format(height=height)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=writer, stderr=writer, env=environment)
+    os.close(writer)
+    written = b""
+    while True:
+        try:
+            written += os.read(reader, 10_000)
+        except OSError:  # the other end is closed
+            break
+    os.close(reader)
+    assert process.wait(timeout=300) == 0, written.decode()
+    assert b"12 running" in written
+    screen = Screen(height)
+    screen.write(written.decode())
+    assert [line.strip() for line in screen.lines if line.strip()] == [
+        "tiny: net on digits, 20 trials of 10 epochs, 2 at a time",
+        "warning: one",
+        "END",
+    ]
