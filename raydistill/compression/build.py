@@ -35,7 +35,7 @@ from raydistill.compression.scheduler import CompressionScheduler, ScheduledPoli
 from raydistill.compression.sparsity import from_counts, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.resolve import resolve_class
-from raydistill.schedule import InstanceSpec, PolicySpec, ScheduleSpec, matching
+from raydistill.schedule import WITH_WEIGHTS, InstanceSpec, PolicySpec, ScheduleSpec, each_named
 
 _EXTENSIONS = {
     name: f"raydistill.compression.thinning:{name}" for name in ("FilterRemover", "ChannelRemover", "StructureRemover")
@@ -166,9 +166,9 @@ class _Builder:
             self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
             return None
         args = self.spelling.within(copy.deepcopy(dict(instance.args)))
-        if instance.section == "pruners" and "weights" in args:
+        if instance.section in WITH_WEIGHTS:
             try:
-                args["weights"] = matching(args["weights"], self.names, f"{where}.weights")
+                args = each_named(args, self.names, where)
             except ConfigError as error:
                 self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
                 return None

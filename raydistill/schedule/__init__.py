@@ -1,7 +1,7 @@
 """Compression schedules: YAML to frozen values and back, without torch."""
 
 from raydistill.schedule.extent import policies_beyond
-from raydistill.schedule.globs import matching, without_globs
+from raydistill.schedule.globs import WITH_WEIGHTS, each_named, without_globs
 from raydistill.schedule.load import dump_schedule, load_schedule, parse_schedule
 from raydistill.schedule.override import get_value, read_value, scale_epochs, split_per_weight, with_values
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
@@ -10,15 +10,16 @@ from raydistill.schedule.yaml_file import dump_yaml, read_yaml
 __all__ = [
     "KINDS",
     "SECTIONS",
+    "WITH_WEIGHTS",
     "InstanceSpec",
     "PolicySpec",
     "ScheduleSpec",
     "dump_schedule",
     "dump_yaml",
+    "each_named",
     "get_value",
     "read_value",
     "load_schedule",
-    "matching",
     "parse_schedule",
     "policies_beyond",
     "read_yaml",

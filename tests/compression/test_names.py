@@ -120,6 +120,32 @@ def test_globs_stand_for_the_weights_that_they_match() -> None:
     ]
 
 
+def keyed(section: str, name: str, levels: dict[str, Any], **body: Any) -> dict[str, Any]:
+    kind = section.removesuffix("s")
+    policy = {kind: {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 1, "frequency": 1}
+    return {section: {"p": {**body, name: levels}}, "policies": [policy]}
+
+
+def test_globs_are_keys_too_where_each_weight_has_its_value() -> None:
+    model, body = Tied(), {"class": "SparsityLevelParameterPruner"}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    levels = {"*.weight": 0.25, "module.*": 0.75, "encoder.weight": 0.5}
+    scheduler = build(parse_schedule(keyed("pruners", "levels", levels, **body), "s.yaml"), model, optimizer)
+    scheduler.on_epoch_begin(0)
+    # a name counts before a glob, the first glob before the second
+    assert [int((p == 0).sum()) for p in (model.encoder.weight, model.module.weight)] == [12, 4]
+    with pytest.raises(ConfigError, match=r"p\.levels: no weight of the model matches, got 'encod\*\.wieght'; did you"):
+        pruned(model, keyed("pruners", "levels", {"encod*.wieght": 0.5}, **body))
+
+
+def test_globs_in_a_regularizer() -> None:
+    regims = {"[em]*.weight": [0.01, "Rows"]}
+    mapping = keyed("regularizers", "reg_regims", regims, **{"class": "GroupLassoRegularizer"})
+    model = Tied()
+    scheduler = build(parse_schedule(mapping, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert scheduler.scheduled[0].policy.weights == ("encoder.weight", "module.weight")
+
+
 @pytest.mark.parametrize("lazy", [nn.LazyLinear(3), nn.LazyConv2d(3, 1)])
 def test_a_lazy_model_is_one_line(lazy: nn.Module) -> None:
     with pytest.raises(ConfigError, match=r"model: has lazy layers.*, got '0\.weight'; run it once on an input"):

@@ -130,3 +130,18 @@ def test_a_pruner_with_globs_is_searched_weight_by_weight(write_sweep: Callable[
         assert {name: body["final_sparsity"] for name, body in pruners.items()} == {
             f"p/{path.split('.', 1)[1].rpartition('.')[0]}": value for path, value in trial.values.items()
         }
+
+
+def test_a_pruner_with_globs_for_keys_is_searched_weight_by_weight(write_sweep: Callable[..., Path]) -> None:
+    file = write_sweep(
+        ("schedule/pruners", {"p": {"class": "SparsityLevelParameterPruner",
+                                    "levels": {"fc3.weight": 0.1, "fc?.weight": 0.5}}}),
+        ("schedule/policies", [{"pruner": {"instance_name": "p"}, "epochs": [0]}]),
+        ("search", {"per_layer": {"weights": ["fc[12].weight"], "level": {"uniform": [0.6, 0.9]}}}),
+    )  # fmt: skip
+    for trial in plan_sweep(load_sweep(file)).trials:
+        pruners = trial.run.schedule.mapping["pruners"].values()
+        levels = {weight: level for body in pruners for weight, level in body["levels"].items()}
+        assert set(levels) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+        assert levels["fc3.weight"] == 0.1
+        assert min(levels["fc1.weight"], levels["fc2.weight"]) >= 0.6
