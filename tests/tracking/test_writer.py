@@ -246,3 +246,136 @@ def test_merged_tags_take_the_latest_value() -> None:
     writer.start()
     assert writer.close(5) == 0
     assert store.sent == [("a", Batch(tags=(("state", "finished"),)))]
+
+
+def test_an_action_is_replaced_while_another_runs_is_under_way() -> None:
+    store = Store()
+    store.gate.clear()
+    done: list[int] = []
+    writer = TrackingWriter(store)
+    writer.start()
+    writer.put("a", Batch((point(0),)))
+    time.sleep(0.1)  # it is in flight
+    for i in range(3):
+        writer.put("", Action("front", lambda client, run_id, i=i: done.append(i), replaces="front"))
+        writer.put("", Batch((point(i),)))
+    assert writer.undelivered() == 5  # a's, one front, three of the sweep's own
+    store.gate.set()
+    assert writer.close(5) == 0
+    assert done == [2]
+    assert [p.step for p in store.points("")] == [0, 1, 2]
+
+
+def test_what_is_tried_again_is_given_up_after_so_many_attempts() -> None:
+    tries: list[str] = []
+
+    def fail(run: str, op: Operation) -> Exception | None:
+        tries.append(op.what if isinstance(op, Action) else "batch")
+        return Unavailable("internal error", alive=True) if isinstance(op, Action) else None
+
+    writer = TrackingWriter(Store(fail))
+    writer.put("a", Action("x", nothing), Action("y", nothing), Batch((point(0),)))
+    writer.start()
+    assert writer.close(10) == 0
+    assert tries == ["x"] * module.MAX_ATTEMPTS + ["y"] * module.MAX_ATTEMPTS + ["batch"]
+
+
+def test_each_outage_is_told_once() -> None:
+    answers: list[Exception | None] = [Unavailable("one"), Unavailable("two"), None, Unavailable("three"), None]
+    told: list[str] = []
+    writer = TrackingWriter(Store(lambda run, op: answers.pop(0)), told.append)
+    writer.put("a", Action("x", nothing), Action("y", nothing))
+    writer.start()
+    assert writer.close(10) == 0
+    assert [line.rpartition(" ")[2] for line in told] == ["one", "three"]
+
+
+def test_after_an_answer_the_next_outage_is_asked_about_soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits double up to the last, and begin anew."""
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 1.0)
+    monkeypatch.setattr(module, "LAST_DELAY_S", 5.0)
+    answers = [Unavailable("away")] * 4 + [None] + [Unavailable("away")] * 2 + [None]
+    writer = TrackingWriter(Store(lambda run, op: answers.pop(0)))
+    waits: list[float] = []
+    wait_for = writer._changed.wait_for
+
+    def waited(until: Callable[[], bool], timeout: float | None = None) -> bool:
+        if timeout is not None:
+            waits.append(timeout)
+            return False
+        return wait_for(until)
+
+    monkeypatch.setattr(writer._changed, "wait_for", waited)
+    writer.put("a", Action("x", nothing), Action("y", nothing))
+    writer.start()
+    assert writer.close(10) == 0
+    assert waits == [1.0, 2.0, 4.0, 5.0, 1.0, 2.0]
+
+
+def test_only_those_that_travelled_with_the_refused_one_go_alone() -> None:
+    def fail(run: str, op: Operation) -> Exception | None:
+        return Refused("bad param") if isinstance(op, Batch) and ("lr", "bad") in op.params else None
+
+    store = Store(fail)
+    writer = TrackingWriter(store)
+    writer.put("a", Batch((point(0),)), Batch(params=(("lr", "bad"),)), Batch((point(1),)), Action("x", nothing))
+    writer.put("a", *(Batch((point(step),)) for step in range(2, 6)))
+    writer.start()
+    assert writer.close(5) == 0
+    sent = [[p.step for p in op.metrics] if isinstance(op, Batch) else op.what for _, op in store.sent]
+    assert sent == [[0], [1], "x", [2, 3, 4, 5]]
+    assert store.calls == 6  # all three, the first, the bad one, and those that were sent
+
+
+def test_a_long_reason_is_one_line_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = TrackingWriter(Store(lambda run, op: Refused("so\n  long " * 100)))
+    writer.put("", Action("x", nothing))
+    writer.put("a", Batch((point(0),)))
+    writer.start()
+    assert writer.close(5) == 0
+    first, second = writer.errors
+    assert first.startswith("not in MLflow: x of the sweep: so long so long")
+    assert second.startswith("not in MLflow: figures of a: so long")
+    for line in (first, second):
+        assert len(line) == 400
+        assert line.endswith("...")
+        assert "\n" not in line
+
+
+def test_as_few_batches_as_the_limits_allow() -> None:
+    metrics = tuple(point(0, f"m{i}") for i in range(1500))
+    params, tags = ((f"p{i}", "1") for i in range(100)), ((f"t{i}", "1") for i in range(100))
+    first, second = batches(metrics, tuple(params), tuple(tags))
+    assert (len(first.metrics), len(first.params), len(first.tags)) == (1000, 0, 0)
+    assert (len(second.metrics), len(second.params), len(second.tags)) == (500, 100, 100)
+    assert batches() == []
+
+
+def test_the_same_point_or_param_twice_travels_once() -> None:
+    both = Batch((point(0), point(1)), (("lr", "1"),)).merged(Batch((point(1), point(2)), (("lr", "1"), ("lr", "2"))))
+    assert both == Batch((point(0), point(1), point(2)), (("lr", "1"), ("lr", "2")))
+
+
+def test_what_was_never_started_is_counted() -> None:
+    writer = TrackingWriter(Store())
+    writer.put("a", Batch((point(0),)), Batch((point(1),)))
+    assert writer.flush(5) == 2
+    assert writer.close(5) == 2
+
+
+def test_one_of_many_that_fails_has_its_own_attempts() -> None:
+    """It may have been the size of all together that was too much for the moment."""
+    tries: list[int] = []
+
+    def fail(run: str, op: Operation) -> Exception | None:
+        assert isinstance(op, Batch)
+        tries.append(len(op.metrics))
+        return Unavailable("internal error", alive=True) if point(0) in op.metrics else None
+
+    store = Store(fail)
+    writer = TrackingWriter(store)
+    writer.put("a", *(Batch((point(step),)) for step in range(3)))
+    writer.start()
+    assert writer.close(10) == 0
+    assert tries == [3] * module.MAX_ATTEMPTS + [1] * module.MAX_ATTEMPTS + [1, 1]
+    assert [p.step for p in store.points("a")] == [1, 2]
