@@ -7,12 +7,14 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from raydistill.errors import ConfigError, StorageError
+from raydistill.storage import objects as module
 from raydistill.storage.objects import Address, Objects, parse_address
 
 
@@ -146,3 +148,87 @@ def test_a_server_that_hangs(address: Address, s3_process: tuple[subprocess.Pope
     found = objects.get("x")
     assert found is not None
     assert found[0] == b"after"
+
+
+class Clock:
+    """Time that passes in sleeping only. at: called before the sleep of that number."""
+
+    def __init__(self, at: dict[int, Callable[[], None]] | None = None) -> None:
+        self.sleeps: list[float] = []
+        self._at = at or {}
+
+    def monotonic(self) -> float:
+        return 1000 + sum(self.sleeps)
+
+    def sleep(self, seconds: float) -> None:
+        self._at.get(len(self.sleeps), lambda: None)()
+        self.sleeps.append(seconds)
+
+
+def test_it_is_tried_ever_less_often_until_the_time_is_over(
+    address: Address, gate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    objects, clock = Objects(through(gate, address), outage_s=40.0, tell=told.append), Clock()
+    gate.close()
+    monkeypatch.setattr(module, "time", clock)
+    with pytest.raises(StorageError, match="does not answer"):
+        objects.put("x", b"1")
+    assert clock.sleeps == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
+    assert len(told) == 1
+    assert told[0].endswith("; it is tried again")
+    for brief in (lambda: objects.briefly(1.5).get("x"), lambda: objects.put("x", b"1", outage_s=1.5)):
+        clock.sleeps.clear()
+        with pytest.raises(StorageError):
+            brief()
+        assert clock.sleeps == pytest.approx([0.2, 0.4, 0.8])
+    assert objects.outage_s == 40.0
+    gate.open()
+    objects.put("x", b"2")
+    assert told[1:] == [f"{address.uri}: answers again"]
+
+
+def test_a_short_disturbance_is_not_told(address: Address, gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    objects, clock = Objects(through(gate, address), outage_s=40.0, tell=told.append), Clock({1: gate.open})
+    gate.close()
+    monkeypatch.setattr(module, "time", clock)
+    objects.put("x", b"1")
+    assert clock.sleeps == pytest.approx([0.2, 0.4])
+    assert not told
+
+
+def test_what_the_environment_adds_to_an_address(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://for-s3:9000/")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    expected = {"endpoint_override": "for-s3:9000", "scheme": "http", "region": "eu-west-1"}
+    assert parse_address("s3://b/p").options == expected
+    assert parse_address("s3://b/p?scheme=https&region=r").options == {**expected, "scheme": "https", "region": "r"}
+    assert parse_address("gs://b/p?retry_limit_seconds=3") == Address("gs://b/p", {"retry_limit_seconds": "3"})
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "no-scheme:9000")
+    monkeypatch.delenv("AWS_REGION")
+    assert parse_address("s3://b").options == {
+        "endpoint_override": "no-scheme:9000", "scheme": "https", "region": "eu-west-2",
+    }  # fmt: skip
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    assert parse_address("s3://b/p/").full == "s3://b/p?region=eu-west-2"
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert parse_address("s3://b/p/").full == "s3://b/p"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:word@there:9000")
+    with pytest.raises(
+        ConfigError, match="AWS_ENDPOINT_URL: must be scheme://host:port, without credentials"
+    ) as caught:
+        parse_address("s3://b/p")
+    assert "word" not in str(caught.value)
+
+
+def test_keys_below_a_folder(objects: Objects) -> None:
+    for key in ("f/b/2", "f/a", "f/b/1", "fg"):
+        objects.put(key, b"x")
+    assert objects.names("f") == ["f/a", "f/b/1", "f/b/2"]
+    assert objects.written("f/a") is not None
+    assert objects.written("f/never") is None
+    objects.delete("never/was", "f/a", "f/b/1")  # one that is missing does not keep the others
+    assert objects.names("f") == ["f/b/2"]
