@@ -21,6 +21,8 @@ ROOMS = {
     "datasets": set(),
     "tasks": {"schedule", "compression", "models", "datasets"},
     "training": {"schedule", "compression", "models", "datasets", "tasks"},
+    "analysis": {"schedule", "compression", "models", "datasets", "tasks", "training"},
+    "export": {"schedule", "compression", "models", "datasets", "tasks", "training", "analysis"},
     "search": set(),
     "storage": set(),
     "tracking": set(),

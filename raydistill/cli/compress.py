@@ -265,7 +265,7 @@ def compress(
     """
     from rich.console import Console
 
-    from raydistill.cli import looking
+    from raydistill.cli import on_checkpoint
     from raydistill.cli.on_workers import asked as asked_of_workers
     from raydistill.datasets import DatasetConfig
     from raydistill.errors import ABSENT, ConfigError, Fault
@@ -342,7 +342,7 @@ def compress(
     )
     if start is None and (asked or (act_stats and pretrained)):
         on_images = evaluate or confusion or act_stats or greedy or sense is not None
-        resume_from = looking.published_weights(replace(config, out_dir=None), folder, on_images, console)
+        resume_from = on_checkpoint.published_weights(replace(config, out_dir=None), folder, on_images, console)
         start = str(resume_from)
         config = replace(config, model_args={}, continue_from=start)
     for kind in summary or ():
@@ -354,18 +354,18 @@ def compress(
         if task is not None and evaluate:
             _evaluate(str(at), config, task, console)
         if task is not None and confusion:
-            looking.confusion_matrix(at, config, task, folder, console)
+            on_checkpoint.confusion_matrix(at, config, task, folder, console)
         if task is not None and looks["act_stats"]:
-            looking.activation_statistics(at, config, task, folder, console)
+            on_checkpoint.activation_statistics(at, config, task, folder, console)
         if sense is not None:
             sensitivity(at, arch, dataset, data_dir, sense, sense_range, batch_size=batch_size, out_dir=folder)
         if thinnify:
-            at = looking.thinnify(at, arch, folder, console)  # what is exported is the thinned one
+            at = on_checkpoint.thinnify(at, arch, folder, console)  # what is exported is the thinned one
         if export_onnx is not None:
-            looking.export_onnx(at, arch, export_onnx, console)
+            on_checkpoint.export_onnx(at, arch, export_onnx, console)
         if task is not None and greedy:
             density, step, tune = greedy_target_density, greedy_pruning_step, greedy_ft_epochs
-            looking.greedy(Path(str(start)), config, task, folder, console, density, step, tune)
+            on_checkpoint.greedy(Path(str(start)), config, task, folder, console, density, step, tune)
         return
     if summary:
         return
@@ -389,7 +389,7 @@ def compress(
         wanted,
     )
     if act_stats:
-        looking.activation_statistics(folder / "checkpoint.pt", config, task, folder, console)
+        on_checkpoint.activation_statistics(folder / "checkpoint.pt", config, task, folder, console)
 
 
 def _task(loss_weights: str | None, thresholds: str | None) -> TaskConfig:
@@ -519,11 +519,11 @@ def _train(
     tracking_uri: str | None,
     wanted: Asked | None = None,
 ) -> None:
-    from raydistill.cli.run_report import BestEpochs, RunReport
+    from raydistill.cli.run_report import RunReport, best_lines
     from raydistill.cli.tables import sparsity_table
-    from raydistill.files import write_atomically
     from raydistill.metrics import selecting, shown
     from raydistill.training import evaluate_checkpoint, read_history
+    from raydistill.training.best import BestEpochs
 
     checkpoint = folder / "checkpoint.pt"
     history = read_history(checkpoint) if checkpoint.exists() else []
@@ -546,8 +546,7 @@ def _train(
                     report.epoch(last)
                     if masks_sparsity:
                         report.say(sparsity_table(last))
-                    if best.add(last):
-                        write_atomically(folder / "best.pt", checkpoint.read_bytes())
+                    best.keep(last, checkpoint)
         except KeyboardInterrupt:
             told = f"after epoch {last.epoch + 1}" if last is not None else "before the first epoch was done"
             report.say(f"interrupted {told}; the same command goes on")
@@ -558,7 +557,7 @@ def _train(
             checkpoint, task, "test", config.device, fraction=config.effective_test_size, arch=config.arch
         )
         report.say(sparsity_table(last))
-        for line in best.lines():
+        for line in best_lines(best.best(), task.metrics):
             report.say(line)
         name = selecting(task.metrics)
         found = [shown(task.metrics[name], split.metrics[name]) for split in (last, test)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from raydistill.cli.tables import first_in_words, percent
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import write_atomically
 from raydistill.masking import masked
-from raydistill.metrics import LOSS, Metric, selecting
+from raydistill.metrics import LOSS, Metric
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -117,28 +117,9 @@ class RunReport:
         return path.read_text().strip()
 
 
-class BestEpochs:
-    """The best epochs so far: by sparsity, then by the metric that selects, as a pruning run's user wants them."""
-
-    def __init__(self, count: int, history: list[EpochMetrics], metrics: Mapping[str, Metric]) -> None:
-        self._count, self._metrics = count, metrics
-        self._all = list(history)
-
-    def add(self, metrics: EpochMetrics) -> bool:
-        """Whether this epoch is the best of all."""
-        self._all.append(metrics)
-        return self.best()[0] is metrics
-
-    def best(self) -> list[EpochMetrics]:
-        return sorted(self._all, key=self._order, reverse=True)[: self._count]
-
-    def _order(self, epoch: EpochMetrics) -> tuple[float, float]:
-        name = selecting(self._metrics)
-        return epoch.sparsity, epoch.metrics[name] if self._metrics[name].maximise else -epoch.metrics[name]
-
-    def lines(self) -> list[str]:
-        return [
-            f"best {rank}: epoch {metrics.epoch + 1}, sparsity {percent(metrics.sparsity)} %, "
-            f"{first_in_words(metrics.metrics, self._metrics)}"
-            for rank, metrics in enumerate(self.best(), 1)
-        ]
+def best_lines(best: Sequence[EpochMetrics], metrics: Mapping[str, Metric]) -> list[str]:
+    return [
+        f"best {rank}: epoch {epoch.epoch + 1}, sparsity {percent(epoch.sparsity)} %, "
+        f"{first_in_words(epoch.metrics, metrics)}"
+        for rank, epoch in enumerate(best, 1)
+    ]

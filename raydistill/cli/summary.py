@@ -119,6 +119,7 @@ def _subject(
     arch: str | None, checkpoint: Path | None, dataset: str | None, num_classes: int | None, input_shape: str | None
 ) -> _Subject:
     from raydistill import models
+    from raydistill.analysis.network import read_network
     from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 
     if dataset is not None and dataset not in _DATASETS:
@@ -130,8 +131,9 @@ def _subject(
     if input_shape is not None:
         shape = parse_shape(input_shape)
     if checkpoint is not None:
-        content, model = read_network(checkpoint, arch)
-        known, arguments, classes = content["run"]["arch"], content["run"]["model_args"], content["num_classes"]
+        network = read_network(checkpoint, arch)
+        content, model, known = network.content, network.model, network.arch
+        arguments, classes = content["run"]["model_args"], content.get("num_classes")
         shape = shape or content.get("image_shape")
         optimizer = content.get("optimizer")
         masks = content.get("scheduler", {}).get("masks", {})
@@ -146,24 +148,6 @@ def _subject(
         return models.example_input(known, arguments, 1, shape, classes, "--arch")
 
     return _Subject(known.replace(":", "."), model, optimizer, masks, example)
-
-
-def read_network(checkpoint: Path, arch: str | None) -> tuple[dict[str, Any], nn.Module]:
-    """The content of a checkpoint, raydistill's or Distiller's, and its network; arch: what the user calls it.
-
-    Raises:
-        CheckpointError: it cannot be used, is of another architecture, or does not say of which.
-    """
-    from raydistill.tasks.classification.preprocessing import described, of_checkpoint
-    from raydistill.training.checkpoint import arch_of, model_of
-    from raydistill.training.distiller_checkpoint import read_any
-
-    content = read_any(checkpoint)
-    known = arch_of(content, str(checkpoint), arch)
-    seen = of_checkpoint(content, str(checkpoint), known)
-    said = {} if seen is None else described(seen)
-    content = {**content, **said, "run": {**content["run"], "arch": known}}
-    return content, model_of(content, str(checkpoint), known)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

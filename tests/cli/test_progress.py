@@ -206,8 +206,9 @@ ON_A_TERMINAL = """
 import time
 from rich.console import Console
 from raydistill.cli.progress import Progress
+from raydistill.tasks.classification.metrics import METRICS
 from tests.cli.test_progress import opening, record, row
-with Progress(Console(highlight=False, width=80, height={height})) as progress:
+with Progress(Console(highlight=False, width=80, height={height}), METRICS) as progress:
     progress.opening(opening(20))
     for index in range(12):
         progress.trial(record(index, 3))

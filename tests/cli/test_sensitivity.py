@@ -82,7 +82,7 @@ def test_a_run(sensitivity: Command, tmp_path: Path) -> None:
     assert all(0 <= float(row["top1"]) <= float(row["top5"]) <= 1 for row in found)
     assert len({row["loss"] for row in found}) == 5
     assert (tmp_path / "sensitivity" / "sensitivity.png").read_bytes()[:4] == b"\x89PNG"
-    assert "on the validation split of digits (145 images), one weight pruned by element" in ended.out
+    assert "on the validation split of digits (145 samples), one weight pruned by element" in ended.out
     lines = ended.out.splitlines()
     assert lines[1].split() == ["0", "%", "30", "%", "60", "%"]
     assert lines[2].split() == ["conv.weight", *(f"{100 * float(row['top1']):.2f}" for row in found[:3])]
@@ -121,7 +121,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
 def test_filters_some_weights_and_another_range_in_the_same_folder(sensitivity: Command, tmp_path: Path) -> None:
     arguments = ("--sense", "filter", "--weights", "conv*", "--images", "40", "--split", "test")
     ended = sensitivity(*arguments, "--sense-range", "0", "0.9", "0.4")
-    assert "on the test split of digits (40 images), one weight pruned by filter" in ended.out
+    assert "on the test split of digits (40 samples), one weight pruned by filter" in ended.out
     assert [row["pruned"] for row in rows(tmp_path / "sensitivity")] == ["0.0", "0.4", "0.8"]
     sensitivity(*arguments, "--sense-range", "0.2", "0.9", "0.4")
     assert [row["level"] for row in rows(tmp_path / "sensitivity")] == ["0.0", "0.2", "0.4", "0.6", "0.8"]

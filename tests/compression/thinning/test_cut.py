@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from raydistill.compression.thinning.cut import cut
+from torch import Tensor, nn
 
 
 def stepped(model: nn.Module, image: Tensor, make: Any = torch.optim.Adam) -> torch.optim.Optimizer:

@@ -1,0 +1,57 @@
+"""A checkpoint, raydistill's or Distiller's, as a network to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raydistill import models
+from raydistill.datasets import DatasetConfig
+from raydistill.tasks import Task, Weights
+from raydistill.tasks.classification.preprocessing import described, of_checkpoint
+from raydistill.training.checkpoint import arch_of, model_of
+from raydistill.training.distiller_checkpoint import read_any
+
+
+@dataclass(frozen=True)
+class Network:
+    """content: of its checkpoint, with what it leaves unsaid of its preprocessing and architecture. model: on the CPU,
+    in eval mode."""
+
+    path: Path
+    content: Mapping[str, Any]
+    model: nn.Module
+
+    @property
+    def arch(self) -> str:
+        return str(self.content["run"]["arch"])
+
+    def task(self, task: Task, data: DatasetConfig | None = None) -> Task:
+        """The task as this network wants its data, unless the user's `data` say otherwise."""
+        weights = Weights(self.arch, self.content["run"]["model_args"], self.content, str(self.path))
+        return task.wanted_by(weights, data)
+
+    def example_input(self) -> tuple[Tensor, ...]:
+        """One sample of the shape it was trained on; Distiller's checkpoints do not say it, their arch does."""
+        if "image_shape" in self.content:
+            return (torch.zeros(1, *self.content["image_shape"]),)
+        return models.example_input(self.arch)
+
+
+def read_network(checkpoint: Path, arch: str | None = None) -> Network:
+    """arch: what the user calls it.
+
+    Raises:
+        CheckpointError: it cannot be used, is of another architecture, or does not say of which.
+    """
+    content = read_any(checkpoint)
+    known = arch_of(content, str(checkpoint), arch)
+    seen = of_checkpoint(content, str(checkpoint), known)
+    said = {} if seen is None else described(seen)
+    content = {**content, **said, "run": {**content["run"], "arch": known}}
+    return Network(checkpoint, content, model_of(content, str(checkpoint), known))

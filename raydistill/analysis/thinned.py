@@ -1,0 +1,28 @@
+"""A checkpoint whose pruned filters and channels are gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydistill.analysis.network import Network
+from raydistill.compression.thinning import ThinningReport, thin
+from raydistill.training.checkpoint import thinned_further, write_checkpoint
+
+
+def write_thinned(network: Network, path: Path) -> ThinningReport:
+    """Thin a network, its masks and its optimizer's state in place, and write them as a checkpoint of its own."""
+    content, model = network.content, network.model
+    masks = dict(content.get("scheduler", {}).get("masks", {}))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if content.get("optimizer"):
+        optimizer.load_state_dict(content["optimizer"])
+    report = thin(model, masks, network.example_input(), optimizer)
+    scheduler = {**content.get("scheduler", {}), "masks": masks}
+    state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler}
+    kept = {"history": [], **{key: value for key, value in content.items() if key != "format"}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(path, {**kept, **state, **thinned_further(content, (report.change,))})
+    return report
