@@ -23,8 +23,8 @@ PLAN = """
 import inspect, sys, tempfile, time
 from pathlib import Path
 import yaml
-from raydistill.sweep.load import load_sweep
-from raydistill.sweep.plan import plan_sweep
+from raydistill.sweep.file.load import load_sweep
+from raydistill.sweep.planning.plan import plan_sweep
 weights = ["*conv*.weight"]
 agp = {"class": "AutomatedGradualPruner", "initial_sparsity": 0.05, "final_sparsity": 0.5, "weights": weights}
 policy = {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 15, "frequency": 1}

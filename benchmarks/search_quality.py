@@ -32,10 +32,10 @@ import numpy as np
 
 from raydistill.records import Scalar
 from raydistill.search import Dimension, LogUniform, Objective, SearchSpace, Uniform, hypervolume
-from raydistill.search.conduct import NEW, RESUME
 from raydistill.search.decisions import GO_ON, PAUSE
-from raydistill.sweep.methods import make_search, make_searcher
-from raydistill.sweep.spec import SearcherSection, TrialSchedulerSection
+from raydistill.search.search import NEW, RESUME
+from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
+from raydistill.sweep.planning.methods import make_search, make_searcher
 from raydistill.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -167,8 +167,8 @@ class Simplenet:
         self, data_dir: str | None, epochs: int, part: float, work: Path, file: Path, baseline: Path | None = None
     ) -> None:
         from raydistill import datasets
-        from raydistill.sweep.load import Overrides, load_sweep
-        from raydistill.sweep.plan import plan_sweep
+        from raydistill.sweep.file.load import Overrides, load_sweep
+        from raydistill.sweep.planning.plan import plan_sweep
 
         name = "cifar10" if data_dir else "digits"
         self.epochs, self._part, self._work, self._given = epochs, part, work, baseline
@@ -188,7 +188,7 @@ class Simplenet:
         return self._plan.weights
 
     def baseline(self, seed: int) -> str:
-        from raydistill.sweep.plan import baseline_config
+        from raydistill.sweep.planning.plan import baseline_config
         from raydistill.training import fit
 
         if self._given is not None:

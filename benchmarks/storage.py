@@ -31,8 +31,8 @@ from torch.optim import SGD
 
 from raydistill import models
 from raydistill.files import write_atomically
-from raydistill.storage import Follower, Store, open_store
-from raydistill.sweep.journal import Journal
+from raydistill.storage import JournalListener, Store, open_store
+from raydistill.sweep.record.journal import Journal
 from raydistill.training.checkpoint import write_checkpoint
 
 LINE = {"trial_id": "t0000", "metrics": {f"layer{i}.weight": 0.123456789 for i in range(20)}}
@@ -100,7 +100,7 @@ def journal(store: Store, for_s: float) -> tuple[float, float, float]:
     """(ms a line that nobody waits for, ms a line that is waited for, CPU ms a second at 20 lines a second)."""
     path = store.root / "storage" / "journal.jsonl"
 
-    def measured(follower: Follower) -> tuple[float, float, float]:
+    def measured(follower: JournalListener) -> tuple[float, float, float]:
         with Journal(path, follower) as opened:
             plain = statistics.median(seconds(lambda: opened.append("epoch", **LINE)) for _ in range(200))
             waited = statistics.median(seconds(lambda: opened.append("trial_started", **LINE)) for _ in range(20))

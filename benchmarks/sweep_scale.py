@@ -28,15 +28,15 @@ from raydistill.cluster.quiet import quieten
 from raydistill.records import BASELINE, ENDED, EpochMetrics, TrialRecord
 from raydistill.storage import Folder
 from raydistill.sweep.baseline import baseline_record
-from raydistill.sweep.events import Observer
-from raydistill.sweep.interrupt import Interrupt
-from raydistill.sweep.journal import Journal, read_journal
-from raydistill.sweep.ledger import Ledger
-from raydistill.sweep.load import Overrides, load_sweep
-from raydistill.sweep.plan import baseline_config, plan_sweep
-from raydistill.sweep.resources import Share
+from raydistill.sweep.file.load import Overrides, load_sweep
+from raydistill.sweep.planning.plan import baseline_config, plan_sweep
+from raydistill.sweep.planning.resources import Share
+from raydistill.sweep.record.journal import Journal, read_journal
+from raydistill.sweep.record.ledger import Ledger
+from raydistill.sweep.record.observer import Observer
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import run_trials
+from raydistill.sweep.tune.interrupt import Interrupt
 from raydistill.tasks.classification import Classification
 from raydistill.tracking import SweepLog
 

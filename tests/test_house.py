@@ -87,7 +87,7 @@ def test_the_engine_drags_in_neither_ray_nor_mlflow_and_checking_a_sweep_is_quic
         "from raydistill.training.determinism import training_environment\n"
         "with training_environment(1, deterministic=False): pass\n"  # torch's compiler takes longer than torch itself
         "print([n for n in ('ray', 'mlflow', 'pandas', 'matplotlib', 'torch._dynamo') if n in sys.modules])\n"
-        "import raydistill.sweep.plan\n"  # every trial's process imports it too
+        "import raydistill.sweep.planning.plan\n"  # every trial's process imports it too
         "print([n for n in ('ray', 'mlflow', 'scipy.stats', 'optuna', 'torch._dynamo') if n in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -136,13 +136,13 @@ GUARDED = {
     "importlib.import_module": {
         "__init__.py": "the package's own names",
         "resolve.py": "what the user names",
-        "sweep/memory_kills.py": "parts of Ray",
+        "sweep/tune/memory_kills.py": "parts of Ray",
         "cluster/probe.py": "installed packages, by our own list",
     },
     "subprocess.run": {"cluster/probe.py": "fixed commands"},
     "subprocess.Popen": {"datasets/decode.py": "this interpreter, our own code"},
     "np.load": {"datasets/decoded_cache.py": "without pickles"},
-    "pickle.loads": {"sweep/boxed.py": "what this sweep's driver packed a moment ago"},
+    "pickle.loads": {"sweep/trial/lazy.py": "what this sweep's driver packed a moment ago"},
 }
 NEVER = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "pickle.load",

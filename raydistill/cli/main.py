@@ -13,7 +13,7 @@ import typer
 from raydistill.cli.check import check
 from raydistill.cli.compress import compress
 from raydistill.cli.doctor import doctor
-from raydistill.cli.farewell import fail
+from raydistill.cli.failure import fail
 from raydistill.cli.help import Command
 from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary

@@ -17,7 +17,7 @@ from raydistill.masking import masked
 from raydistill.metrics import Metric, selecting
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, PAUSED, RUNNING, STOPPED, EpochMetrics, TrialRecord
 from raydistill.search import FrontRow
-from raydistill.sweep.events import Observer, Opening
+from raydistill.sweep.record.observer import Observer, Opening
 
 _BEST_SHOWN = 6
 _RUNNING_SHOWN = 8

@@ -134,7 +134,7 @@ def _check_space(
 ) -> None:
     """What stands against ``--write-space``, before minutes are spent on measuring."""
     from raydistill.errors import ABSENT, ConfigError, Fault
-    from raydistill.sweep.space_file import may_write
+    from raydistill.sweep.file.space_file import may_write
 
     may_write(file, overwrite)
     if sense is not Sense.ELEMENT:
@@ -155,7 +155,7 @@ def _write_space(file: Path, subject: Sensitivity, points: Sequence[Point], max_
 
     from raydistill.compression.tolerance import tolerances
     from raydistill.files import write_atomically
-    from raydistill.sweep.space_file import Measured, space_text
+    from raydistill.sweep.file.space_file import Measured, space_text
 
     network = subject.network
     run = network.content["run"]

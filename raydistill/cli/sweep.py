@@ -16,13 +16,13 @@ from raydistill.masking import masked
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from raydistill.cli.outlived import Survivor
+    from raydistill.cli.survivor import Survivor
     from raydistill.cluster.address import Address
     from raydistill.cluster.nodes import Node
     from raydistill.errors import RayLostError
     from raydistill.metrics import Metric
-    from raydistill.sweep.load import Sweep
-    from raydistill.sweep.plan import Plan
+    from raydistill.sweep.file.load import Sweep
+    from raydistill.sweep.planning.plan import Plan
     from raydistill.sweep.run import Outcome
     from raydistill.tasks import Task
 
@@ -75,12 +75,12 @@ def sweep(
     Every trial starts from the same dense baseline, draws its values, prunes and fine-tunes; the trial
     scheduler stops weak ones early. Everything is in MLflow, every point of the front is a checkpoint.
     """
-    from raydistill.cli.outlived import outlived
+    from raydistill.cli.survivor import outlived
     from raydistill.cluster.address import choose
     from raydistill.cluster.quiet import quieten
 
     def loaded() -> Sweep:
-        from raydistill.sweep.load import Overrides, load_sweep
+        from raydistill.sweep.file.load import Overrides, load_sweep
 
         overrides = Overrides(
             name=name,
@@ -106,11 +106,11 @@ def sweep(
 def _search(loaded: Sweep, storage: str, resume: bool, cluster: Address | None, survivor: Survivor) -> None:
     from rich.console import Console
 
-    from raydistill.cli.farewell import fail
+    from raydistill.cli.failure import fail
     from raydistill.cli.progress import Progress
     from raydistill.errors import RaydistillError
-    from raydistill.sweep.interrupt import interruptible
     from raydistill.sweep.run import run_sweep
+    from raydistill.sweep.tune.interrupt import interruptible
 
     console = Console(highlight=False)
 
@@ -212,11 +212,11 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
     from raydistill.cluster.nodes import this_machine
     from raydistill.errors import ResourceError
     from raydistill.storage import open_store
-    from raydistill.sweep.plan import baseline_config, check_plan, plan_sweep
+    from raydistill.sweep.planning.plan import baseline_config, check_plan, plan_sweep
+    from raydistill.sweep.planning.seeds import find_seeds
+    from raydistill.sweep.planning.task import sweep_task
+    from raydistill.sweep.record.tracking_place import check_tracking
     from raydistill.sweep.run import check_start_of
-    from raydistill.sweep.seeds import find_seeds
-    from raydistill.sweep.start import sweep_task
-    from raydistill.sweep.tracked import check_tracking
     from raydistill.tracking import visit
 
     store, console = open_store(storage), Console(highlight=False)
@@ -291,7 +291,7 @@ def _resources(sweep: Sweep, nodes: Sequence[Node], place: str) -> str:
         ResourceError: there is none for a single one.
     """
     from raydistill.cluster.team import at_once, trial_team
-    from raydistill.sweep.resources import concurrent, trial_share
+    from raydistill.sweep.planning.resources import concurrent, trial_share
 
     sections = sweep.sections
     share = trial_share(sections.resources_per_trial, nodes, f"{sweep.file}: resources_per_trial", place)
@@ -311,7 +311,7 @@ def _searcher(sweep: Sweep, plan: Plan) -> str:
 
 
 def _scheduler(sweep: Sweep) -> str:
-    from raydistill.sweep.methods import grace_period, rungs
+    from raydistill.sweep.planning.methods import grace_period, rungs
 
     section, epochs = sweep.sections.trial_scheduler, sweep.sections.training.epochs
     if section.name == "none":

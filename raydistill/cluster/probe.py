@@ -128,9 +128,9 @@ class Probe:
 
 
 def _bucket(uri: str) -> Any:
-    from raydistill.storage.objects import CHECK_S, Objects, parse_address
+    from raydistill.storage.objects import CHECK_S, Objects, parse_bucket_uri
 
-    return Objects(parse_address(uri), CHECK_S)
+    return Objects(parse_bucket_uri(uri), CHECK_S)
 
 
 def _working_copy(uri: str) -> str:

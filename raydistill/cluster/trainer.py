@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util import remove_placement_group
 
-from raydistill.cluster.conduit import HEARTBEAT_S, open_conduit
 from raydistill.cluster.parcels import unpack
+from raydistill.cluster.relay import HEARTBEAT_S, open_relay
 from raydistill.cluster.team import Team
 from raydistill.cluster.worker import Done, Failed, Finish, Job, Joined, Message, Minibatch, Trained
 from raydistill.errors import ABSENT, ConfigError, Fault, ResourceError
@@ -67,17 +67,17 @@ def fit_on_workers(
     told, checkpoint = _begun(folder, run.resume)
     given = {path: [ray.put(_content(path))] for path in run.given}
     run = replace(run, out_dir=str(folder), threads=team.threads, device=team.device, resume=True)
-    conduit = open_conduit(team.workers, checkpoint)
-    crew = _Crew(conduit, on_team)
+    relay = open_relay(team.workers, checkpoint)
+    crew = _Crew(relay, on_team)
     try:
-        ended = conduit.run.remote(Job(run, [task], given, steps, finish), team)
-        for message in _messages(conduit, ended, on_wait):
+        ended = relay.run.remote(Job(run, [task], given, steps, finish), team)
+        for message in _messages(relay, ended, on_wait):
             if isinstance(message, Trained):
                 unpack(message.parcel, folder)
                 if message.metrics.epoch > told:
                     told = message.metrics.epoch
                     yield replace(message.metrics, checkpoint=str(folder / FILE_NAME))
-                conduit.read.remote()
+                relay.read.remote()
             elif isinstance(message, Joined):
                 crew.join(message)
             elif isinstance(message, Minibatch) and on_step is not None:
@@ -95,7 +95,7 @@ def fit_on_workers(
         crew.end()
 
 
-def _messages(conduit: Any, ended: Any, on_wait: Callable[[], None] | None) -> Iterator[Message]:
+def _messages(relay: Any, ended: Any, on_wait: Callable[[], None] | None) -> Iterator[Message]:
     """The workers' messages until the trainer ends.
 
     Raises:
@@ -106,7 +106,7 @@ def _messages(conduit: Any, ended: Any, on_wait: Callable[[], None] | None) -> I
     try:
         while True:
             over = bool(ray.wait([ended], timeout=0)[0])
-            messages = ray.get(conduit.take.remote(0.0 if over else _POLL_S))
+            messages = ray.get(relay.take.remote(0.0 if over else _POLL_S))
             heard = heard or bool(messages)
             quiet += _POLL_S
             if quiet >= _PATIENCE_S and not heard and on_wait is not None:
@@ -124,8 +124,8 @@ def _messages(conduit: Any, ended: Any, on_wait: Callable[[], None] | None) -> I
 class _Crew:
     """The workers that are there, and the places that Ray has reserved for them."""
 
-    def __init__(self, conduit: Any, on_team: OnTeam | None) -> None:
-        self._conduit, self._on_team = conduit, on_team
+    def __init__(self, relay: Any, on_team: OnTeam | None) -> None:
+        self._conduit, self._on_team = relay, on_team
         self._present: dict[int, Joined] = {}
         self._all: list[Joined] = []
         self._groups = 0

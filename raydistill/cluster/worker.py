@@ -100,16 +100,16 @@ Message = Joined | Minibatch | Trained | Failed | Done
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Ray Train's function, on every rank. config: job (a `Job`) and conduit (`conduit.Conduit`'s handle).
+    """Ray Train's function, on every rank. config: job (a `Job`) and relay (`relay.Relay`'s handle).
 
     Raises:
         LostWorker: another worker died; Ray Train starts all of them again.
     """
-    job, conduit = config["job"], config["conduit"]
+    job, relay = config["job"], config["relay"]
     ranks = Ranks.of_process_group()
 
     def post(message: Message) -> None:
-        ray.get(conduit.post.remote(message))
+        ray.get(relay.post.remote(message))
 
     context = ray.get_runtime_context()
     place = ray.util.get_current_placement_group()
@@ -117,7 +117,7 @@ def train_worker(config: dict[str, Any]) -> None:
         with private_folder() as folder, witnessed():
             here = (os.getpid(), socket.gethostname(), ray.util.get_node_ip_address())
             post(Joined(ranks.rank, ranks.world, *here, context.current_actor, place, str(folder)))
-            _train(job, ranks, conduit, folder, post)
+            _train(job, ranks, relay, folder, post)
     except LostWorker:
         raise
     except RaydistillError as error:
@@ -126,12 +126,12 @@ def train_worker(config: dict[str, Any]) -> None:
         post(Failed(ranks.rank, None, traceback.format_exc()))
 
 
-def _train(job: Job, ranks: Ranks, conduit: Any, folder: Path, post: Callable[[Message], None]) -> None:
+def _train(job: Job, ranks: Ranks, relay: Any, folder: Path, post: Callable[[Message], None]) -> None:
     given = {path: str(folder / "given" / str(number) / Path(path).name) for number, path in enumerate(job.given)}
     for path, box in job.given.items():
         write_atomically(given[path], ray.get(box[0]))
-    number = ranks.of_first(ray.get(conduit.latest.remote()) if ranks.first else 0)
-    checkpoint = ray.get(conduit.checkpoint.remote(number))
+    number = ranks.of_first(ray.get(relay.latest.remote()) if ranks.first else 0)
+    checkpoint = ray.get(relay.checkpoint.remote(number))
     if checkpoint is not None:
         write_atomically(folder / FILE_NAME, checkpoint)
     names = {here: path for path, here in given.items()} | {str(folder): str(job.run.out_dir)}

@@ -1,7 +1,7 @@
 """What a trial scheduler answers, and the figures that it is asked about: shared by all of them.
 
-A trial scheduler here is a plain object without Ray: `Decider.result` is told of every trained epoch and says whether
-the trial goes on, stops, or pauses at its rung. The same results in the same order give the same answers, so the
+A `TrialScheduler` is a plain object without Ray: its `result` is told of every trained epoch and says whether the trial
+goes on, stops, or pauses at its rung. The same results in the same order give the same answers, so the
 journal of a sweep is all of its state.
 """
 
@@ -31,7 +31,7 @@ class Verdict:
     why: str = ""
 
 
-class Decider(Protocol):
+class TrialScheduler(Protocol):
     """Trials are numbered from 0 in the order they were drawn."""
 
     def result(self, trial: int, epochs_done: int, figures: Figures) -> Verdict:
@@ -49,12 +49,12 @@ class Decider(Protocol):
     def until(self, trial: int, epochs_done: int) -> int | None:
         """How many epochs the trial may have trained when it next pauses; None: it does not."""
 
-    def farewell(self, trial: int) -> str:
+    def why_not_promoted(self, trial: int) -> str:
         """Why a paused trial was never promoted, in words."""
 
 
 class Stopping:
-    """The part of a decider that never pauses a trial."""
+    """The part of a trial scheduler that never pauses a trial."""
 
     def promotable(self, paused: Collection[int], drained: bool) -> int | None:
         return None
@@ -68,7 +68,7 @@ class Stopping:
     def until(self, trial: int, epochs_done: int) -> int | None:
         return None
 
-    def farewell(self, trial: int) -> str:
+    def why_not_promoted(self, trial: int) -> str:
         return ""
 
 

@@ -117,7 +117,7 @@ class Halving:
         later = [rung.epochs for rung in self._rungs(trial) if rung.epochs > epochs_done and trial not in rung.trials]
         return later[0] if self._promote and later else None
 
-    def farewell(self, trial: int) -> str:
+    def why_not_promoted(self, trial: int) -> str:
         rung = self._reached(trial)
         if rung is None:
             return ""

@@ -27,8 +27,8 @@ from raydistill.files import unwritable, write_atomically
 from raydistill.locks import LOCK, Held, hold
 from raydistill.storage.lease import Lease
 from raydistill.storage.mirror import Mirror, mirrored
-from raydistill.storage.objects import CHECK_S, OPTION, OUTAGE_S, Address, Objects
-from raydistill.storage.store import Follower, Store, Workplace, read_or_nothing
+from raydistill.storage.objects import CHECK_S, OPTION, OUTAGE_S, BucketUri, Objects
+from raydistill.storage.store import JournalListener, Store, Workplace, read_or_nothing
 
 WORK_DIR = "RAYDISTILL_WORK_DIR"
 """Environment variable: the folder for working copies, on each node its own."""
@@ -44,7 +44,7 @@ _RESULTS = "pareto.*"
 
 
 class Bucket(Store):
-    def __init__(self, address: Address, outage_s: float = OUTAGE_S) -> None:
+    def __init__(self, address: BucketUri, outage_s: float = OUTAGE_S) -> None:
         self.address, self.outage_s = address, outage_s
         self.root = _work_dir() / _folder_name(address)
         self.objects = Objects(address, outage_s)
@@ -115,7 +115,7 @@ class Bucket(Store):
         return f"{self.address.uri}/{key}"
 
     @contextlib.contextmanager
-    def held(self, journal: Path, what: str, tell: Callable[[str], None]) -> Iterator[Follower]:
+    def held(self, journal: Path, what: str, tell: Callable[[str], None]) -> Iterator[JournalListener]:
         self.objects.tell = tell
         folder, key = journal.parent, self._key(self.reference(journal.parent))
         with hold(journal.with_name(LOCK), what):
@@ -248,7 +248,7 @@ def _work_dir() -> Path:
     return Path(os.environ.get(WORK_DIR) or "~/.cache/raydistill/storage").expanduser().absolute()
 
 
-def _folder_name(address: Address) -> str:
+def _folder_name(address: BucketUri) -> str:
     """Readable, and another one for each storage."""
     words = re.sub(r"[^A-Za-z0-9.]+", "-", address.uri).strip("-")[-40:].strip("-")
     endpoint = address.options.get("endpoint_override", "")

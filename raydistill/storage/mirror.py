@@ -18,7 +18,7 @@ from pathlib import Path
 
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.storage.objects import Objects
-from raydistill.storage.store import Follower
+from raydistill.storage.store import JournalListener
 
 PIECE_BYTES = 256 * 1024
 PERIOD_S = 1.0
@@ -47,7 +47,7 @@ def mirrored(objects: Objects, key: str) -> bytes:
     return content
 
 
-class Mirror(Follower):
+class Mirror(JournalListener):
     """key: where the journal goes. allowed: raises StorageError if another driver has taken over."""
 
     def __init__(self, objects: Objects, key: str, allowed: Callable[[], None]) -> None:

@@ -35,7 +35,7 @@ _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
-class Address:
+class BucketUri:
     """uri: the storage without options, as ``s3://bucket/prefix``: it names what is kept there, and is shown.
 
     options: endpoint_override, region and scheme of an S3 storage. They travel to all nodes; credentials do not.
@@ -49,7 +49,7 @@ class Address:
         return f"{self.uri}?{urlencode(self.options)}" if self.options else self.uri
 
 
-def parse_address(text: str) -> Address:
+def parse_bucket_uri(text: str) -> BucketUri:
     """A storage URI with what the environment adds to it: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION.
 
     Raises:
@@ -66,7 +66,7 @@ def parse_address(text: str) -> Address:
     if not parts.netloc:
         raise ConfigError(Fault(OPTION, "needs a bucket", text, f"as in {parts.scheme}://bucket/sweeps"))
     if parts.scheme != "s3":
-        return Address(uri, query)
+        return BucketUri(uri, query)
     for name in query:
         if name not in _S3_OPTIONS:
             raise ConfigError(Fault(OPTION, f"has an unknown option '{name}'", text, close_match(name, _S3_OPTIONS)))
@@ -80,13 +80,15 @@ def parse_address(text: str) -> Address:
         scheme, _, host = endpoint.rpartition("://")
         options = {"endpoint_override": host.rstrip("/"), "scheme": query.get("scheme") or scheme or "https"}
         region = region or "us-east-1"
-    return Address(uri, {**options, **({"region": region} if region else {})})
+    return BucketUri(uri, {**options, **({"region": region} if region else {})})
 
 
 class Objects:
     """outage_s: how long an operation is tried again. tell: called with one line when an outage begins, or ends."""
 
-    def __init__(self, address: Address, outage_s: float = OUTAGE_S, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, address: BucketUri, outage_s: float = OUTAGE_S, tell: Callable[[str], None] | None = None
+    ) -> None:
         self.address = address
         self.outage_s = outage_s
         self.tell = tell
@@ -238,7 +240,7 @@ def _aside(call: Callable[[], _Answer]) -> _Answer:
     return answers[0]
 
 
-def _open(address: Address) -> tuple[Any, str]:
+def _open(address: BucketUri) -> tuple[Any, str]:
     """pyarrow's file system, and the path in it."""
     from pyarrow import ArrowException, fs
 

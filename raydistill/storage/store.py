@@ -15,7 +15,7 @@ from raydistill.files import unreadable
 from raydistill.locks import LOCK, Held, hold
 
 
-class Follower:
+class JournalListener:
     """Told how the journal grows. This one has nothing to do: the journal's file is all there is."""
 
     def begin(self, path: Path) -> None:
@@ -112,7 +112,7 @@ class Store(ABC):
     @abstractmethod
     def held(
         self, journal: Path, what: str, tell: Callable[[str], None]
-    ) -> contextlib.AbstractContextManager[Follower]:
+    ) -> contextlib.AbstractContextManager[JournalListener]:
         """Be the only driver of a sweep, whose journal is brought to this machine; gives who follows it from here.
 
         what: the sweep, for errors. tell: called with a line when the store keeps one waiting.
@@ -174,9 +174,9 @@ class Folder(Store):
         return path
 
     @contextlib.contextmanager
-    def held(self, journal: Path, what: str, tell: Callable[[str], None]) -> Iterator[Follower]:
+    def held(self, journal: Path, what: str, tell: Callable[[str], None]) -> Iterator[JournalListener]:
         with hold(journal.with_name(LOCK), what):
-            yield Follower()
+            yield JournalListener()
 
     @contextlib.contextmanager
     def workplace(self, reference: str, what: str, wait_s: float, rivals: bool = False) -> Iterator[Workplace]:

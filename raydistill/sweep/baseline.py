@@ -19,12 +19,12 @@ from raydistill.files import clear_temporaries
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
 from raydistill.storage import Store
-from raydistill.sweep.callback import LOST_MACHINE, MOST_LOSSES, why_it_died
-from raydistill.sweep.damage import named
-from raydistill.sweep.plan import baseline_config
-from raydistill.sweep.resources import Share, baseline_share
+from raydistill.sweep.planning.plan import baseline_config
+from raydistill.sweep.planning.resources import Share, baseline_share
 from raydistill.sweep.session import Session
-from raydistill.sweep.trainable import left_by_its_code
+from raydistill.sweep.trial.checkpoint_damage import named
+from raydistill.sweep.trial.trainable import left_by_its_code
+from raydistill.sweep.tune.callback import LOST_MACHINE, MOST_LOSSES, why_it_died
 from raydistill.tasks import Task, TaskConfig
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
 from raydistill.training.checkpoint import FILE_NAME

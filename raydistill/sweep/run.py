@@ -25,24 +25,24 @@ from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
 from raydistill.storage import Store, open_store
-from raydistill.sweep.again import train_lost
 from raydistill.sweep.baseline import ensure_baseline
-from raydistill.sweep.confirm import confirm_front
-from raydistill.sweep.events import Observer
-from raydistill.sweep.front import publish_front, test_front
-from raydistill.sweep.interrupt import Interrupt
-from raydistill.sweep.journal import FORMAT, History, Journal, parse_journal, read_journal
-from raydistill.sweep.ledger import Ledger
-from raydistill.sweep.load import Sweep
-from raydistill.sweep.plan import check_plan, plan_sweep
-from raydistill.sweep.resources import Share, must_wait, trial_share
-from raydistill.sweep.resume import JOURNAL, check_gone, check_same, check_start
-from raydistill.sweep.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
+from raydistill.sweep.file.load import Sweep
+from raydistill.sweep.file.warm_entries import SweepEntry
+from raydistill.sweep.planning.plan import check_plan, plan_sweep
+from raydistill.sweep.planning.resources import Share, must_wait, trial_share
+from raydistill.sweep.planning.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
+from raydistill.sweep.planning.task import sweep_task
+from raydistill.sweep.record.journal import FORMAT, History, Journal, parse_journal, read_journal
+from raydistill.sweep.record.ledger import Ledger
+from raydistill.sweep.record.observer import Observer
+from raydistill.sweep.record.resume import JOURNAL, check_gone, check_same, check_start
+from raydistill.sweep.record.tracking_place import check_tracking, mlflow_files
+from raydistill.sweep.results.confirm import confirm_front
+from raydistill.sweep.results.front import publish_front, test_front
+from raydistill.sweep.results.retrain import train_lost
 from raydistill.sweep.session import Session
-from raydistill.sweep.start import sweep_task
-from raydistill.sweep.tracked import check_tracking, mlflow_files
 from raydistill.sweep.trials import TUNE, run_trials
-from raydistill.sweep.warm_entries import SweepEntry
+from raydistill.sweep.tune.interrupt import Interrupt
 from raydistill.tasks import Task
 from raydistill.tracking import SweepLog, has_runs
 

@@ -10,12 +10,12 @@ from typing import Any
 from raydistill.cluster.nodes import Node
 from raydistill.cluster.team import Team
 from raydistill.storage import Store
-from raydistill.sweep.events import Observer
-from raydistill.sweep.interrupt import Interrupt
-from raydistill.sweep.ledger import Ledger
-from raydistill.sweep.load import Sweep
-from raydistill.sweep.plan import Plan
-from raydistill.sweep.resources import Share
+from raydistill.sweep.file.load import Sweep
+from raydistill.sweep.planning.plan import Plan
+from raydistill.sweep.planning.resources import Share
+from raydistill.sweep.record.ledger import Ledger
+from raydistill.sweep.record.observer import Observer
+from raydistill.sweep.tune.interrupt import Interrupt
 from raydistill.tasks import Task
 
 

@@ -13,22 +13,22 @@ from raydistill.cluster.tune_bridge import REQUEST
 from raydistill.errors import TrainingError
 from raydistill.files import clear_temporaries, full_disk, unwritable
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
-from raydistill.search.conduct import Search
 from raydistill.search.decisions import RunAll, by_objectives
-from raydistill.sweep.callback import Bookkeeper
-from raydistill.sweep.conductor import Conductor
-from raydistill.sweep.events import Opening
-from raydistill.sweep.journal import History
-from raydistill.sweep.ledger import Ledger
-from raydistill.sweep.memory_kills import survive_memory_kills
-from raydistill.sweep.methods import make_search
-from raydistill.sweep.placing import taught_by
-from raydistill.sweep.plan import TrialPlan, trial_name
-from raydistill.sweep.resources import concurrent
-from raydistill.sweep.searchers import ConductedSearcher
+from raydistill.search.search import Search
+from raydistill.sweep.planning.methods import make_search
+from raydistill.sweep.planning.plan import TrialPlan, trial_name
+from raydistill.sweep.planning.resources import concurrent
+from raydistill.sweep.record.journal import History
+from raydistill.sweep.record.ledger import Ledger
+from raydistill.sweep.record.observer import Opening
+from raydistill.sweep.search_driver import SearchDriver
 from raydistill.sweep.session import Session
-from raydistill.sweep.trainable import train_trial
-from raydistill.sweep.trial_scheduler import ConductedScheduler
+from raydistill.sweep.trial.local_files import taught_by
+from raydistill.sweep.trial.trainable import train_trial
+from raydistill.sweep.tune.callback import TuneCallback
+from raydistill.sweep.tune.memory_kills import survive_memory_kills
+from raydistill.sweep.tune.searcher import TuneSearcher
+from raydistill.sweep.tune.trial_scheduler import TuneTrialScheduler
 from raydistill.training import read_checkpoint
 
 TUNE = "tune"
@@ -54,8 +54,8 @@ def run_trials(session: Session, history: History, train: Trainable = train_tria
     warm = [trial.values for trial in plan.warm]
     objectives, dimensions = session.sweep.objectives, len(plan.space)
     search = make_search(*methods, plan.searcher, objectives, epochs, plan.count, warm, dimensions)
-    conductor = Conductor(search, ledger, drawn(session), _recorded(session), session.interrupt)
-    conductor.replay(history)
+    search_driver = SearchDriver(search, ledger, drawn(session), _recorded(session), session.interrupt)
+    search_driver.replay(history)
     trials = [record for key, record in ledger.records.items() if key != BASELINE and not record.confirms]
     left = plan.count - sum(record.state in ENDED for record in trials)
     opening = Opening(
@@ -68,9 +68,9 @@ def run_trials(session: Session, history: History, train: Trainable = train_tria
         records=dict(ledger.records),
     )
     session.observer.opening(opening)
-    run_legs(session, conductor, left, train)
+    run_legs(session, search_driver, left, train)
     if not session.interrupt.requested:
-        conductor.close()
+        search_driver.close()
         _check_any_finished(ledger)
 
 
@@ -96,20 +96,22 @@ def run_all(
         stages=[session.sweep.sections.training.epochs],
         fixed=values,
     )
-    conductor = Conductor(search, session.ledger, draw, record, session.interrupt, names.__getitem__, names.index)
-    run_legs(session, conductor, len(names))
+    search_driver = SearchDriver(
+        search, session.ledger, draw, record, session.interrupt, names.__getitem__, names.index
+    )
+    run_legs(session, search_driver, len(names))
 
 
-def run_legs(session: Session, conductor: Conductor, most: int, train: Trainable = train_trial) -> None:
-    """Everything that a conductor has to run, at most `most` at once, through Ray Tune.
+def run_legs(session: Session, search_driver: SearchDriver, most: int, train: Trainable = train_trial) -> None:
+    """Everything that a search driver has to run, at most `most` at once, through Ray Tune.
 
     Raises:
         RaydistillError: the sweep cannot go on.
     """
-    if not conductor.idle:
-        _tune(session, conductor, _at_once(session, most), train)
-    if conductor.fatal is not None:
-        raise conductor.fatal
+    if not search_driver.idle:
+        _tune(session, search_driver, _at_once(session, most), train)
+    if search_driver.fatal is not None:
+        raise search_driver.fatal
 
 
 def _at_once(session: Session, most: int) -> int:
@@ -117,15 +119,15 @@ def _at_once(session: Session, most: int) -> int:
     return max(1, min(fit, most))
 
 
-def _tune(session: Session, conductor: Conductor, most: int, train: Trainable) -> None:
+def _tune(session: Session, search_driver: SearchDriver, most: int, train: Trainable) -> None:
     survive_memory_kills()
     team, latency = session.team, session.sweep.wants_latency
     trainable = tune.with_parameters(train, shared=session.shared, store=session.store, latency=latency, team=team)
     tuner = tune.Tuner(
         tune.with_resources(trainable, session.share.request() if team is None else REQUEST),
         tune_config=tune.TuneConfig(
-            scheduler=ConductedScheduler(conductor),
-            search_alg=ConductedSearcher(conductor),
+            scheduler=TuneTrialScheduler(search_driver),
+            search_alg=TuneSearcher(search_driver),
             num_samples=_ENDLESS,
             max_concurrent_trials=most,
             reuse_actors=True,
@@ -134,7 +136,7 @@ def _tune(session: Session, conductor: Conductor, most: int, train: Trainable) -
             name=TUNE,
             storage_path=str(session.folder),
             verbose=0,
-            callbacks=[Bookkeeper(conductor, session.observer.beat)],
+            callbacks=[TuneCallback(search_driver, session.observer.beat)],
             stop=session.interrupt,
             failure_config=tune.FailureConfig(max_failures=session.sweep.sections.max_failures),
         ),
@@ -145,7 +147,7 @@ def _tune(session: Session, conductor: Conductor, most: int, train: Trainable) -
         full = full_disk(error)
         if full is None:
             raise
-        conductor.fatal = conductor.fatal or unwritable(full.filename or session.folder / TUNE, full)
+        search_driver.fatal = search_driver.fatal or unwritable(full.filename or session.folder / TUNE, full)
     finally:
         shutil.rmtree(session.folder / TUNE, ignore_errors=True)  # all that counts is in the journal and in trials/
         clear_temporaries(*(session.folder / "trials").glob("*"))

@@ -21,7 +21,7 @@ from raydistill.cli.progress import Progress
 from raydistill.cli.tables import front_report, infeasible_lines
 from raydistill.records import BASELINE, FAILED, FINISHED, RUNNING, STOPPED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.search import FrontRow
-from raydistill.sweep.events import Opening
+from raydistill.sweep.record.observer import Opening
 from raydistill.tasks.classification.metrics import METRICS
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from raydistill.records import ENDED
-from raydistill.sweep.callback import LOST_MACHINE
+from raydistill.sweep.tune.callback import LOST_MACHINE
 from tests.cluster import hosts
 from tests.cluster.hosts import HOSTS, LABORATORY, Laboratory
 

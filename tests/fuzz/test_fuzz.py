@@ -32,9 +32,9 @@ from raydistill.compression.timeline import timeline
 from raydistill.datasets.decode import decode_image
 from raydistill.errors import RaydistillError
 from raydistill.schedule import load_schedule
-from raydistill.sweep.journal import parse_journal
-from raydistill.sweep.load import load_sweep
-from raydistill.sweep.plan import plan_sweep
+from raydistill.sweep.file.load import load_sweep
+from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.record.journal import parse_journal
 from raydistill.tasks.classification import ImageShape
 from raydistill.training import load_model, read_history
 from raydistill.training.distiller_checkpoint import read_any

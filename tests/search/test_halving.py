@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydistill.search import Choice, Dimension, Objective, SearchSpace, Uniform
-from raydistill.search.conduct import DONE, NEW, RESUME, WAIT, Order, Search
 from raydistill.search.decisions import GO_ON, PAUSE, STOP, RunAll, Verdict, by_objectives, by_score
 from raydistill.search.halving import Halving, bracket_of, rung_levels
 from raydistill.search.median import MedianStopping
+from raydistill.search.search import DONE, NEW, RESUME, WAIT, Order, Search
 from raydistill.search.searchers import GridSearcher, RandomSearcher
 from raydistill.search.selection import SPREADS
 
@@ -33,10 +33,10 @@ def halving(measure=BOTH, max_epochs: int = 4, grace_period: int = 1, reduction_
 @pytest.mark.parametrize("spread", SPREADS)
 def test_arrivals_at_one_rung(spread: str) -> None:
     """One of two goes on. The rung as it is when the trial gets there decides."""
-    decider = halving(spread=spread)
+    trial_scheduler = halving(spread=spread)
 
     def arrives(trial: int, *point: float) -> Verdict:
-        return decider.result(trial, 1, figures(*point))
+        return trial_scheduler.result(trial, 1, figures(*point))
 
     assert arrives(0, 0.50, 0.50).action == GO_ON  # alone at its rung
     dominated = arrives(1, 0.40, 0.40)
@@ -55,63 +55,69 @@ def test_equal_ranks_are_split_by_spread() -> None:
     """The fourth lies on the same front as the others. Two of four go on: the knee, and what is far from it."""
     points = [(0.0, 1.0), (0.6, 0.7), (0.55, 0.75)]
     for last, action in (((0.7, 0.6), STOP), ((1.0, 0.0), GO_ON)):
-        decider = halving()
+        trial_scheduler = halving()
         for trial, point in enumerate(points):
-            decider.result(trial, 1, figures(*point))
+            trial_scheduler.result(trial, 1, figures(*point))
         # sums in shares, without (1, 0): the range is .7 by .4: 1.0, 1.11, 1.14, 1.0 -> the third is the knee, the
         # farthest from it is the first. With (1, 0): 1.0, 1.3, 1.3, 1.0 -> the second, and then (1, 0) at 0.81.
-        verdict = decider.result(3, 1, figures(*last))
+        verdict = trial_scheduler.result(3, 1, figures(*last))
         assert verdict.action == action
         if action == STOP:
             assert "others cover the front better; 2 of 4 go on" in verdict.why
 
 
 def test_one_objective_is_plain_asha() -> None:
-    decider = halving(by_objectives([Objective("top1", "max")]), reduction_factor=3)
+    trial_scheduler = halving(by_objectives([Objective("top1", "max")]), reduction_factor=3)
     # place among those that came, and how many of them go on: max(1, floor(n / 3))
     told = [(0.5, GO_ON), (0.4, STOP), (0.45, STOP), (0.6, GO_ON), (0.55, STOP), (0.58, GO_ON), (0.57, STOP)]
-    verdicts = [decider.result(trial, 1, figures(top1)) for trial, (top1, _) in enumerate(told)]
+    verdicts = [trial_scheduler.result(trial, 1, figures(top1)) for trial, (top1, _) in enumerate(told)]
     assert [verdict.action for verdict in verdicts] == [action for _, action in told]
     assert "place 3 of 7, with 0.570; 2 of 7 go on from the rung at epoch 1" in verdicts[-1].why
 
 
 def test_later_rungs_decide_anew() -> None:
-    decider = halving()
+    trial_scheduler = halving()
     for trial in range(4):
-        decider.result(trial, 1, figures(0.1 * (trial + 1)))
-    assert decider.result(0, 2, figures(0.2)).action == GO_ON  # nobody else is there
-    assert decider.result(3, 2, figures(0.1)).action == STOP
-    assert decider.result(2, 2, figures(0.3)).action == GO_ON
+        trial_scheduler.result(trial, 1, figures(0.1 * (trial + 1)))
+    assert trial_scheduler.result(0, 2, figures(0.2)).action == GO_ON  # nobody else is there
+    assert trial_scheduler.result(3, 2, figures(0.1)).action == STOP
+    assert trial_scheduler.result(2, 2, figures(0.3)).action == GO_ON
 
 
 def test_between_rungs_and_before_the_first_all_go_on() -> None:
-    decider = halving(max_epochs=20, grace_period=4)
+    trial_scheduler = halving(max_epochs=20, grace_period=4)
     for epochs in range(1, 20):
-        assert decider.result(0, epochs, figures(0.9)).action == GO_ON
+        assert trial_scheduler.result(0, epochs, figures(0.9)).action == GO_ON
     for epochs in (1, 2, 3):
-        assert decider.result(1, epochs, figures(0.1)).action == GO_ON
-    assert decider.result(1, 4, figures(0.1)).action == STOP
+        assert trial_scheduler.result(1, epochs, figures(0.1)).action == GO_ON
+    assert trial_scheduler.result(1, 4, figures(0.1)).action == STOP
 
 
 def test_trained_to_the_end_never_stops() -> None:
-    for decider in (halving(), halving(promote=True), MedianStopping(TOP1, max_epochs=4, grace_period=1, minimum=1)):
+    for trial_scheduler in (
+        halving(),
+        halving(promote=True),
+        MedianStopping(TOP1, max_epochs=4, grace_period=1, minimum=1),
+    ):
         for epochs in range(1, 5):
-            decider.result(0, epochs, figures(0.9))
-        assert decider.result(1, 4, figures(0.0)).action == GO_ON
+            trial_scheduler.result(0, epochs, figures(0.9))
+        assert trial_scheduler.result(1, 4, figures(0.0)).action == GO_ON
     assert halving().result(0, 4, figures(math.nan)).action == GO_ON
 
 
 @pytest.mark.parametrize("promote", [False, True])
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
 def test_what_is_not_a_number_stops_and_enters_no_rung(promote: bool, broken: float) -> None:
-    decider = halving(promote=promote)
-    verdict = decider.result(0, 1, figures(broken))
+    trial_scheduler = halving(promote=promote)
+    verdict = trial_scheduler.result(0, 1, figures(broken))
     assert (verdict.action, verdict.why) == (
         STOP,
         "stopped after 1 of 4 epochs: what its rung compares is not a number",
     )
-    assert decider.result(0, 3, figures(broken)).action == STOP
-    assert decider.result(1, 1, figures(0.0, 0.0)).action == (PAUSE if promote else GO_ON)  # the first of its rung
+    assert trial_scheduler.result(0, 3, figures(broken)).action == STOP
+    assert trial_scheduler.result(1, 1, figures(0.0, 0.0)).action == (
+        PAUSE if promote else GO_ON
+    )  # the first of its rung
 
 
 def test_told_twice_changes_nothing() -> None:
@@ -125,8 +131,8 @@ def test_told_twice_changes_nothing() -> None:
 
 def test_equal_trials_do_not_crowd_each_other_out() -> None:
     """Two of four equal ones go on: the first two that came."""
-    decider = halving()
-    assert [decider.result(trial, 1, figures(0.5)).action for trial in range(4)] == [GO_ON, STOP, STOP, STOP]
+    trial_scheduler = halving()
+    assert [trial_scheduler.result(trial, 1, figures(0.5)).action for trial in range(4)] == [GO_ON, STOP, STOP, STOP]
     promoting = halving(promote=True)
     for trial in range(4):
         promoting.result(trial, 1, figures(0.5))
@@ -150,10 +156,12 @@ def test_rung_levels(arguments: tuple, expected: list[int]) -> None:
 
 
 def test_no_rungs_no_decisions() -> None:
-    decider = halving(grace_period=4)
-    assert [decider.result(trial, e, figures(0.1)).action for trial in (0, 1) for e in range(1, 5)] == [GO_ON] * 8
-    assert decider.until(0, 0) is None
-    assert decider.farewell(0) == ""
+    trial_scheduler = halving(grace_period=4)
+    assert [trial_scheduler.result(trial, e, figures(0.1)).action for trial in (0, 1) for e in range(1, 5)] == [
+        GO_ON
+    ] * 8
+    assert trial_scheduler.until(0, 0) is None
+    assert trial_scheduler.why_not_promoted(0) == ""
 
 
 def test_brackets_are_dealt_in_hyperbands_proportions() -> None:
@@ -168,21 +176,21 @@ def test_brackets_are_dealt_in_hyperbands_proportions() -> None:
 
 
 def test_bracket_s_leaves_out_the_first_s_rungs() -> None:
-    decider = halving(max_epochs=16, brackets=3, promote=True)
-    assert [[rung.epochs for rung in rungs] for rungs in decider.brackets] == [[1, 2, 4, 8], [2, 4, 8], [4, 8]]
+    trial_scheduler = halving(max_epochs=16, brackets=3, promote=True)
+    assert [[rung.epochs for rung in rungs] for rungs in trial_scheduler.brackets] == [[1, 2, 4, 8], [2, 4, 8], [4, 8]]
     for trial in range(10):
-        assert decider.until(trial, 0) == 2 ** bracket_of(trial, 3, 2.0)
-        assert decider.until(trial, 4) == 8
-        assert decider.until(trial, 8) is None
+        assert trial_scheduler.until(trial, 0) == 2 ** bracket_of(trial, 3, 2.0)
+        assert trial_scheduler.until(trial, 4) == 8
+        assert trial_scheduler.until(trial, 8) is None
     assert len(halving(max_epochs=4, brackets=9).brackets) == 2  # as many as there are rungs
 
 
 def test_brackets_are_apart() -> None:
     """Trials of another bracket are not compared with: each one's first at epoch 2 goes on."""
-    decider = halving(brackets=2)
+    trial_scheduler = halving(brackets=2)
     first = {bracket: next(t for t in range(9) if bracket_of(t, 2, 2.0) == bracket) for bracket in (0, 1)}
-    assert decider.result(first[0], 2, figures(0.9)).action == GO_ON
-    assert decider.result(first[1], 2, figures(0.1)).action == GO_ON
+    assert trial_scheduler.result(first[0], 2, figures(0.9)).action == GO_ON
+    assert trial_scheduler.result(first[1], 2, figures(0.1)).action == GO_ON
 
 
 @pytest.mark.parametrize("wrong", [{"reduction_factor": 1}, {"grace_period": 0}, {"brackets": 0}])
@@ -191,107 +199,111 @@ def test_arguments_are_checked(wrong: dict) -> None:
         halving(**wrong)
 
 
-def promoted_in_turn(decider: Halving, paused: set[int], drained: bool = False) -> list[int]:
+def promoted_in_turn(trial_scheduler: Halving, paused: set[int], drained: bool = False) -> list[int]:
     paused, order = set(paused), []
-    while (trial := decider.promotable(paused, drained)) is not None:
-        decider.promoted(trial)
+    while (trial := trial_scheduler.promotable(paused, drained)) is not None:
+        trial_scheduler.promoted(trial)
         paused.remove(trial)
         order.append(trial)
     return order
 
 
 def test_one_in_so_many_is_promoted() -> None:
-    decider = halving(TOP1, reduction_factor=3, max_epochs=9, promote=True)
+    trial_scheduler = halving(TOP1, reduction_factor=3, max_epochs=9, promote=True)
     paused: set[int] = set()
     seen = []
     for trial, top1 in enumerate((0.3, 0.5, 0.4, 0.1, 0.2, 0.6, 0.9)):
-        assert decider.result(trial, 1, figures(top1)).action == PAUSE
+        assert trial_scheduler.result(trial, 1, figures(top1)).action == PAUSE
         paused.add(trial)
-        order = promoted_in_turn(decider, paused)
+        order = promoted_in_turn(trial_scheduler, paused)
         paused -= set(order)
         seen.append(order)
     # floor(n / 3): nobody of two; the best of three; two of six are 5 (0.6) and 1 (0.5), who is promoted already; of
     # seven 6 (0.9) and 5
     assert seen == [[], [], [1], [], [], [5], [6]]
-    assert decider.farewell(0) == (
+    assert trial_scheduler.why_not_promoted(0) == (
         "stopped after 1 of 9 epochs: place 5 of 7, with 0.300; 2 of 7 go on from the rung at epoch 1"
     )
 
 
 def test_who_has_come_farthest_goes_first_and_only_who_is_paused() -> None:
-    decider = halving(TOP1, promote=True)
+    trial_scheduler = halving(TOP1, promote=True)
     for trial, top1 in enumerate((0.9, 0.8, 0.7, 0.6)):
-        decider.result(trial, 1, figures(top1))
-    assert decider.promotable({2, 3}, drained=False) is None  # the two best still run, or are dead
-    assert decider.promotable({1, 2, 3}, drained=False) == 1
+        trial_scheduler.result(trial, 1, figures(top1))
+    assert trial_scheduler.promotable({2, 3}, drained=False) is None  # the two best still run, or are dead
+    assert trial_scheduler.promotable({1, 2, 3}, drained=False) == 1
     for trial in (0, 1):
-        decider.promoted(trial)
-        decider.result(trial, 2, figures(0.5 - trial / 10))
+        trial_scheduler.promoted(trial)
+        trial_scheduler.result(trial, 2, figures(0.5 - trial / 10))
     for trial, top1 in enumerate((0.95, 0.94), start=4):
-        decider.result(trial, 1, figures(top1))
-    assert promoted_in_turn(decider, set(range(6))) == [0, 4, 5]  # 0 from the rung at epoch 2 first; 0 and 1 not again
+        trial_scheduler.result(trial, 1, figures(top1))
+    assert promoted_in_turn(trial_scheduler, set(range(6))) == [
+        0,
+        4,
+        5,
+    ]  # 0 from the rung at epoch 2 first; 0 and 1 not again
 
 
 def test_a_rung_with_one_trial_waits_until_it_is_drained() -> None:
-    decider = halving(promote=True)
-    assert decider.until(0, 0) == 1
-    paused = decider.result(0, 1, figures(0.5))
+    trial_scheduler = halving(promote=True)
+    assert trial_scheduler.until(0, 0) == 1
+    paused = trial_scheduler.result(0, 1, figures(0.5))
     assert (paused.action, paused.why) == (PAUSE, "paused after 1 of 4 epochs, at its rung")
-    assert decider.promotable({0}, drained=False) is None
-    assert decider.promotable({0}, drained=True) == 0
-    decider.promoted(0)
-    assert decider.until(0, 1) == 2
+    assert trial_scheduler.promotable({0}, drained=False) is None
+    assert trial_scheduler.promotable({0}, drained=True) == 0
+    trial_scheduler.promoted(0)
+    assert trial_scheduler.until(0, 1) == 2
 
 
 def test_a_trial_that_died_at_its_rung_gives_its_place_to_the_next_best() -> None:
-    decider = halving(TOP1, promote=True)
+    trial_scheduler = halving(TOP1, promote=True)
     for trial, top1 in enumerate((0.2, 0.9, 0.3)):
-        decider.result(trial, 1, figures(top1))
-    assert decider.promotable({0, 2}, drained=False) is None  # 1 runs: it may yet pause
-    decider.failed(1)
-    assert decider.promotable({0, 2}, drained=False) == 2
-    decider.promoted(2)
-    assert decider.promotable({0}, drained=True) is None
+        trial_scheduler.result(trial, 1, figures(top1))
+    assert trial_scheduler.promotable({0, 2}, drained=False) is None  # 1 runs: it may yet pause
+    trial_scheduler.failed(1)
+    assert trial_scheduler.promotable({0, 2}, drained=False) == 2
+    trial_scheduler.promoted(2)
+    assert trial_scheduler.promotable({0}, drained=True) is None
 
 
 @pytest.mark.parametrize("reached", [1, 2], ids=["before its next rung", "at its next rung"])
 def test_a_promoted_trial_that_dies_later_is_replaced(reached: int) -> None:
     """One of two goes on from the first rung; it dies, and so does who comes after it."""
-    decider = halving(TOP1, promote=True)
+    trial_scheduler = halving(TOP1, promote=True)
     for trial, top1 in enumerate((0.5, 0.4, 0.3, 0.2)):
-        decider.result(trial, 1, figures(top1))
+        trial_scheduler.result(trial, 1, figures(top1))
     paused = set(range(4))
-    assert promoted_in_turn(decider, paused) == [0, 1]
+    assert promoted_in_turn(trial_scheduler, paused) == [0, 1]
     if reached == 2:
-        decider.result(0, 2, figures(0.9))
-    assert decider.promotable({2, 3}, drained=True) is None  # two of four, and both of them live
-    decider.failed(0)
-    assert promoted_in_turn(decider, {2, 3}) == [2]
-    decider.failed(1)
-    decider.failed(2)
-    assert promoted_in_turn(decider, {3}) == [3]
-    decider.failed(3)
-    assert decider.promotable(set(), drained=True) is None
+        trial_scheduler.result(0, 2, figures(0.9))
+    assert trial_scheduler.promotable({2, 3}, drained=True) is None  # two of four, and both of them live
+    trial_scheduler.failed(0)
+    assert promoted_in_turn(trial_scheduler, {2, 3}) == [2]
+    trial_scheduler.failed(1)
+    trial_scheduler.failed(2)
+    assert promoted_in_turn(trial_scheduler, {3}) == [3]
+    trial_scheduler.failed(3)
+    assert trial_scheduler.promotable(set(), drained=True) is None
 
 
 def test_when_all_that_were_promoted_died_the_best_of_the_rest_goes_on_at_the_end() -> None:
-    decider = halving(TOP1, reduction_factor=4, max_epochs=16, promote=True)
+    trial_scheduler = halving(TOP1, reduction_factor=4, max_epochs=16, promote=True)
     for trial, top1 in enumerate((0.5, 0.4, 0.3)):
-        decider.result(trial, 1, figures(top1))
-    assert decider.promotable({0, 1, 2}, drained=False) is None  # not one of four yet
-    assert decider.promotable({0, 1, 2}, drained=True) == 0
-    decider.promoted(0)
-    decider.failed(0)
-    assert decider.promotable({1, 2}, drained=False) is None
-    assert decider.promotable({1, 2}, drained=True) == 1
+        trial_scheduler.result(trial, 1, figures(top1))
+    assert trial_scheduler.promotable({0, 1, 2}, drained=False) is None  # not one of four yet
+    assert trial_scheduler.promotable({0, 1, 2}, drained=True) == 0
+    trial_scheduler.promoted(0)
+    trial_scheduler.failed(0)
+    assert trial_scheduler.promotable({1, 2}, drained=False) is None
+    assert trial_scheduler.promotable({1, 2}, drained=True) == 1
 
 
 def test_a_dead_trial_stops_nobody() -> None:
-    decider = halving(TOP1)
-    assert decider.result(0, 1, figures(0.9)).action == GO_ON
-    decider.failed(0)
-    assert decider.result(1, 1, figures(0.1)).action == GO_ON  # the best that lives
-    assert decider.result(2, 1, figures(0.05)).action == STOP
+    trial_scheduler = halving(TOP1)
+    assert trial_scheduler.result(0, 1, figures(0.9)).action == GO_ON
+    trial_scheduler.failed(0)
+    assert trial_scheduler.result(1, 1, figures(0.1)).action == GO_ON  # the best that lives
+    assert trial_scheduler.result(2, 1, figures(0.05)).action == STOP
 
 
 def test_what_a_rung_compares() -> None:
@@ -304,29 +316,31 @@ def test_what_a_rung_compares() -> None:
 
 
 def test_loss_is_compared_downwards() -> None:
-    decider = halving(by_objectives([Objective("loss", "min")]))
-    assert [decider.result(t, 1, {"loss": loss}).action for t, loss in enumerate((1.0, 2.0, 0.5))] == [
+    trial_scheduler = halving(by_objectives([Objective("loss", "min")]))
+    assert [trial_scheduler.result(t, 1, {"loss": loss}).action for t, loss in enumerate((1.0, 2.0, 0.5))] == [
         GO_ON, STOP, GO_ON,
     ]  # fmt: skip
 
 
 def test_median_by_hand() -> None:
-    decider = MedianStopping(TOP1, max_epochs=9, grace_period=2, minimum=3)
+    trial_scheduler = MedianStopping(TOP1, max_epochs=9, grace_period=2, minimum=3)
     for trial, curve in enumerate(([0.2, 0.4], [0.4, 0.6], [0.6, 0.8])):  # running means 0.3, 0.5, 0.7: median 0.5
-        assert [decider.result(trial, e, figures(top1)).action for e, top1 in enumerate(curve, 1)] == [GO_ON] * 2
-    assert decider.result(3, 1, figures(0.0)).action == GO_ON
-    assert decider.result(3, 2, figures(0.5)).action == GO_ON  # its best is at the median
-    decider.result(4, 1, figures(0.45))
+        assert [trial_scheduler.result(trial, e, figures(top1)).action for e, top1 in enumerate(curve, 1)] == [
+            GO_ON
+        ] * 2
+    assert trial_scheduler.result(3, 1, figures(0.0)).action == GO_ON
+    assert trial_scheduler.result(3, 2, figures(0.5)).action == GO_ON  # its best is at the median
+    trial_scheduler.result(4, 1, figures(0.45))
     # now four others have means 0.3, 0.5, 0.7, 0.25: median 0.4, and its best is 0.39
-    decider.result(5, 1, figures(0.39))
-    verdict = decider.result(5, 2, figures(0.1))
+    trial_scheduler.result(5, 1, figures(0.39))
+    verdict = trial_scheduler.result(5, 2, figures(0.1))
     assert (verdict.action, verdict.why) == (
         STOP,
         "stopped after 2 of 9 epochs: best score 0.390 below the median 0.400 of 4 other trials",
     )
-    assert decider.result(4, 2, figures(0.0)).action == GO_ON  # its best of 0.45 counts, not its latest
-    assert decider.result(5, 2, figures(0.1)).action == GO_ON  # known already
-    assert decider.result(6, 1, figures(math.nan)).action == STOP
+    assert trial_scheduler.result(4, 2, figures(0.0)).action == GO_ON  # its best of 0.45 counts, not its latest
+    assert trial_scheduler.result(5, 2, figures(0.1)).action == GO_ON  # known already
+    assert trial_scheduler.result(6, 1, figures(math.nan)).action == STOP
 
 
 deciders = st.fixed_dictionaries({
@@ -340,10 +354,12 @@ events = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12), st.integers(0
 @given(deciders, events)
 def test_the_same_results_give_the_same_verdicts(arguments: dict, told: list[tuple[int, int, int, int]]) -> None:
     def verdicts(repeat: int) -> list[Verdict]:
-        decider = halving(**arguments)
+        trial_scheduler = halving(**arguments)
         answers = []
         for trial, epochs, top1, planned in told:
-            first, *_again = [decider.result(trial, epochs, figures(top1 / 4, planned / 4)) for _ in range(repeat)]
+            first, *_again = [
+                trial_scheduler.result(trial, epochs, figures(top1 / 4, planned / 4)) for _ in range(repeat)
+            ]
             answers.append(first)
         return answers
 
@@ -357,9 +373,9 @@ SPACE = SearchSpace((Dimension("a.b", Uniform(0.0, 1.0)), Dimension("a.c", Unifo
 @given(deciders, st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.1]), st.integers(0, 10**6))
 def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float, seed: int) -> None:
     """Workers at random speed, some of them dying: all is run, nothing twice, nothing left hanging."""
-    decider = halving(**arguments)
+    trial_scheduler = halving(**arguments)
     epochs, rng = arguments["max_epochs"], random.Random(seed)
-    search = Search(RandomSearcher(SPACE, seed), decider, BOTH, num_samples=trials, stages=[epochs])
+    search = Search(RandomSearcher(SPACE, seed), trial_scheduler, BOTH, num_samples=trials, stages=[epochs])
     running: dict[int, int] = {}
     done: dict[int, int] = {}
     promotions: Counter[tuple[int, int]] = Counter()
@@ -375,7 +391,7 @@ def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float,
                 promotions[order.trial, done[order.trial]] += 1
             assert (order.kind == NEW) == (order.trial not in done)
             done.setdefault(order.trial, 0)
-            running[order.trial] = decider.until(order.trial, done[order.trial]) or 0
+            running[order.trial] = trial_scheduler.until(order.trial, done[order.trial]) or 0
             continue
         assert running
         assert not search.idle
@@ -401,14 +417,16 @@ def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float,
     assert set(ends) | search.paused == set(range(trials))
     assert max(promotions.values(), default=1) == 1
     for trial in search.paused:
-        assert f"stopped after {done[trial]} of {epochs} epochs: " in decider.farewell(trial)
-        assert any(at == done[trial] and bracket(trial, decider) == bracket(t, decider) for t, at in promotions)
+        assert f"stopped after {done[trial]} of {epochs} epochs: " in trial_scheduler.why_not_promoted(trial)
+        assert any(
+            at == done[trial] and bracket(trial, trial_scheduler) == bracket(t, trial_scheduler) for t, at in promotions
+        )
     if not risk:
         assert "finished" in ends.values()
 
 
-def bracket(trial: int, decider: Halving) -> int:
-    return bracket_of(trial, len(decider.brackets), decider._factor)
+def bracket(trial: int, trial_scheduler: Halving) -> int:
+    return bracket_of(trial, len(trial_scheduler.brackets), trial_scheduler._factor)
 
 
 def test_a_grid_ends_a_search_before_its_number_of_trials() -> None:

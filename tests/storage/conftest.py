@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from raydistill.storage.objects import Address, Objects, parse_address
+from raydistill.storage.objects import BucketUri, Objects, parse_bucket_uri
 
 
 @pytest.fixture
-def address(bucket: str) -> Address:
-    return parse_address(f"s3://{bucket}/sweeps")
+def address(bucket: str) -> BucketUri:
+    return parse_bucket_uri(f"s3://{bucket}/sweeps")
 
 
 @pytest.fixture
-def objects(address: Address) -> Objects:
+def objects(address: BucketUri) -> Objects:
     return Objects(address, outage_s=5.0)

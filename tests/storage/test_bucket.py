@@ -14,7 +14,7 @@ import pytest
 from raydistill.errors import ConfigError, StorageError
 from raydistill.storage import Folder, Store, open_store
 from raydistill.storage.bucket import Bucket
-from raydistill.storage.objects import Address
+from raydistill.storage.objects import BucketUri
 
 pytestmark = pytest.mark.slow  # leases and mirrors go by the clock
 JOURNAL = "journal.jsonl"
@@ -22,7 +22,7 @@ MakeStore = Callable[[str], Bucket]
 
 
 @pytest.fixture
-def machine(address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
+def machine(address: BucketUri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
     """The store as a machine of that name has it."""
 
     def make(name: str) -> Bucket:
@@ -99,7 +99,7 @@ def test_a_second_driver_on_this_machine(machine: MakeStore) -> None:
         pass
 
 
-def test_a_trial_goes_on_elsewhere(machine: MakeStore, address: Address) -> None:
+def test_a_trial_goes_on_elsewhere(machine: MakeStore, address: BucketUri) -> None:
     here, there = machine("here"), machine("there")
     trial = here.reference(here.root / "tiny" / "trials" / "t0000")
     assert trial == f"{address.uri}/tiny/trials/t0000"
@@ -194,7 +194,7 @@ def test_a_users_own_file_is_there_for_all(machine: MakeStore, tmp_path: Path) -
 
 
 def test_a_store_travels_by_its_address(
-    machine: MakeStore, address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: MakeStore, address: BucketUri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = pickle.dumps(machine("here"))
     monkeypatch.delenv("AWS_ENDPOINT_URL")  # set where the sweep was started, not on the nodes

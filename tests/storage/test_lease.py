@@ -9,7 +9,7 @@ import pytest
 from raydistill.errors import StorageError
 from raydistill.storage import lease as leases
 from raydistill.storage.lease import Lease
-from raydistill.storage.objects import Address, Objects
+from raydistill.storage.objects import BucketUri, Objects
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_who_is_seized_from_stops_renewing(objects: Objects) -> None:
 
 
 @pytest.mark.slow  # leases run out in real time
-def test_a_holder_cut_off_for_long_learns_it_when_it_is_back(address: Address, objects: Objects) -> None:
+def test_a_holder_cut_off_for_long_learns_it_when_it_is_back(address: BucketUri, objects: Objects) -> None:
     cut = Lease(objects, "driver", "the sweep", "there")
     cut.take(0.0, nobody)
     Lease(Objects(address), "driver", "the sweep", "here").take(0.0, lambda line: None)

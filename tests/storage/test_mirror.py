@@ -14,8 +14,8 @@ import pytest
 from raydistill.errors import Fault, StorageError
 from raydistill.storage import mirror as mirrors
 from raydistill.storage.mirror import Mirror, mirrored
-from raydistill.storage.objects import Address, Objects
-from raydistill.sweep.journal import Journal
+from raydistill.storage.objects import BucketUri, Objects
+from raydistill.sweep.record.journal import Journal
 
 KEY = "tiny/journal"
 
@@ -104,7 +104,7 @@ def test_who_is_not_allowed_any_more_stops(objects: Objects, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_an_outage_holds_up_only_who_waits(address: Address, objects: Objects, gate: Any, tmp_path: Path) -> None:
+def test_an_outage_holds_up_only_who_waits(address: BucketUri, objects: Objects, gate: Any, tmp_path: Path) -> None:
     away = replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
     with opened(tmp_path / "journal.jsonl", Objects(away, outage_s=60.0)) as journal:
         journal.append("sweep_started", number=0)
@@ -122,7 +122,7 @@ def test_an_outage_holds_up_only_who_waits(address: Address, objects: Objects, g
 
 
 @pytest.mark.slow
-def test_an_outage_that_does_not_end(address: Address, objects: Objects, gate: Any, tmp_path: Path) -> None:
+def test_an_outage_that_does_not_end(address: BucketUri, objects: Objects, gate: Any, tmp_path: Path) -> None:
     away = replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
     path = tmp_path / "journal.jsonl"
     with opened(path, Objects(away, outage_s=2.0)) as journal:
@@ -147,7 +147,9 @@ class Counting(Objects):
         self.puts = [*getattr(self, "puts", []), (key.rpartition("/")[2], len(content))]
 
 
-def test_a_piece_that_is_full_stays_as_it_is(address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_piece_that_is_full_stays_as_it_is(
+    address: BucketUri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At its size or above; the next one begins with the next line."""
     line = len(json.dumps({"event": "trial_started", "time_ms": int(1e12), "number": 0, "text": "x" * 100})) + 1
     monkeypatch.setattr(mirrors, "PIECE_BYTES", 2 * line)
@@ -168,7 +170,7 @@ def test_a_piece_that_is_full_stays_as_it_is(address: Address, tmp_path: Path, m
 
 
 def test_what_nobody_waits_for_travels_with_the_next(
-    address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: BucketUri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirrors, "PERIOD_S", 3600.0)
     objects = Counting(address)
@@ -220,7 +222,7 @@ def test_what_is_no_generation_does_not_count(objects: Objects, tmp_path: Path) 
     assert mirrored(objects, "tiny/other") == b""
 
 
-def test_what_is_left_behind_is_said(address: Address, gate: Any, tmp_path: Path) -> None:
+def test_what_is_left_behind_is_said(address: BucketUri, gate: Any, tmp_path: Path) -> None:
     away = replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
     path = tmp_path / "journal.jsonl"
     mirror = Mirror(Objects(away, outage_s=60.0), KEY, allowed)

@@ -15,10 +15,10 @@ import pytest
 
 from raydistill.errors import ConfigError, StorageError
 from raydistill.storage import objects as module
-from raydistill.storage.objects import Address, Objects, parse_address
+from raydistill.storage.objects import BucketUri, Objects, parse_bucket_uri
 
 
-def through(gate: Any, address: Address) -> Address:
+def through(gate: Any, address: BucketUri) -> BucketUri:
     return replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
 
 
@@ -62,13 +62,13 @@ def test_the_services_clock(objects: Objects) -> None:
 
 
 def test_the_address_travels_without_credentials(bucket: str, s3_endpoint: str) -> None:
-    address = parse_address(f"s3://{bucket}/some/prefix/")
+    address = parse_bucket_uri(f"s3://{bucket}/some/prefix/")
     assert address.uri == f"s3://{bucket}/some/prefix"
     host = s3_endpoint.removeprefix("http://")
     assert address.options == {"endpoint_override": host, "scheme": "http", "region": "us-east-1"}
-    assert parse_address(address.full) == address
+    assert parse_bucket_uri(address.full) == address
     assert "secret" not in address.full
-    other = parse_address(f"s3://{bucket}/p?endpoint_override=https://minio:9000&region=eu-west-1")
+    other = parse_bucket_uri(f"s3://{bucket}/p?endpoint_override=https://minio:9000&region=eu-west-1")
     assert other.options == {"endpoint_override": "minio:9000", "scheme": "https", "region": "eu-west-1"}
 
 
@@ -84,18 +84,18 @@ def test_the_address_travels_without_credentials(bucket: str, s3_endpoint: str) 
 )
 def test_addresses_that_are_none(text: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected) as caught:
-        parse_address(text)
+        parse_bucket_uri(text)
     assert "word" not in str(caught.value) or "password" in str(caught.value)
 
 
 def test_a_missing_bucket_is_said_at_once(s3_endpoint: str) -> None:
-    objects = Objects(parse_address("s3://no-such-bucket-here/p"), outage_s=600.0)
+    objects = Objects(parse_bucket_uri("s3://no-such-bucket-here/p"), outage_s=600.0)
     with pytest.raises(StorageError, match="s3://no-such-bucket-here/p: there is no such bucket; make it") as caught:
         objects.put("x", b"")
     assert "\n" not in str(caught.value)
 
 
-def test_no_credentials(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials(address: BucketUri, monkeypatch: pytest.MonkeyPatch) -> None:
     Objects(address).put("x", b"1")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -103,7 +103,7 @@ def test_no_credentials(address: Address, monkeypatch: pytest.MonkeyPatch) -> No
         Objects(address, outage_s=600.0).get("x")
 
 
-def test_nothing_answers(address: Address, gate: Any) -> None:
+def test_nothing_answers(address: BucketUri, gate: Any) -> None:
     gate.close()
     with pytest.raises(StorageError) as caught:
         Objects(through(gate, address), outage_s=0.5).put("x", b"1")
@@ -114,7 +114,7 @@ def test_nothing_answers(address: Address, gate: Any) -> None:
 
 
 @pytest.mark.slow
-def test_an_outage_is_waited_for_and_told_once(address: Address, gate: Any) -> None:
+def test_an_outage_is_waited_for_and_told_once(address: BucketUri, gate: Any) -> None:
     told: list[str] = []
     objects = Objects(through(gate, address), outage_s=60.0, tell=told.append)
     objects.put("x", b"before")
@@ -133,7 +133,7 @@ def test_an_outage_is_waited_for_and_told_once(address: Address, gate: Any) -> N
 
 
 @pytest.mark.slow
-def test_a_server_that_hangs(address: Address, s3_process: tuple[subprocess.Popen[bytes], str]) -> None:
+def test_a_server_that_hangs(address: BucketUri, s3_process: tuple[subprocess.Popen[bytes], str]) -> None:
     objects = Objects(address, outage_s=120.0)
     objects.put("x", b"before")
     s3_process[0].send_signal(signal.SIGSTOP)
@@ -166,7 +166,7 @@ class Clock:
 
 
 def test_it_is_tried_ever_less_often_until_the_time_is_over(
-    address: Address, gate: Any, monkeypatch: pytest.MonkeyPatch
+    address: BucketUri, gate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
     objects, clock = Objects(through(gate, address), outage_s=40.0, tell=told.append), Clock()
@@ -188,7 +188,7 @@ def test_it_is_tried_ever_less_often_until_the_time_is_over(
     assert told[1:] == [f"{address.uri}: answers again"]
 
 
-def test_a_short_disturbance_is_not_told(address: Address, gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_disturbance_is_not_told(address: BucketUri, gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     objects, clock = Objects(through(gate, address), outage_s=40.0, tell=told.append), Clock({1: gate.open})
     gate.close()
@@ -203,24 +203,24 @@ def test_what_the_environment_adds_to_an_address(s3_endpoint: str, monkeypatch: 
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
     expected = {"endpoint_override": "for-s3:9000", "scheme": "http", "region": "eu-west-1"}
-    assert parse_address("s3://b/p").options == expected
-    assert parse_address("s3://b/p?scheme=https&region=r").options == {**expected, "scheme": "https", "region": "r"}
-    assert parse_address("gs://b/p?retry_limit_seconds=3") == Address("gs://b/p", {"retry_limit_seconds": "3"})
+    assert parse_bucket_uri("s3://b/p").options == expected
+    assert parse_bucket_uri("s3://b/p?scheme=https&region=r").options == {**expected, "scheme": "https", "region": "r"}
+    assert parse_bucket_uri("gs://b/p?retry_limit_seconds=3") == BucketUri("gs://b/p", {"retry_limit_seconds": "3"})
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "no-scheme:9000")
     monkeypatch.delenv("AWS_REGION")
-    assert parse_address("s3://b").options == {
+    assert parse_bucket_uri("s3://b").options == {
         "endpoint_override": "no-scheme:9000", "scheme": "https", "region": "eu-west-2",
     }  # fmt: skip
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
-    assert parse_address("s3://b/p/").full == "s3://b/p?region=eu-west-2"
+    assert parse_bucket_uri("s3://b/p/").full == "s3://b/p?region=eu-west-2"
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    assert parse_address("s3://b/p/").full == "s3://b/p"
+    assert parse_bucket_uri("s3://b/p/").full == "s3://b/p"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:word@there:9000")
     with pytest.raises(
         ConfigError, match="AWS_ENDPOINT_URL: must be scheme://host:port, without credentials"
     ) as caught:
-        parse_address("s3://b/p")
+        parse_bucket_uri("s3://b/p")
     assert "word" not in str(caught.value)
 
 

@@ -62,8 +62,8 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of a sweep that has trained `SWEEP`'s baseline, and nothing else."""
     from raydistill import datasets
     from raydistill.sweep.baseline import baseline_hash
-    from raydistill.sweep.load import load_sweep
-    from raydistill.sweep.plan import baseline_config
+    from raydistill.sweep.file.load import load_sweep
+    from raydistill.sweep.planning.plan import baseline_config
     from raydistill.training import fit
 
     storage = tmp_path_factory.mktemp("dense")

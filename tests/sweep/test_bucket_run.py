@@ -18,7 +18,7 @@ import pytest
 
 from raydistill.records import BASELINE, ENDED, FINISHED, STOPPED
 from raydistill.storage import Store, open_store
-from raydistill.sweep.journal import History, parse_journal
+from raydistill.sweep.record.journal import History, parse_journal
 from raydistill.training import read_history
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

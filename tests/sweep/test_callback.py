@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 
 from raydistill.cluster.last_words import LastWords
 from raydistill.errors import RaydistillError
-from raydistill.sweep.callback import LOST_MACHINE, MOST_LOSSES, Bookkeeper, why_it_died
+from raydistill.sweep.tune.callback import LOST_MACHINE, MOST_LOSSES, TuneCallback, why_it_died
 
 
 def died(message: str) -> ActorDiedError:
@@ -35,7 +35,7 @@ LOST = [
 
 
 class Told:
-    """What a conductor is told."""
+    """What a search driver is told."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
@@ -64,7 +64,7 @@ class Story:
         self.told = Told()
         self.words = LastWords()
         self.looked_at: list[tuple[str, int]] = []
-        self._book = Bookkeeper(
+        self._book = TuneCallback(
             self.told,  # type: ignore[arg-type]
             lambda: None,
             self._cannot_run,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.records import BASELINE, FINISHED, TrialRecord
-from raydistill.sweep.journal import read_journal
+from raydistill.sweep.record.journal import read_journal
 from raydistill.training import read_history
 from tests.sweep.test_run import mlflow_runs
 from tests.sweep.test_warm_run import sweep

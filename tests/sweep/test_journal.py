@@ -11,7 +11,7 @@ import pytest
 
 from raydistill.errors import StorageError
 from raydistill.records import BASELINE, FINISHED, INTERRUPTED, RUNNING, STOPPED, EpochMetrics, Evaluation, TrialRecord
-from raydistill.sweep.journal import FORMAT, Journal, read_journal
+from raydistill.sweep.record.journal import FORMAT, Journal, read_journal
 
 
 def metrics(epoch: int, top1: float = 0.5) -> EpochMetrics:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from raydistill.errors import ConfigError
-from raydistill.sweep.load import Overrides, load_sweep
-from raydistill.sweep.plan import plan_sweep
+from raydistill.sweep.file.load import Overrides, load_sweep
+from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.tasks.classification import ImageShape
 
 CIFAR = ImageShape(10, (3, 32, 32))

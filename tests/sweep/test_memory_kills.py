@@ -12,8 +12,8 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 
-from raydistill.sweep import memory_kills
-from raydistill.sweep.memory_kills import MADE_FOR, survive_memory_kills
+from raydistill.sweep.tune import memory_kills
+from raydistill.sweep.tune.memory_kills import MADE_FOR, survive_memory_kills
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.records import FINISHED
-from raydistill.sweep.journal import read_journal
+from raydistill.sweep.record.journal import read_journal
 from raydistill.tracking.moved import follow
 from tests.sweep.test_warm_run import sweep
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from raydistill.records import FINISHED
-from raydistill.sweep.journal import read_journal
+from raydistill.sweep.record.journal import read_journal
 from tests.sweep.test_signals import Command
 from tests.sweep.test_warm_run import sweep
 

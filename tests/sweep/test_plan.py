@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from raydistill.errors import ConfigError
-from raydistill.sweep.load import Overrides, load_sweep
-from raydistill.sweep.plan import baseline_config, plan_sweep
+from raydistill.sweep.file.load import Overrides, load_sweep
+from raydistill.sweep.planning.plan import baseline_config, plan_sweep
 from raydistill.tasks.classification import ImageShape
 from raydistill.training import Distillation
 
@@ -139,7 +139,7 @@ def test_a_pruner_with_globs_for_keys_is_searched_weight_by_weight(write_sweep: 
         ("schedule/policies", [{"pruner": {"instance_name": "p"}, "epochs": [0]}]),
         ("search", {"per_layer": {"weights": ["fc[12].weight"], "level": {"uniform": [0.6, 0.9]}}}),
     )  # fmt: skip
-    for trial in plan_sweep(load_sweep(file)).trials:
+    for trial in plan_sweep(load_sweep(file), CIFAR).trials:
         pruners = trial.run.schedule.mapping["pruners"].values()
         levels = {weight: level for body in pruners for weight, level in body["levels"].items()}
         assert set(levels) == {"fc1.weight", "fc2.weight", "fc3.weight"}

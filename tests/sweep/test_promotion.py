@@ -14,9 +14,9 @@ import torch
 
 from raydistill import datasets
 from raydistill.records import BASELINE, FINISHED, PAUSED, RUNNING, STOPPED, TrialRecord
-from raydistill.sweep.events import Observer
-from raydistill.sweep.load import load_sweep
-from raydistill.sweep.plan import plan_sweep
+from raydistill.sweep.file.load import load_sweep
+from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.record.observer import Observer
 from raydistill.sweep.run import run_sweep
 from raydistill.tasks.classification import Classification, ImageShape
 from raydistill.training import fit, read_checkpoint

@@ -6,8 +6,8 @@ import pytest
 
 from raydistill.cluster.nodes import UNSIZED, Node, Nodes
 from raydistill.errors import ResourceError
-from raydistill.sweep.resources import Share, baseline_share, concurrent, must_wait, trial_share
-from raydistill.sweep.spec import ResourcesSection
+from raydistill.sweep.file.spec import ResourcesSection
+from raydistill.sweep.planning.resources import Share, baseline_share, concurrent, must_wait, trial_share
 
 CPU_BOX = [Node(2, 0)]
 GPU_BOX = [Node(16, 4)]

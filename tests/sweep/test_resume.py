@@ -10,10 +10,10 @@ import pytest
 
 from raydistill.errors import ConfigError
 from raydistill.records import RUNNING, TrialRecord
-from raydistill.sweep.journal import FORMAT, History
-from raydistill.sweep.load import Overrides, load_sweep
-from raydistill.sweep.plan import plan_sweep
-from raydistill.sweep.resume import check_same, check_start, differences
+from raydistill.sweep.file.load import Overrides, load_sweep
+from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.record.journal import FORMAT, History
+from raydistill.sweep.record.resume import check_same, check_start, differences
 from raydistill.tasks.classification import ImageShape
 from tests.sweep.conftest import SWEEP
 

@@ -28,7 +28,7 @@ from raydistill.records import (
     EpochMetrics,
     TrialRecord,
 )
-from raydistill.sweep.journal import History, read_journal
+from raydistill.sweep.record.journal import History, read_journal
 from raydistill.training import load_model, read_history
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import ConfigError
-from raydistill.sweep.journal import FORMAT, History
-from raydistill.sweep.load import Overrides, load_sweep
-from raydistill.sweep.plan import plan_sweep
-from raydistill.sweep.resume import check_same
+from raydistill.sweep.file.load import Overrides, load_sweep
+from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.record.journal import FORMAT, History
+from raydistill.sweep.record.resume import check_same
 from raydistill.tasks.classification import ImageShape
 from tests.sweep.test_warm_run import sweep
 from tests.tracking.test_server import Server

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from raydistill.records import RUNNING
-from raydistill.sweep import interrupt
-from raydistill.sweep.interrupt import interruptible
-from raydistill.sweep.journal import read_journal
+from raydistill.sweep.record.journal import read_journal
+from raydistill.sweep.tune import interrupt
+from raydistill.sweep.tune.interrupt import interruptible
 from tests.sweep.test_warm_run import RUN
 
 ENDING = [signal.SIGTERM, signal.SIGHUP]
@@ -58,7 +58,7 @@ def test_a_person_who_presses_ctrl_c_waits_as_long_as_he_likes(monkeypatch: pyte
 
 def test_a_main_thread_that_does_not_hear(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys, time\nfrom raydistill.sweep import interrupt\n"
+        "import os, signal, sys, time\nfrom raydistill.sweep.tune import interrupt\n"
         "interrupt.HURRY_S, interrupt.LAST_S = 0.1, 0.3\n"
         "with interrupt.interruptible(lambda: print('first', flush=True), lambda: print('last', flush=True)) as flag:\n"
         "    flag.begun = True\n"

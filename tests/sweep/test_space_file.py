@@ -10,9 +10,9 @@ import yaml
 from raydistill.compression.sensitivity import Point
 from raydistill.compression.tolerance import tolerances
 from raydistill.errors import ConfigError
-from raydistill.sweep.load import load_sweep
-from raydistill.sweep.plan import plan_sweep
-from raydistill.sweep.space_file import Measured, may_write, space_text, sweep_name
+from raydistill.sweep.file.load import load_sweep
+from raydistill.sweep.file.space_file import Measured, may_write, space_text, sweep_name
+from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.classification.metrics import METRICS
 

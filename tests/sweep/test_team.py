@@ -12,8 +12,8 @@ import torch
 from raydistill import datasets
 from raydistill.errors import ConfigError, ResourceError
 from raydistill.records import BASELINE, FINISHED, STOPPED
-from raydistill.sweep.load import load_sweep
-from raydistill.sweep.plan import plan_sweep
+from raydistill.sweep.file.load import load_sweep
+from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.sweep.run import run_sweep
 from raydistill.tasks.classification import Classification, ImageShape
 from raydistill.training import fit, read_checkpoint

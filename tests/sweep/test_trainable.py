@@ -9,7 +9,7 @@ import pytest
 
 from raydistill.errors import TrainingError
 from raydistill.records import EpochMetrics
-from raydistill.sweep.trainable import _told
+from raydistill.sweep.trial.trainable import _told
 
 
 @pytest.mark.parametrize("code", [0, 3, "enough", None])

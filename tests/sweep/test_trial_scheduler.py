@@ -1,4 +1,4 @@
-"""Ray's ASHA as a decider: its decisions on hand-written cases, its reasons, its replay."""
+"""Ray's ASHA as a trial scheduler: its decisions on hand-written cases, its reasons, its replay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from raydistill.search.decisions import GO_ON, STOP, by_score
-from raydistill.sweep.ray_asha import RayASHA
+from raydistill.sweep.tune.ray_asha import RayASHA
 
 TOP1 = {"top1": 1.0}
 
@@ -20,10 +20,10 @@ def asha(score: dict[str, float] | None = None) -> RayASHA:
 
 
 def test_the_best_so_far_goes_on_and_a_weaker_one_stops() -> None:
-    decider = asha()
-    assert decider.result(0, 4, {"top1": 0.5}).action == GO_ON  # nobody to compare with
-    assert decider.result(1, 4, {"top1": 0.7}).action == GO_ON
-    verdict = decider.result(2, 4, {"top1": 0.4})
+    trial_scheduler = asha()
+    assert trial_scheduler.result(0, 4, {"top1": 0.5}).action == GO_ON  # nobody to compare with
+    assert trial_scheduler.result(1, 4, {"top1": 0.7}).action == GO_ON
+    verdict = trial_scheduler.result(2, 4, {"top1": 0.4})
     assert verdict.action == STOP  # the median of 0.5 and 0.7 is 0.6
     assert verdict.why == (
         "stopped after 4 of 16 epochs: score 0.400 below the rung's cutoff 0.600 (rung 4, 2 trials before it)"
@@ -31,28 +31,28 @@ def test_the_best_so_far_goes_on_and_a_weaker_one_stops() -> None:
 
 
 def test_between_rungs_nobody_is_stopped() -> None:
-    decider = asha()
-    decider.result(0, 4, {"top1": 0.9})
-    assert decider.result(1, 3, {"top1": 0.0}).action == GO_ON  # in the grace period
-    decider.result(1, 4, {"top1": 0.95})
-    assert decider.result(1, 5, {"top1": 0.0}).action == GO_ON
-    assert decider.result(1, 7, {"top1": 0.0}).action == GO_ON
+    trial_scheduler = asha()
+    trial_scheduler.result(0, 4, {"top1": 0.9})
+    assert trial_scheduler.result(1, 3, {"top1": 0.0}).action == GO_ON  # in the grace period
+    trial_scheduler.result(1, 4, {"top1": 0.95})
+    assert trial_scheduler.result(1, 5, {"top1": 0.0}).action == GO_ON
+    assert trial_scheduler.result(1, 7, {"top1": 0.0}).action == GO_ON
 
 
 def test_a_survivor_runs_to_the_end() -> None:
     """Ray's own would put a rung at the last epoch and stop a trial that has nothing left to train."""
-    decider = asha()
+    trial_scheduler = asha()
     for epochs in range(1, 17):
-        assert decider.result(0, epochs, {"top1": 0.9}).action == GO_ON
+        assert trial_scheduler.result(0, epochs, {"top1": 0.9}).action == GO_ON
     for epochs in range(1, 16):
-        decider.result(1, epochs, {"top1": 0.95})
-    assert decider.result(1, 16, {"top1": 0.1}).action == GO_ON
+        trial_scheduler.result(1, epochs, {"top1": 0.95})
+    assert trial_scheduler.result(1, 16, {"top1": 0.1}).action == GO_ON
 
 
 def test_hard_pruning_is_not_punished_when_planned_sparsity_is_weighed() -> None:
     plain, weighed = asha(), asha({"top1": 1.0, "planned_sparsity": 0.3})
-    for decider in (plain, weighed):
-        decider.result(0, 4, {"top1": 0.70, "planned_sparsity": 0.5})
+    for trial_scheduler in (plain, weighed):
+        trial_scheduler.result(0, 4, {"top1": 0.70, "planned_sparsity": 0.5})
     hard = {"top1": 0.65, "planned_sparsity": 0.95}
     assert plain.result(1, 4, hard).action == STOP
     assert weighed.result(1, 4, hard).action == GO_ON
@@ -60,12 +60,12 @@ def test_hard_pruning_is_not_punished_when_planned_sparsity_is_weighed() -> None
 
 @pytest.mark.parametrize("others", [0, 3])
 def test_a_score_that_is_no_number_stops(others: int) -> None:
-    decider = asha()
+    trial_scheduler = asha()
     for trial in range(others):
-        decider.result(trial, 4, {"top1": 0.5})
-    verdict = decider.result(8, 2, {"top1": math.nan})
+        trial_scheduler.result(trial, 4, {"top1": 0.5})
+    verdict = trial_scheduler.result(8, 2, {"top1": math.nan})
     assert (verdict.action, verdict.why) == (STOP, "stopped after 2 of 16 epochs: its score is not a number")
-    assert decider.result(9, 4, {"top1": 0.6}).action == GO_ON
+    assert trial_scheduler.result(9, 4, {"top1": 0.6}).action == GO_ON
 
 
 def _story(seed: int) -> list[tuple[int, int, float]]:

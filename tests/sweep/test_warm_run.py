@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from raydistill.records import BASELINE, FINISHED
-from raydistill.sweep.journal import read_journal
+from raydistill.sweep.record.journal import read_journal
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WriteSweep = Callable[..., Path]

@@ -14,11 +14,11 @@ import yaml
 from raydistill.errors import ConfigError, RaydistillError
 from raydistill.records import FINISHED, INTERRUPTED, RUNNING, EpochMetrics, Scalar, TrialRecord
 from raydistill.search import Objective, front_rows
-from raydistill.sweep.journal import FORMAT, History
-from raydistill.sweep.load import Overrides, load_sweep
-from raydistill.sweep.plan import plan_sweep
-from raydistill.sweep.resume import check_same
-from raydistill.sweep.seeds import Seed, find_seeds, seeds_from_json, seeds_to_json
+from raydistill.sweep.file.load import Overrides, load_sweep
+from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.planning.seeds import Seed, find_seeds, seeds_from_json, seeds_to_json
+from raydistill.sweep.record.journal import FORMAT, History
+from raydistill.sweep.record.resume import check_same
 from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog

@@ -19,9 +19,9 @@ from raydistill.datasets import DatasetConfig
 from raydistill.errors import ConfigError
 from raydistill.records import TrialRecord
 from raydistill.schedule import parse_schedule
-from raydistill.sweep.load import load_sweep
-from raydistill.sweep.plan import check_plan, plan_sweep
-from raydistill.sweep.start import sweep_task
+from raydistill.sweep.file.load import load_sweep
+from raydistill.sweep.planning.plan import check_plan, plan_sweep
+from raydistill.sweep.planning.task import sweep_task
 from raydistill.tasks import TaskConfig, Weights
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_checkpoint
 from tests.tasks.own import Line, OnlyLoss

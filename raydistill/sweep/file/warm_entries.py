@@ -1,0 +1,117 @@
+"""The entries of ``warm_start`` as written: values by key path, a schedule file, or a finished sweep.
+
+What they come to in this sweep's space is `warm_start`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.records import Scalar
+from raydistill.schedule import ScheduleSpec, load_schedule
+from raydistill.sweep.file.faults import validate
+from raydistill.sweep.file.spec import WarmSweepSection, beside
+
+
+@dataclass(frozen=True)
+class ValuesEntry:
+    """values: by key path, perhaps not all that are searched."""
+
+    values: Mapping[str, Scalar]
+
+    def said(self) -> dict[str, Any]:
+        return dict(self.values)
+
+
+@dataclass(frozen=True)
+class ScheduleEntry:
+    """A schedule that is trained as it is."""
+
+    schedule: ScheduleSpec
+
+    def said(self) -> dict[str, Any]:
+        return dict(self.schedule.mapping)
+
+
+@dataclass(frozen=True)
+class SweepEntry:
+    """At most `top` trials of another sweep; see `WarmSweepSection`."""
+
+    sweep: str
+    tracking_uri: str | None
+    top: int
+
+    def said(self) -> dict[str, Any]:
+        return {"sweep": self.sweep, "tracking_uri": self.tracking_uri, "top": self.top}
+
+
+Entry = ValuesEntry | ScheduleEntry | SweepEntry
+
+
+def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
+    """Read the ``warm_start`` section of `file`.
+
+    Raises:
+        ConfigError: with the faults of all entries together.
+    """
+    where = f"{file}: warm_start"
+    if not isinstance(node, list) or not node:
+        way_out = "list schedule files, values by key path or {sweep: NAME, top: 5}, or leave it out"
+        raise ConfigError(Fault(where, "must be a list of at least one start", node, way_out))
+    faults: list[Fault | str] = []
+    entries = []
+    for i, entry in enumerate(node):
+        try:
+            entries.append(_entry(entry, file, i))
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
+    return tuple(entries)
+
+
+def trials_of(entries: Sequence[Entry]) -> int:
+    """How many trials they begin at most."""
+    return sum(entry.top if isinstance(entry, SweepEntry) else 1 for entry in entries)
+
+
+def schedule_file(file: Path, path: str, where: str) -> ScheduleSpec:
+    """The schedule at a path that `file` names under `where`; its faults say the path as it is written there.
+
+    Raises:
+        ConfigError: no such file, or it is not a schedule.
+    """
+    found = beside(file, path)
+    if not found.is_file():
+        near = [entry.name for entry in found.parent.glob("*.y*ml")] if found.parent.is_dir() else []
+        way_out = close_match(found.name, near) if near else "paths are relative to the sweep file"
+        raise ConfigError(Fault(where, "no such schedule file", path, way_out))
+    return load_schedule(found, source=path)
+
+
+def _entry(node: object, file: Path, index: int) -> Entry:
+    where = f"{file}: warm_start[{index}]"
+    if isinstance(node, str):
+        return ScheduleEntry(schedule_file(file, node, where))
+    if not isinstance(node, Mapping) or not node:
+        way_out = "as in {per_layer.fc1.weight.final_sparsity: 0.9}"
+        raise ConfigError(Fault(where, "must be values by key path, a schedule file or a sweep", node, way_out))
+    if "sweep" in node or not any("." in str(key) for key in node):
+        section, faults = validate(WarmSweepSection, dict(node), str(file), f"warm_start[{index}]")
+        if faults:
+            raise ConfigError(*faults)
+        return SweepEntry(section.sweep, section.tracking_uri, section.top)
+    faults = []
+    for path, value in node.items():
+        finite = isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+        if not finite:
+            shown = ABSENT if value is None else value
+            faults.append(Fault(f"{where}.{path}", "must be a finite number, text, true or false", shown))
+    if faults:
+        raise ConfigError(*faults)
+    return ValuesEntry({str(path): value for path, value in node.items()})

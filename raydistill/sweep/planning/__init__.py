@@ -1,0 +1,1 @@
+"""From the sweep file to trials: what each draws, its schedule, its run, its share of the machines."""

@@ -1,0 +1,80 @@
+"""The trial scheduler and the searcher that a sweep file names, as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from raydistill.records import Scalar
+from raydistill.search import Objective, SearchSpace
+from raydistill.search.decisions import RunAll, TrialScheduler, by_objectives, by_score
+from raydistill.search.halving import Halving, rung_levels
+from raydistill.search.median import MedianStopping
+from raydistill.search.search import Search
+from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
+from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
+
+_BRACKETS = 3
+"""Hyperband's, where the file does not say."""
+
+
+def make_searcher(section: SearcherSection, space: SearchSpace, seed: int, count: int) -> Searcher:
+    """count: how many trials there will be. A quarter of them, 4 to 10, come before a model if the file is silent."""
+    options = section.options()
+    if section.name in LEARNS:
+        options.setdefault("startup", max(4, min(10, count // 4)))
+    return SEARCHERS[section.name](space, seed, **options)
+
+
+def make_search(
+    searching: SearcherSection,
+    scheduling: TrialSchedulerSection,
+    searcher: Searcher,
+    objectives: Sequence[Objective],
+    epochs: int,
+    count: int,
+    fixed: Sequence[Mapping[str, Scalar]] = (),
+    dimensions: int = 0,
+) -> Search:
+    """The whole search of `count` trials of `epochs` epochs; fixed, dimensions: see `Search`."""
+    measure = by_score(searching.score or {}) if searching.name == "tpe" else by_objectives(objectives)
+    trial_scheduler = make_trial_scheduler(scheduling, objectives, epochs)
+    stages = [*rungs(scheduling, epochs), epochs]
+    return Search(
+        searcher, trial_scheduler, measure, num_samples=count, stages=stages, fixed=fixed, dimensions=dimensions
+    )
+
+
+def grace_period(section: TrialSchedulerSection, epochs: int) -> int:
+    """Epochs before any trial is stopped; a quarter of a trial where the file does not say."""
+    return section.grace_period or max(1, epochs // 4)
+
+
+def rungs(section: TrialSchedulerSection, epochs: int) -> list[int]:
+    """The epochs at which trials are compared; none for a trial scheduler without rungs."""
+    if section.name not in ("moasha", "asha", "hyperband"):
+        return []
+    return rung_levels(grace_period(section, epochs), section.reduction_factor, epochs)
+
+
+def make_trial_scheduler(
+    section: TrialSchedulerSection, objectives: Sequence[Objective], epochs: int
+) -> TrialScheduler:
+    score, grace, factor = by_score(section.score or {}), grace_period(section, epochs), section.reduction_factor
+    if section.name == "none":
+        return RunAll()
+    if section.name == "median":
+        return MedianStopping(score, max_epochs=epochs, grace_period=grace)
+    if section.name == "asha":
+        from raydistill.sweep.tune.ray_asha import RayASHA  # here: a check of a file needs no Ray, which takes seconds
+
+        return RayASHA(score, max_epochs=epochs, grace_period=grace, reduction_factor=factor)
+    single = section.name == "hyperband"
+    return Halving(
+        score if single else by_objectives(objectives),
+        max_epochs=epochs,
+        grace_period=grace,
+        reduction_factor=factor,
+        brackets=section.brackets or (_BRACKETS if single else 1),
+        promote=section.mode == "promote",
+        spread=section.spread,
+    )

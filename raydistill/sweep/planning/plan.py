@@ -1,0 +1,342 @@
+"""A `Sweep` and its model become trials: what each draws, its schedule, its run. Checked before anything starts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from raydistill import models, tasks
+from raydistill.compression import build, check, planned_of, weights
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.records import BASELINE, Scalar
+from raydistill.schedule import (
+    ScheduleSpec,
+    dump_schedule,
+    parse_schedule,
+    policies_beyond,
+    with_values,
+    without_globs,
+)
+from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
+from raydistill.search.searchers import LEARNS, GridSearcher, Searcher
+from raydistill.sweep.file.load import TRAINING, Sweep, relocate, training_values
+from raydistill.sweep.file.spec import TrainingSection
+from raydistill.sweep.planning.methods import make_searcher
+from raydistill.sweep.planning.seeds import Seeds
+from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
+from raydistill.tasks import TaskShape
+from raydistill.training import Distillation, RunConfig
+
+_FEW = 16
+"""Trials that are drawn and checked before the data are read; all are with them."""
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One trial. run: without init_from, out_dir, threads and device, which the driver fills in (`placed`).
+
+    origin: where a warm start is from, "" for a drawn trial.
+    """
+
+    trial_id: str
+    values: Mapping[str, Scalar]
+    run: RunConfig
+    planned_sparsity: float
+    origin: str = ""
+
+    @property
+    def schedule_text(self) -> str:
+        """Written when it is asked for: PyYAML takes longer than all else about a trial."""
+        return dump_schedule(self.run.schedule) if self.run.schedule is not None else ""
+
+    def placed(self, init_from: str, out_dir: str, threads: int | None, device: str, precision: str) -> TrialPlan:
+        """init_from, out_dir: references into the sweep's storage. precision: what ``auto`` stands for here, so that no
+        trial is faster or coarser than another.
+        """
+        run = replace(self.run, init_from=init_from, out_dir=out_dir, threads=threads, device=device)
+        if run.distillation is not None and run.distillation.checkpoint is None:  # the baseline teaches
+            run = replace(run, distillation=replace(run.distillation, checkpoint=init_from))
+        return replace(self, run=replace(run, precision=precision) if run.precision == "auto" else run)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the space expanded to, and the trials that are known before any result. weights: (name, shape) of each.
+
+    trials: the warm starts, then all others with a searcher that does not learn, else those of its start. count: how
+    many there will be at most. searcher: asked for the others. draw: a trial's number and values to its plan.
+    warnings: lines about the schedule and the warm starts.
+    """
+
+    space: SearchSpace
+    trials: tuple[TrialPlan, ...]
+    weights: tuple[tuple[str, tuple[int, ...]], ...]
+    count: int
+    searcher: Searcher
+    draw: Callable[[int, Mapping[str, Scalar]], TrialPlan]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def warm(self) -> tuple[TrialPlan, ...]:
+        """The trials from warm starts, the first ones."""
+        return tuple(trial for trial in self.trials if trial.origin)
+
+
+def trial_name(number: int) -> str:
+    return f"t{number:04d}"
+
+
+def trial_number(trial_id: str) -> int:
+    return int(trial_id[1:])
+
+
+def plan_sweep(
+    sweep: Sweep,
+    task: TaskShape,
+    seeds: Seeds | None = None,
+    at_most: int | None = None,
+) -> Plan:
+    """Draw the trials that are known beforehand, behind the warm starts, and check each against the model.
+
+    task: builds the network; some pruners look at how layers follow each other. seeds: see `resolve_warm_starts`.
+    at_most: draw no more than so many; None: all that are known beforehand.
+
+    Raises:
+        ConfigError: weights the model lacks, arguments no pruner takes, values out of range: all of it at once.
+    """
+    sections = sweep.sections
+    inputs = task.example_input()
+    with _kept_rng():
+        model = task.network(sections.model.arch, sections.model.args, f"{sweep.file}: model.arch")
+        models.check_input(model, inputs, sections.model.arch, f"{sweep.file}: model.arch")
+    named = tuple((name, tuple(weight.shape)) for name, weight in weights(model))
+    faults = _Faults()
+    with faults.collecting():
+        said = sweep.schedule
+        mapping = without_globs(said.mapping, [name for name, _ in named], said.source)
+        sweep = replace(sweep, schedule=parse_schedule(mapping, said.source, said.warnings))
+    faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
+    faults.collect(_check_baseline, sweep, model, inputs)
+    dimensions = list(sweep.dimensions)
+    with faults.collecting():
+        dimensions += expand(sweep.per_layer, [name for name, _ in named])
+    with faults.collecting():
+        space = SearchSpace(tuple(dimensions))
+    faults.stop()
+    of_weights = {d.path: (d.weight, d.argument) for d in dimensions if d.weight and d.argument}
+    for which, values in (("lowest", _ends(space, 0)), ("highest", _ends(space, 1))):
+        faults.collect(
+            _trial, sweep, model, inputs, of_weights, which, values, context=f"with the {which} values of 'search'"
+        )
+    faults.stop()
+    with faults.collecting():
+        starts = resolve_warm_starts(sweep, space, seeds)
+    faults.stop()
+    section = sections.searcher
+    searcher = make_searcher(section, space, sections.seed, sections.num_samples)
+    count, warm = sections.num_samples, len(starts)
+    if isinstance(searcher, GridSearcher):
+        count = min(count, warm + searcher.size)
+    trials = [_warm_trial(sweep, model, inputs, number, start, faults) for number, start in enumerate(starts)]
+    for number in range(warm, count if at_most is None else min(count, warm + at_most)):
+        if section.name in LEARNS and number - warm >= searcher.startup:
+            break
+        drawn = searcher.suggest(number - warm, (), ()) or {}
+        context = f"with the values of trial {trial_name(number)}"
+        trials.append(
+            faults.collect(_trial, sweep, model, inputs, of_weights, trial_name(number), drawn, context=context)
+        )
+    faults.stop()
+
+    def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
+        return _trial(sweep, model, inputs, of_weights, trial_name(number), values)
+
+    warnings = (*sweep.schedule.warnings, *(line for start in starts for line in start.warnings))
+    known = tuple(trial for trial in trials if trial is not None)
+    return Plan(space, known, named, count, searcher, draw, warnings)
+
+
+def check_plan(sweep: Sweep) -> None:
+    """`plan_sweep` before the data are read, where their name says their classes and their shape. Of other data, and of
+    those that given or published weights want in their own way, nothing is assumed: what is right for them may be wrong
+    for CIFAR's.
+    """
+    known = tasks.foreseen(sweep.task, sweep.dataset, f"{sweep.file}: task")
+    given = sweep.sections.baseline.checkpoint is not None or sweep.sections.model.args.get("pretrained")
+    if known is not None and not given:
+        plan_sweep(sweep, known, at_most=_FEW)
+
+
+def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec | None) -> RunConfig:
+    """The run of a trial, or of the baseline, before it is placed."""
+    sections = sweep.sections
+    return RunConfig(
+        arch=sections.model.arch,
+        model_args=sections.model.args,
+        task=sweep.task,
+        dataset=sweep.dataset,
+        seed=sections.seed,
+        schedule=schedule,
+        **training.model_dump(),
+    )
+
+
+def baseline_config(sweep: Sweep) -> RunConfig:
+    """The run of the dense baseline.
+
+    Raises:
+        ConfigError: its schedule does more than change the learning rate.
+    """
+    section = sweep.sections.baseline
+    changed = {key: value for key in ("epochs", "batch_size", "lr") if (value := getattr(section, key)) is not None}
+    training = sweep.sections.training.model_copy(update=changed)
+    schedule = None
+    if section.schedule is not None:
+        source = f"{sweep.file}: baseline.schedule"
+        try:
+            schedule = parse_schedule(section.schedule, source)
+        except ConfigError as error:
+            raise ConfigError(*relocate(error.faults)) from error
+        faults: list[Fault | str] = [
+            Fault(f"{source}.{instance.path}", "the baseline is dense, only lr_schedulers may act", ABSENT)
+            for instance in schedule.instances
+            if instance.section != "lr_schedulers"
+        ]
+        faults += policies_beyond(schedule, training.epochs, "baseline.epochs")
+        if faults:
+            raise ConfigError(*relocate(tuple(faults)))
+    return run_config(sweep, training, schedule)
+
+
+def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Raises ConfigError where the baseline's schedule cannot be built; trained it would be minutes later."""
+    run = baseline_config(sweep)
+    if run.schedule is not None:
+        check(run.schedule, model, inputs)
+
+
+def _trial(
+    sweep: Sweep,
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    of_weights: Mapping[str, tuple[str, str]],
+    trial_id: str,
+    values: Mapping[str, Scalar],
+) -> TrialPlan:
+    """One trial from its drawn values; `model` only lends its weights' names and shapes. of_weights: by a path the
+    (weight, argument) that is searched there.
+    """
+    source = sweep.schedule.source
+    training = training_values(sweep.sections.training, values, str(sweep.file))
+    of_schedule = {path: value for path, value in values.items() if not path.startswith(TRAINING)}
+    schedule = parse_schedule(
+        with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search", of_weights), source
+    )
+    planned = _check_schedule(sweep, schedule, model, inputs)
+    run = replace(run_config(sweep, training, schedule), distillation=_distillation(sweep))
+    return TrialPlan(trial_id, values, run, planned)
+
+
+def _warm_trial(
+    sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...], number: int, start: WarmStart, faults: _Faults
+) -> TrialPlan | None:
+    """A trial from a warm start: of the sweep's schedule with its values, or of its own schedule as it is."""
+    trial_id = trial_name(number)
+    with faults.collecting(f"as a warm start of {sweep.file.name}"):
+        if start.schedule is None:
+            return replace(_trial(sweep, model, inputs, {}, trial_id, start.values), origin=start.origin)
+        planned = _check_schedule(sweep, start.schedule, model, inputs)
+        run = replace(run_config(sweep, sweep.sections.training, start.schedule), distillation=_distillation(sweep))
+        return TrialPlan(trial_id, start.values, run, planned, start.origin)
+    return None
+
+
+def _distillation(sweep: Sweep) -> Distillation | None:
+    """The teacher of every trial; without a checkpoint it is the baseline, which is not there yet."""
+    section = sweep.sections.distillation
+    if section is None:
+        return None
+    return Distillation(
+        teacher=section.arch,
+        checkpoint=None if section.teacher == BASELINE else section.teacher,
+        temperature=section.temperature,
+        distill_wt=section.distill_wt,
+        student_wt=section.student_wt,
+        start_epoch=section.start_epoch,
+        end_epoch=section.end_epoch,
+    )
+
+
+def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> float:
+    """The sparsity that a schedule is bound for, if it fits."""
+    faults = policies_beyond(schedule, sweep.sections.training.epochs, "training.epochs")
+    planned = 0.0
+    try:
+        planned, _ = planned_of(build(schedule, model, torch.optim.SGD(model.parameters(), lr=0.1), inputs))
+    except ConfigError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
+    return planned
+
+
+def _ends(space: SearchSpace, side: int) -> dict[str, Any]:
+    """Every dimension at its lowest (0) or highest (1) value; words of a choice: the first or last."""
+    return {dimension.path: _end(dimension.distribution, side) for dimension in space.dimensions}
+
+
+def _end(distribution: Distribution, side: int) -> Scalar:
+    if isinstance(distribution, Uniform | LogUniform):
+        return (distribution.low, distribution.high)[side]
+    if isinstance(distribution, QUniform):
+        k = distribution.steps[side]
+        return k * distribution.q if isinstance(distribution.q, int) else round(k * distribution.q, 12)
+    if isinstance(distribution, RandInt):
+        return (distribution.low, distribution.high - 1)[side]
+    if isinstance(distribution, Choice) and all(isinstance(option, int | float) for option in distribution.options):
+        return (min(distribution.options), max(distribution.options))[side]  # type: ignore[type-var]
+    return distribution.options[-side]
+
+
+@contextlib.contextmanager
+def _kept_rng() -> Iterator[None]:
+    """Building a model draws from torch's generator; the caller's stays as it was."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+class _Faults:
+    """Collects what goes wrong; each (place, rule) once, with the values that first showed it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Fault | str] = {}
+
+    def collect(self, make: Any, *arguments: Any, context: str = "") -> Any:
+        with self.collecting(context):
+            return make(*arguments)
+
+    @contextlib.contextmanager
+    def collecting(self, context: str = "") -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            for fault in relocate(error.faults):
+                if isinstance(fault, Fault):
+                    key = (fault.where, fault.rule)
+                    rule = f"{fault.rule} ({context})" if context else fault.rule
+                    fault = Fault(fault.where, rule, fault.value, fault.way_out)
+                else:
+                    key = (fault, "")
+                self._found.setdefault(key, fault)
+
+    def stop(self) -> None:
+        if self._found:
+            raise ConfigError(*self._found.values())

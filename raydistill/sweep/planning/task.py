@@ -1,0 +1,23 @@
+"""The task of a sweep, its data prepared as the weights that its baseline begins with want them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from raydistill.sweep.file.load import Sweep
+from raydistill.sweep.planning.plan import baseline_config
+from raydistill.tasks import Task
+from raydistill.training.start import task_of
+
+
+def sweep_task(sweep: Sweep) -> Task:
+    """Loaded, with its data.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: the data or the baseline's weights cannot be had.
+    """
+    run, given = baseline_config(sweep), sweep.sections.baseline.checkpoint
+    if given is not None and Path(given).is_file():  # a resumed sweep has its own copy
+        run = replace(run, init_from=given)
+    return task_of(run)

@@ -1,0 +1,1 @@
+"""What is recorded of a sweep, and told to whoever watches it."""

@@ -1,0 +1,145 @@
+"""The driver's book: every event goes to the journal first, then to MLflow and to whoever watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from raydistill.metrics import Metric
+from raydistill.records import BASELINE, ENDED, PAUSED, RUNNING, EpochMetrics, Evaluation, TrialRecord
+from raydistill.search import FrontRow, Objective, front_rows
+from raydistill.search.constraints import Constraint
+from raydistill.sweep.record.journal import History, Journal
+from raydistill.sweep.record.observer import Observer
+from raydistill.tracking import SweepLog
+
+FRONT_EVERY_S = 20.0
+"""Seconds between refreshes of the front's table and figures in MLflow."""
+
+
+FRONT_SHARE = 0.02
+"""Of the driver's time, for ranking the trials while they run. At the end it is done in any case."""
+
+
+class Ledger:
+    """`records`: every trial's latest state, by trial id, the baseline's among them."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        history: History,
+        log: SweepLog,
+        observer: Observer,
+        objectives: Sequence[Objective],
+        metrics: Mapping[str, Metric],
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
+        self.records: dict[str, TrialRecord] = dict(history.records)
+        self._journal = journal
+        self._log = log
+        self._observer = observer
+        self._objectives = tuple(objectives)
+        self._metrics = metrics
+        self._constraints = tuple(constraints)
+        self._front_sent = 0.0
+        self._front_due = 0.0
+
+    def resend(self, history: History) -> None:
+        """Give MLflow all that the journal holds; what it has already is written over by the same."""
+        for record in history.records.values():
+            self._log.trial_started(record)
+        for trial_id, metrics in history.epochs:
+            self._log.epoch(trial_id, metrics)
+        for record in history.records.values():
+            if record.state in ENDED:
+                self._log.trial_ended(record, files_of(record))
+
+    def baseline(self, record: TrialRecord, epochs: Sequence[EpochMetrics]) -> None:
+        """The dense baseline is there; epochs: what is known of its training, ``record.last`` the last of it."""
+        self.records[BASELINE] = record
+        # one line: a driver killed between two would leave a baseline without all of its epochs
+        history = [metrics.to_json() for metrics in epochs]
+        self._journal.append("baseline", record=record.to_json(), epochs=history)
+        self._log.trial_started(record)
+        for metrics in epochs:
+            self._log.epoch(BASELINE, metrics)
+        self._log.trial_ended(record, files_of(record))
+        self._observer.trial(record)
+        self._show_front()
+
+    def started(self, record: TrialRecord) -> None:
+        """A trial runs; it keeps what it reached before an interruption."""
+        known = self.records.get(record.trial_id)
+        if known is not None:
+            record = replace(record, last=known.last, checkpoint=known.checkpoint, started_ms=known.started_ms)
+        self.records[record.trial_id] = record
+        self._journal.append("trial_started", record=record.to_json())
+        self._log.trial_started(record)
+        self._observer.trial(record)
+
+    def epoch(self, trial_id: str, metrics: EpochMetrics) -> None:
+        """One trained epoch; one that is known already, from before an interruption, is passed over."""
+        known = self.records[trial_id]
+        if known.last is not None and metrics.epoch <= known.last.epoch:
+            return
+        self.records[trial_id] = replace(known, last=metrics, checkpoint=metrics.checkpoint)
+        self._journal.append("epoch", trial_id=trial_id, metrics=metrics.to_json())
+        self._log.epoch(trial_id, metrics)
+        self._observer.trial(self.records[trial_id])
+
+    def retried(self, trial_id: str, reason: str) -> None:
+        self._journal.append("trial_retried", trial_id=trial_id, reason=reason)
+        self._observer.warning(f"trial {trial_id} starts again from its last checkpoint: {reason}")
+
+    def anew(self, trial_id: str, reason: str) -> None:
+        """A trial lost what it had trained; epochs that are known stay as they were first told."""
+        self._journal.append("trial_retried", trial_id=trial_id, reason=reason)
+        self._observer.warning(f"trial {trial_id} starts anew from the baseline: {reason}")
+
+    def paused(self, trial_id: str, reason: str) -> None:
+        """A trial waits at its rung; it holds no resources."""
+        record = replace(self.records[trial_id], state=PAUSED, reason=reason)
+        self.records[trial_id] = record
+        self._journal.append("trial_paused", trial_id=trial_id, reason=reason)
+        self._log.trial_started(record)
+        self._observer.trial(record)
+
+    def ended(self, trial_id: str, state: str, reason: str) -> None:
+        record = replace(self.records[trial_id], state=state, reason=reason, ended_ms=time.time_ns() // 1_000_000)
+        self.records[trial_id] = record
+        self._journal.append("trial_ended", trial_id=trial_id, state=state, reason=reason)
+        self._log.trial_ended(record, files_of(record))
+        self._observer.trial(record)
+        self._show_front()
+
+    def tested(self, trial_id: str, evaluation: Evaluation) -> None:
+        self.records[trial_id] = replace(self.records[trial_id], test=evaluation)
+        self._journal.append("tested", trial_id=trial_id, evaluation=evaluation.to_json())
+
+    def front(self) -> list[FrontRow]:
+        """All finished trials and the baseline, the front first."""
+        return front_rows(list(self.records.values()), self._objectives, self._constraints)
+
+    def running(self) -> list[TrialRecord]:
+        return [record for record in self.records.values() if record.state == RUNNING]
+
+    def _show_front(self) -> None:
+        """Ranking all trials takes longer the more there are; a small share of the time is enough for it."""
+        begun = time.monotonic()
+        if begun < self._front_due:
+            return
+        rows = self.front()
+        self._front_due = time.monotonic() + (time.monotonic() - begun) / FRONT_SHARE
+        self._observer.front(rows)
+        if time.monotonic() - self._front_sent > FRONT_EVERY_S:
+            self._front_sent = time.monotonic()
+            self._log.front(rows, self._objectives, self._metrics)
+
+
+def files_of(record: TrialRecord) -> list[str]:
+    """What a trial leaves behind: its checkpoint, its schedule, its table of sparsities."""
+    if record.checkpoint is None:
+        return []
+    folder = record.checkpoint.rpartition("/")[0]
+    return [record.checkpoint, f"{folder}/schedule.yaml", f"{folder}/sparsity.csv"]

@@ -1,0 +1,1 @@
+"""What a sweep leaves: its front, tested, confirmed, published."""

@@ -1,0 +1,142 @@
+"""The front of a sweep: its members evaluated on the test split, made MLflow models, the knee registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from raydistill.errors import CheckpointError, Fault, RaydistillError, ResourceError, TrackingError
+from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
+from raydistill.storage import Store
+from raydistill.sweep.planning.resources import Share
+from raydistill.sweep.results.retrain import tell, train_again
+from raydistill.sweep.session import Session
+from raydistill.sweep.trial.checkpoint_damage import is_of, named
+from raydistill.sweep.tune.callback import why_it_died
+from raydistill.tasks import VALIDATION, Loading, Task, Weights
+from raydistill.tracking import SweepLog
+from raydistill.training import evaluate_checkpoint, load_model, read_checkpoint
+
+
+def test_front(session: Session) -> None:
+    """Evaluate the front's members and the baseline on the test split, each once in a sweep's life.
+
+    A member whose checkpoint is lost is trained again. If that is lost too it fails, and is no point of the front:
+    whoever comes up for it is evaluated.
+    """
+    while _test_members(session):
+        pass
+
+
+def _test_members(session: Session) -> bool:
+    """Whether the front has changed: members were lost."""
+    ledger, share = session.ledger, session.share
+    members = [row.record for row in ledger.front() if row.pareto or row.record.trial_id == BASELINE]
+    ids = {record.trial_id for record in members}
+    repeats = [r for r in ledger.records.values() if r.confirms in ids and r.state == FINISHED]
+    wanted = [*members, *repeats]
+    untested = [record for record in wanted if record.test is None]
+    if not untested or session.interrupt.requested:
+        return False
+    lost = False
+    session.observer.step(f"evaluating the front on the test split, {len(untested)} checkpoints")
+    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=1)(_evaluate)
+    arch = session.sweep.sections.model.arch
+    pending = {
+        task.remote(record.checkpoint, session.store, session.shared, share, arch): record.trial_id
+        for record in untested
+    }
+    while pending and not session.interrupt.requested:
+        ready, _ = ray.wait(list(pending), timeout=0.2)
+        for reference in ready:
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                why = why_it_died(str(error))
+                where = f"test of {pending[reference]}"
+                raise ResourceError(Fault(where, why, way_out="run the command again with --resume")) from error
+            trial_id = pending.pop(reference)
+            if isinstance(result, RaydistillError):
+                _lose(session, trial_id, result)
+                lost = True
+            else:
+                ledger.tested(trial_id, result)
+    return lost
+
+
+def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
+    """Train a finished trial again whose checkpoint is damaged or gone; the second time it fails.
+
+    Any other error is raised, and one of the baseline.
+    """
+    checkpoint = session.ledger.records[trial_id].checkpoint
+    if trial_id == BASELINE or checkpoint is None or not is_of(error, checkpoint):
+        raise error
+    reason = str(error.faults[0])
+    if trial_id not in session.trained_again:
+        tell(session, trial_id, reason)
+        train_again(session, [session.ledger.records[trial_id]])
+        return
+    session.ledger.ended(trial_id, FAILED, reason)
+    session.observer.warning(f"trial {trial_id} is lost: {reason}")
+
+
+def _evaluate(
+    checkpoint: str, store: Store, shared: list[Any], share: Share, arch: str
+) -> Evaluation | RaydistillError:
+    torch.set_num_threads(share.threads)
+    try:
+        with store.lent(checkpoint) as path:
+            try:
+                return evaluate_checkpoint(path, ray.get(shared[0]), "test", device=share.device, arch=arch)
+            except RaydistillError as error:
+                return named(error, path, checkpoint)
+    except RaydistillError as error:
+        return error
+
+
+def publish_front(session: Session, log: SweepLog) -> None:
+    """Log the front's members as MLflow models and register the knee.
+
+    Where nothing is on the front nothing stays registered: a knee of this sweep's that was feasible once is none now.
+    """
+    members = [row for row in session.ledger.front() if row.pareto and row.record.checkpoint and row.record.last]
+    session.observer.step(f"logging the front's models, {len(members)}")
+    arch = session.sweep.sections.model.arch
+    if not members:
+        log.withdraw_knee()
+    for row in members:
+        record, last = row.record, row.record.last
+        if last is None or record.checkpoint is None or session.interrupt.requested:
+            continue
+        metrics = {**last.metrics, "sparsity": last.sparsity}
+        metrics |= record.test.named_by_split if record.test is not None else {}
+        with session.store.lent(record.checkpoint) as path:
+            try:
+                network, example = load_model(path, arch), _example(session.task, path)
+            except CheckpointError as error:
+                _lose(session, record.trial_id, named(error, path, record.checkpoint))
+                test_front(session)
+                publish_front(session, log)  # what is logged already is not logged twice
+                return
+        try:
+            member = log.log_model(record.trial_id, network, example, metrics, record.values)
+        except TrackingError as error:
+            session.observer.warning(str(error))
+            continue
+        if row.knee:
+            log.register_knee(member)
+
+
+def _example(task: Task, checkpoint: str | Path) -> np.ndarray:
+    """Two validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32."""
+    content = read_checkpoint(checkpoint)
+    weights = Weights(content["run"]["arch"], content["run"]["model_args"], content, str(checkpoint))
+    task = task.wanted_by(weights)
+    batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
+    inputs: np.ndarray = task.inputs(batch)[0].contiguous().numpy()
+    return inputs

@@ -1,0 +1,44 @@
+"""Hands Ray Tune the search driver's legs. A promotion is a leg like any other: Tune knows of no paused trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raydistill.sweep.search_driver import SearchDriver
+from raydistill.sweep.trial.lazy import Lazy
+
+
+class TuneSearcher(Searcher):
+    """Suggests one leg for each free place, then says that it is finished."""
+
+    def __init__(self, search_driver: SearchDriver) -> None:
+        super().__init__()
+        self._conductor = search_driver
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Mapping[str, Any], **_: Any) -> bool:
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles it; the journal holds the state
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TuneSearcher:
+        return self
+
+    def suggest(self, trial_id: str) -> Any:  # Tune's own trial id is of no use: it changes with every leg
+        leg = self._conductor.next_leg()
+        if leg is None:
+            return Searcher.FINISHED if self._conductor.done else None
+        plan = Lazy(leg.plan.trial_id, leg.plan)
+        return {"trial_id": leg.plan.trial_id, "plan": plan, "known": leg.known, "until": leg.until}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The search driver hears of it from the callback."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal holds the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The journal holds the state."""

@@ -1,0 +1,42 @@
+"""Translates the search driver's answers for Ray Tune. All that is decided is decided in `raydistill.search`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from raydistill.sweep.search_driver import SearchDriver
+
+
+class TuneTrialScheduler(FIFOScheduler):
+    """Tells the search driver of every report, and stops the trials that it wants stopped."""
+
+    def __init__(self, search_driver: SearchDriver) -> None:
+        super().__init__()
+        self._conductor = search_driver
+
+    @property
+    def metric(
+        self,
+    ) -> None:  # what is compared is made by the search driver, so Tune must not look for it in the reports
+        return None
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **_: Any) -> bool:
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles it; the journal holds the state
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TuneTrialScheduler:
+        return self
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Ray's would look at every trial that there ever was, at every step."""
+        pending = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return min(pending, key=lambda trial: trial.trial_id, default=None)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        go_on = self._conductor.report(trial.config["trial_id"], result)
+        return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
