@@ -16,7 +16,7 @@ _FLOAT = "tag:yaml.org,2002:float"
 # PyYAML follows YAML 1.1, where 1e-1 is text: a number of floating point has to have a dot and a signed exponent.
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
 _FIRST = list("-+.0123456789")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNNAMEABLE = re.compile("[\0\ud800-\udfff]")
 
 OnTwice = Callable[[str, int, int], None]
 """Told of a key that a mapping has twice: (key, line of the first, line of the last), lines from 1."""
@@ -123,8 +123,8 @@ def _size(node: yaml.Node, where: str, sizes: dict[int, int]) -> int:
     below = [entry for pair in node.value for entry in pair] if isinstance(node, yaml.MappingNode) else []
     if isinstance(node, yaml.SequenceNode):
         below = node.value
-    if isinstance(node, yaml.ScalarNode) and not node.value.isascii() and _SURROGATE.search(node.value):
-        rule = "holds half of a character (a surrogate), which no file can be named by"
+    if isinstance(node, yaml.ScalarNode) and _UNNAMEABLE.search(node.value):
+        rule = "holds a NUL or half of a character (a surrogate), which no file can be named by"
         raise ConfigError(Fault(f"{where}:{node.start_mark.line + 1}", rule, node.value, "write the character itself"))
     size = 1 + sum(_size(entry, where, sizes) for entry in below)
     if size > _MOST_NODES:

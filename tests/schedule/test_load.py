@@ -253,9 +253,9 @@ def test_a_name_that_cannot_be_printed_is_escaped() -> None:
     str(caught.value).encode()
 
 
-@pytest.mark.parametrize("text", ['a: "x\\ud800"', '"\\udc00": 1', 'a: [1, {b: "\\ud83d"}]'])
+@pytest.mark.parametrize("text", ['a: "x\\ud800"', '"\\udc00": 1', 'a: [1, {b: "\\ud83d"}]', 'a: "\\0"'])
 def test_half_a_character_is_one_line(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match=r"s.yaml:1: holds half of a character \(a surrogate\)"):
+    with pytest.raises(ConfigError, match=r"s.yaml:1: holds a NUL or half of a character"):
         read_yaml(written(tmp_path, f"{text}\n"))
 
 
