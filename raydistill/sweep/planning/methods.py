@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from raydistill.records import Scalar
 from raydistill.search import Objective, SearchSpace
+from raydistill.search.asha import ASHA
 from raydistill.search.decisions import RunAll, TrialScheduler, by_objectives, by_score
 from raydistill.search.halving import Halving, rung_levels
 from raydistill.search.median import MedianStopping
@@ -65,9 +66,7 @@ def make_trial_scheduler(
     if section.name == "median":
         return MedianStopping(score, max_epochs=epochs, grace_period=grace)
     if section.name == "asha":
-        from raydistill.sweep.tune.ray_asha import RayASHA  # here: a check of a file needs no Ray, which takes seconds
-
-        return RayASHA(score, max_epochs=epochs, grace_period=grace, reduction_factor=factor)
+        return ASHA(score, max_epochs=epochs, grace_period=grace, reduction_factor=factor)
     single = section.name == "hyperband"
     return Halving(
         score if single else by_objectives(objectives),
