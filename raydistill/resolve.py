@@ -8,9 +8,11 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from raydistill.errors import ConfigError, Fault, close_match
+
+T = TypeVar("T")
 
 FOLDER = "RAYDISTILL_FOLDER"
 """Environment variable: where the user's own modules and files are, the folder the command was given in."""
@@ -78,6 +80,20 @@ def resolve(name: object, menu: Mapping[str, Any], where: str, what: str) -> Any
             )
         target = getattr(target, part)
     return target
+
+
+def resolve_object(name: object, menu: Mapping[str, Any], base: type[T], where: str, what: str) -> T:
+    """As `resolve`, for an object of class `base`, made in its module; nothing is called.
+
+    Raises:
+        ConfigError: as `resolve`, or what was found is something else.
+    """
+    found = resolve(name, menu, where, what)
+    if not isinstance(found, base):
+        known = f"it is a class: name an object that is made from {base.__name__}"
+        way_out = known if isinstance(found, type) else f"name an object of class {base.__name__}"
+        raise ConfigError(Fault(where, f"is not a {base.__name__}", name, way_out))
+    return found
 
 
 def resolve_class(name: object, menu: Mapping[str, Any], base: type, where: str, what: str) -> Any:

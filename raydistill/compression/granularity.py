@@ -8,6 +8,9 @@ a matrix (groups, elements of a group), and one keep/prune decision a group back
     Rows          one output of a matrix, dim 0             Cols       one input of a matrix, dim 1
     Blocks        `block_shape` = (filters, channels, 1, 1) adjacent elements
 
+A `Granularity` of one's own (an object of that class, or of one derived from it) is named in a schedule as
+``pkg.mod:GRANULARITY``.
+
 Dimensions are those of the weight as it is stored, as schedule files mean them: of a layer whose kind has its outputs
 in dim 1 (`layer_kinds`: a transposed convolution, or one's own), Channels and Cols are the outputs.
 """
@@ -19,9 +22,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.resolve import resolve_object
 
 
 @dataclass(frozen=True)
@@ -110,16 +115,48 @@ MENU: dict[str, Granularity] = {
 BLOCKS_DIMENSIONS = (2, 3, 4, 5)
 
 
+def fault_of(structure: Granularity, weight: Tensor) -> str:
+    """What keeps this weight from having such groups; of a granularity of one's own, also what is wrong with it."""
+    if structure in MENU.values() or type(structure) is Blocks:
+        return structure.fault_of(weight)
+    try:
+        return structure.fault_of(weight) or _fault_of_own(structure, weight.detach())
+    except Exception as error:
+        return f"group type {structure.name} fails on {tuple(weight.shape)} ({type(error).__name__}: {error})"
+
+
+def _fault_of_own(structure: Granularity, weight: Tensor) -> str:
+    groups = structure.groups(weight)
+    if groups.dim() != 2 or groups.numel() != weight.numel():
+        rule = "groups() must give every element once, as (groups, elements)"
+        return f"group type {structure.name}: {rule}: of {tuple(weight.shape)} it gives {tuple(groups.shape)}"
+    numbers = torch.arange(groups.shape[0], device=weight.device)
+    back = structure.expand(numbers, weight)
+    if back.shape != weight.shape or not torch.equal(structure.groups(back), numbers[:, None].expand_as(groups)):
+        return (
+            f"group type {structure.name}: expand() must give each element of {tuple(weight.shape)} its group's value"
+        )
+    return ""
+
+
 def granularity(
-    argument: str, name: object, block_shape: Any = None, allowed: Callable[[str], bool] | None = None
+    argument: str,
+    name: object,
+    block_shape: Any = None,
+    allowed: Callable[[str], bool] | None = None,
+    own: bool = True,
 ) -> Granularity:
     """The granularity of a name that an argument gives.
 
-    block_shape: (filters, channels, 1, 1), for ``Blocks`` only.
+    block_shape: (filters, channels, 1, 1), for ``Blocks`` only. own: one's own will do too, as ``pkg.mod:NAME``.
 
     Raises:
         ConfigError: unknown or not `allowed` name, or block_shape missing, malformed or given without need.
     """
+    if own and isinstance(name, str) and ":" in name:
+        if block_shape is not None:
+            raise ConfigError(Fault("block_shape", "is for group type Blocks only", block_shape, "leave it out"))
+        return resolve_object(name, {}, Granularity, argument, "granularity")
     names = [entry for entry in (*MENU, "Blocks") if allowed is None or allowed(entry)]
     if name not in names:
         way_out = close_match(name, names) if isinstance(name, str) else ""

@@ -8,6 +8,8 @@ A ranking maps (groups, evidence) to scores of shape (groups,). `groups` is the 
     movement     the sum over steps of -weight * gradient, as (groups, elements)
     apoz, mean   one statistic a filter of the activations that follow it, as (groups,)
     bn_scale     the scale of the batch norm that follows, as (groups,)
+
+A `Ranking` of one's own is named in a schedule as ``pkg.mod:RANKING``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raydistill.errors import short
+
+_OF_ELEMENTS = ("gradients", "movement")
+_OF_FILTERS = ("apoz", "mean", "bn_scale")
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -27,6 +34,25 @@ class Ranking:
     score: Callable[[Tensor, Tensor | None], Tensor]
     evidence: str = "none"
     filters_only: bool = False
+
+    def fault(self) -> str:
+        """What keeps a ranking of one's own from being used, as three groups of two show it; "" if nothing does."""
+        kinds = ("none", *_OF_ELEMENTS, *_OF_FILTERS)
+        if self.evidence not in kinds:
+            return f"has evidence {short(self.evidence)}, it must be one of {', '.join(kinds)}"
+        if self.evidence in _OF_FILTERS and not self.filters_only:
+            return f"has evidence {self.evidence}, which knows whole filters: it must have filters_only=True"
+        groups = torch.tensor([[0.5, -1.0], [2.0, 0.25], [-0.125, 0.75]])
+        evidence = {"none": None, **dict.fromkeys(_OF_FILTERS, groups[:, 0])}.get(self.evidence, groups)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                scores = self.score(groups, evidence)
+        except Exception as error:
+            return f"fails on 3 groups of 2 weights ({type(error).__name__}: {error})"
+        if not isinstance(scores, Tensor) or scores.shape != (3,):
+            given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            return f"must give one score a group, a tensor (groups,): of 3 groups it gives {given}"
+        return ""
 
 
 def l1(groups: Tensor, evidence: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """How much: the sparsity level to reach at an epoch. Pure functions of the policy's timing.
 
-Levels are fractions in [0, 1] of the groups (single weights, filters, ...) of one parameter.
+Levels are fractions in [0, 1] of the groups (single weights, filters, ...) of one parameter. A `Curve` of one's own is
+named in a schedule as ``pkg.mod:CURVE``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+
+from raydistill.errors import short
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,31 @@ def one_shot(initial: float, final: float) -> Rate:
     return constant(final)
 
 
-MENU: dict[str, Callable[[float, float], Rate]] = {
-    "cubic": cubic,
-    "linear": linear,
-    "cosine": cosine,
-    "one_shot": one_shot,
+@dataclass(frozen=True)
+class Curve:
+    """A named way from one level to another. rate: (initial, final), both in [0, 1), to the rate between them."""
+
+    name: str
+    rate: Callable[[float, float], Rate]
+
+    def fault_between(self, initial: float, final: float) -> str:
+        """What keeps a curve of one's own from being used, as four epochs show it; "" if nothing does."""
+        for epoch in range(4):
+            try:
+                level = self.rate(initial, final)(PolicyTime(epoch, 0, 4, 1))
+            except Exception as error:
+                return f"fails at epoch {epoch} of 4 ({type(error).__name__}: {error})"
+            if isinstance(level, bool) or not isinstance(level, float | int) or not 0.0 <= level <= 1.0:
+                return f"must give levels in [0, 1], it gives {short(level)} at epoch {epoch} of 4"
+        return ""
+
+
+MENU: dict[str, Curve] = {
+    curve.name: curve
+    for curve in (
+        Curve("cubic", cubic),
+        Curve("linear", linear),
+        Curve("cosine", cosine),
+        Curve("one_shot", one_shot),
+    )
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from raydistill.compression.granularity import MENU, Granularity, granularity
+from raydistill.compression.granularity import MENU, Granularity, fault_of, granularity
 from raydistill.errors import ConfigError, Fault
 
 CRITERIA = ("Mean_Abs", "Max")
@@ -22,7 +22,7 @@ class Regim:
     granularities: tuple[Granularity, ...]
 
     def fault_of(self, weight: Tensor) -> str:
-        return next(filter(None, (structure.fault_of(weight) for structure in self.granularities)), "")
+        return next(filter(None, (fault_of(structure, weight) for structure in self.granularities)), "")
 
 
 def checked_regims(regims: object) -> dict[str, Regim]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from raydistill.compression.pruners import Moment, NMPruner, RankedPruner
-from raydistill.compression.pruners.ranked import erk_levels, global_masks
 from raydistill.compression.rates import PolicyTime, cosine, cubic, linear, one_shot
+from raydistill.compression.scopes import erk_levels, global_masks
 from raydistill.errors import ConfigError
 
 NOW = Moment(PolicyTime(3, 0, 4, 1))
@@ -36,7 +36,7 @@ def test_global_scope_is_one_threshold_as_torchs_own_global_pruning() -> None:
 
 
 def test_global_scope_leaves_each_weight_its_best_group() -> None:
-    masks = global_masks({"small": torch.tensor([0.1, 0.3, 0.2]), "large": torch.arange(1.0, 8.0)}, 0.5)
+    masks = global_masks({"small": torch.tensor([0.1, 0.3, 0.2]), "large": torch.arange(1.0, 8.0)}, {}, 0.5)
     assert masks["small"].tolist() == [0, 1, 0]
     assert masks["large"].tolist() == [0, 0, 1, 1, 1, 1, 1]
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from raydistill.errors import ConfigError, Fault
+from raydistill.compression.rankings import MENU, Ranking
+from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.resolve import resolve_object
+
+T = TypeVar("T")
 
 
 def checked_number(argument: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
@@ -59,6 +63,33 @@ def checked_mapping(argument: str, value: object, example: str) -> dict[str, Any
     if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
         raise ConfigError(Fault(argument, "must map weight names to values", value, f"such as {example}"))
     return dict(value)
+
+
+def chosen(argument: str, value: object, menu: Mapping[str, T], base: type[T]) -> T:
+    """What an argument names: an entry of the menu, or one's own ``pkg.mod:NAME``, an object of class `base`.
+
+    Raises:
+        ConfigError: it names neither.
+    """
+    if isinstance(value, str) and ":" in value:
+        return resolve_object(value, {}, base, argument, argument)
+    if not isinstance(value, str) or value not in menu:
+        way_out = close_match(value, menu) if isinstance(value, str) else ""
+        raise ConfigError(Fault(argument, f"must be one of {', '.join(menu)}", value, way_out))
+    return menu[value]
+
+
+def own_is_right(argument: str, value: str, fault: str) -> None:
+    """ConfigError where there is a fault with one's own `value` of this argument."""
+    if fault:
+        raise ConfigError(Fault(argument, fault, value))
+
+
+def checked_ranking(value: str) -> Ranking:
+    """The ranking an argument names; ConfigError if there is none such, or one's own cannot be used."""
+    ranking = chosen("ranking", value, MENU, Ranking)
+    own_is_right("ranking", value, ranking.fault() if ":" in value else "")
+    return ranking
 
 
 def checked_leader(value: object) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from raydistill.compression.granularity import ELEMENT, Granularity
+from raydistill.compression.granularity import ELEMENT, Granularity, fault_of
 from raydistill.compression.masks import MaskSet, pruned_count, smallest_mask
 from raydistill.compression.rankings import L1, Ranking
 from raydistill.compression.rates import PolicyTime, Rate
@@ -172,7 +172,7 @@ class ComposedPruner(Pruner):
         return None if level is None else pruned_count(level, count) / count
 
     def fault_of(self, weight_name: str, weight: Tensor) -> str:
-        fault = self.granularity.fault_of(weight)
+        fault = fault_of(self.granularity, weight)
         if fault:
             return fault
         count = self.granularity.groups(weight.detach()).shape[0]

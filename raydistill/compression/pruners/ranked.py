@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raydistill.compression import rankings, rates
+from raydistill.compression import rates, scopes
 from raydistill.compression.granularity import ELEMENT, Granularity, granularity
-from raydistill.compression.masks import pruned_count, smallest_mask
-from raydistill.compression.pruners.arguments import checked_leader, checked_rise, checked_weights
+from raydistill.compression.pruners.arguments import (
+    checked_leader,
+    checked_ranking,
+    checked_rise,
+    checked_weights,
+    chosen,
+    own_is_right,
+)
 from raydistill.compression.pruners.base import ComposedPruner, Moment
-from raydistill.compression.rates import PolicyTime
-from raydistill.errors import ConfigError, Fault, close_match
-
-SCOPES = ("layer", "global", "erk")
+from raydistill.compression.rates import Curve, PolicyTime
+from raydistill.compression.scopes import LAYER, Scope
+from raydistill.errors import ConfigError, Fault
 
 
 class RankedPruner(ComposedPruner):
@@ -28,7 +32,8 @@ class RankedPruner(ComposedPruner):
     granularity: Element, Filters, Channels, Rows, Cols, 2D, 4D, Blocks (with block_shape); see `granularity`.
     scope: ``layer``: each weight to the level; ``global``: one threshold for all weights together, with at least one
     group left in each; ``erk``: levels by Erdos-Renyi-kernel density (Evci et al. 2020, arXiv 1911.11134, app. B),
-    the level in total. group_dependency: ``Leader``: the first weight decides for all (scope layer).
+    the level in total. Each may be one's own, as ``pkg.mod:NAME``: an object of class `Curve`, `Ranking`,
+    `Granularity`, `Scope`. group_dependency: ``Leader``: the first weight decides for all (scope layer).
     """
 
     def __init__(
@@ -45,34 +50,31 @@ class RankedPruner(ComposedPruner):
         block_shape: list[int] | None = None,
     ) -> None:
         initial, final = checked_rise(initial_sparsity, final_sparsity)
-        _one_of("rate", rate, rates.MENU)
-        _one_of("ranking", ranking, rankings.MENU)
-        _one_of("scope", scope, SCOPES)
+        curve = chosen("rate", rate, rates.MENU, Curve)
+        own_is_right("rate", rate, curve.fault_between(initial, final) if ":" in rate else "")
+        by = checked_ranking(ranking)
+        over = chosen("scope", scope, scopes.MENU, Scope)
+        own_is_right("scope", scope, over.fault() if ":" in scope else "")
         leader = checked_leader(group_dependency)
-        if leader and scope != "layer":
+        if leader and over is not LAYER:
             raise ConfigError(Fault("scope", "must be layer where group_dependency is Leader", scope))
-        curve = rates.MENU[rate](initial, final)
         names = checked_weights("weights", weights)
         super().__init__(
             name,
-            dict.fromkeys(names, curve),
-            rankings.MENU[ranking],
+            dict.fromkeys(names, curve.rate(initial, final)),
+            by,
             _granularity(granularity, block_shape),
             leader=leader,
         )
-        self.scope = scope
-        self._curve = curve
+        self.scope = over
+        self._rate = curve.rate(initial, final)
 
     def masks(self, weights: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
-        if self.scope == "layer":
+        if self.scope is LAYER:
             return super().masks(weights, moment)
-        level = self._curve(moment.when)
         scores = {name: self.scores(weight, moment.evidence.get(name)) for name, weight in weights.items()}
-        if self.scope == "global":
-            keeps = global_masks(scores, level)
-        else:
-            levels = erk_levels({name: tuple(weight.shape) for name, weight in weights.items()}, level)
-            keeps = {name: smallest_mask(score, levels[name]) for name, score in scores.items()}
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        keeps = self.scope.keep(scores, shapes, self._rate(moment.when))
         return {name: self.granularity.expand(keeps[name], weight) for name, weight in weights.items()}
 
 
@@ -87,11 +89,11 @@ class NMPruner(ComposedPruner):
                 raise ConfigError(Fault(argument, "must be a whole number from 1 up", value))
         if n > m:
             raise ConfigError(Fault("n", f"must not be above m, {m}", n, "n of every m weights stay"))
-        _one_of("ranking", ranking, rankings.MENU)
-        if rankings.MENU[ranking].filters_only:
+        by = checked_ranking(ranking)
+        if by.filters_only:
             raise ConfigError(Fault("ranking", "must rank single weights", ranking, "such as magnitude"))
         level = rates.constant(1.0 - n / m)
-        super().__init__(name, dict.fromkeys(checked_weights("weights", weights), level), rankings.MENU[ranking])
+        super().__init__(name, dict.fromkeys(checked_weights("weights", weights), level), by)
         self._n, self._m = n, m
 
     def fault_of(self, weight_name: str, weight: Tensor) -> str:
@@ -110,48 +112,5 @@ class NMPruner(ComposedPruner):
         return mask.reshape(inputs_last.shape).movedim(-1, 1)
 
 
-def global_masks(scores: Mapping[str, Tensor], level: float) -> dict[str, Tensor]:
-    """One threshold over all scores; each weight keeps its best group even if that is below it.
-
-    scores: by weight name, shape (groups,). The number pruned is `pruned_count` of all groups, less those kept so.
-    """
-    flat = torch.cat([score.reshape(-1) for score in scores.values()])
-    keep = smallest_mask(flat, level)
-    masks = dict(zip(scores, keep.split([score.numel() for score in scores.values()]), strict=True))
-    for name, mask in masks.items():
-        if not bool(mask.any()):
-            mask[int(scores[name].argmax())] = 1
-    return masks
-
-
-def erk_levels(shapes: Mapping[str, tuple[int, ...]], level: float) -> dict[str, float]:
-    """Sparsity of each weight so that densities go by (sum of dims) / (product of dims) and `level` holds in total.
-
-    Weights whose density would pass 1 stay dense, and the others share the rest.
-    """
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    raw = {name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}
-    kept = sum(sizes.values()) - pruned_count(level, sum(sizes.values()))
-    dense: set[str] = set()
-    while True:
-        sparse = [name for name in shapes if name not in dense]
-        room = kept - sum(sizes[name] for name in dense)
-        if not sparse or room <= 0:
-            scale = 0.0
-            break
-        scale = room / sum(raw[name] * sizes[name] for name in sparse)
-        over = [name for name in sparse if scale * raw[name] > 1.0]
-        if not over:
-            break
-        dense.update(over)
-    return {name: 0.0 if name in dense else 1.0 - scale * raw[name] for name in shapes}
-
-
 def _granularity(name: object, block_shape: Any) -> Granularity:
     return ELEMENT if name == "Element" and block_shape is None else granularity("granularity", name, block_shape)
-
-
-def _one_of(argument: str, value: object, menu: Any) -> None:
-    if value not in menu:
-        way_out = close_match(value, menu) if isinstance(value, str) else ""
-        raise ConfigError(Fault(argument, f"must be one of {', '.join(menu)}", value, way_out))

@@ -41,7 +41,8 @@ def _structure(group_type: object, kwargs: object, allowed: tuple[str, ...]) -> 
             raise ConfigError(Fault(f"kwargs.{key}", "unknown argument", extra[key], close_match(key, ["block_shape"])))
     if group_type == "Rows" and "Rows" in allowed:
         return CHANNELS
-    return granularity("group_type", group_type, extra.get("block_shape"), lambda name: name in allowed)
+    any_groups = allowed is _NORM_TYPES
+    return granularity("group_type", group_type, extra.get("block_shape"), lambda name: name in allowed, any_groups)
 
 
 class _Structured(ComposedPruner):
