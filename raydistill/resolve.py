@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
-from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 
 T = TypeVar("T")
 
@@ -80,6 +81,34 @@ def resolve(name: object, menu: Mapping[str, Any], where: str, what: str) -> Any
             )
         target = getattr(target, part)
     return target
+
+
+@functools.lru_cache(maxsize=64)
+def _parameters(made: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    """Kept: a schedule of one pruner a weight asks it of one class a hundred times over."""
+    return tuple(inspect.signature(made).parameters.values())
+
+
+def argument_faults(
+    made: Callable[..., Any], args: Mapping[str, Any], where: str, given: int = 0, named: Collection[str] = ()
+) -> list[Fault]:
+    """What of `args` a class or function does not take, and what it wants and lacks; nothing is called.
+
+    where: the key path of `args`. given: how many positional arguments it gets before them, named: by keyword.
+    """
+    parameters = _parameters(made)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    keywords = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][given:]
+    names = [parameter.name for parameter in keywords if parameter.name not in named]
+    faults = [
+        Fault(f"{where}.{key}", "unknown argument", ABSENT, close_match(key, names))
+        for key in args
+        if key not in names and (key in named or not open_ended)
+    ]
+    for parameter in keywords:
+        if parameter.default is parameter.empty and parameter.name not in args and parameter.name not in named:
+            faults.append(Fault(f"{where}.{parameter.name}", "is missing", ABSENT, f"add '{parameter.name}:'"))
+    return faults
 
 
 def resolve_object(name: object, menu: Mapping[str, Any], base: type[T], where: str, what: str) -> T:

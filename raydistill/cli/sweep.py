@@ -261,7 +261,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         ("trials", f"{plan.count} of {sections.training.epochs} epochs, seed {sections.seed}"),
         *((trial.trial_id, f"{trial.origin}, {percent(trial.planned_sparsity)} % sparsity") for trial in plan.warm),
         ("searcher", _searcher(sweep, plan)),
-        ("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),
+        *((("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),) if planned else ()),
         ("scheduler", _scheduler(sweep)),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
         *((("constraints", ", ".join(map(str, sections.constraints))),) if sections.constraints else ()),
@@ -304,6 +304,8 @@ def _resources(sweep: Sweep, nodes: Sequence[Node], place: str) -> str:
 
 def _searcher(sweep: Sweep, plan: Plan) -> str:
     name, known = sweep.sections.searcher.name, len(plan.trials)
+    if sweep.sections.searcher.own:
+        return f"{name}, {known} of {plan.count} trials known beforehand"
     if known < plan.count:
         return f"{name}, {known} trials spread evenly, then {plan.count - known} that follow results"
     size = getattr(plan.searcher, "size", None)
@@ -314,6 +316,8 @@ def _scheduler(sweep: Sweep) -> str:
     from raydistill.sweep.planning.methods import grace_period, rungs
 
     section, epochs = sweep.sections.trial_scheduler, sweep.sections.training.epochs
+    if section.own:
+        return section.name
     if section.name == "none":
         return "none: every trial runs to its end"
     if section.name == "median":

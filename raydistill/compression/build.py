@@ -6,7 +6,6 @@ The constructor is the schema: arguments are bound to the class's signature, val
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -33,8 +32,8 @@ from raydistill.compression.policies.extension import Extension
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.scheduler import CompressionScheduler, ScheduledPolicy
 from raydistill.compression.sparsity import from_counts, weights
-from raydistill.errors import ABSENT, ConfigError, Fault, close_match
-from raydistill.resolve import resolve_class
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.resolve import argument_faults, resolve_class
 from raydistill.schedule import WITH_WEIGHTS, InstanceSpec, PolicySpec, ScheduleSpec, each_named
 
 _EXTENSIONS = {
@@ -269,28 +268,13 @@ def _weights_argument(instance: InstanceSpec) -> str:
     return next((key for key in arguments if key in instance.args), "weights")
 
 
-@functools.lru_cache(maxsize=64)
-def _parameters(cls: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
-    """Kept: a schedule of one pruner a weight asks it of one class a hundred times over."""
-    return tuple(inspect.signature(cls).parameters.values())
-
-
 def _construct(
     cls: Callable[..., Any], given: tuple[Any, ...], args: dict[str, Any], where: str, faults: list[Fault]
 ) -> Any:
     """Call a class with arguments from a file; what it does not accept becomes faults, and None is returned."""
-    parameters = _parameters(cls)
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][len(given) :]
-    names = [parameter.name for parameter in named]
-    before = len(faults)
-    for key in args:
-        if key not in names and not open_ended:
-            faults.append(Fault(f"{where}.{key}", "unknown argument", ABSENT, close_match(key, names)))
-    for parameter in named:
-        if parameter.default is parameter.empty and parameter.name not in args:
-            faults.append(Fault(f"{where}.{parameter.name}", "is missing", ABSENT, f"add '{parameter.name}:'"))
-    if len(faults) > before:
+    wrong = argument_faults(cls, args, where, len(given))
+    if wrong:
+        faults += wrong
         return None
     try:
         return cls(*given, **args)

@@ -7,9 +7,9 @@ journal of a sweep is all of its state.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from raydistill.metrics import OF_NETWORK
 from raydistill.search.objectives import Objective
@@ -31,29 +31,39 @@ class Verdict:
     why: str = ""
 
 
-class TrialScheduler(Protocol):
-    """Trials are numbered from 0 in the order they were drawn."""
+class TrialScheduler(ABC):
+    """Trials are numbered from 0 in the order they were drawn.
 
+    One's own is named in a sweep file as ``pkg.mod:Class`` and made as ``Class(measure, max_epochs=epochs, **args)``,
+    where `measure` is `by_objectives`'. What never pauses a trial derives from `Stopping` and has `result` only.
+    """
+
+    @abstractmethod
     def result(self, trial: int, epochs_done: int, figures: Figures) -> Verdict:
         """Enter one trained epoch. Entering the same again changes nothing and goes on."""
 
+    @abstractmethod
     def promotable(self, paused: Collection[int], drained: bool) -> int | None:
         """The one of the paused trials that should go on next. drained: nothing runs and nothing is left to draw."""
 
+    @abstractmethod
     def promoted(self, trial: int) -> None:
         """A paused trial goes on."""
 
+    @abstractmethod
     def failed(self, trial: int) -> None:
         """The trial died. Whoever is next best has its place at the rungs that it had come to."""
 
+    @abstractmethod
     def until(self, trial: int, epochs_done: int) -> int | None:
         """How many epochs the trial may have trained when it next pauses; None: it does not."""
 
+    @abstractmethod
     def why_not_promoted(self, trial: int) -> str:
         """Why a paused trial was never promoted, in words."""
 
 
-class Stopping:
+class Stopping(TrialScheduler):
     """The part of a trial scheduler that never pauses a trial."""
 
     def promotable(self, paused: Collection[int], drained: bool) -> int | None:

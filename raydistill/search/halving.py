@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raydistill.search.decisions import GO_ON, PAUSE, STOP, Figures, Measure, Verdict
+from raydistill.search.decisions import GO_ON, PAUSE, STOP, Figures, Measure, TrialScheduler, Verdict
 from raydistill.search.selection import best
 
 
@@ -43,7 +43,7 @@ class Rung:
         self.points.append(point)
 
 
-class Halving:
+class Halving(TrialScheduler):
     """grace_period: epochs before the first rung. brackets: 1 is ASHA, more is asynchronous Hyperband.
 
     measure: what is compared. spread: one of `selection.SPREADS`. promote: pause and promote instead of stopping.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -13,11 +13,16 @@ from raydistill.search.observations import Observation
 ALL = 2**31
 
 
-class Searcher(Protocol):
-    """startup: how many suggestions depend on no result; of one that learns nothing, all."""
+class Searcher(ABC):
+    """startup: how many suggestions depend on no result; of one that learns nothing, `ALL`. They are known, and
+    checked, before a sweep starts.
 
-    startup: int
+    One's own is named in a sweep file as ``pkg.mod:Class`` and made as ``Class(space, seed, **args)``.
+    """
 
+    startup: int = 0
+
+    @abstractmethod
     def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar] | None:
         """The values of trial number `trial`; None when there is nothing left to try.
 

@@ -15,7 +15,7 @@ import numpy as np
 from raydistill.records import Scalar
 from raydistill.search.distributions import Choice, Distribution, QUniform, RandInt
 from raydistill.search.observations import Observation, comparable
-from raydistill.search.searchers.base import generator
+from raydistill.search.searchers.base import Searcher, generator
 from raydistill.search.searchers.sobol import SobolSearcher
 from raydistill.search.selection import best
 from raydistill.search.space import SearchSpace
@@ -23,7 +23,7 @@ from raydistill.search.space import SearchSpace
 _TRIES = 20
 
 
-class EvolutionSearcher:
+class EvolutionSearcher(Searcher):
     """startup: trials drawn from a Sobol sequence first. step: the standard deviation of a move, in shares of a range;
     of whole numbers and multiples at least the share of one.
 

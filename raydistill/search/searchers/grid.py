@@ -11,13 +11,13 @@ import numpy as np
 from raydistill.records import Scalar
 from raydistill.search.distributions import Choice, Distribution, QUniform, RandInt
 from raydistill.search.observations import Observation
-from raydistill.search.searchers.base import ALL
+from raydistill.search.searchers.base import ALL, Searcher
 from raydistill.search.space import SearchSpace
 
 _MANY = 10**6
 
 
-class GridSearcher:
+class GridSearcher(Searcher):
     """points: values a continuous dimension takes, its ends among them; of whole ones and choices at most that many.
 
     Every option of a choice is taken, however many.

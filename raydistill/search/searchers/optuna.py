@@ -21,12 +21,12 @@ import numpy as np
 from raydistill.records import Scalar
 from raydistill.search.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from raydistill.search.observations import Observation, comparable
-from raydistill.search.searchers.base import generator
+from raydistill.search.searchers.base import Searcher, generator
 from raydistill.search.searchers.sobol import SobolSearcher
 from raydistill.search.space import SearchSpace
 
 
-class _OptunaSearcher:
+class _OptunaSearcher(Searcher):
     """startup: trials drawn from a Sobol sequence before there is a model."""
 
     def __init__(self, space: SearchSpace, seed: int, startup: int = 10) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from raydistill.records import Scalar
 from raydistill.search.observations import Observation
-from raydistill.search.searchers.base import ALL
+from raydistill.search.searchers.base import ALL, Searcher
 from raydistill.search.space import SearchSpace
 
 
-class SobolSearcher:
+class SobolSearcher(Searcher):
     startup = ALL
 
     def __init__(self, space: SearchSpace, seed: int) -> None:

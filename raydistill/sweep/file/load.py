@@ -33,6 +33,7 @@ from raydistill.sweep.file.spec import (
     beside,
 )
 from raydistill.sweep.file.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
+from raydistill.sweep.planning.methods import check_own
 from raydistill.tasks import TaskConfig, metrics_of
 from raydistill.training.footprint import LATENCY
 
@@ -264,6 +265,7 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
         if taught.end_epoch is not None and taught.end_epoch <= taught.start_epoch:
             rule = f"must be above start_epoch {taught.start_epoch}"
             faults.append(Fault(f"{file}: distillation.end_epoch", rule, taught.end_epoch))
+    _collected(faults, check_own, sections.searcher, sections.trial_scheduler, file)
     if asha.grace_period is not None and asha.grace_period > sections.training.epochs:
         rule = f"must be at most training.epochs ({sections.training.epochs})"
         faults.append(Fault(f"{file}: trial_scheduler.grace_period", rule, asha.grace_period))

@@ -120,17 +120,30 @@ class DistillationSection(Section):
     end_epoch: Count | None = None
 
 
+Own = Annotated[str, Field(pattern=r"^[^:]+:[^:]+$")]
+"""``pkg.mod:Class``."""
+
+
 class Menu(Section):
-    """A section whose `name` chooses a method; an option that the method has no use for is a fault."""
+    """A section whose `name` chooses a method; an option that the method has no use for is a fault.
+
+    args: what one's own, ``pkg.mod:Class``, is made with.
+    """
 
     uses: ClassVar[Mapping[str, frozenset[str]]]
+    args: dict[str, Any] | None = None
+
+    @property
+    def own(self) -> bool:
+        return ":" in getattr(self, "name")  # noqa: B009 - each menu has its own kind of name
 
     @model_validator(mode="after")
     def _no_idle_option(self) -> Menu:
         name = getattr(self, "name")  # noqa: B009 - each menu has its own kind of name
-        idle = sorted(self.model_fields_set - {"name"} - self.uses[name])
+        uses = frozenset({"args"}) if self.own else self.uses[name]
+        idle = sorted(self.model_fields_set - {"name"} - uses)
         if idle:
-            known = ", ".join(sorted(self.uses[name])) or "none"
+            known = ", ".join(sorted(uses)) or "none"
             raise ValueError(f"{name} has no use for {', '.join(idle)} (its options: {known})")
         return self
 
@@ -155,7 +168,7 @@ class TrialSchedulerSection(Menu):
         "none": frozenset(),
     }
 
-    name: Literal["moasha", "asha", "hyperband", "median", "none"] = "asha"
+    name: Literal["moasha", "asha", "hyperband", "median", "none"] | Own = "asha"
     grace_period: Count | None = None
     reduction_factor: Annotated[float, BeforeValidator(_no_bool), Field(gt=1, allow_inf_nan=False)] = 2.0
     mode: Literal["stop", "promote"] = "stop"
@@ -183,7 +196,7 @@ class SearcherSection(Menu):
         "evolution": frozenset({"startup", "step", "parents"}),
     }
 
-    name: Literal["random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution"] = "random"
+    name: Literal["random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution"] | Own = "random"
     startup: Count | None = None
     points: Count | None = None
     population: Annotated[int, BeforeValidator(_no_bool), Field(ge=2)] | None = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from raydistill.errors import ConfigError, Fault
 from raydistill.records import Scalar
 from raydistill.search import Objective, SearchSpace
 from raydistill.search.asha import ASHA
 from raydistill.search.decisions import RunAll, TrialScheduler, by_objectives, by_score
 from raydistill.search.halving import Halving, rung_levels
 from raydistill.search.median import MedianStopping
+from raydistill.search.own import decider_class, own_decider, own_searcher, searcher_class
 from raydistill.search.search import Search
 from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
@@ -18,8 +20,32 @@ _BRACKETS = 3
 """Hyperband's, where the file does not say."""
 
 
-def make_searcher(section: SearcherSection, space: SearchSpace, seed: int, count: int) -> Searcher:
-    """count: how many trials there will be. A quarter of them, 4 to 10, come before a model if the file is silent."""
+def check_own(searching: SearcherSection, scheduling: TrialSchedulerSection, file: str) -> None:
+    """Raises ConfigError where one's own is not of the right class or does not take its arguments; calls nothing."""
+    faults: list[Fault | str] = []
+    for section, found, key in (
+        (searching, searcher_class, "searcher"),
+        (scheduling, decider_class, "trial_scheduler"),
+    ):
+        try:
+            if section.own:
+                found(section.name, section.args or {}, f"{file}: {key}")
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
+
+
+def make_searcher(
+    section: SearcherSection, space: SearchSpace, seed: int, count: int, where: str = "searcher"
+) -> Searcher:
+    """count: how many trials there will be. A quarter of them, 4 to 10, come before a model if the file is silent.
+
+    Raises:
+        ConfigError: one's own cannot be made. where: its section.
+    """
+    if section.own:
+        return own_searcher(section.name, section.args or {}, space, seed, where)
     options = section.options()
     if section.name in LEARNS:
         options.setdefault("startup", max(4, min(10, count // 4)))
@@ -58,8 +84,11 @@ def rungs(section: TrialSchedulerSection, epochs: int) -> list[int]:
 
 
 def make_trial_scheduler(
-    section: TrialSchedulerSection, objectives: Sequence[Objective], epochs: int
+    section: TrialSchedulerSection, objectives: Sequence[Objective], epochs: int, where: str = "trial_scheduler"
 ) -> TrialScheduler:
+    """Raises ConfigError where one's own cannot be made. where: its section."""
+    if section.own:
+        return own_decider(section.name, section.args or {}, by_objectives(objectives), epochs, where)
     score, grace, factor = by_score(section.score or {}), grace_period(section, epochs), section.reduction_factor
     if section.name == "none":
         return RunAll()

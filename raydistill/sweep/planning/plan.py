@@ -23,10 +23,10 @@ from raydistill.schedule import (
     without_globs,
 )
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
-from raydistill.search.searchers import LEARNS, GridSearcher, Searcher
+from raydistill.search.searchers import GridSearcher, Searcher
 from raydistill.sweep.file.load import TRAINING, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
-from raydistill.sweep.planning.methods import make_searcher
+from raydistill.sweep.planning.methods import make_searcher, make_trial_scheduler
 from raydistill.sweep.planning.seeds import Seeds
 from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
 from raydistill.tasks import TaskShape
@@ -138,15 +138,22 @@ def plan_sweep(
         starts = resolve_warm_starts(sweep, space, seeds)
     faults.stop()
     section = sections.searcher
-    searcher = make_searcher(section, space, sections.seed, sections.num_samples)
+    searcher = make_searcher(section, space, sections.seed, sections.num_samples, f"{sweep.file}: searcher")
+    with faults.collecting():
+        where = f"{sweep.file}: trial_scheduler"
+        make_trial_scheduler(sections.trial_scheduler, sweep.objectives, sections.training.epochs, where)
+    faults.stop()
     count, warm = sections.num_samples, len(starts)
     if isinstance(searcher, GridSearcher):
         count = min(count, warm + searcher.size)
     trials = [_warm_trial(sweep, model, inputs, number, start, faults) for number, start in enumerate(starts)]
     for number in range(warm, count if at_most is None else min(count, warm + at_most)):
-        if section.name in LEARNS and number - warm >= searcher.startup:
+        if number - warm >= searcher.startup:
             break
-        drawn = searcher.suggest(number - warm, (), ()) or {}
+        drawn = searcher.suggest(number - warm, (), ())
+        if drawn is None:  # nothing is left to try
+            count = number
+            break
         context = f"with the values of trial {trial_name(number)}"
         trials.append(
             faults.collect(_trial, sweep, model, inputs, of_weights, trial_name(number), drawn, context=context)
