@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raydistill.errors import ConfigError
+from raydistill.export import write_onnx
+
+pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
+
+
+@pytest.mark.slow
+def test_batches_of_any_size_get_the_networks_answers(tmp_path: Path) -> None:
+    model, path = net(), tmp_path / "net.onnx"
+    size = write_onnx(model, torch.zeros(1, 3, 8, 8), path, {"preprocessing": {"mean": [0.5]}})
+    assert size == path.stat().st_size
+    session = runtime.InferenceSession(path)
+    assert session.get_modelmeta().custom_metadata_map == {"preprocessing": '{"mean": [0.5]}'}
+    for rows in (1, 2, 7):
+        images = torch.randn(rows, 3, 8, 8)
+        (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        np.testing.assert_allclose(found, model(images).detach().numpy(), atol=1e-5)
+
+
+class Odd(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images if float(images.sum()) > 0 else -images  # which way is known only when it runs
+
+
+def test_a_network_that_cannot_be_exported_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        write_onnx(Odd(), torch.zeros(1, 3), tmp_path / "odd.onnx", where="--export-onnx")
+    assert str(caught.value).startswith("--export-onnx: the network cannot be exported (")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
