@@ -97,7 +97,7 @@ def test_who_is_not_allowed_any_more_stops(objects: Objects, tmp_path: Path) -> 
     lost.append("now")
     with pytest.raises(StorageError, match="has been taken over"):
         journal.append("trial_started", number=1)
-    with pytest.raises(StorageError, match="has been taken over"):
+    with pytest.raises(StorageError, match=r"^driver: has been taken over$"):
         journal.append("epoch", number=2)
     assert numbers(mirrored(objects, KEY)) == [0]
     assert numbers((tmp_path / "journal.jsonl").read_bytes()) == [0, 1, 2]
@@ -245,3 +245,19 @@ def test_a_journal_without_a_line_puts_nothing(objects: Objects, tmp_path: Path)
     mirror.close()
     assert objects.names(KEY) == []
     assert mirrored(objects, KEY) == b""
+
+
+def test_a_journal_that_is_gone_from_this_machine(
+    objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "PERIOD_S", 3600.0)
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"number": 0}\n')
+    mirror = Mirror(objects, KEY, allowed)
+    mirror.begin(path)
+    with path.open("ab") as file:
+        file.write(b'{"number": 1}\n')
+    mirror.grown(wait=False)
+    path.unlink()
+    with pytest.raises(StorageError, match=rf"^{path}: cannot be read \(.*No such file"):
+        mirror.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -222,6 +223,16 @@ def test_what_the_environment_adds_to_an_address(s3_endpoint: str, monkeypatch: 
     ) as caught:
         parse_bucket_uri("s3://b/p")
     assert "word" not in str(caught.value)
+
+
+def test_a_version_is_the_services_own(objects: Objects) -> None:
+    """S3's for an object of one part: its MD5, without the quotes that it comes in."""
+    objects.put("x", b"content")
+    assert objects.version("x") == hashlib.md5(b"content", usedforsecurity=False).hexdigest()
+
+
+def test_what_hangs_does_not_hold_up_the_end_of_the_process() -> None:
+    assert module._aside(lambda: threading.current_thread().daemon)
 
 
 def test_keys_below_a_folder(objects: Objects) -> None:

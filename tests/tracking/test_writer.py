@@ -193,6 +193,8 @@ def test_a_broken_store_keeps_the_count() -> None:
     writer.put("a", Batch((point(0),)), Batch((point(1),)))
     assert writer.close(5) == 2
     assert told == ["MLflow cannot be written, its records stay behind: tables are out of date"]
+    assert writer.broken
+    assert not TrackingWriter(Store()).broken
 
 
 def test_a_newer_action_replaces_one_that_waits_but_not_one_under_way() -> None:
