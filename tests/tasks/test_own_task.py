@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,16 @@ def test_it_is_swept(tmp_path: Path) -> None:
     header = (tmp_path / "sweeps/line/pareto.csv").read_text().splitlines()[0].split(",")
     assert {"mae", "test_mae", "mae_mean", "test_mae_std"} <= set(header)
     assert "top1" not in " ".join(header)
+
+
+def test_the_readmes_task_is_trained(config: RunConfig, tmp_path: Path) -> None:
+    """As it stands there."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    begin = text.index("    import torch\n    from raydistill.metrics")
+    code = textwrap.dedent(text[begin : text.index("\n## One run", begin)])
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(code, "README.md", "exec"), names)
+    run = replace(config, schedule=None, out_dir=str(tmp_path / "readme"))
+    first, *_, last = fit(run, task=names["Line"]())
+    assert last.metrics["mae"] < first.metrics["mae"]
+    assert len(code.strip().splitlines()) <= 32
