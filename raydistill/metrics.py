@@ -6,8 +6,9 @@ one selects. The figures below are of the network itself, whatever its task. Nob
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 MAX, MIN = "max", "min"
 DIRECTIONS = (MAX, MIN)
@@ -54,6 +55,20 @@ OF_NETWORK: Mapping[str, Metric] = {
     "sparsity": Metric(MAX, FRACTION, "sparsity (zeros among the weights)"),
     **FOOTPRINT,
 }
+
+
+@dataclass(frozen=True)
+class NetworkFigure:
+    """A figure of the network of one's own: a sweep file that optimises or bounds it names it as ``pkg.mod:FIGURE``.
+
+    name: an identifier, for tables, constraints and MLflow. measure: (model, example_input) to a finite number, called
+    once a trial, after its last epoch: the model as it would be deployed (a copy without its dead filters and channels,
+    in eval mode, on the CPU), and its positional inputs for one sample.
+    """
+
+    name: str
+    metric: Metric
+    measure: Callable[[Any, tuple[Any, ...]], float]
 
 
 def selecting(metrics: Mapping[str, object]) -> str:

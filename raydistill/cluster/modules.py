@@ -23,13 +23,13 @@ _LEFT_OUT = ("__pycache__", ".git", ".venv", "venv", ".ipynb_checkpoints")
 
 
 def named_in(said: Any) -> set[str]:
-    """The top-level modules that ``pkg.mod:name`` values anywhere in a file's content name."""
+    """The top-level modules that ``pkg.mod:name`` names anywhere in a file's content: values, keys, words of a text."""
     if isinstance(said, Mapping):
-        return set().union(*map(named_in, said.values()))
+        return set().union(*map(named_in, (*said, *said.values())))
     if isinstance(said, list | tuple):
         return set().union(*map(named_in, said))
-    match = _NAMED.fullmatch(said) if isinstance(said, str) else None
-    return {match[1]} if match else set()
+    words = said.split() if isinstance(said, str) else ()
+    return {match[1] for word in words if (match := _NAMED.fullmatch(word))}
 
 
 def runtime_env(names: Iterable[str], job_config: str | None = None) -> dict[str, Any] | None:

@@ -8,26 +8,29 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import ConfigError, Fault, close_match
 from raydistill.metrics import OF_NETWORK, Metric
 from raydistill.records import TrialRecord
+from raydistill.search.figures import RELATIVE, own_figure
 
-_DROP, _RISE = "_drop", "_rise"
+_DROP, _RISE = RELATIVE
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
-_FORM = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|<|>)\s*(\S+)\s*")
+_FORM = re.compile(r"\s*([A-Za-z_][\w.:]*)\s*(<=|>=|<|>)\s*(\S+)\s*")
 _EXAMPLE = "as in 'top1_drop <= 0.005' or 'sparsity >= 0.8'"
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """figure: the name of a figure, or of a `against_dense`. comparison: one of <=, >=, <, >."""
+    """figure: the name of a figure, or of a `against_dense`. comparison: one of <=, >=, <, >. path: of a figure of
+    one's own, where it is."""
 
     figure: str
     comparison: str
     bound: float
+    path: str = ""
 
     def violation(self, value: float) -> str:
         """How `value` breaks the constraint, in words; "" where it does not. A figure that is not there breaks it."""
@@ -38,8 +41,10 @@ class Constraint:
         return f"{self.figure} {value:.4g}, not {self.comparison} {self.bound:g}"
 
 
-def parse_constraints(node: object, where: str, metrics: Mapping[str, Metric]) -> tuple[Constraint, ...]:
-    """Read the ``constraints`` section. metrics: the task's.
+def parse_constraints(
+    node: object, where: str, metrics: Mapping[str, Metric], own: Collection[str] = ()
+) -> tuple[Constraint, ...]:
+    """Read the ``constraints`` section. metrics: the task's. own: names of figures that are objectives already.
 
     Raises:
         ConfigError: with all faults together.
@@ -48,7 +53,7 @@ def parse_constraints(node: object, where: str, metrics: Mapping[str, Metric]) -
         raise ConfigError(Fault(where, "must be a list of bounds", node, _EXAMPLE))
     faults: list[Fault | str] = []
     found = []
-    known = (*against_dense(metrics), *metrics, *OF_NETWORK)
+    known = (*against_dense(metrics), *metrics, *OF_NETWORK, *own)
     for i, text in enumerate(node):
         at = f"{where}[{i}]"
         match = _FORM.fullmatch(text) if isinstance(text, str) else None
@@ -60,11 +65,17 @@ def parse_constraints(node: object, where: str, metrics: Mapping[str, Metric]) -
             bound = float(number)
         except ValueError:
             bound = math.nan
-        if figure not in known:
+        path = figure if ":" in figure else ""
+        if path:
+            try:
+                figure = own_figure(path, at, metrics).name
+            except ConfigError as error:
+                faults += error.faults
+        elif figure not in known:
             faults.append(Fault(at, "unknown figure", figure, close_match(figure, known)))
         if not math.isfinite(bound):
             faults.append(Fault(at, "the bound must be a number", number, _EXAMPLE))
-        found.append(Constraint(figure, comparison, bound))
+        found.append(Constraint(figure, comparison, bound, path))
     if faults:
         raise ConfigError(*faults)
     return tuple(found)

@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from raydistill.metrics import OF_NETWORK
 from raydistill.search.objectives import Objective
 
 GO_ON, STOP, PAUSE = "go on", "stop", "pause"
@@ -95,7 +94,7 @@ def by_objectives(objectives: Sequence[Objective]) -> Measure:
     Every objective that pruning drives (sparsity, MACs, parameters, size, latency) is known only when pruning is done,
     and early sparsity says more of a schedule's pace than of its end. ``planned_sparsity`` stands for them all, once.
     """
-    quality = [objective for objective in objectives if objective.name not in OF_NETWORK]
+    quality = [objective for objective in objectives if not objective.of_network]
     by_size = len(quality) < len(objectives)
     sign = -1.0 if any(o.name == "sparsity" and not o.maximise for o in objectives) else 1.0
 

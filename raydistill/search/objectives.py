@@ -8,22 +8,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.metrics import DIRECTIONS, MAX, OF_NETWORK, Metric
 from raydistill.records import TrialRecord
+from raydistill.search.figures import own_figure
 
 
 @dataclass(frozen=True)
 class Objective:
     """name: of a metric of the task, on the validation split (the test split is never optimised), or of a figure of the
-    network. direction: "max" or "min"."""
+    network. direction: "max" or "min". path, metric: of a figure of one's own, where it is and what it means."""
 
     name: str
     direction: str
+    path: str = ""
+    metric: Metric | None = None
 
     @property
     def maximise(self) -> bool:
         return self.direction == MAX
+
+    @property
+    def of_network(self) -> bool:
+        """Known when the last epoch is trained, of what is no metric of the task."""
+        return bool(self.path) or self.name in OF_NETWORK
 
     def value(self, record: TrialRecord) -> float:
         """NaN for a record without a trained epoch."""
@@ -39,16 +47,28 @@ def parse_objectives(mapping: object, where: str, metrics: Mapping[str, Metric])
     if not isinstance(mapping, Mapping) or not mapping:
         rule = "must map at least one objective to max or min"
         raise ConfigError(Fault(where, rule, mapping, "as in {top1: max, sparsity: max}"))
-    faults = []
+    faults: list[Fault | str] = []
+    found: list[Objective] = []
     known = (*metrics, *OF_NETWORK)
     for name, direction in mapping.items():
-        if name not in known:
+        if isinstance(name, str) and ":" in name:
+            try:
+                figure = own_figure(name, f"{where}.{name}", metrics)
+                found.append(Objective(figure.name, str(direction), name, figure.metric))
+            except ConfigError as error:
+                faults += error.faults
+        elif name in known:
+            found.append(Objective(str(name), str(direction)))
+        else:
             faults.append(Fault(f"{where}.{name}", "unknown objective", name, close_match(name, known)))
         if direction not in DIRECTIONS:
             faults.append(Fault(f"{where}.{name}", "unknown direction", direction, close_match(direction, DIRECTIONS)))
+    names = [objective.name for objective in found]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        faults.append(Fault(where, f"two figures are named '{name}'", ABSENT, "give one of them another name"))
     if faults:
         raise ConfigError(*faults)
-    return tuple(Objective(str(name), str(direction)) for name, direction in mapping.items())
+    return tuple(found)
 
 
 def score_matrix(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> np.ndarray:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ def _lost(store: Store, checkpoint: str) -> str:
 def _footprint(session: Session, checkpoint: str) -> dict[str, float]:
     """What the dense network costs; its latency is measured where a trial's would be."""
     task, share, arch = session.task, session.share, session.sweep.sections.model.arch
+    own = session.sweep.own_figures
     from raydistill.compression.thinning import untraceable  # imports Torch-Pruning
 
     with session.store.lent(checkpoint) as path:
@@ -106,14 +107,16 @@ def _footprint(session: Session, checkpoint: str) -> dict[str, float]:
         session.observer.warning(f"{arch} cannot be thinned, so that {of_dense}: {why}")
     if not session.sweep.wants_latency:
         with session.store.lent(checkpoint) as path:
-            return footprint(path, task, arch=arch)
+            return footprint(path, task, arch=arch, own=own)
     measure = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(_measured)
-    return dict(ray.get(measure.remote(checkpoint, session.store, session.shared, share.device, arch)))
+    return dict(ray.get(measure.remote(checkpoint, session.store, session.shared, share.device, arch, own)))
 
 
-def _measured(checkpoint: str, store: Store, shared: list[Any], device: str, arch: str) -> dict[str, float]:
+def _measured(
+    checkpoint: str, store: Store, shared: list[Any], device: str, arch: str, own: Sequence[str]
+) -> dict[str, float]:
     with store.lent(checkpoint) as path:
-        return footprint(path, ray.get(shared[0]), device, latency=True, arch=arch)
+        return footprint(path, ray.get(shared[0]), device, latency=True, arch=arch, own=own)
 
 
 def baseline_hash(run: RunConfig, fingerprint: str) -> str:

@@ -122,7 +122,8 @@ def _at_once(session: Session, most: int) -> int:
 def _tune(session: Session, search_driver: SearchDriver, most: int, train: Trainable) -> None:
     survive_memory_kills()
     team, latency = session.team, session.sweep.wants_latency
-    trainable = tune.with_parameters(train, shared=session.shared, store=session.store, latency=latency, team=team)
+    said = {"latency": latency, "team": team, "own": session.sweep.own_figures}
+    trainable = tune.with_parameters(train, shared=session.shared, store=session.store, **said)
     tuner = tune.Tuner(
         tune.with_resources(trainable, session.share.request() if team is None else REQUEST),
         tune_config=tune.TuneConfig(

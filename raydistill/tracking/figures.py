@@ -46,12 +46,14 @@ class FrontRow(Protocol):
 
 
 class Objective(Protocol):
-    """name and direction ("max" or "min"): see raydistill.search.Objective."""
+    """name, direction ("max" or "min") and, of a figure of the user's own, metric: see raydistill.search.Objective."""
 
     @property
     def name(self) -> str: ...
     @property
     def direction(self) -> str: ...
+    @property
+    def metric(self) -> Metric | None: ...
 
 
 def front_table(rows: Sequence[FrontRow], metrics: Mapping[str, Metric]) -> pandas.DataFrame:
@@ -138,7 +140,7 @@ def draw_front(
     from matplotlib.ticker import EngFormatter, PercentFormatter
 
     x, y, colour = axes(objectives, metrics)
-    known = {**metrics, **OF_NETWORK}
+    known = _known(objectives, metrics)
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     plot = figure.add_subplot()
     plot.set_title(title, fontsize=10, loc="left", wrap=True)
@@ -147,8 +149,8 @@ def draw_front(
     for side in ("top", "right"):
         plot.spines[side].set_visible(False)
     dataset = rows[0].record.dataset if rows else ""
-    plot.set_xlabel(axis_label(x, metrics, dataset))
-    plot.set_ylabel(axis_label(y, metrics, dataset))
+    plot.set_xlabel(axis_label(x, known, metrics, dataset))
+    plot.set_ylabel(axis_label(y, known, metrics, dataset))
     for name, axis in ((x, plot.xaxis), (y, plot.yaxis)):
         if known[name].is_fraction:
             axis.set_major_formatter(PercentFormatter(1.0))
@@ -176,7 +178,7 @@ def draw_front(
             trials, "trials (Pareto front ringed)", s=50, c=shades, cmap="viridis", edgecolors=edges, linewidths=1.3,
             zorder=4,
         )  # fmt: skip
-        bar = figure.colorbar(points, ax=plot, label=axis_label(colour, metrics, dataset))
+        bar = figure.colorbar(points, ax=plot, label=axis_label(colour, known, metrics, dataset))
         if known[colour].is_fraction:
             bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         elif known[colour].is_large:
@@ -215,7 +217,7 @@ def front_html(
     import plotly.graph_objects as go
 
     x, y, colour = axes(objectives, metrics)
-    known = {**metrics, **OF_NETWORK}
+    known = _known(objectives, metrics)
     dataset = rows[0].record.dataset if rows else ""
     drawn = [row for row in rows if row.record.last is not None]
     trials = [row for row in drawn if row.record.trial_id != BASELINE]
@@ -246,7 +248,7 @@ def front_html(
     else:
         shades = [figure_of(row, colour) for row in trials]
         rings = {"color": DENSE, "width": [2 if row.pareto else 0 for row in trials]}
-        bar = {"title": {"text": axis_label(colour, metrics, dataset)}}
+        bar = {"title": {"text": axis_label(colour, known, metrics, dataset)}}
         if known[colour].is_fraction:
             bar["tickformat"] = ".0%"  # type: ignore[assignment]
         marker = {"color": shades, "colorscale": "Viridis", "colorbar": bar, "size": 11, "line": rings}
@@ -266,8 +268,8 @@ def front_html(
     if any(_validation(row, y)[1] is not None for row in trials if row.pareto):
         place = {"xref": "paper", "yref": "paper", "x": 1.0, "y": 1.0, "xanchor": "right", "yanchor": "bottom"}
         page.add_annotation(text=f"bars: {SPREAD}", showarrow=False, font={"size": 12}, **place)
-    page.update_xaxes(title=axis_label(x, metrics, dataset), tickformat=".0%" if known[x].is_fraction else None)
-    page.update_yaxes(title=axis_label(y, metrics, dataset), tickformat=".1%" if known[y].is_fraction else None)
+    page.update_xaxes(title=axis_label(x, known, metrics, dataset), tickformat=".0%" if known[x].is_fraction else None)
+    page.update_yaxes(title=axis_label(y, known, metrics, dataset), tickformat=".1%" if known[y].is_fraction else None)
     write_atomically(path, page.to_html(include_plotlyjs=True, full_html=True).encode())
 
 
@@ -286,9 +288,15 @@ def axes(objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> tupl
     return x, y, names[2] if len(names) > 2 else None
 
 
-def axis_label(name: str, metrics: Mapping[str, Metric], dataset: str) -> str:
+def _known(objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """What every figure means that is drawn or told."""
+    own = {objective.name: objective.metric for objective in objectives if objective.metric is not None}
+    return {**metrics, **OF_NETWORK, **own}
+
+
+def axis_label(name: str, known: Mapping[str, Metric], metrics: Mapping[str, Metric], dataset: str) -> str:
     if name not in metrics:
-        return OF_NETWORK[name].label
+        return known[name].label or name
     return f"validation {metrics[name].label or name}" + (f" ({dataset})" if dataset else "")
 
 
@@ -301,7 +309,7 @@ def figure_of(row: FrontRow, name: str) -> float:
 
 def hover(row: FrontRow, objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> str:
     """What hovering shows: figures, then the searched values, as HTML lines."""
-    first, known = selecting(metrics), {**metrics, **OF_NETWORK}
+    first, known = selecting(metrics), _known(objectives, metrics)
     names = dict.fromkeys([*(objective.name for objective in objectives), "sparsity", first])
     lines = [f"<b>{_escaped(row.record.trial_id)}</b>"]
     lines += [f"{name}: {_with_spread(known[name], figure_of(row, name), _validation(row, name)[1])}" for name in names]

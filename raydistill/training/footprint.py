@@ -16,6 +16,7 @@ import contextlib
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.compression.summaries import total_macs
-from raydistill.errors import RaydistillError
+from raydistill.errors import Fault, RaydistillError, TrainingError
+from raydistill.metrics import NetworkFigure
+from raydistill.resolve import in_folder, resolve_object
 from raydistill.tasks import Task, Weights
 from raydistill.training.checkpoint import model_of, read_checkpoint
 
@@ -39,14 +42,16 @@ def footprint(
     *,
     latency: bool = False,
     arch: str | None = None,
+    own: Sequence[str] = (),
 ) -> dict[str, float]:
-    """The figures of a checkpoint's network by the names of `raydistill.metrics.FOOTPRINT`.
+    """The figures of a checkpoint's network by the names of `raydistill.metrics.FOOTPRINT`, then one's own by theirs.
 
     task: what the network is for. latency: measured only when asked for, it takes up to two
-    seconds. arch: see `checkpoint.load_model`.
+    seconds. arch: see `checkpoint.load_model`. own: ``pkg.mod:FIGURE`` of each `NetworkFigure`.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be used.
+        TrainingError: a figure of one's own fails.
     """
     content = read_checkpoint(checkpoint)
     weights = Weights(arch or str(content["run"]["arch"]), content["run"]["model_args"], content, str(checkpoint))
@@ -59,7 +64,24 @@ def footprint(
         "size_bytes": float(sum(_dense(tensor) for tensor in tensors)),
         "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in tensors)),
     }
+    for path in own:
+        figure = resolve_object(path, {}, NetworkFigure, "figure of the network", "figure")
+        figures[figure.name] = measured(figure, model, example)
     return {**figures, LATENCY: latency_ms(model, example, device)} if latency else figures
+
+
+def measured(figure: NetworkFigure, model: nn.Module, example: tuple[Any, ...]) -> float:
+    """Raises TrainingError: it fails, or gives something else than a finite number."""
+    try:
+        with torch.no_grad(), in_folder():
+            value = float(figure.measure(copy_of(model).eval(), example))
+    except RaydistillError:
+        raise
+    except Exception as error:
+        raise TrainingError(Fault(f"figure {figure.name}", f"fails ({type(error).__name__}: {error})")) from error
+    if not math.isfinite(value):
+        raise TrainingError(Fault(f"figure {figure.name}", "must be a finite number", value))
+    return value
 
 
 def thinned(model: nn.Module, example: tuple[Any, ...]) -> nn.Module:

@@ -81,6 +81,12 @@ class Sweep:
         return LATENCY in {o.name for o in self.objectives} | {c.figure for c in self.constraints}
 
     @property
+    def own_figures(self) -> tuple[str, ...]:
+        """Where the figures of the network are that are the user's own, each once."""
+        paths = (*(o.path for o in self.objectives), *(c.path for c in self.constraints))
+        return tuple(dict.fromkeys(path for path in paths if path))
+
+    @property
     def metrics(self) -> Mapping[str, Metric]:
         """The task's; the first selects."""
         return metrics_of(self.task, f"{self.file}: task")
@@ -124,7 +130,8 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     constraints: tuple[Constraint, ...] = ()
     if metrics and "constraints" not in broken:
         bounds = raw.get("constraints", [])
-        constraints = _collected(faults, parse_constraints, bounds, f"{file}: constraints", metrics) or ()
+        own = [objective.name for objective in objectives if objective.path]
+        constraints = _collected(faults, parse_constraints, bounds, f"{file}: constraints", metrics, own) or ()
     warm_start: tuple[Entry, ...] = ()
     if "warm_start" in raw:
         warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
@@ -290,7 +297,7 @@ def _with_defaults(
 
     return sections.model_copy(
         update={
-            "objectives": {objective.name: objective.direction for objective in objectives},
+            "objectives": {objective.path or objective.name: objective.direction for objective in objectives},
             "trial_scheduler": scored(sections.trial_scheduler),
             "searcher": scored(sections.searcher),
         }

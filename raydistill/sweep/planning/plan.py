@@ -12,7 +12,7 @@ from torch import nn
 
 from raydistill import models, tasks
 from raydistill.compression import build, check, planned_of, weights
-from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
 from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import (
     ScheduleSpec,
@@ -23,6 +23,7 @@ from raydistill.schedule import (
     without_globs,
 )
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
+from raydistill.search.figures import own_figure
 from raydistill.search.searchers import GridSearcher, Searcher
 from raydistill.sweep.file.load import TRAINING, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
@@ -31,6 +32,7 @@ from raydistill.sweep.planning.seeds import Seeds
 from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
 from raydistill.tasks import TaskShape
 from raydistill.training import Distillation, RunConfig
+from raydistill.training.footprint import measured
 
 _FEW = 16
 """Trials that are drawn and checked before the data are read; all are with them."""
@@ -122,6 +124,7 @@ def plan_sweep(
         sweep = replace(sweep, schedule=parse_schedule(mapping, said.source, said.warnings))
     faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
     faults.collect(_check_baseline, sweep, model, inputs)
+    faults.collect(_check_figures, sweep, model, inputs)
     dimensions = list(sweep.dimensions)
     with faults.collecting():
         dimensions += expand(sweep.per_layer, [name for name, _ in named])
@@ -225,6 +228,16 @@ def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, 
     run = baseline_config(sweep)
     if run.schedule is not None:
         check(run.schedule, model, inputs)
+
+
+def _check_figures(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Raises ConfigError where a figure of one's own fails on the untrained network."""
+    for path in sweep.own_figures:
+        figure = own_figure(path, str(sweep.file), sweep.metrics)
+        try:
+            measured(figure, model, inputs)
+        except TrainingError as error:
+            raise ConfigError(*(f"{sweep.file}: {fault}" for fault in error.faults)) from error
 
 
 def _trial(

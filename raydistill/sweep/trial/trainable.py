@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,13 +49,20 @@ RETRIED = "retried"
 
 
 def train_trial(
-    config: Mapping[str, Any], *, shared: list[Any], store: Store, latency: bool = False, team: Team | None = None
+    config: Mapping[str, Any],
+    *,
+    shared: list[Any],
+    store: Store,
+    latency: bool = False,
+    team: Team | None = None,
+    own: Sequence[str] = (),
 ) -> None:
     """Tune's function trainable: one leg of a trial (see `search_driver.Leg`).
 
     config: trial_id, plan (a `TrialPlan`, `Lazy`), known and until. shared: the task's boxed reference; its arrays
     are read in place, not copied. store: what the plan's references lead into. latency: whether the trained network's
-    latency is wanted. team: the workers to train on; None: this process.
+    latency is wanted. team: the workers to train on; None: this process. own: figures of the network that are the
+    user's.
 
     A user's mistake, a diverged loss or a defect ends this trial with a reason; only the death of the process is left
     to Tune, which starts the trial again from its checkpoint.
@@ -66,7 +73,7 @@ def train_trial(
         task = ray.get(shared[0])
         run = here(run, store)
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
-        finish = partial(_with_figures, latency=latency)
+        finish = partial(_with_figures, latency=latency, own=own)
         if team is None:
             training = _told(fit(run, task=task))
         else:
@@ -149,11 +156,11 @@ def _retried(reason: str) -> None:
     tune.report({RETRIED: reason})
 
 
-def _with_figures(metrics: EpochMetrics, run: RunConfig, task: Task, latency: bool) -> EpochMetrics:
+def _with_figures(metrics: EpochMetrics, run: RunConfig, task: Task, latency: bool, own: Sequence[str]) -> EpochMetrics:
     """The last epoch with what the network then costs."""
     device = run.device if torch.cuda.is_available() else "cpu"  # a trial's process has no GPU where its workers do
     checkpoint = Path(str(run.out_dir)) / FILE_NAME
-    return replace(metrics, footprint=footprint(checkpoint, task, device, latency=latency, arch=run.arch))
+    return replace(metrics, footprint=footprint(checkpoint, task, device, latency=latency, arch=run.arch, own=own))
 
 
 def _report(metrics: EpochMetrics) -> dict[str, Any]:
