@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,7 +30,7 @@ class Format(str, Enum):
 
 
 def summary(
-    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)}.", show_default=False)],
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)}, or pkg.mod:function.", show_default=False)],
     arch: Annotated[
         str | None, typer.Option("--arch", "-a", help="simplenet_cifar, resnet50, ... or pkg.mod:factory.")
     ] = None,
@@ -54,6 +54,8 @@ def summary(
     compute: the multiply-accumulates (MACs) of every layer.
 
     optimizer: the settings in a checkpoint. model: as torch prints it. modules: its tree. png, svg: its picture.
+
+    pkg.mod:function: your own, a function of (model, example input) that gives rows, dataclasses of one kind.
     """
     from rich.console import Console
 
@@ -61,7 +63,7 @@ def summary(
     from raydistill.errors import ABSENT, ConfigError, Fault, close_match
     from raydistill.files import write_atomically
 
-    if kind not in KINDS:
+    if kind not in KINDS and ":" not in kind:
         raise ConfigError(Fault("KIND", "no such summary", kind, close_match(kind, KINDS)))
     console = Console(highlight=False)
     subject = _subject(arch, checkpoint, dataset, num_classes, input_shape)
@@ -89,6 +91,9 @@ def summary(
             columns, rows = COMPUTE, summaries.compute_table(subject.model, subject.example())
         elif kind == "modules":
             columns, rows = MODULES, summaries.module_table(subject.model)
+        elif ":" in kind:
+            rows = summaries.own_table(kind, subject.model, subject.example(), "KIND")
+            columns = _columns_of(rows)
         else:
             if subject.optimizer is None:
                 way_out = "the settings of --lr and its kin are in the checkpoint of a run"
@@ -222,6 +227,24 @@ def _count(name: str) -> Callable[[Any], str]:
 
 def _plain(name: str) -> Callable[[Any], str]:
     return lambda row: str(getattr(row, name))
+
+
+def _columns_of(rows: Sequence[Any]) -> tuple[Column, ...]:
+    """A column a field, the first ones kept longest; texts stand left, numbers right."""
+
+    def text(name: str) -> Callable[[Any], str]:
+        def cell(row: Any) -> str:
+            value = getattr(row, name)
+            if isinstance(value, tuple):
+                return "x".join(map(str, value))
+            return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+        return cell
+
+    return tuple(
+        Column(f.name, text(f.name), need, right=isinstance(getattr(rows[0], f.name), int | float))
+        for need, f in enumerate(fields(rows[0]))
+    )
 
 
 def _shape(name: str) -> Callable[[Any], str]:

@@ -5,6 +5,7 @@ sparsities are fractions in [0, 1]; shapes are tuples; a cell that does not appl
 
 from raydistill.compression.summaries.compute import ComputeRow, compute_table, total_macs
 from raydistill.compression.summaries.modules import ModuleRow, OptimizerRow, module_table, optimizer_table
+from raydistill.compression.summaries.own import own_table
 from raydistill.compression.summaries.picture import draw
 from raydistill.compression.summaries.rows import columns, csv_text, shape_text
 from raydistill.compression.summaries.sparsity import SparsityRow, mask_table, sparsity_csv, sparsity_table
@@ -24,6 +25,7 @@ __all__ = [
     "mask_table",
     "module_table",
     "optimizer_table",
+    "own_table",
     "shape_text",
     "sparsity_csv",
     "sparsity_table",
