@@ -106,4 +106,4 @@ def test_a_damaged_mlflow_database_costs_mlflow_alone(
     assert set(runs) == {"", *records}
     for name, record in records.items():
         assert record.last is not None
-        assert runs[name].data.metrics["top1"] == pytest.approx(record.last.top1)
+        assert runs[name].data.metrics["top1"] == pytest.approx(record.last.metrics["top1"])

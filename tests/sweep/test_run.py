@@ -180,7 +180,7 @@ def test_a_sweep_from_the_command_to_a_model_that_predicts(
         if record.state == FINISHED:
             assert record.last.sparsity == pytest.approx(record.planned_sparsity, abs=2e-3)
         assert {key: float(value) for key, value in runs[trial].data.params.items()} == pytest.approx(record.values)
-    assert all(record.test.images == 359 for record in history.records.values() if record.test is not None)
+    assert all(record.test.samples == 359 for record in history.records.values() if record.test is not None)
     import mlflow
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
