@@ -125,7 +125,7 @@ class _Crew:
     """The workers that are there, and the places that Ray has reserved for them."""
 
     def __init__(self, relay: Any, on_team: OnTeam | None) -> None:
-        self._conduit, self._on_team = relay, on_team
+        self._relay, self._on_team = relay, on_team
         self._present: dict[int, Joined] = {}
         self._all: list[Joined] = []
         self._groups = 0
@@ -146,7 +146,7 @@ class _Crew:
         """End all processes of the run, and wait until they are gone: what comes next may write to the same folder."""
         self._ended.set()
         with contextlib.suppress(RayError):
-            self._conduit.end.remote()  # which may take it some seconds; nobody has to wait for that
+            self._relay.end.remote()  # which may take it some seconds; nobody has to wait for that
         for worker in self._all:
             with contextlib.suppress(RayError, ValueError):
                 ray.kill(worker.actor)
@@ -162,7 +162,7 @@ class _Crew:
     def _beat(self) -> None:
         with contextlib.suppress(RayError):
             while not self._ended.wait(HEARTBEAT_S):
-                self._conduit.alive.remote()
+                self._relay.alive.remote()
 
 
 def _begun(folder: Path, resume: bool) -> tuple[int, bytes | None]:

@@ -31,7 +31,7 @@ def searcher_class(name: str, args: Mapping[str, Any], where: str) -> Any:
     return _own_class(name, args, Searcher, where, "searcher", 2)
 
 
-def decider_class(name: str, args: Mapping[str, Any], where: str) -> Any:
+def trial_scheduler_class(name: str, args: Mapping[str, Any], where: str) -> Any:
     """A class that is made as ``Class(measure, max_epochs=epochs, **args)``; nothing is called. where: its section.
 
     Raises:
@@ -46,10 +46,12 @@ def own_searcher(name: str, args: Mapping[str, Any], space: SearchSpace, seed: i
     return _WatchedSearcher(_watched(lambda: cls(space, seed, **args), where, name), space, where)
 
 
-def own_decider(name: str, args: Mapping[str, Any], measure: Measure, max_epochs: int, where: str) -> TrialScheduler:
-    """Raises ConfigError: as `decider_class`, or it cannot be made."""
-    cls = decider_class(name, args, where)
-    return _WatchedDecider(_watched(lambda: cls(measure, max_epochs=max_epochs, **args), where, name), where)
+def own_trial_scheduler(
+    name: str, args: Mapping[str, Any], measure: Measure, max_epochs: int, where: str
+) -> TrialScheduler:
+    """Raises ConfigError: as `trial_scheduler_class`, or it cannot be made."""
+    cls = trial_scheduler_class(name, args, where)
+    return _WatchedTrialScheduler(_watched(lambda: cls(measure, max_epochs=max_epochs, **args), where, name), where)
 
 
 def _own_class(name: str, args: Mapping[str, Any], base: type, where: str, what: str, given: int, *named: str) -> Any:
@@ -98,7 +100,7 @@ class _WatchedSearcher(Searcher):
         return drawn
 
 
-class _WatchedDecider(TrialScheduler):
+class _WatchedTrialScheduler(TrialScheduler):
     def __init__(self, own: TrialScheduler, where: str) -> None:
         self._own, self._where = own, where
 

@@ -343,7 +343,7 @@ def test_median_by_hand() -> None:
     assert trial_scheduler.result(6, 1, figures(math.nan)).action == STOP
 
 
-deciders = st.fixed_dictionaries({
+trial_schedulers = st.fixed_dictionaries({
     "max_epochs": st.integers(1, 12), "grace_period": st.integers(1, 4), "brackets": st.integers(1, 3),
     "reduction_factor": st.sampled_from([1.5, 2, 3]), "promote": st.booleans(), "spread": st.sampled_from(SPREADS),
 })  # fmt: skip
@@ -351,7 +351,7 @@ events = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12), st.integers(0
 
 
 @settings(deadline=None, max_examples=40)
-@given(deciders, events)
+@given(trial_schedulers, events)
 def test_the_same_results_give_the_same_verdicts(arguments: dict, told: list[tuple[int, int, int, int]]) -> None:
     def verdicts(repeat: int) -> list[Verdict]:
         trial_scheduler = halving(**arguments)
@@ -370,7 +370,7 @@ SPACE = SearchSpace((Dimension("a.b", Uniform(0.0, 1.0)), Dimension("a.c", Unifo
 
 
 @settings(deadline=None, max_examples=40)
-@given(deciders, st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.1]), st.integers(0, 10**6))
+@given(trial_schedulers, st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.1]), st.integers(0, 10**6))
 def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float, seed: int) -> None:
     """Workers at random speed, some of them dying: all is run, nothing twice, nothing left hanging."""
     trial_scheduler = halving(**arguments)

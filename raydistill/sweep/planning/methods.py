@@ -11,7 +11,7 @@ from raydistill.search.asha import ASHA
 from raydistill.search.decisions import RunAll, TrialScheduler, by_objectives, by_score
 from raydistill.search.halving import Halving, rung_levels
 from raydistill.search.median import MedianStopping
-from raydistill.search.own import decider_class, own_decider, own_searcher, searcher_class
+from raydistill.search.own import own_searcher, own_trial_scheduler, searcher_class, trial_scheduler_class
 from raydistill.search.search import Search
 from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
@@ -25,7 +25,7 @@ def check_own(searching: SearcherSection, scheduling: TrialSchedulerSection, fil
     faults: list[Fault | str] = []
     for section, found, key in (
         (searching, searcher_class, "searcher"),
-        (scheduling, decider_class, "trial_scheduler"),
+        (scheduling, trial_scheduler_class, "trial_scheduler"),
     ):
         try:
             if section.own:
@@ -88,7 +88,7 @@ def make_trial_scheduler(
 ) -> TrialScheduler:
     """Raises ConfigError where one's own cannot be made. where: its section."""
     if section.own:
-        return own_decider(section.name, section.args or {}, by_objectives(objectives), epochs, where)
+        return own_trial_scheduler(section.name, section.args or {}, by_objectives(objectives), epochs, where)
     score, grace, factor = by_score(section.score or {}), grace_period(section, epochs), section.reduction_factor
     if section.name == "none":
         return RunAll()

@@ -32,7 +32,7 @@ class TuneCallback(tune.Callback):
         cannot_run: Callable[[str], str] = cannot_run,
         last_words: Callable[[str, int], LastWords] = last_words,
     ) -> None:
-        self._conductor = search_driver
+        self._search_driver = search_driver
         self._beat = beat
         self._cannot_run = cannot_run
         self._last_words = last_words
@@ -49,19 +49,19 @@ class TuneCallback(tune.Callback):
         if why == LOST_MACHINE and self._losses[trial_id] < MOST_LOSSES:
             self._losses[trial_id] += 1
             trial.run_metadata.num_failures -= 1  # no fault of the trial's, and of max_failures
-        self._conductor.retried(trial_id, why)
+        self._search_driver.retried(trial_id, why)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._conductor.completed(trial.config["trial_id"])
+        self._search_driver.completed(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         text = _latest_error(trial)
         trial_id, why = trial.config["trial_id"], why_it_died(text, self._last_words)
         broken = why if disk_is_full(text) else self._broken(text)
         if broken:  # the next trial would fare no better there
-            self._conductor.halt(ResourceError(Fault(f"trial {trial_id}", broken)))
+            self._search_driver.halt(ResourceError(Fault(f"trial {trial_id}", broken)))
         else:
-            self._conductor.failed(trial_id, why)
+            self._search_driver.failed(trial_id, why)
 
     def _broken(self, text: str) -> str:
         """What is wrong with the node that a process died on; "" if it runs others. One that ends all is a black hole:

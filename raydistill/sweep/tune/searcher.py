@@ -16,7 +16,7 @@ class TuneSearcher(Searcher):
 
     def __init__(self, search_driver: SearchDriver) -> None:
         super().__init__()
-        self._conductor = search_driver
+        self._search_driver = search_driver
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: Mapping[str, Any], **_: Any) -> bool:
         return True
@@ -28,9 +28,9 @@ class TuneSearcher(Searcher):
         return self
 
     def suggest(self, trial_id: str) -> Any:  # Tune's own trial id is of no use: it changes with every leg
-        leg = self._conductor.next_leg()
+        leg = self._search_driver.next_leg()
         if leg is None:
-            return Searcher.FINISHED if self._conductor.done else None
+            return Searcher.FINISHED if self._search_driver.done else None
         plan = Lazy(leg.plan.trial_id, leg.plan)
         return {"trial_id": leg.plan.trial_id, "plan": plan, "known": leg.known, "until": leg.until}
 

@@ -15,7 +15,7 @@ class TuneTrialScheduler(FIFOScheduler):
 
     def __init__(self, search_driver: SearchDriver) -> None:
         super().__init__()
-        self._conductor = search_driver
+        self._search_driver = search_driver
 
     @property
     def metric(
@@ -38,5 +38,5 @@ class TuneTrialScheduler(FIFOScheduler):
         return min(pending, key=lambda trial: trial.trial_id, default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        go_on = self._conductor.report(trial.config["trial_id"], result)
+        go_on = self._search_driver.report(trial.config["trial_id"], result)
         return TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP
