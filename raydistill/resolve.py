@@ -89,6 +89,10 @@ def _parameters(made: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
     return tuple(inspect.signature(made).parameters.values())
 
 
+def _a(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+
+
 def argument_faults(
     made: Callable[..., Any], args: Mapping[str, Any], where: str, given: int = 0, named: Collection[str] = ()
 ) -> list[Fault]:
@@ -121,7 +125,7 @@ def resolve_object(name: object, menu: Mapping[str, Any], base: type[T], where: 
     if not isinstance(found, base):
         known = f"it is a class: name an object that is made from {base.__name__}"
         way_out = known if isinstance(found, type) else f"name an object of class {base.__name__}"
-        raise ConfigError(Fault(where, f"is not a {base.__name__}", name, way_out))
+        raise ConfigError(Fault(where, f"is not {_a(base)}", name, way_out))
     return found
 
 

@@ -61,8 +61,16 @@ def check(config: DatasetConfig) -> None:
     good_fraction = _is_number(fraction) and 0 < fraction < 1
     require(good_fraction, "validation", "must be a fraction of train, above 0 and below 1", fraction, "0.1 is usual")
     allowed = ("auto", *AUGMENTATIONS, RESIZED_CROP)
+    own = isinstance(config.augment, str) and ":" in config.augment
+    if own:
+        from raydistill.datasets.augmentation import own_augmentation  # imports torch, which nothing else here needs
+
+        try:
+            own_augmentation(config.augment)
+        except ConfigError as error:
+            faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
     require(
-        config.augment in allowed,
+        own or config.augment in allowed,
         "augment",
         "unknown augmentation",
         config.augment,

@@ -50,7 +50,7 @@ class ArrayDataset:
 
     def __post_init__(self) -> None:
         where = f"dataset '{self.name}'"
-        if self.augment not in AUGMENTATIONS:
+        if self.augment not in AUGMENTATIONS and ":" not in self.augment:
             raise DataError(Fault(where, f"augment must be one of {', '.join(AUGMENTATIONS)}", self.augment))
         for split, images, labels in (
             ("train", self.train_images, self.train_labels),

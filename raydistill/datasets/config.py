@@ -17,7 +17,8 @@ class DatasetConfig:
     size stay as they are, and of those of mixed sizes the middle is taken, as is usual for ImageNet. in_memory:
     ``auto`` decodes once if the decoded images fit, True insists, False streams. augment: ``crop`` (random crop with
     padding 4), ``crop_flip`` (and horizontal flip), ``resized_crop`` (a random part of any size and shape, and flip;
-    image folders only), ``none``, or ``auto``: what the dataset itself recommends. channels: ``rgb``, or ``grey`` for
+    image folders only), ``none``, ``auto``: what the dataset itself recommends, or ``pkg.mod:AUGMENTATION`` (see
+    `augmentation`). channels: ``rgb``, or ``grey`` for
     networks of one input channel.
     """
 

@@ -1,4 +1,4 @@
-"""A whole sweep with a user's own searcher, trial scheduler, objective and parts of a pruner, through Ray."""
+"""A whole sweep with a user's own searcher, trial scheduler, objective, loss, augmentation and parts of a pruner."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def test_it_is_swept(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     file = write_sweep(
         ("training/epochs", 2),
         ("baseline/epochs", 2),
+        ("dataset/augment", "tests.tasks.classification.own:ERASED"),
+        ("task", {"args": {"loss": "tests.tasks.classification.own:SMOOTHED"}}),
         ("schedule/pruners", {"own": PARTS}),
         ("schedule/policies", [
             {"pruner": {"instance_name": "own"}, "starting_epoch": 0, "ending_epoch": 2, "frequency": 1},

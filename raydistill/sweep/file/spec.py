@@ -28,6 +28,9 @@ Fraction = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)]
 Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
 
+Own = Annotated[str, Field(pattern=r"^[^:]+:[^:]+$")]
+"""``pkg.mod:name``."""
+
 MOST_TRIALS = 100_000
 """Of one sweep: all that are known beforehand are planned before it starts."""
 
@@ -53,7 +56,7 @@ class DatasetSection(Section):
     in_memory: bool | Literal["auto"] = "auto"
     download: bool = True
     workers: Whole = 2
-    augment: Literal["auto", "none", "crop", "crop_flip", "resized_crop"] = "auto"
+    augment: Literal["auto", "none", "crop", "crop_flip", "resized_crop"] | Own = "auto"
     channels: Literal["rgb", "grey"] = "rgb"
     args: dict[str, Any] = Field(default_factory=dict)
 
@@ -118,10 +121,6 @@ class DistillationSection(Section):
     student_wt: NotNegative = 0.3
     start_epoch: Whole = 0
     end_epoch: Count | None = None
-
-
-Own = Annotated[str, Field(pattern=r"^[^:]+:[^:]+$")]
-"""``pkg.mod:Class``."""
 
 
 class Menu(Section):

@@ -34,9 +34,12 @@ class EpochDraw:
 
 
 def draw_epoch(count: int, augment: str, seed: int, epoch: int) -> EpochDraw:
-    """Order, crops and flips of `count` images: a function of its arguments only, so a resumed run sees the same."""
+    """Order, crops and flips of `count` images: a function of its arguments only, so a resumed run sees the same.
+
+    augment: of a dataset; one's own stands for no crops and no flips here.
+    """
     order = seeded_permutation(count, seed, epoch, _ORDER)
-    if augment == "none":
+    if augment == "none" or ":" in augment:
         middle: np.ndarray = np.full(count, PADDING, dtype=np.int64)
         return EpochDraw(order, middle, middle, np.zeros(count, dtype=bool))
     bits = raw_stream(count, seed, epoch, _AUGMENT)

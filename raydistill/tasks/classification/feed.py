@@ -14,6 +14,7 @@ import torch
 
 from raydistill.compression.ranks import Ranks
 from raydistill.datasets import ArrayDataset, Dataset, Preprocessing, StreamedDataset
+from raydistill.datasets.augmentation import Augmentation, batch_generator, own_augmentation
 from raydistill.datasets.split import seeded_permutation
 from raydistill.errors import ConfigError, Fault
 from raydistill.tasks.classification.augment import EpochDraw, Fit, Normalise, WindowGather, draw_epoch, gather_pixels
@@ -24,7 +25,8 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class TrainFeed:
-    """The train split, shuffled and augmented; order, crops and flips depend on (seed, epoch) only.
+    """The train split, shuffled and augmented; order, crops and flips depend on (seed, epoch) only, and so does an
+    augmentation of one's own.
 
     fraction: of the train images that one epoch takes, other ones in each. samples: train images an epoch. batches:
     batches an epoch. ranks: `batch_size` is of all of them together, and this feed gives the rows of this one: every
@@ -56,7 +58,10 @@ class TrainFeed:
         self._bounds = batch_bounds(self.samples, batch_size)
         self.batches = len(self._bounds)
         self._ranks = ranks or Ranks()
-        self._slices = [_own_rows(start, stop, self._ranks) for start, stop in self._bounds]
+        self._own = own_augmentation(dataset.augment) if ":" in dataset.augment else None
+        self._slices = [  # one's own augmentation is given all ranks' rows
+            slice(start, stop) if self._own else _own_rows(start, stop, self._ranks) for start, stop in self._bounds
+        ]
         self._normalise = _Prepare(dataset, seen, self._device, channels_last)
         self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
         self._windows: WindowGather | None = None
@@ -77,11 +82,22 @@ class TrainFeed:
         """All batches of one epoch (from 0)."""
         draw = self._draw(epoch)
         if isinstance(self._dataset, StreamedDataset):
-            yield from self._streamed(self._dataset, draw)
+            batches = self._streamed(self._dataset, draw)
         elif self._resident is not None:
-            yield from self._gathered(*self._resident, draw)
+            batches = self._gathered(*self._resident, draw)
         else:
-            yield from self._windowed(self._dataset, draw)
+            batches = self._windowed(self._dataset, draw)
+        for index, (images, labels) in enumerate(batches):
+            if self._own is not None:
+                images, labels = self._changed(self._own, images, labels, epoch, index)
+            yield self._normalise(images), labels
+
+    def _changed(self, own: Augmentation, images: torch.Tensor, labels: torch.Tensor, epoch: int, index: int) -> Batch:
+        """This rank's rows of a whole batch of uint8 images (B, H, W, C)."""
+        generator = batch_generator(self.batches, index, self._seed, epoch)
+        changed = own(images.permute(0, 3, 1, 2), generator).permute(0, 2, 3, 1)
+        rows = _own_rows(0, len(images), self._ranks)
+        return changed[rows].contiguous(), labels[rows]
 
     def _draw(self, epoch: int) -> EpochDraw:
         """The epoch's draw with the flipped images of each batch first, so that a flip is one block and not many;
@@ -95,26 +111,26 @@ class TrainFeed:
 
     def _windowed(self, dataset: ArrayDataset, draw: EpochDraw) -> Iterator[Batch]:
         assert self._windows is not None  # a CPU feed has it
-        augmented = dataset.augment != "none"
+        augmented = dataset.augment != "none" and self._own is None
         for own in self._slices:
             rows = dataset.train_index[draw.order[own]]
             images = _take(dataset.train_images, rows)
             if augmented:
                 flipped = int(draw.flip[own].sum())
                 images = self._windows(images, draw.dy[own], draw.dx[own], flipped)
-            yield self._normalise(images), torch.from_numpy(dataset.train_labels[rows])
+            yield images, torch.from_numpy(dataset.train_labels[rows])
 
     def _gathered(self, images: torch.Tensor, labels: torch.Tensor, draw: EpochDraw) -> Iterator[Batch]:
         order, dy, dx, flip = (
             torch.from_numpy(values).to(self._device) for values in (draw.order, draw.dy, draw.dx, draw.flip)
         )
-        augmented = self._dataset.augment != "none"
+        augmented = self._dataset.augment != "none" and self._own is None
         for own in self._slices:
             rows = order[own]
             batch = images.index_select(0, rows)
             if augmented:
                 batch = gather_pixels(batch, dy[own], dx[own], flip[own])
-            yield self._normalise(batch), labels.index_select(0, rows)
+            yield batch, labels.index_select(0, rows)
 
     def _streamed(self, dataset: StreamedDataset, draw: EpochDraw) -> Iterator[Batch]:
         # imported here: torchvision takes seconds that a trial on arrays does not have to spend
@@ -122,13 +138,10 @@ class TrainFeed:
 
         own: np.ndarray = np.concatenate([np.arange(self.samples)[rows] for rows in self._slices])
         positions = dataset.train_index[draw.order[own]]
-        crops = None if dataset.augment == "none" else np.stack([draw.dy, draw.dx, draw.flip], axis=1)[own]
+        crops = None if dataset.augment == "none" or self._own else np.stack([draw.dy, draw.dx, draw.flip], axis=1)[own]
         ends = np.cumsum([len(range(self.samples)[rows]) for rows in self._slices]).tolist()
         bounds = list(zip([0, *ends[:-1]], ends, strict=True))
-        for images, labels in stream(
-            dataset, dataset.train_files, dataset.train_labels, positions, bounds, self._device, crops
-        ):
-            yield self._normalise(images), labels
+        yield from stream(dataset, dataset.train_files, dataset.train_labels, positions, bounds, self._device, crops)
 
 
 class EvalFeed:

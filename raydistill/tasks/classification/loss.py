@@ -5,8 +5,9 @@ Shapes: logits are (B, classes), labels int64 (B,).
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from raydistill.compression.early_exit import exits
 from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.resolve import resolve_object
 
 ONE_AUXILIARY, SEVERAL_AUXILIARIES = 0.4, 0.3
 """Weights of auxiliary losses: Inception's single one as its authors' code has it, GoogLeNet's two by its paper."""
@@ -45,16 +47,54 @@ class EarlyExit:
             raise ConfigError(Fault("earlyexit_thresholds", rule, self.thresholds))
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A loss of one's own, ``task: {args: {loss: pkg.mod:LOSS}}`` in a sweep file, in place of the cross-entropy.
+
+    of: (logits, labels) to the mean over the batch, a scalar to be differentiated; of each exit and each auxiliary
+    classifier by itself. The metric ``loss`` stays the cross-entropy, so that runs can be compared.
+    """
+
+    name: str
+    of: Callable[[Tensor, Tensor], Tensor]
+
+
+@functools.lru_cache(maxsize=16)
+def own_loss(path: str) -> Loss:
+    """The loss that ``pkg.mod:LOSS`` names, tried on two images of three classes.
+
+    Raises:
+        ConfigError: it is no `Loss`, fails, or gives no scalar that can be differentiated.
+    """
+    where = "task.args.loss"
+    loss = resolve_object(path, {}, Loss, where, "loss")
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.25, 0.5, -0.5]], requires_grad=True)
+    try:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            value = loss.of(logits, torch.tensor([0, 2]))
+    except Exception as error:
+        raise ConfigError(Fault(where, f"'{path}' fails ({type(error).__name__}: {error})")) from error
+    if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad or not bool(value.isfinite()):
+        given = tuple(value.shape) if isinstance(value, Tensor) and value.dim() else value
+        raise ConfigError(Fault(where, f"'{path}' must give a finite scalar that can be differentiated", given))
+    return loss
+
+
 def auxiliary(output: Any) -> tuple[Tensor, ...]:
     """Logits of auxiliary classifiers: the fields of a named tuple whose names begin with ``aux``."""
     names = [name for name in getattr(output, "_fields", ()) if name.startswith("aux")]
     return tuple(value for value in (getattr(output, name) for name in names) if isinstance(value, Tensor))
 
 
-def classification_loss(output: Any, labels: Tensor, loss_weights: Sequence[float] = ()) -> Tensor:
-    """Mean cross-entropy of a model's output; a weighted sum where it has exits or auxiliary classifiers.
+def classification_loss(
+    output: Any,
+    labels: Tensor,
+    loss_weights: Sequence[float] = (),
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
+) -> Tensor:
+    """The mean loss of a model's output; a weighted sum where it has exits or auxiliary classifiers.
 
-    loss_weights: those of `EarlyExit`.
+    loss_weights: those of `EarlyExit`. loss: (logits, labels) to the mean over the batch.
 
     Raises:
         ConfigError: their number does not fit the model's exits.
@@ -67,12 +107,12 @@ def classification_loss(output: Any, labels: Tensor, loss_weights: Sequence[floa
         raise ConfigError(Fault("earlyexit_lossweights", rule, value, way_out))
     weights = (*loss_weights, 1.0 - sum(loss_weights))
     terms = [
-        functional.cross_entropy(logits, labels) if weight == 1.0 else weight * functional.cross_entropy(logits, labels)
+        loss(logits, labels) if weight == 1.0 else weight * loss(logits, labels)
         for logits, weight in zip(found, weights, strict=True)
     ]
     extra = auxiliary(output)
     weight = ONE_AUXILIARY if len(extra) == 1 else SEVERAL_AUXILIARIES
-    terms += [weight * functional.cross_entropy(logits, labels) for logits in extra]
+    terms += [weight * loss(logits, labels) for logits in extra]
     return terms[0] if len(terms) == 1 else torch.stack(terms).sum()
 
 

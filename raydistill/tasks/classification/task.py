@@ -18,7 +18,7 @@ from raydistill.tasks.base import TRAIN, Batch, Loading, Network, Task, TaskShap
 from raydistill.tasks.classification.evaluate import evaluate
 from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
-from raydistill.tasks.classification.loss import EarlyExit, classification_loss
+from raydistill.tasks.classification.loss import EarlyExit, classification_loss, own_loss
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tasks.classification.preprocessing import described, difference, of_weights, sized, translated
 
@@ -43,15 +43,19 @@ class ImageShape:
 
 class Classification(Task):
     """dataset: its images. seen: what the network sees of them; None: the dataset's own preprocessing. early_exit: for
-    a network with several exits.
+    a network with several exits. own_loss: ``pkg.mod:LOSS``; "" is the cross-entropy.
     """
 
     metrics = METRICS
 
     def __init__(
-        self, dataset: Dataset, seen: Preprocessing | None = None, early_exit: EarlyExit | None = None
+        self,
+        dataset: Dataset,
+        seen: Preprocessing | None = None,
+        early_exit: EarlyExit | None = None,
+        own_loss: str = "",
     ) -> None:
-        self.dataset, self.early_exit = dataset, early_exit
+        self.dataset, self.early_exit, self.own_loss = dataset, early_exit, own_loss
         self.preprocessing = seen or dataset.preprocessing
         self.name, self.used_fallback = dataset.name, dataset.used_fallback
         self.warning, self.note = dataset.warning, difference(seen, dataset)
@@ -60,10 +64,12 @@ class Classification(Task):
     @classmethod
     def load(cls, data: DatasetConfig, weights: Weights, **args: Any) -> Classification:
         wanted = sized(of_weights(weights), data.image_size)
-        return cls(datasets.load(data, wanted=wanted, made_for=_made_for(weights)), wanted, _early_exit(args))
+        early_exit, loss = _early_exit(args), _checked_loss(args)
+        return cls(datasets.load(data, wanted=wanted, made_for=_made_for(weights)), wanted, early_exit, loss)
 
     @classmethod
     def foreseen(cls, data: DatasetConfig, **args: Any) -> TaskShape | None:
+        _checked_loss(args)
         known = datasets.facts(data)
         return None if known is None else ImageShape(*known)
 
@@ -92,6 +98,8 @@ class Classification(Task):
     def loss(self, network: Network, batch: Batch) -> Tensor:
         images, labels = batch
         weights = self.early_exit.loss_weights if self.early_exit is not None else ()
+        if self.own_loss:
+            return classification_loss(network(images), labels, weights, own_loss(self.own_loss).of)
         return classification_loss(network(images), labels, weights)
 
     def evaluate(self, network: nn.Module, feed: Any, loading: Loading) -> Mapping[str, float]:
@@ -101,14 +109,14 @@ class Classification(Task):
 
     def wanted_by(self, weights: Weights, data: DatasetConfig | None = None) -> Classification:
         wanted = sized(of_weights(weights), None if data is None else data.image_size)
-        return Classification(self.dataset, wanted, self.early_exit)
+        return Classification(self.dataset, wanted, self.early_exit, self.own_loss)
 
     def as_trained(self, run: Mapping[str, Any]) -> Classification:
         said = run.get("early_exit") or {}
         if self.early_exit is not None or not said:
             return self
         early_exit = EarlyExit(*(tuple(said.get(name, ())) for name in _EXIT_ARGUMENTS))
-        return Classification(self.dataset, self.preprocessing, early_exit)
+        return Classification(self.dataset, self.preprocessing, early_exit, self.own_loss)
 
     def check_knows(self, content: Mapping[str, Any], where: str) -> None:
         if content.get("num_classes") != self.dataset.num_classes:
@@ -133,6 +141,7 @@ class Classification(Task):
             "split_seed": data.split_seed,
             "augment": data.augment,
             **({} if self.early_exit is None else {"early_exit": asdict(self.early_exit)}),
+            **({"loss": self.own_loss} if self.own_loss else {}),
             **({} if own else {"preprocessing": self.preprocessing.to_plain()}),
         }
 
@@ -145,13 +154,23 @@ class Classification(Task):
 
 
 def _early_exit(args: Mapping[str, Any]) -> EarlyExit | None:
-    unknown = sorted(set(args) - set(_EXIT_ARGUMENTS))
+    unknown = sorted(set(args) - {*_EXIT_ARGUMENTS, "loss"})
     if unknown:
-        known = " and ".join(_EXIT_ARGUMENTS)
+        known = ", ".join((*_EXIT_ARGUMENTS, "loss"))
         raise ConfigError(Fault(f"task.args.{unknown[0]}", "unknown key", args[unknown[0]], f"it takes {known}"))
-    if not args:
+    if not set(args) & set(_EXIT_ARGUMENTS):
         return None
     return EarlyExit(*(_numbers(args.get(name, ())) for name in _EXIT_ARGUMENTS))
+
+
+def _checked_loss(args: Mapping[str, Any]) -> str:
+    path = args.get("loss", "")
+    if path == "":
+        return ""
+    if not isinstance(path, str) or ":" not in path:
+        raise ConfigError(Fault("task.args.loss", "must be one's own, as pkg.mod:LOSS", path))
+    own_loss(path)
+    return path
 
 
 def _numbers(value: Any) -> Any:
