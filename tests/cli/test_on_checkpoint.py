@@ -73,6 +73,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_published_weights_without_training(raydistill: Command, published: Path) -> None:
     common = ("compress", "--arch", "squeezenet1_1", "--pretrained", "--dataset", "imagefolder", "--no-mlflow")
     where = ("--data-dir", published, "--name", "out")
@@ -97,6 +98,7 @@ def test_what_needs_no_images_keeps_the_published_classes(raydistill: Command, p
     assert read_checkpoint("runs/squeezenet1_1/thinned.pt")["num_classes"] == 1000
 
 
+@pytest.mark.slow
 def test_published_weights_are_fine_tuned_on_images_of_any_size(raydistill: Command, published: Path) -> None:
     common = ("compress", "--arch", "squeezenet1_1", "--dataset", "imagefolder", "--no-mlflow", "--gpus", "-1")
     where = ("--data-dir", published, "--epochs", "1", "-b", "4", "--precision", "fp32", "--validation-split", "0.4")
@@ -206,6 +208,7 @@ def test_greedy_pruning_prints_its_steps_and_keeps_the_network(look: Command, tm
     assert model.conv1.weight.shape[0] < 6 or model.conv2.weight.shape[0] < 16
 
 
+@pytest.mark.slow
 def test_a_teacher_and_histograms_reach_the_run(raydistill: Command, tmp_path: Path, monkeypatch, pruned: Path) -> None:
     monkeypatch.chdir(tmp_path)
     ended = raydistill(
@@ -297,6 +300,7 @@ def test_all_that_is_asked_is_answered(look: Command, tmp_path: Path) -> None:
         assert answer in ended.out
 
 
+@pytest.mark.slow
 def test_a_thinned_network_is_what_is_exported(look: Command, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
@@ -334,6 +338,7 @@ def test_confusion_and_top1_count_the_same_answer(raydistill: Command, tmp_path:
     assert f"top1 {100 * top1:.2f} %" in ended.out
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_gives_its_reason(raydistill: Command, tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("onnxscript")
     monkeypatch.chdir(tmp_path)
@@ -360,6 +365,7 @@ def test_an_export_that_fails_gives_its_reason(raydistill: Command, tmp_path: Pa
     assert "data-dependent" in ended.err or "Data dependent" in ended.err or "guard" in ended.err
 
 
+@pytest.mark.slow
 def test_the_onnx_file_says_how_its_images_are_prepared(look: Command, tmp_path: Path, pruned: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")

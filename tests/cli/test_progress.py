@@ -220,6 +220,7 @@ print("END")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height", [6, 14, 40])
 def test_no_row_is_left_behind_on_a_terminal(height: int) -> None:
     """Whether all of the table has room there or not."""

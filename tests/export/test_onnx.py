@@ -37,6 +37,7 @@ class Odd(nn.Module):
         return images if float(images.sum()) > 0 else -images  # which way is known only when it runs
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_exported_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         write_onnx(Odd(), torch.zeros(1, 3), tmp_path / "odd.onnx", where="--export-onnx")

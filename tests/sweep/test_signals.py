@@ -56,6 +56,7 @@ def test_a_person_who_presses_ctrl_c_waits_as_long_as_he_likes(monkeypatch: pyte
     assert flag.requested
 
 
+@pytest.mark.slow
 def test_a_main_thread_that_does_not_hear(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, time\nfrom raydistill.sweep.tune import interrupt\n"

@@ -51,6 +51,7 @@ def test_a_given_baseline_brings_its_own(write_sweep: WriteSweep, given: Path) -
     assert "mean 0.500 0.400 0.300 (the dataset's own: " in task.note
 
 
+@pytest.mark.slow
 def test_published_weights_bring_theirs(write_sweep: WriteSweep) -> None:
     model = {"arch": "squeezenet1_1", "args": {"pretrained": True}}
     task = started(load_sweep(write_sweep(("model", model))))

@@ -91,6 +91,7 @@ def by_hand(tree: Path, model: nn.Module, mean: Any, std: Any) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTILLERS)
 def test_distillers_checkpoints_to_the_image(compat: Path, trees: tuple[Path, ...], tmp_path: Path, name: str) -> None:
     file = compat / "checkpoints" / f"{name}.pth.tar"

@@ -39,6 +39,7 @@ def trained(folder: Path, **more: Any) -> list[EpochMetrics]:
     return list(fit(run))
 
 
+@pytest.mark.slow
 def test_an_own_loss_is_what_is_trained(tmp_path: Path) -> None:
     task = TaskConfig("classification", {"loss": f"{OWN}SMOOTHED"})
     own, usual = trained(tmp_path / "own", task=task), trained(tmp_path / "usual")
@@ -120,6 +121,7 @@ def test_streamed_images_are_changed_as_those_in_memory_are(arrays: ArrayDataset
     assert same(epoch(streamed, 1), epoch(arrays, 1))
 
 
+@pytest.mark.slow
 def test_an_own_augmentation_trains(tmp_path: Path) -> None:
     own = trained(tmp_path / "own", dataset=DatasetConfig("digits", augment=f"{OWN}ERASED"))
     plain = trained(tmp_path / "plain", dataset=DatasetConfig("digits", augment="none"))
