@@ -12,9 +12,11 @@ from warnings import filterwarnings
 
 import typer
 
+from raydistill.cli.options import NONE, Given, OptionsOf, with_options
 from raydistill.cli.sensitivity import Sense, sensitivity
 from raydistill.cli.summary import KINDS
 from raydistill.cli.summary import summary as show_summary
+from raydistill.parts import Arithmetic, Batches, Chance, DatasetConfig, Optimization, Output, Shares
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +34,7 @@ _KD, _EXITS = "Knowledge distillation", "Early exits"
 _WORKERS = "Several workers"
 
 
+@with_options
 def compress(
     arch: Annotated[str, typer.Option("--arch", "-a", help="simplenet_cifar, resnet20_cifar, ... or pkg.mod:factory.")],
     schedule: Annotated[
@@ -49,84 +52,17 @@ def compress(
     reset_optimizer: Annotated[
         bool, typer.Option("--reset-optimizer", help="Of --resume-from take the weights only, and begin at epoch 0.")
     ] = False,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs in all.", rich_help_panel=_TRAIN)] = 60,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, help="Images a step.", rich_help_panel=_TRAIN)
-    ] = 256,
-    lr: Annotated[float, typer.Option("--lr", "--learning-rate", help="Learning rate.", rich_help_panel=_TRAIN)] = 0.05,
-    momentum: Annotated[float, typer.Option(help="SGD's momentum.", rich_help_panel=_TRAIN)] = 0.9,
-    weight_decay: Annotated[
-        float, typer.Option("--weight-decay", "--wd", help="SGD's weight decay.", rich_help_panel=_TRAIN)
-    ] = 1e-4,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of weights, order and augmentation.", rich_help_panel=_TRAIN)
-    ] = 0,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", "--det", help="The same bits on every run (CPU).", rich_help_panel=_TRAIN)
-    ] = False,
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or auto: the faster one here.", rich_help_panel=_TRAIN)
-    ] = "auto",
+    batches: Annotated[Given, OptionsOf(Batches, _TRAIN)] = NONE,
+    optimization: Annotated[Given, OptionsOf(Optimization, _TRAIN)] = NONE,
+    chance: Annotated[Given, OptionsOf(Chance, _TRAIN)] = NONE,
+    computed: Annotated[Given, OptionsOf(Arithmetic, _TRAIN)] = NONE,
     gpus: Annotated[
         str | None,
         typer.Option(help="The GPU to use, by number; -1: the CPU; left out, a GPU if any.", rich_help_panel=_TRAIN),
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="The CPU, as --gpus -1.", rich_help_panel=_TRAIN)] = False,
-    dataset: Annotated[
-        str, typer.Option(help="cifar10, imagefolder, digits or pkg.mod:factory.", rich_help_panel=_DATA)
-    ] = "cifar10",
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="A cifar-10-batches-py folder, or a tree of class folders.", rich_help_panel=_DATA),
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option("--workers", "-j", min=0, help="Processes that decode streamed images.", rich_help_panel=_DATA),
-    ] = 2,
-    image_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW",
-            help="Resize all images to this; left out, as the weights want them.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
-    augment: Annotated[
-        str, typer.Option(help="none, crop, crop_flip, resized_crop, or auto.", rich_help_panel=_DATA)
-    ] = "auto",
-    channels: Annotated[
-        str, typer.Option(help="rgb, or grey for a network of one input channel.", rich_help_panel=_DATA)
-    ] = "rgb",
-    validation_split: Annotated[
-        float,
-        typer.Option(
-            "--validation-split", "--vs", help="Fraction of train held out to validate on.", rich_help_panel=_DATA
-        ),
-    ] = 0.1,
-    effective_train_size: Annotated[
-        float,
-        typer.Option(
-            "--effective-train-size",
-            "--etrs",
-            help="Fraction of train that an epoch takes, others in each.",
-            rich_help_panel=_DATA,
-        ),
-    ] = 1.0,
-    effective_valid_size: Annotated[
-        float,
-        typer.Option(
-            "--effective-valid-size",
-            "--evs",
-            help="Fraction of the validation split that is used.",
-            rich_help_panel=_DATA,
-        ),
-    ] = 1.0,
-    effective_test_size: Annotated[
-        float,
-        typer.Option(
-            "--effective-test-size", "--etes", help="Fraction of the test split that is used.", rich_help_panel=_DATA
-        ),
-    ] = 1.0,
+    data: Annotated[Given, OptionsOf(DatasetConfig, _DATA)] = NONE,
+    shares: Annotated[Given, OptionsOf(Shares, _DATA)] = NONE,
     out_dir: Annotated[Path, typer.Option("--out-dir", "-o", help="Where runs are kept.", rich_help_panel=_RUN)] = Path(
         "runs"
     ),
@@ -149,9 +85,7 @@ def compress(
         str | None, typer.Option(help="An MLflow server; left out, a store in the out-dir.", rich_help_panel=_RUN)
     ] = None,
     mlflow: Annotated[bool, typer.Option("--mlflow/--no-mlflow", help="Log to MLflow.", rich_help_panel=_RUN)] = True,
-    param_hist: Annotated[
-        bool, typer.Option("--param-hist", help="Histograms of all parameters in TensorBoard.", rich_help_panel=_RUN)
-    ] = False,
+    output: Annotated[Given, OptionsOf(Output, _RUN)] = NONE,
     num_workers: Annotated[
         str | None,
         typer.Option(
@@ -267,7 +201,6 @@ def compress(
 
     from raydistill.cli import on_checkpoint
     from raydistill.cli.on_workers import asked as asked_of_workers
-    from raydistill.datasets import DatasetConfig
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
     from raydistill.tasks import foreseen
@@ -277,7 +210,8 @@ def compress(
 
     console = Console(highlight=False)
     if act_hist is not None:
-        act_stats, effective_valid_size = True, effective_valid_size * act_hist
+        act_stats = True
+        shares = {**shares, "effective_valid_size": shares["effective_valid_size"] * act_hist}
     print_freq = print_freq or (10 if verbose else 0)
     spec = None if schedule is None else load_schedule(schedule, strict)
     parts = [arch.replace(":", "."), *([] if schedule is None else [schedule.stem])]
@@ -300,23 +234,13 @@ def compress(
         arch=arch,
         task=_task(earlyexit_lossweights, earlyexit_thresholds),
         model_args={"pretrained": True} if pretrained else {},
-        dataset=DatasetConfig(
-            name=dataset,
-            data_dir=None if data_dir is None else str(data_dir),
-            workers=workers,
-            validation=validation_split,
-            image_size=None if image_size is None else _sides(image_size),
-            augment=augment,
-            channels=channels,
-        ),
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        seed=seed,
-        deterministic=deterministic,
-        precision=precision,
+        dataset=DatasetConfig(**data),
+        **batches,
+        **optimization,
+        **chance,
+        **computed,
+        **shares,
+        **output,
         device="cpu" if cpu else _device(gpus),
         schedule=spec,
         strict=strict,
@@ -332,12 +256,8 @@ def compress(
         )
         if taught
         else None,
-        parameter_histograms=param_hist,
         init_from=start if reset_optimizer else None,
         continue_from=None if reset_optimizer else start,
-        effective_train_size=effective_train_size,
-        effective_valid_size=effective_valid_size,
-        effective_test_size=effective_test_size,
         out_dir=str(folder),
     )
     if start is None and (asked or (act_stats and pretrained)):
@@ -358,7 +278,9 @@ def compress(
         if task is not None and looks["act_stats"]:
             on_checkpoint.activation_statistics(at, config, task, folder, console)
         if sense is not None:
-            sensitivity(at, arch, dataset, data_dir, sense, sense_range, batch_size=batch_size, out_dir=folder)
+            data_dir = None if config.dataset.data_dir is None else Path(config.dataset.data_dir)
+            named, rows = config.dataset.name, config.batch_size
+            sensitivity(at, arch, named, data_dir, sense, sense_range, batch_size=rows, out_dir=folder)
         if thinnify:
             at = on_checkpoint.thinnify(at, arch, folder, console)  # what is exported is the thinned one
         if export_onnx is not None:
@@ -406,16 +328,6 @@ def _task(loss_weights: str | None, thresholds: str | None) -> TaskConfig:
         "thresholds": () if thresholds is None else _numbers("--earlyexit-thresholds", thresholds),
     }
     return TaskConfig(args=args)
-
-
-def _sides(text: str) -> tuple[int, int]:
-    """``224x224`` (height, width), or ``224`` for both."""
-    from raydistill.errors import ConfigError, Fault
-
-    parts = [part.strip() for part in text.lower().replace(",", "x").split("x")]
-    if len(parts) not in (1, 2) or not all(part.isdecimal() and 0 < int(part) < 1 << 16 for part in parts):
-        raise ConfigError(Fault("--image-size", "must be height x width in pixels", text, "such as 224x224"))
-    return int(parts[0]), int(parts[-1])
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

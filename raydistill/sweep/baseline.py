@@ -16,6 +16,7 @@ import ray
 from raydistill.cluster.last_words import witnessed
 from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
 from raydistill.files import clear_temporaries
+from raydistill.parts import hashed
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
 from raydistill.storage import Store
@@ -30,7 +31,8 @@ from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model,
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.footprint import footprint
 
-_WHERE_IT_RUNS = ("out_dir", "resume", "checkpoint_every", "tensorboard", "threads", "device", "dataset", "schedule")
+_AS_BEFORE = {"early_exit": None, "parameter_histograms": False}
+"""What hashes hold since it was hashed with the rest; hashes of stored baselines stay what they are."""
 _LOCK_WAIT_S = 3600.0
 """Two sweeps that want the same baseline: the second waits for the first to have trained it."""
 
@@ -121,11 +123,9 @@ def _measured(
 
 def baseline_hash(run: RunConfig, fingerprint: str) -> str:
     """Content hash of all that the baseline's weights depend on."""
-    said = {key: value for key, value in asdict(run).items() if key not in _WHERE_IT_RUNS}
-    said.pop("task")
-    if run.task != TaskConfig():
-        said["task"] = asdict(run.task)
-    said |= {"early_exit": None}  # as it was hashed when it was a field of its own
+    said = {**hashed(run, asdict(run)), **_AS_BEFORE}
+    if run.task == TaskConfig():
+        del said["task"]
     said |= {"dataset": fingerprint, "schedule": dump_schedule(run.schedule) if run.schedule else ""}
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 

@@ -12,6 +12,7 @@ from raydistill.cluster.team import at_once
 from raydistill.cluster.tune_bridge import REQUEST
 from raydistill.errors import TrainingError
 from raydistill.files import clear_temporaries, full_disk, unwritable
+from raydistill.parts.training import Precision
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
 from raydistill.search.decisions import RunAll, by_objectives
 from raydistill.search.search import Search
@@ -159,7 +160,7 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
     share, store = session.share, session.store
     checkpoint = str(session.ledger.records[BASELINE].checkpoint)
     given = session.sweep.sections.baseline.checkpoint is not None
-    precision = "auto"
+    precision: Precision = "auto"
     if not given:
         with store.lent(checkpoint) as path:
             precision = read_checkpoint(path)["precision"]

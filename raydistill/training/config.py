@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raydistill.datasets.config import DatasetConfig
+from raydistill.parts import Chance, DatasetConfig, Output, Place, Shares, Training
 from raydistill.schedule import ScheduleSpec
 from raydistill.tasks.base import TaskConfig
 
@@ -33,8 +33,8 @@ class Distillation:
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """One run of `fit`.
+class RunConfig(Output, Place, Shares, Chance, Training):
+    """One run of `fit`: its parts, and what belongs to none of them.
 
     arch: a name on the models' menu, or ``pkg.mod:factory``. task: what is trained. lr, momentum, weight_decay,
     nesterov: SGD's.
@@ -55,30 +55,11 @@ class RunConfig:
 
     arch: str
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    epochs: int = 60
-    batch_size: int = 256
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    nesterov: bool = False
-    seed: int = 0
-    deterministic: bool = False
-    precision: str = "auto"
-    device: str = "auto"
-    threads: int | None = None
     schedule: ScheduleSpec | None = None
     strict: bool = True
     distillation: Distillation | None = None
     init_from: str | None = None
     continue_from: str | None = None
-    effective_train_size: float = 1.0
-    effective_valid_size: float = 1.0
-    effective_test_size: float = 1.0
-    out_dir: str | None = None
-    resume: bool = True
-    checkpoint_every: int = 1
-    tensorboard: bool = True
-    parameter_histograms: bool = False
     model_args: Mapping[str, Any] = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)
 

@@ -16,7 +16,6 @@ from torch.optim import SGD, Optimizer
 
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
 from raydistill.compression.distillation import KnowledgeDistillationPolicy
-from raydistill.compression.lr_schedulers import LARGEST_RATE
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.structure import Change, structure_state
 from raydistill.compression.summaries import sparsity_csv
@@ -24,6 +23,8 @@ from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
 from raydistill.files import write_atomically
 from raydistill.metrics import LOSS
+from raydistill.parts import identity as of_parts
+from raydistill.parts import out_of_bounds
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import TRAIN, VALIDATION, Loading, Task, Weights
@@ -393,39 +394,19 @@ def _identity(
         "model_args": dict(arguments),
         "dataset": task.name,
         **task.identity(config.dataset),
-        "batch_size": config.batch_size,
-        "lr": config.lr,
-        "momentum": config.momentum,
-        "weight_decay": config.weight_decay,
-        "nesterov": config.nesterov,
-        "seed": config.seed,
+        **of_parts(config),
         "init": "random" if start is None else digest(start["model"]),
-        **({} if config.effective_train_size == 1.0 else {"effective_train_size": config.effective_train_size}),
     }
 
 
 def _check(config: RunConfig) -> None:
-    faults = []
-    for name, minimum in (("epochs", 1), ("batch_size", 1), ("checkpoint_every", 1), ("seed", 0)):
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            faults.append(Fault(f"training.{name}", f"must be a whole number from {minimum} up", value))
-    for name, low, high in (("lr", 0.0, LARGEST_RATE), ("momentum", 0.0, 1.0), ("weight_decay", 0.0, LARGEST_RATE)):
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
-            bound = f"from {low:g} up" if high == LARGEST_RATE else f"from {low:g} to below {high:g}"
-            bound += f", below {high:g}" if isinstance(value, (int, float)) and value >= high > 1 else ""
-            faults.append(Fault(f"training.{name}", f"must be a number {bound}", value))
+    faults = out_of_bounds(config, "training.")
     if config.init_from is not None and config.continue_from is not None:
         faults.append(Fault("init_from", "cannot stand beside continue_from", config.init_from, "keep one of the two"))
     if config.distillation is not None:
         faults += check_distillation(config.distillation, config.epochs)
     if config.nesterov and not config.momentum:
         faults.append(Fault("training.nesterov", "needs momentum", config.momentum, "give momentum, such as 0.9"))
-    if config.threads is not None and config.threads < 1:
-        faults.append(Fault("training.threads", "must be at least 1", config.threads))
-    if config.precision not in arithmetic.PRECISIONS:
-        faults.append(Fault("training.precision", "is not known", config.precision, "use auto, fp32 or bf16"))
     if config.out_dir is not None and Path(config.out_dir).is_file():
         faults.append(Fault("out_dir", "is a file", config.out_dir, "give a folder"))
     if faults:

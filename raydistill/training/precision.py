@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.parts.training import Precision
 from raydistill.tasks.base import autocast
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 _BF16_FLAGS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 _WARM_UP, _LEAST, _MOST, _MOST_S = 1, 3, 20, 2.0
 """Steps of each precision: before the clock counts, timed at least and at most; and seconds in all, once the least are

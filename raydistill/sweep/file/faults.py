@@ -23,6 +23,7 @@ _RULES = {
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
+    "mapping_type": "must be a mapping",
     "tuple_type": "must be a list",
     "string_pattern_mismatch": "must begin with a letter or digit and hold only letters, digits, '_', '.' and '-'",
     "string_too_long": "is too long",
@@ -97,14 +98,16 @@ def _real_keys(
             continue
         at = at[step] if inside and (isinstance(at, Mapping) or int(step) < len(at)) else None
         keys.append(step)
-        holder, current = current, _section(current, step)
+        field = current.model_fields.get(str(step)) if current else None
+        holder, current = current, section_of(field.annotation) if field else None
     return keys, holder
 
 
-def _section(model: type[BaseModel] | None, key: str | int) -> type[BaseModel] | None:
-    field = model.model_fields.get(str(key)) if model else None
-    options = [field.annotation, *get_args(field.annotation)] if field else []
-    sections = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+def section_of(kind: Any) -> type[BaseModel] | None:
+    """The section that a key of such a type holds, if any."""
+    sections = [
+        option for option in (kind, *get_args(kind)) if isinstance(option, type) and issubclass(option, BaseModel)
+    ]
     return sections[0] if sections else None
 
 

@@ -19,6 +19,7 @@ from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close
 from raydistill.files import missing
 from raydistill.masking import masked_all
 from raydistill.metrics import MAX, Metric, selecting
+from raydistill.parts import Training, settings
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
@@ -215,7 +216,7 @@ def _collected(faults: list[Fault | str], parse: Any, *arguments: Any) -> Any:
 
 
 def _training_paths(dimensions: tuple[Dimension, ...], file: str) -> list[Fault]:
-    searchable = [name for name in TrainingSection.model_fields if name not in ("epochs", "deterministic")]
+    searchable = [field.name for field in settings(Training) if field.setting.searchable]
     sections = ("training", "pruners", "policies", "regularizers", "quantizers", "lr_schedulers", "extensions")
     faults = []
     for path in (dimension.path for dimension in dimensions):

@@ -9,27 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from raydistill.datasets.config import DatasetConfig
+from raydistill.parts import DatasetConfig, Role, Setting, Training
+from raydistill.parts.kinds import NUMBER, Count, NotNegative, Number, Own, Positive, Whole
 from raydistill.tasks.base import TaskConfig
 
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")  # pydantic would read true as 1
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
-Whole = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
-Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Fraction = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)]
-Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
-
-Own = Annotated[str, Field(pattern=r"^[^:]+:[^:]+$")]
-"""``pkg.mod:name``."""
+_FREE = Setting(role=Role.FREE)
+"""What a resumed sweep may say otherwise. num_samples may only grow. Constraints decide what is on the front and
+nothing else: it is made anew."""
 
 MOST_TRIALS = 100_000
 """Of one sweep: all that are known beforehand are planned before it starts."""
@@ -44,20 +32,9 @@ class ModelSection(Section):
     args: dict[str, Any] = Field(default_factory=dict)
 
 
-class DatasetSection(Section):
-    """The fields of `DatasetConfig`; the datasets check the rest when they load."""
+class DatasetSection(Section, DatasetConfig):  # type: ignore[misc]  # mypy does not see that it is frozen
+    """The datasets check the rest when they load."""
 
-    name: str = "cifar10"
-    data_dir: str | None = None
-    fallback: str | None = None
-    validation: Fraction = 0.1
-    split_seed: Whole = 0
-    image_size: tuple[Count, Count] | None = None
-    in_memory: bool | Literal["auto"] = "auto"
-    download: bool = True
-    workers: Whole = 2
-    augment: Literal["auto", "none", "crop", "crop_flip", "resized_crop"] | Own = "auto"
-    channels: Literal["rgb", "grey"] = "rgb"
     args: dict[str, Any] = Field(default_factory=dict)
 
     def config(self) -> DatasetConfig:
@@ -74,17 +51,8 @@ class TaskSection(Section):
         return TaskConfig(self.name, self.args)
 
 
-class TrainingSection(Section):
-    """SGD's arguments and the length of a trial. `epochs` cannot be searched: trials are compared epoch by epoch."""
-
-    epochs: Count = 60
-    batch_size: Count = 256
-    lr: Positive = 0.05
-    momentum: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)] = 0.9
-    weight_decay: NotNegative = 1e-4
-    nesterov: bool = False
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    deterministic: bool = False
+class TrainingSection(Section, Training):  # type: ignore[misc]
+    """`epochs` cannot be searched: trials are compared epoch by epoch."""
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> TrainingSection:
@@ -169,7 +137,7 @@ class TrialSchedulerSection(Menu):
 
     name: Literal["moasha", "asha", "hyperband", "median", "none"] | Own = "asha"
     grace_period: Count | None = None
-    reduction_factor: Annotated[float, BeforeValidator(_no_bool), Field(gt=1, allow_inf_nan=False)] = 2.0
+    reduction_factor: Annotated[float, NUMBER, Field(gt=1, allow_inf_nan=False)] = 2.0
     mode: Literal["stop", "promote"] = "stop"
     spread: Literal["epsilon_net", "crowding", "hypervolume"] = "epsilon_net"
     brackets: Count | None = None
@@ -198,8 +166,8 @@ class SearcherSection(Menu):
     name: Literal["random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution"] | Own = "random"
     startup: Count | None = None
     points: Count | None = None
-    population: Annotated[int, BeforeValidator(_no_bool), Field(ge=2)] | None = None
-    step: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)] | None = None
+    population: Annotated[int, NUMBER, Field(ge=2)] | None = None
+    step: Annotated[float, NUMBER, Field(gt=0, le=1)] | None = None
     parents: Count | None = None
     score: dict[str, Number] | None = None
 
@@ -252,17 +220,17 @@ class SweepSections(Section):
     schedule: str | dict[str, Any]
     search: dict[str, Any]
     objectives: dict[str, str] | None = None
-    constraints: list[Any] = Field(default_factory=list)
+    constraints: Annotated[list[Any], _FREE] = Field(default_factory=list)
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
     searcher: SearcherSection = Field(default_factory=SearcherSection)
     warm_start: Any = None  # see warm_entries
-    num_samples: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=MOST_TRIALS)] = 16
-    confirm: Whole = 0
+    num_samples: Annotated[int, NUMBER, Field(ge=1, le=MOST_TRIALS), _FREE] = 16
+    confirm: Annotated[Whole, _FREE] = 0
     seed: Whole = 0
-    resources_per_trial: ResourcesSection | None = None
-    workers_per_trial: Count = 1
-    max_failures: Whole = 1
-    tracking: TrackingSection = Field(default_factory=TrackingSection)
+    resources_per_trial: Annotated[ResourcesSection | None, _FREE] = None
+    workers_per_trial: Annotated[Count, _FREE] = 1
+    max_failures: Annotated[Whole, _FREE] = 1
+    tracking: Annotated[TrackingSection, _FREE] = Field(default_factory=TrackingSection)
 
 
 def beside(file: Path, path: str) -> Path:

@@ -13,6 +13,7 @@ from torch import nn
 from raydistill import models, tasks
 from raydistill.compression import build, check, planned_of, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
+from raydistill.parts.training import Precision
 from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import (
     ScheduleSpec,
@@ -56,7 +57,7 @@ class TrialPlan:
         """Written when it is asked for: PyYAML takes longer than all else about a trial."""
         return dump_schedule(self.run.schedule) if self.run.schedule is not None else ""
 
-    def placed(self, init_from: str, out_dir: str, threads: int | None, device: str, precision: str) -> TrialPlan:
+    def placed(self, init_from: str, out_dir: str, threads: int | None, device: str, precision: Precision) -> TrialPlan:
         """init_from, out_dir: references into the sweep's storage. precision: what ``auto`` stands for here, so that no
         trial is faster or coarser than another.
         """

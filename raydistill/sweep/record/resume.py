@@ -6,21 +6,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from raydistill.errors import ABSENT, ConfigError, Fault, short
 from raydistill.masking import is_masked, masked_all
+from raydistill.parts import Role, Setting
 from raydistill.search.searchers.base import ALL
+from raydistill.sweep.file.faults import section_of
 from raydistill.sweep.file.spec import SweepSections
 from raydistill.sweep.planning.plan import Plan
 from raydistill.sweep.record.journal import History
 
 JOURNAL = "journal.jsonl"
-_MAY_CHANGE = ("num_samples", "confirm", "constraints", "tracking", "resources_per_trial", "workers_per_trial",
-               "max_failures",
-               "dataset.data_dir", "dataset.workers", "dataset.download")  # fmt: skip
-"""What a resumed sweep may say otherwise: none of it changes what a trial is. num_samples may only grow. Constraints
-decide what is on the front and nothing else: it is made anew."""
+
+
+def _may_change(section: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
+    """Key paths of what a resumed sweep may say otherwise: none of it changes what a trial is."""
+    found: list[str] = []
+    for name, field in section.model_fields.items():
+        if any(isinstance(said, Setting) and said.role is Role.FREE for said in field.metadata):
+            found.append(f"{prefix}{name}")
+        else:
+            inside = section_of(field.annotation)
+            found += _may_change(inside, f"{prefix}{name}.") if inside is not None else ()
+    return tuple(found)
 
 
 def check_start(folder: Path | str, history: History, resume: bool) -> None:
@@ -49,7 +58,7 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
     if history.start is None:
         return
     way_out = "change it back, or start another sweep with --name NAME"
-    faults = []
+    faults, free = [], _may_change(SweepSections)
     started_at, now_at = (said.get("tracking", {}).get("uri") for said in (history.start["config"], config))
     if now_at is None and is_masked(started_at or ""):
         rule = f"is needed again: the sweep was started with {started_at}, and its password is not kept"
@@ -57,7 +66,7 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
     for path, old, new in differences(masked_all(_completed(history.start["config"])), config):
         if path == "num_samples" and isinstance(new, int) and new < old:
             faults.append(Fault(f"{file}: {path}", f"may grow on --resume, not shrink (it was {old})", new))
-        elif not any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in _MAY_CHANGE):
+        elif not any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in free):
             faults.append(Fault(f"{file}: {path}", f"must be as the sweep was started ({short(old)})", new, way_out))
     started_with = history.start["dataset"]
     if not faults and started_with["fingerprint"] != dataset["fingerprint"]:

@@ -14,6 +14,7 @@ from raydistill.datasets import Dataset, DatasetConfig, Preprocessing
 from raydistill.errors import CheckpointError, ConfigError, Fault
 from raydistill.metrics import FRACTION, MAX, Metric
 from raydistill.models.menu import MENU
+from raydistill.parts import identity as of_parts
 from raydistill.tasks.base import TRAIN, Batch, Loading, Network, Task, TaskShape, Weights
 from raydistill.tasks.classification.evaluate import evaluate
 from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
@@ -137,9 +138,7 @@ class Classification(Task):
     def identity(self, data: DatasetConfig) -> dict[str, Any]:
         own = self.preprocessing == self.dataset.preprocessing
         return {
-            "validation": data.validation,
-            "split_seed": data.split_seed,
-            "augment": data.augment,
+            **of_parts(data),
             **({} if self.early_exit is None else {"early_exit": asdict(self.early_exit)}),
             **({"loss": self.own_loss} if self.own_loss else {}),
             **({} if own else {"preprocessing": self.preprocessing.to_plain()}),

@@ -1,0 +1,26 @@
+"""Parts of a run: dataclasses whose fields say once what may stand in them, how they are asked for on the command line
+and what depends on them. A sweep file's sections, the options and a run's identity are made of that."""
+
+from raydistill.parts.check import out_of_bounds
+from raydistill.parts.data import DatasetConfig
+from raydistill.parts.setting import Role, Setting, hashed, identity, names, settings
+from raydistill.parts.training import Arithmetic, Batches, Chance, Optimization, Output, Place, Shares, Training
+
+__all__ = [
+    "Arithmetic",
+    "Batches",
+    "Chance",
+    "DatasetConfig",
+    "Optimization",
+    "Output",
+    "Place",
+    "Role",
+    "Setting",
+    "Shares",
+    "Training",
+    "hashed",
+    "identity",
+    "names",
+    "out_of_bounds",
+    "settings",
+]

@@ -1,0 +1,96 @@
+"""What is said of a field of a part, once, in its annotation: its help, its option, and what depends on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from enum import Enum
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+
+class Role(Enum):
+    """What depends on a field."""
+
+    FIXED = "fixed"
+    """The weights: a run goes on only with the same."""
+    MAY_CHANGE = "may change"
+    """What a run becomes that starts anew, as the number of epochs; it may differ when the run goes on."""
+    FREE = "free"
+    """Nothing that is kept: where and how it runs, what is written."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """option: how the command line spells it, without dashes; "": as the field is called; None: it has no option.
+
+    also: other spellings, with dashes. metavar: what its help says for a value. path: the option completes paths.
+    read: the option's text to the field's value. excluded_too: a run by itself takes the bound that ``Gt`` excludes of
+    a sweep's. searchable: a sweep may search it. younger: it came after what is kept, which must not know it at its
+    default: `IDENTITY`, `HASH`.
+    """
+
+    help: str = ""
+    also: tuple[str, ...] = ()
+    option: str | None = ""
+    role: Role = Role.FIXED
+    metavar: str | None = None
+    path: bool = False
+    read: Callable[[str], Any] | None = None
+    excluded_too: bool = False
+    searchable: bool = True
+    younger: tuple[str, ...] = ()
+
+
+IDENTITY = "a run's identity"
+HASH = "a baseline's hash"
+
+
+@dataclass(frozen=True)
+class Described:
+    """A field of a part. kind: its type without what is said of it. said: that."""
+
+    name: str
+    kind: Any
+    said: tuple[Any, ...]
+    default: Any
+    setting: Setting
+
+
+def settings(part: type[Any]) -> tuple[Described, ...]:
+    """The fields of a dataclass that have a `Setting`, in their order."""
+    hints = get_type_hints(part, include_extras=True)
+    found = []
+    for field in dataclasses.fields(part):
+        hint = hints[field.name]
+        kind, *said = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        found += [Described(field.name, kind, tuple(said), default, s) for s in said if isinstance(s, Setting)]
+    return tuple(found)
+
+
+def names(part: type[Any], role: Role) -> tuple[str, ...]:
+    return tuple(field.name for field in settings(part) if field.setting.role is role)
+
+
+def identity(values: Any) -> dict[str, Any]:
+    """What the weights depend on, of an instance of a part."""
+    return {
+        field.name: getattr(values, field.name)
+        for field in settings(type(values))
+        if field.setting.role is Role.FIXED and not _unknown(field, values, IDENTITY)
+    }
+
+
+def hashed(values: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `plain`, the instance `values` of a part as a mapping, what a run that starts anew depends on."""
+    left_out = {
+        field.name
+        for field in settings(type(values))
+        if field.setting.role is Role.FREE or _unknown(field, values, HASH)
+    }
+    return {key: value for key, value in plain.items() if key not in left_out}
+
+
+def _unknown(field: Described, values: Any, where: str) -> bool:
+    return where in field.setting.younger and getattr(values, field.name) == field.default

@@ -1,0 +1,87 @@
+"""The parts of a training run. `raydistill.training.RunConfig` is made of them, a sweep's ``training`` section too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+
+from raydistill.parts.kinds import NUMBER, Count, NotNegative, Positive, Whole
+from raydistill.parts.setting import IDENTITY, Role, Setting
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """How long it trains, and on how much at a time."""
+
+    epochs: Annotated[Count, Setting("Epochs in all.", role=Role.MAY_CHANGE, searchable=False)] = 60
+    batch_size: Annotated[Count, Setting("Images a step.", ("-b",))] = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """SGD's arguments."""
+
+    lr: Annotated[Positive, Setting("Learning rate.", ("--learning-rate",), excluded_too=True)] = 0.05
+    momentum: Annotated[float, NUMBER, Ge(0), Lt(1), Setting("SGD's momentum.")] = 0.9
+    weight_decay: Annotated[NotNegative, Setting("SGD's weight decay.", ("--wd",))] = 1e-4
+    nesterov: Annotated[bool, Setting(option=None)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """How it computes. A run that goes on has its checkpoint's precision."""
+
+    deterministic: Annotated[
+        bool, Setting("The same bits on every run (CPU).", ("--det",), role=Role.MAY_CHANGE, searchable=False)
+    ] = False
+    precision: Annotated[Precision, Setting("fp32, bf16, or auto: the faster one here.", role=Role.MAY_CHANGE)] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Arithmetic, Optimization, Batches):
+    """What a sweep file's ``training`` section says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    seed: Annotated[Whole, Setting("Seed of weights, order and augmentation.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Fractions in (0, 1] of the splits that are used."""
+
+    effective_train_size: Annotated[
+        float, Setting("Fraction of train that an epoch takes, others in each.", ("--etrs",), younger=(IDENTITY,))
+    ] = 1.0
+    effective_valid_size: Annotated[
+        float, Setting("Fraction of the validation split that is used.", ("--evs",), role=Role.MAY_CHANGE)
+    ] = 1.0
+    effective_test_size: Annotated[
+        float, Setting("Fraction of the test split that is used.", ("--etes",), role=Role.MAY_CHANGE)
+    ] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What it runs on."""
+
+    device: Annotated[str, Setting(option=None, role=Role.FREE)] = "auto"
+    threads: Annotated[int | None, Ge(1), Setting(option=None, role=Role.FREE)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What it leaves behind."""
+
+    out_dir: Annotated[str | None, Setting(option=None, role=Role.FREE)] = None
+    resume: Annotated[bool, Setting(option=None, role=Role.FREE)] = True
+    checkpoint_every: Annotated[Count, Setting(option=None, role=Role.FREE)] = 1
+    tensorboard: Annotated[bool, Setting(option=None, role=Role.FREE)] = True
+    parameter_histograms: Annotated[
+        bool, Setting("Histograms of all parameters in TensorBoard.", option="param-hist", role=Role.FREE)
+    ] = False
