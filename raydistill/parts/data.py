@@ -1,6 +1,7 @@
-"""The ``dataset`` section of a run: which images, how split, how augmented."""
+"""The ``dataset`` section of a run: which images, how split, how augmented.
 
-from __future__ import annotations
+Its annotations are no strings: pydantic before 2.10 would look for their names in the sections' module.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,6 +1,7 @@
-"""The parts of a training run. `raydistill.training.RunConfig` is made of them, a sweep's ``training`` section too."""
+"""The parts of a training run. `raydistill.training.RunConfig` is made of them, a sweep's ``training`` section too.
 
-from __future__ import annotations
+Its annotations are no strings: pydantic before 2.10 would look for their names in the sections' module.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from raydistill.parts import Chance, DatasetConfig, Output, Place, Shares, Training
@@ -55,6 +55,7 @@ class RunConfig(Output, Place, Shares, Chance, Training):
 
     arch: str
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    _: KW_ONLY
     schedule: ScheduleSpec | None = None
     strict: bool = True
     distillation: Distillation | None = None

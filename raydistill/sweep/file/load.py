@@ -259,10 +259,10 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
         if not Path(baseline.checkpoint).is_file():
             way_out = missing(baseline.checkpoint)
             faults.append(Fault(f"{file}: baseline.checkpoint", "no such file", baseline.checkpoint, way_out))
-        for key in ("epochs", "batch_size", "lr", "schedule"):
-            if getattr(baseline, key) is not None:
-                way_out = "keep one of the two"
-                faults.append(Fault(f"{file}: baseline.{key}", "has no use beside 'checkpoint'", ABSENT, way_out))
+        idle = [*baseline.of_training(), *(["schedule"] if baseline.schedule is not None else [])]
+        for key in idle:
+            way_out = "keep one of the two"
+            faults.append(Fault(f"{file}: baseline.{key}", "has no use beside 'checkpoint'", ABSENT, way_out))
     taught = sections.distillation
     if taught is not None:
         if taught.teacher != BASELINE and not Path(taught.teacher).is_file():

@@ -73,6 +73,11 @@ class BaselineSection(Section):
     schedule: dict[str, Any] | None = None
     checkpoint: str | None = None
 
+    def of_training(self) -> dict[str, Any]:
+        """What is said otherwise than in the training section."""
+        said = {key: value for key, value in dict(self).items() if key in TrainingSection.model_fields}
+        return {key: value for key, value in said.items() if value is not None}
+
 
 class DistillationSection(Section):
     """Trials learn from a teacher as well as from the labels: the dense baseline, or another checkpoint.

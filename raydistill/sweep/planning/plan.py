@@ -204,8 +204,7 @@ def baseline_config(sweep: Sweep) -> RunConfig:
         ConfigError: its schedule does more than change the learning rate.
     """
     section = sweep.sections.baseline
-    changed = {key: value for key in ("epochs", "batch_size", "lr") if (value := getattr(section, key)) is not None}
-    training = sweep.sections.training.model_copy(update=changed)
+    training = sweep.sections.training.model_copy(update=section.of_training())
     schedule = None
     if section.schedule is not None:
         source = f"{sweep.file}: baseline.schedule"
