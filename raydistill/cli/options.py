@@ -80,7 +80,9 @@ def _plain(field: Described) -> Any:
     """The type that typer reads."""
     if field.setting.path:
         return Path
-    if field.setting.read is not None or get_origin(field.kind) is Literal:
+    if field.setting.read is not None or any(
+        get_origin(kind) is Literal for kind in (field.kind, *get_args(field.kind))
+    ):
         return str  # what is wrong with a word is said where the part is checked
     return next((kind for kind in get_args(field.kind) if kind is not NoneType), field.kind)
 

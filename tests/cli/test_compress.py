@@ -105,6 +105,7 @@ def test_a_bad_schedule(run: Command, tmp_path: Path, old: str, new: str, expect
         (["--dataset", "digit"], "unknown dataset, got 'digit'; did you mean 'digits'?"),
         (["--data-dir", "gone", "--dataset", "imagefolder"], "gone"),
         (["--resume-from", "gone.pt"], "gone.pt: no such checkpoint"),
+        (["--augment", "tests.tasks.classification.own:NOPE"], "dataset.augment"),
         (["--lr", "-1"], "training.lr: must be a number from 0 up, got -1.0"),
         (["--lr", "1e300"], "training.lr: must be a number from 0 up, below 3.40282e+38, got 1e+300"),
         (["--precision", "fp16"], "got 'fp16'"),
