@@ -188,12 +188,12 @@ def draw_front(
     tested = [row for row in drawn if row.record.test is not None]
     if y in metrics and tested:
         plot.scatter(
-            [figure_of(row, x) for row in tested], [_test(row, y)[0] for row in tested],
+            [figure_of(row, x) for row in tested], [_or_nan(_test(row, y)[0]) for row in tested],
             s=40, facecolors="none", edgecolors=FRONT, linewidths=1.1, label="front on the test split", zorder=3,
         )  # fmt: skip
     spread = [row for row in front if _validation(row, y)[1] is not None]
     if spread:
-        deviations = [_validation(row, y)[1] for row in spread]
+        deviations = [_or_nan(_validation(row, y)[1]) for row in spread]
         plot.errorbar(
             *_xy(spread, x, y), deviations, color=FRONT, linestyle="none", capsize=3, elinewidth=1.2, zorder=3,
             label=SPREAD,
@@ -337,6 +337,10 @@ def _validation(row: FrontRow, name: str) -> tuple[float | None, float | None]:
 def _test(row: FrontRow, name: str) -> tuple[float | None, float | None]:
     """`_validation`'s, on the test split."""
     return _over_seeds(name, (run.test for run in (row.record, *row.repeats)))
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _with_spread(metric: Metric, mean: float, deviation: float | None) -> str:
