@@ -119,7 +119,7 @@ def _mlflow(story: Story, name: str, database: Path, artifacts: Path) -> list[st
                 points = rows(
                     "SELECT step, value FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step", run, figure
                 )
-                told = [(metrics["epoch"], metrics[figure]) for metrics in story.epochs[trial_id]]
+                told = [(metrics["epoch"], _figure(metrics, figure)) for metrics in story.epochs[trial_id]]
                 if points != told:
                     faults.append(f"{figure} of {trial_id} in MLflow: {points}, in the journal: {told}")
             kept = artifacts / uri.removeprefix("mlflow-artifacts:/").removeprefix(f"{artifacts.as_uri()}/")
@@ -142,11 +142,15 @@ def _mlflow(story: Story, name: str, database: Path, artifacts: Path) -> list[st
     return faults
 
 
+def _figure(metrics: dict[str, Any], name: str) -> float:
+    return {**metrics, **metrics["metrics"]}[name]  # type: ignore[no-any-return]
+
+
 def _trained(metrics: dict[str, Any]) -> dict[str, Any]:
     """What training said. What the network costs is counted afterwards, and only the journal holds it; that also names
     the checkpoint as the storage does, which through a link is another path.
     """
-    return {name: value for name, value in metrics.items() if name not in ("figures", "checkpoint")}
+    return {name: value for name, value in metrics.items() if name not in ("footprint", "checkpoint")}
 
 
 def _checkpoint(trial_id: str, path: Path, epochs: list[dict[str, Any]]) -> list[str]:
@@ -168,7 +172,7 @@ def _compared(story: Story, reference: Story) -> list[str]:
     faults = []
     for trial_id, epochs in story.epochs.items():
         for mine, its in zip(epochs, reference.epochs[trial_id], strict=False):
-            different = [figure for figure in FIGURES if mine[figure] != its[figure]]
+            different = [figure for figure in FIGURES if _figure(mine, figure) != _figure(its, figure)]
             if different:
                 faults.append(f"epoch {mine['epoch']} of {trial_id}: {different} differ from the undisturbed sweep's")
                 break

@@ -141,7 +141,7 @@ def main() -> None:
     gpus = torch.cuda.device_count() if options.device == "cuda" else 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(connected(None, dataset.nbytes))
-        shared = ray.put(dataset)
+        shared = ray.put(Classification(dataset))
         epochs = {ONE: stack.enter_context(processes("1", 1, options))}
         if gpus == 0:
             epochs[ONE_WORKER] = stack.enter_context(workers(1, options, dataset, shared))

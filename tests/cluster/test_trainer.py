@@ -52,7 +52,7 @@ def dataset():
 def shared(dataset) -> Iterator[Any]:
     """One local Ray for all of these, with the images in its object store."""
     with connected(None, dataset.nbytes):
-        yield ray.put(dataset)
+        yield ray.put(Classification(dataset))
 
 
 def run_config(folder: Path) -> RunConfig:
