@@ -29,7 +29,7 @@ def test_a_run_on_two_workers_goes_on_from_one_in_one_process(run: Command, tmp_
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
     assert "holds 1 epochs already: going on" in lines[0]
-    assert lines[1:3] == ["starting Ray", "2 workers: 128 images a step, of all of them together"]
+    assert lines[1:3] == ["starting Ray", "2 workers: 128 samples a step, of all of them together"]
     assert lines[3].startswith("  epoch 2, step ")
     assert any(line.startswith("  2/2  loss ") for line in lines)
     assert any(line.startswith("top1 on digits: validation") for line in lines)

@@ -108,7 +108,8 @@ def assert_same(one: RunConfig, several: RunConfig) -> None:
     assert left["scheduler"]["masks"].keys() == right["scheduler"]["masks"].keys() != set()
     for name, mask in left["scheduler"]["masks"].items():
         assert torch.equal(right["scheduler"]["masks"][name], mask), name
-    assert [(m["epoch"], m["top1"]) for m in left["history"]] == [(m["epoch"], m["top1"]) for m in right["history"]]
+    told = [[(m["epoch"], m["metrics"]["top1"]) for m in content["history"]] for content in (left, right)]
+    assert told[0] == told[1]
 
 
 def assert_nothing_is_left(workers: Sequence[Joined]) -> None:
