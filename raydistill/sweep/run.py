@@ -14,6 +14,7 @@ import numpy as np
 import ray
 import torch
 
+from raydistill import tasks
 from raydistill.cluster.address import Address
 from raydistill.cluster.connect import connected, put
 from raydistill.cluster.modules import named_in
@@ -103,7 +104,7 @@ def run_sweep(
     if address is None:
         here = [this_machine()]  # before Ray takes seconds to start
         _team(sweep, trial_share(sweep.sections.resources_per_trial, here, where, "this machine"), here)
-    observer.step(f"loading {sweep.dataset.name}")
+    observer.step(f"loading {sweep.dataset.name if sweep.task.name in tasks.MENU else sweep.task.name}")
     task = sweep_task(sweep)
     for line in filter(None, (task.warning, task.note)):
         observer.warning(line)
