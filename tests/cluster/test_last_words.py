@@ -131,7 +131,8 @@ class Mortal:
 
 
 @pytest.mark.ray
-def test_a_process_of_rays_is_asked_about_here_and_by_its_node() -> None:
+def test_a_process_of_rays_is_asked_about_here_and_by_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # the process finds `Mortal` there
     with connected(None, 0):
         actor = ray.remote(num_cpus=0)(Mortal).remote()
         pid = ray.get(actor.pid.remote())
