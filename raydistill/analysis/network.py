@@ -31,10 +31,13 @@ class Network:
     def arch(self) -> str:
         return str(self.content["run"]["arch"])
 
+    @property
+    def weights(self) -> Weights:
+        return Weights.of_checkpoint(self.content, str(self.path))
+
     def task(self, task: Task, data: DatasetConfig | None = None) -> Task:
         """The task as this network wants its data, unless the user's `data` say otherwise."""
-        weights = Weights(self.arch, self.content["run"]["model_args"], self.content, str(self.path))
-        return task.wanted_by(weights, data)
+        return task.wanted_by(self.weights, data)
 
     def example_input(self) -> tuple[Tensor, ...]:
         """One sample of the shape it was trained on; Distiller's checkpoints do not say it, their arch does."""

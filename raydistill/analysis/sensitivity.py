@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -21,9 +20,10 @@ from raydistill.datasets.memory import available_memory
 from raydistill.errors import ABSENT, ConfigError, DataError, Fault
 from raydistill.files import write_atomically
 from raydistill.metrics import Metric, selecting
-from raydistill.tasks import Feed, Loading, TaskConfig, Weights
+from raydistill.tasks import Feed, Loading, TaskConfig
 from raydistill.tasks.feeds import Kept
 from raydistill.training.allocator import keep_freed_memory
+from raydistill.training.teacher import digest
 
 _WRITE_EVERY_S = 2.0
 
@@ -52,7 +52,7 @@ class Sensitivity:
         self.network, self.split = network, split
         if device.type == "cpu":
             keep_freed_memory()
-        digest = _digest(network.model)
+        weights = digest(network.model.state_dict())
         self.model = network.model.to(device).to(memory_format=torch.channels_last)
         grey = (content.get("preprocessing") or {}).get("channels") == "grey"
         self.dataset = DatasetConfig(
@@ -61,8 +61,7 @@ class Sensitivity:
             data_dir=None if data_dir is None else str(data_dir),
             **{key: run[key] for key in ("validation", "split_seed") if key in run},
         )
-        weights = Weights(network.arch, run["model_args"], content, str(network.path))
-        self.task = tasks.load(TaskConfig(), self.dataset, weights)
+        self.task = tasks.load(TaskConfig(), self.dataset, network.weights)
         classes = self.task.described()["num_classes"]
         if classes != content["num_classes"]:
             rule = f"the checkpoint knows {content['num_classes']} classes, {self.task.name} has"
@@ -77,7 +76,7 @@ class Sensitivity:
             self._feed = Kept(self._feed)
         self.identity = {
             "arch": network.arch,
-            "weights": digest,
+            "weights": weights,
             "dataset": self.task.name,
             "split": split,
             "images": self.samples,
@@ -161,15 +160,6 @@ def _on_menu(dataset: object, checkpoint: Path) -> str:
         rule = f"{checkpoint} was trained on a dataset that is not on the menu"
         raise ConfigError(Fault("--dataset", rule, dataset, "name it yourself"))
     return str(dataset)
-
-
-def _digest(model: nn.Module) -> str:
-    """Hash of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _fits(samples: int, shape: Sequence[int], device: torch.device) -> bool:

@@ -50,6 +50,12 @@ class Weights:
     content: Mapping[str, Any] | None = None
     where: str = "model.arch"
 
+    @classmethod
+    def of_checkpoint(cls, content: Mapping[str, Any], where: str, arch: str | None = None) -> Weights:
+        """Those of a checkpoint. arch: what the caller calls its network; None: what the file says."""
+        run = content["run"]
+        return cls(arch or str(run["arch"]), run["model_args"], content, where)
+
 
 @dataclass(frozen=True)
 class Loading:

@@ -54,8 +54,7 @@ def footprint(
         TrainingError: a figure of one's own fails.
     """
     content = read_checkpoint(checkpoint)
-    weights = Weights(arch or str(content["run"]["arch"]), content["run"]["model_args"], content, str(checkpoint))
-    example = task.wanted_by(weights).example_input()
+    example = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), arch)).example_input()
     model = thinned(model_of(content, str(checkpoint), arch), example)
     tensors = [*model.parameters(), *model.buffers()]
     figures = {

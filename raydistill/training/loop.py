@@ -73,7 +73,8 @@ def fit(
 
         def begin() -> _Run:
             with memory.said_plainly("before the first epoch", config.batch_size):
-                return _Run(config, task if task is not None else task_of(config), on_step, ranks)
+                prepared = task_of(config) if task is None else task.wanted_by(weights_of(config), config.dataset)
+                return _Run(config, prepared, on_step, ranks)
 
         run = ranks.together(begin)
         run.settle()
@@ -119,8 +120,7 @@ def evaluate_checkpoint(
     content = read_any(path)
     saved.require(content, str(path), "precision")
     model = saved.model_of(content, str(path), arch).to(target).to(memory_format=torch.channels_last)
-    weights = Weights(arch or str(content["run"]["arch"]), content["run"]["model_args"], content, str(path))
-    task = task.wanted_by(weights, data).as_trained(content["run"])
+    task = task.wanted_by(Weights.of_checkpoint(content, str(path), arch), data).as_trained(content["run"])
     loading = Loading(target, batch_size, fraction=fraction, precision=content["precision"])
     feed = task.feed(split, loading)
     return Evaluation(split=split, metrics=task.evaluate(model, feed, loading), samples=feed.samples)
@@ -130,7 +130,10 @@ class _Run:
     """The state of one run between epochs: what `fit` builds once and each epoch moves on."""
 
     def __init__(self, config: RunConfig, task: Task, on_step: OnStep | None, ranks: Ranks) -> None:
-        """Waits for no other rank: what goes wrong on one of them only must not leave the others waiting."""
+        """task: its data are as the run's weights want them.
+
+        Waits for no other rank: what goes wrong on one of them only must not leave the others waiting.
+        """
         self.config = config
         self.ranks = ranks
         self.on_step = on_step
@@ -144,7 +147,7 @@ class _Run:
         start = read_any(config.init_from) if config.init_from is not None else None
         before = read_any(config.continue_from) if config.continue_from is not None else None
         given = start if before is None else before
-        self.task = task.wanted_by(weights_of(config), config.dataset)
+        self.task = task
         self.arguments = {**removed_layers(given), **config.model_args}
         self.identity = _identity(config, self.task, given, self.arguments)
         self.schedule = config.schedule or _EMPTY

@@ -67,7 +67,7 @@ def load_teacher(config: Distillation, task: Task, student: str | None = None) -
     if config.model_args:
         run["model_args"] = {**removed_layers(content), **config.model_args}
     network = saved.model_of({**content, "run": run}, config.checkpoint, named)
-    return task.teach(network, Weights(str(named or arch), {}, content, config.checkpoint)).eval()
+    return task.teach(network, Weights.of_checkpoint(content, config.checkpoint, named or arch)).eval()
 
 
 def identity(config: Distillation, teacher: nn.Module) -> dict[str, Any]:

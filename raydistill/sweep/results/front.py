@@ -135,7 +135,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
 def _example(task: Task, checkpoint: str | Path) -> np.ndarray:
     """Two validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32."""
     content = read_checkpoint(checkpoint)
-    weights = Weights(content["run"]["arch"], content["run"]["model_args"], content, str(checkpoint))
+    weights = Weights.of_checkpoint(content, str(checkpoint))
     task = task.wanted_by(weights)
     batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
     inputs: np.ndarray = task.inputs(batch)[0].contiguous().numpy()
