@@ -29,8 +29,8 @@ def heading(name: str, metric: Metric) -> str:
 
 
 def in_words(values: Mapping[str, float], metrics: Mapping[str, Metric]) -> str:
-    """``top1 70.12 %  top5 97.01 %  loss 0.9312``: what the task names, then the rest."""
-    return "  ".join(f"{name} {_told(metrics.get(name), value)}" for name, value in values.items() if name in metrics)
+    """``top1 70.12 %  top5 97.01 %  loss 0.9312``: of those that the task names."""
+    return "  ".join(f"{name} {_told(metrics[name], value)}" for name, value in values.items() if name in metrics)
 
 
 def first_in_words(values: Mapping[str, float], metrics: Mapping[str, Metric]) -> str:
@@ -39,8 +39,8 @@ def first_in_words(values: Mapping[str, float], metrics: Mapping[str, Metric]) -
     return in_words({name: values[name]}, metrics)
 
 
-def _told(metric: Metric | None, value: float) -> str:
-    return shown(metric, value) if metric is not None and metric.is_fraction else f"{value:.4f}"
+def _told(metric: Metric, value: float) -> str:
+    return shown(metric, value) if metric.is_fraction else f"{value:.4f}"
 
 
 def front_report(rows: Sequence[FrontRow], dataset: str, metrics: Mapping[str, Metric]) -> tuple[Text, Table]:

@@ -54,7 +54,10 @@ def load(config: TaskConfig, data: DatasetConfig, weights: Weights, where: str =
     """
     kind = _class_of(config, where)
     with in_folder():
-        found = _called(kind.load, kind, config, where, data, weights)
+        if kind.load.__func__ is Task.load.__func__:  # type: ignore[attr-defined]  # nothing but the class itself
+            found = _called(kind, config, where)
+        else:
+            found = _called(kind.load, config, where, data, weights)
     if not isinstance(found, Task):
         raise ConfigError(Fault(where, f"'{config.name}' must load a Task", type(found).__name__))
     return found
@@ -63,7 +66,7 @@ def load(config: TaskConfig, data: DatasetConfig, weights: Weights, where: str =
 def foreseen(config: TaskConfig, data: DatasetConfig, where: str = "task") -> TaskShape | None:
     """What is known of it before its data are read; None where that is nothing."""
     kind = _class_of(config, where)
-    found: TaskShape | None = _called(kind.foreseen, kind, config, where, data)
+    found: TaskShape | None = _called(kind.foreseen, config, where, data)
     return found
 
 
@@ -89,10 +92,9 @@ def _class_of(config: TaskConfig, where: str) -> type[Task]:
     return kind
 
 
-def _called(make: Any, kind: type[Task], config: TaskConfig, where: str, *given: Any) -> Any:
+def _called(make: Any, config: TaskConfig, where: str, *given: Any) -> Any:
     try:
-        signature = inspect.signature(kind if make.__func__ is Task.load.__func__ else make)  # type: ignore[attr-defined]
-        signature.bind(*(() if make.__func__ is Task.load.__func__ else given), **config.args)  # type: ignore[attr-defined]
+        inspect.signature(make).bind(*given, **config.args)
     except TypeError as error:
         raise ConfigError(Fault(f"{where}.args", f"'{config.name}' does not take them ({error})")) from error
     try:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raydistill.compression.ranks import Ranks
 from raydistill.datasets.split import seeded_permutation
 from raydistill.errors import ConfigError, Fault
 from raydistill.tasks.base import TRAIN, Batch, Feed, Loading
@@ -31,9 +32,7 @@ class TensorFeed:
         self.batches = len(self._bounds)
 
     def rows(self, index: int) -> tuple[int, int]:
-        start, stop = self._bounds[index]
-        ranks = self._loading.ranks
-        return len(range(start + ranks.rank, stop, ranks.world)), stop - start
+        return row_counts(*self._bounds[index], self._loading.ranks)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         if self._shuffled:
@@ -41,7 +40,7 @@ class TensorFeed:
         else:
             order = np.sort(seeded_permutation(self._all, 0)[: self.samples])
         for start, stop in self._bounds:
-            rows = torch.from_numpy(order[own_rows(start, stop, self._loading)])
+            rows = torch.from_numpy(order[own_rows(start, stop, self._loading.ranks)])
             yield tuple(tensor[rows].to(self._loading.device) for tensor in self._tensors)
 
 
@@ -58,12 +57,11 @@ class ListFeed:
         self.batches, self.samples = len(self._sizes), sum(self._sizes)
 
     def rows(self, index: int) -> tuple[int, int]:
-        size, ranks = self._sizes[index], self._loading.ranks
-        return len(range(ranks.rank, size, ranks.world)), size
+        return row_counts(0, self._sizes[index], self._loading.ranks)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         for batch, size in zip(self._make(epoch), self._sizes, strict=True):
-            yield _moved(batch, own_rows(0, size, self._loading), self._loading.device)
+            yield _moved(batch, own_rows(0, size, self._loading.ranks), self._loading.device)
 
 
 class Kept:
@@ -91,9 +89,13 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     return bounds
 
 
-def own_rows(start: int, stop: int, loading: Loading) -> slice:
-    """A rank's rows of the batch from start to stop; the first row where it has none."""
-    ranks = loading.ranks
+def row_counts(start: int, stop: int, ranks: Ranks) -> tuple[int, int]:
+    """(this rank's, all ranks') rows of the batch from start to stop."""
+    return len(range(start + ranks.rank, stop, ranks.world)), stop - start
+
+
+def own_rows(start: int, stop: int, ranks: Ranks) -> slice:
+    """A rank's rows of the batch from start to stop, in their order; the first row where it has none."""
     if start + ranks.rank >= stop:
         return slice(start, start + 1)
     return slice(start + ranks.rank, stop, ranks.world)

@@ -18,7 +18,7 @@ from raydistill.datasets.augmentation import Augmentation, batch_generator, own_
 from raydistill.datasets.split import seeded_permutation
 from raydistill.errors import ConfigError, Fault
 from raydistill.tasks.classification.augment import EpochDraw, Fit, Normalise, WindowGather, draw_epoch, gather_pixels
-from raydistill.tasks.feeds import batch_bounds, share
+from raydistill.tasks.feeds import batch_bounds, own_rows, row_counts, share
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """images float32 (B, 3, H, W), normalised; labels int64 (B,)."""
@@ -60,7 +60,7 @@ class TrainFeed:
         self._ranks = ranks or Ranks()
         self._own = own_augmentation(dataset.augment) if ":" in dataset.augment else None
         self._slices = [  # one's own augmentation is given all ranks' rows
-            slice(start, stop) if self._own else _own_rows(start, stop, self._ranks) for start, stop in self._bounds
+            slice(start, stop) if self._own else own_rows(start, stop, self._ranks) for start, stop in self._bounds
         ]
         self._normalise = _Prepare(dataset, seen, self._device, channels_last)
         self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -75,8 +75,7 @@ class TrainFeed:
 
     def rows(self, index: int) -> tuple[int, int]:
         """(this rank's, all ranks') rows of a batch; 0 where it was given a row that is another's."""
-        start, stop = self._bounds[index]
-        return len(range(start + self._ranks.rank, stop, self._ranks.world)), stop - start
+        return row_counts(*self._bounds[index], self._ranks)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """All batches of one epoch (from 0)."""
@@ -96,7 +95,7 @@ class TrainFeed:
         """This rank's rows of a whole batch of uint8 images (B, H, W, C)."""
         generator = batch_generator(self.batches, index, self._seed, epoch)
         changed = own(images.permute(0, 3, 1, 2), generator).permute(0, 2, 3, 1)
-        rows = _own_rows(0, len(images), self._ranks)
+        rows = own_rows(0, len(images), self._ranks)
         return changed[rows].contiguous(), labels[rows]
 
     def _draw(self, epoch: int) -> EpochDraw:
@@ -230,13 +229,6 @@ def _seen_as(dataset: Dataset, wanted: Preprocessing | None) -> tuple[Dataset, P
             mean=wanted.mean, std=wanted.std,
         )  # fmt: skip
     return dataset, wanted
-
-
-def _own_rows(start: int, stop: int, ranks: Ranks) -> slice:
-    """A rank's rows of the batch from start to stop, the flipped ones still first; the first row where it has none."""
-    if start + ranks.rank >= stop:
-        return slice(start, start + 1)
-    return slice(start + ranks.rank, stop, ranks.world)
 
 
 def _take(images: np.ndarray, rows: np.ndarray) -> torch.Tensor:
