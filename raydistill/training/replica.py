@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raydistill.compression.ranks import Ranks
@@ -37,23 +37,23 @@ class Replica:
                 for module in model.modules()
             )
 
-    def __call__(self, inputs: Tensor) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The model's output.
 
         Raises:
             ConfigError: a parameter that had a gradient in the first minibatch had none in the last one.
         """
         if not self._ranks.several:
-            return self._model(inputs)
+            return self._model(*inputs, **named)
         parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         shapes = [parameter.shape for parameter in parameters]
         if shapes != self._shapes or not _identical(parameters, self._parameters):
             self._unwrap(parameters, shapes)
         with statistics_over(self._ranks):
             if self._wrapped is None:
-                return self._model(inputs)
+                return self._model(*inputs, **named)
             try:
-                return self._wrapped(inputs)
+                return self._wrapped(*inputs, **named)
             except RuntimeError as error:
                 if "finished reduction" not in str(error):
                     raise
