@@ -102,7 +102,8 @@ class TrackingError(RaydistillError):
 def close_match(name: object, candidates: Iterable[str]) -> str:
     """A way out for a name that is not among `candidates`: the nearest one, or all of them."""
     known = sorted(str(candidate) for candidate in candidates)
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    same = [candidate for candidate in known if candidate.lower() == str(name).lower()]
+    nearest = same or difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     if nearest:
         return f"did you mean '{nearest[0]}'?"
     if not known:

@@ -142,7 +142,7 @@ def resolve_class(name: object, menu: Mapping[str, Any], base: type, where: str,
         found = resolve(found, {}, where, what)
     if not (isinstance(found, type) and issubclass(found, base)):
         way_out = f"name a class that is derived from {base.__name__}"
-        raise ConfigError(Fault(where, f"is not a {base.__name__}", name, way_out))
+        raise ConfigError(Fault(where, f"is not {_a(base)}", name, way_out))
     if inspect.isabstract(found):
         lacks = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise ConfigError(Fault(where, f"is abstract, it lacks {lacks}", name, "name a class that has them"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,11 @@ from warnings import filterwarnings
 
 import typer
 
-from raydistill.cli.options import NONE, Given, OptionsOf, with_options
+from raydistill.cli.options import NONE, Given, OptionsOf, typed, with_options
 from raydistill.cli.sensitivity import Sense, sensitivity
 from raydistill.cli.summary import KINDS
 from raydistill.cli.summary import summary as show_summary
-from raydistill.parts import Arithmetic, Batches, Chance, DatasetConfig, Optimization, Output, Shares
+from raydistill.parts import Arithmetic, Batches, Chance, DatasetConfig, Optimization, Optimizer, Output, Shares
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,7 @@ _WORKERS = "Several workers"
 
 @with_options
 def compress(
+    context: typer.Context,
     arch: Annotated[str, typer.Option("--arch", "-a", help="simplenet_cifar, resnet20_cifar, ... or pkg.mod:factory.")],
     schedule: Annotated[
         Path | None, typer.Option("--compress", help="The schedule to run; left out, dense training.")
@@ -54,6 +55,7 @@ def compress(
     ] = False,
     batches: Annotated[Given, OptionsOf(Batches, _TRAIN)] = NONE,
     optimization: Annotated[Given, OptionsOf(Optimization, _TRAIN)] = NONE,
+    optimizer: Annotated[Given, OptionsOf(Optimizer, _TRAIN)] = NONE,
     chance: Annotated[Given, OptionsOf(Chance, _TRAIN)] = NONE,
     computed: Annotated[Given, OptionsOf(Arithmetic, _TRAIN)] = NONE,
     gpus: Annotated[
@@ -236,7 +238,7 @@ def compress(
         model_args={"pretrained": True} if pretrained else {},
         dataset=DatasetConfig(**data),
         **batches,
-        **optimization,
+        **_optimization(optimization, optimizer, typed(context)),
         **chance,
         **computed,
         **shares,
@@ -314,6 +316,17 @@ def compress(
         on_checkpoint.activation_statistics(folder / "checkpoint.pt", config, task, folder, console)
 
 
+def _optimization(given: Given, optimizer: Given, said_by_user: Collection[str]) -> dict[str, Any]:
+    """RunConfig's fields. Of another optimizer than SGD, the rate and the decay that were typed are its own."""
+    from raydistill.parts.optimizer import SGD
+
+    said = dict(given)
+    own: dict[str, Any] = {}
+    if optimizer["name"] != SGD:
+        own = {name: said.pop(name) for name in ("lr", "weight_decay") if name in said_by_user}
+    return {**said, "optimizer": Optimizer(**optimizer, **own)}
+
+
 def _task(loss_weights: str | None, thresholds: str | None) -> TaskConfig:
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.tasks import TaskConfig
@@ -360,10 +373,14 @@ def _checked(config: RunConfig, task: TaskShape) -> tuple[str, ...]:
     from raydistill.compression import check
     from raydistill.errors import ConfigError, Fault
     from raydistill.schedule import policies_beyond
+    from raydistill.training.loop import check_run
+    from raydistill.training.optimizer import make_optimizer
 
     inputs = task.example_input()
     model = task.network(config.arch, config.model_args, "--arch", fetch=False)
     models.check_input(model, inputs, config.arch, "--arch")
+    check_run(config)
+    make_optimizer(model, config)
     if config.schedule is None:
         return _odd_start(config, model)
     beyond = policies_beyond(config.schedule, config.epochs, "--epochs")
@@ -382,11 +399,14 @@ def _checked(config: RunConfig, task: TaskShape) -> tuple[str, ...]:
 def _odd_start(config: RunConfig, model: nn.Module) -> tuple[str, ...]:
     """What is odd about the checkpoint that the run goes on from."""
     from raydistill.training.distiller_checkpoint import optimizer_state, read_any
+    from raydistill.training.optimizer import make_optimizer, order_of
 
     if config.continue_from is None:
         return ()
     content = read_any(config.continue_from)
-    _, odd = optimizer_state(content, [name for name, _ in model.named_parameters()], config.continue_from)
+    optimizer = make_optimizer(model, config)
+    names, groups = order_of(model, optimizer), len(optimizer.param_groups)
+    _, odd = optimizer_state(content, names, config.continue_from, config.optimizer.name, groups)
     return (odd,) if odd else ()
 
 
@@ -440,9 +460,11 @@ def _train(
     checkpoint = folder / "checkpoint.pt"
     history = read_history(checkpoint) if checkpoint.exists() else []
     last = history[-1] if history else None
-    params = {
-        key: getattr(config, key) for key in ("arch", "epochs", "batch_size", "lr", "momentum", "weight_decay", "seed")
-    }
+    from raydistill.parts.setting import identity
+    from raydistill.training.optimizer import learning_rate
+
+    params = {key: getattr(config, key) for key in ("arch", "epochs", "batch_size", "momentum", "weight_decay", "seed")}
+    params |= {"lr": learning_rate(config), **_flat(identity(config).get("optimizer", {}), "optimizer")}
     params |= {"dataset": task.name, "schedule": config.schedule.source if config.schedule else "dense"}
     with RunReport(console, folder, mlflow, tracking_uri, params, task.metrics) as report:
         for warning in warnings:
@@ -477,6 +499,13 @@ def _train(
         report.say(f"checkpoint: {checkpoint}")
         report.result(test, last)
         report.finished()
+
+
+def _flat(said: Any, path: str) -> dict[str, Any]:
+    """What is said inside a section, by key path."""
+    if not isinstance(said, dict):
+        return {path: said}
+    return {key: value for name, inside in said.items() for key, value in _flat(inside, f"{path}.{name}").items()}
 
 
 def _epochs(

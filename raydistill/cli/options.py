@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class OptionsOf:
 
     part: type[Any]
     panel: str
+
+
+def typed(context: typer.Context) -> frozenset[str]:
+    """The parameters of a command that the user gave, by their names in Python; the others have their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and "DEFAULT" not in source.name)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -71,25 +78,47 @@ def _option(stem: str, field: Described, panel: str) -> inspect.Parameter:
         metavar=setting.metavar,
         min=least,  # type: ignore[arg-type]
     )
-    optional = kind | None if NoneType in get_args(field.kind) else kind
+    default = None if _is_read(field) else field.default  # no text stands for what is not text
+    optional = kind | None if default is None else kind
     annotation = Annotated[optional, option]  # type: ignore[valid-type]
-    return inspect.Parameter(stem, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+    return inspect.Parameter(stem, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _plain(field: Described) -> Any:
     """The type that typer reads."""
     if field.setting.path:
         return Path
-    if field.setting.read is not None or any(
-        get_origin(kind) is Literal for kind in (field.kind, *get_args(field.kind))
-    ):
+    if _is_read(field) or any(get_origin(kind) is Literal for kind in (field.kind, *get_args(field.kind))):
         return str  # what is wrong with a word is said where the part is checked
     return next((kind for kind in get_args(field.kind) if kind is not NoneType), field.kind)
 
 
 def _value(field: Described, given: Any) -> Any:
     if given is None:
-        return None
+        return field.default
     if field.setting.path:
         return str(given)
-    return field.setting.read(given) if field.setting.read is not None else given
+    if field.setting.read is not None:
+        return field.setting.read(given)
+    if get_origin(field.kind) is tuple:  # ``norms,biases``, or with spaces
+        return tuple(given.replace(",", " ").split())
+    if get_origin(field.kind) is collections.abc.Mapping:
+        return arguments(given, f"--{_stem(field).replace('_', '-')}")
+    return given
+
+
+def arguments(text: str, option: str) -> Mapping[str, Any]:
+    """``{betas: [0.9, 0.98]}``, or without the braces.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
+    from raydistill.schedule import parse_yaml
+
+    inside = text.strip()
+    return parse_yaml(inside if inside.startswith("{") else f"{{{inside}}}", option)
+
+
+def _is_read(field: Described) -> bool:
+    """Whether the option's text becomes something else."""
+    return field.setting.read is not None or get_origin(field.kind) in (tuple, collections.abc.Mapping)

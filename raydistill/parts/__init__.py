@@ -3,6 +3,7 @@ and what depends on them. A sweep file's sections, the options and a run's ident
 
 from raydistill.parts.check import out_of_bounds
 from raydistill.parts.data import DatasetConfig
+from raydistill.parts.optimizer import Optimizer
 from raydistill.parts.setting import Role, Setting, hashed, identity, names, settings
 from raydistill.parts.training import Arithmetic, Batches, Chance, Optimization, Output, Place, Shares, Training
 
@@ -12,6 +13,7 @@ __all__ = [
     "Chance",
     "DatasetConfig",
     "Optimization",
+    "Optimizer",
     "Output",
     "Place",
     "Role",

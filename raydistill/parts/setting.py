@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from enum import Enum
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 
@@ -64,6 +65,10 @@ def settings(part: type[Any]) -> tuple[Described, ...]:
     for field in dataclasses.fields(part):
         hint = hints[field.name]
         kind, *said = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        options = get_args(kind)
+        if NoneType in options and any(get_origin(option) is Annotated for option in options):  # a bounded one, or None
+            kind, *bounds = get_args(next(option for option in options if get_origin(option) is Annotated))
+            kind, said = kind | None, [*bounds, *said]
         default = field.default if field.default_factory is MISSING else field.default_factory()
         found += [Described(field.name, kind, tuple(said), default, s) for s in said if isinstance(s, Setting)]
     return tuple(found)
@@ -76,7 +81,7 @@ def names(part: type[Any], role: Role) -> tuple[str, ...]:
 def identity(values: Any) -> dict[str, Any]:
     """What the weights depend on, of an instance of a part."""
     return {
-        field.name: getattr(values, field.name)
+        field.name: _plain(getattr(values, field.name))
         for field in settings(type(values))
         if field.setting.role is Role.FIXED and not _unknown(field, values, IDENTITY)
     }
@@ -90,6 +95,22 @@ def hashed(values: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
         if field.setting.role is Role.FREE or _unknown(field, values, HASH)
     }
     return {key: value for key, value in plain.items() if key not in left_out}
+
+
+def _plain(value: Any) -> Any:
+    """A part inside a part as a mapping of what is said in it."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    said = {field.name: getattr(value, field.name) for field in settings(type(value))}
+    defaults = {field.name: field.default for field in settings(type(value))}
+    return {name: _without_tuples(entry) for name, entry in said.items() if entry != defaults[name]}
+
+
+def _without_tuples(value: Any) -> Any:
+    """As a file gives it back, so that what was read compares equal."""
+    if isinstance(value, Mapping):
+        return {key: _without_tuples(entry) for key, entry in value.items()}
+    return [_without_tuples(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _unknown(field: Described, values: Any, where: str) -> bool:

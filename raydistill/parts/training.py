@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Lt
 
 from raydistill.parts.kinds import NUMBER, Count, NotNegative, Positive, Whole
-from raydistill.parts.setting import IDENTITY, Role, Setting
+from raydistill.parts.optimizer import Optimizer
+from raydistill.parts.setting import HASH, IDENTITY, Role, Setting
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +23,18 @@ class Batches:
     batch_size: Annotated[Count, Setting("Images a step.", ("-b",))] = 256
 
 
+_SGD = Optimizer()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
-    """SGD's arguments."""
+    """SGD's arguments, and the optimizer where it is another one."""
 
     lr: Annotated[Positive, Setting("Learning rate.", ("--learning-rate",), excluded_too=True)] = 0.05
     momentum: Annotated[float, NUMBER, Ge(0), Lt(1), Setting("SGD's momentum.")] = 0.9
     weight_decay: Annotated[NotNegative, Setting("SGD's weight decay.", ("--wd",))] = 1e-4
     nesterov: Annotated[bool, Setting(option=None)] = False
+    optimizer: Annotated[Optimizer, Setting(option=None, younger=(IDENTITY, HASH))] = _SGD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,10 @@ class Arithmetic:
     deterministic: Annotated[
         bool, Setting("The same bits on every run (CPU).", ("--det",), role=Role.MAY_CHANGE, searchable=False)
     ] = False
-    precision: Annotated[Precision, Setting("fp32, bf16, or auto: the faster one here.", role=Role.MAY_CHANGE)] = "auto"
+    precision: Annotated[
+        Precision,
+        Setting("fp32, bf16, fp16, or auto: the faster of the first two here.", role=Role.MAY_CHANGE),
+    ] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

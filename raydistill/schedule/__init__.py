@@ -5,7 +5,7 @@ from raydistill.schedule.globs import WITH_WEIGHTS, each_named, without_globs
 from raydistill.schedule.load import dump_schedule, load_schedule, parse_schedule
 from raydistill.schedule.override import get_value, read_value, scale_epochs, split_per_weight, with_values
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
-from raydistill.schedule.yaml_file import dump_yaml, read_yaml
+from raydistill.schedule.yaml_file import dump_yaml, parse_yaml, read_yaml
 
 __all__ = [
     "KINDS",
@@ -21,6 +21,7 @@ __all__ = [
     "read_value",
     "load_schedule",
     "parse_schedule",
+    "parse_yaml",
     "policies_beyond",
     "read_yaml",
     "scale_epochs",

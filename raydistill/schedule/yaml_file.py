@@ -59,22 +59,26 @@ def read_yaml(path: str | Path, on_twice: OnTwice | None = None) -> dict[str, An
     Raises:
         ConfigError: the file is missing, is not UTF-8, is not YAML, gives a key twice, or is not a mapping.
     """
-    text = _text(Path(path))
+    return parse_yaml(_text(Path(path)), str(path), on_twice)
+
+
+def parse_yaml(text: str, where: str, on_twice: OnTwice | None = None) -> dict[str, Any]:
+    """`read_yaml` of a text that is read already; where: what it is, for errors."""
     try:
-        data = _parsed(text, str(path), on_twice)
+        data = _parsed(text, where, on_twice)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(Fault(f"{path}{line}", f"not valid YAML: {problem}")) from error
+        raise ConfigError(Fault(f"{where}{line}", f"not valid YAML: {problem}")) from error
     except RecursionError as error:
-        raise ConfigError(Fault(str(path), "is nested too deeply")) from error
+        raise ConfigError(Fault(where, "is nested too deeply")) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # PyYAML's constructors of odd tags and keys: !!int x, !!timestamp x, {[a]: b}
         problem = f"{type(error).__name__}: {error}"
-        raise ConfigError(Fault(str(path), f"not valid YAML: a value does not fit its tag ({problem})")) from error
+        raise ConfigError(Fault(where, f"not valid YAML: a value does not fit its tag ({problem})")) from error
     if not isinstance(data, dict):
-        raise ConfigError(Fault(str(path), "must be a mapping of sections", data, "see README.md for an example"))
+        raise ConfigError(Fault(where, "must be a mapping of sections", data, "see README.md for an example"))
     return data
 
 

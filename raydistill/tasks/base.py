@@ -24,6 +24,8 @@ from raydistill.tasks.fingerprint import fingerprint
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
+_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 Batch = Any
 Network = Callable[..., Any]
 """A network, or what stands for it in training: called with the inputs of a batch, gives its output."""
@@ -61,7 +63,7 @@ class Weights:
 class Loading:
     """How a run wants its batches. batch_size: of all ranks together. fraction: in (0, 1], of a split that is used.
 
-    seed: of the order of the train split. precision: ``fp32`` or ``bf16``, of evaluation.
+    seed: of the order of the train split. precision: ``fp32``, ``bf16`` or ``fp16``, of evaluation.
     """
 
     device: torch.device
@@ -76,9 +78,9 @@ class Loading:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context a forward pass runs in: bf16 autocast keeps the weights in fp32."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+    """The context a forward pass runs in: bf16 and fp16 autocast keep the weights in fp32."""
+    if precision in _REDUCED:
+        return torch.autocast(device.type, dtype=_REDUCED[precision])
     return nullcontext()
 
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -92,14 +93,18 @@ def read_any(path: str | Path) -> dict[str, Any]:
     return _as_own(read_distiller_checkpoint(path)) if is_distiller_checkpoint(path) else saved.read_checkpoint(path)
 
 
-def optimizer_state(content: Mapping[str, Any], names: Sequence[str], where: str) -> tuple[dict[str, Any] | None, str]:
-    """The SGD optimizer's state in a content of `read_any`, its parameters in the order of `names`, and "".
+def optimizer_state(
+    content: Mapping[str, Any], names: Sequence[str], where: str, wanted: str = "SGD", groups: int = 1
+) -> tuple[dict[str, Any] | None, str]:
+    """The optimizer's state in a content of `read_any`, and "".
+
+    names: the parameters in the order of the optimizer that takes it. wanted, groups: its class, and how many it has.
 
     None, and why, where its momenta are of other shapes than the weights: of a network that was thinned after them.
     Training goes on with a fresh optimizer then, as it does with Distiller.
 
     Raises:
-        CheckpointError: there is none, it is not SGD's, or of other parameters.
+        CheckpointError: there is none, it is of another class, or of other parameters.
     """
     kind, state = content.get("optimizer_type"), content.get("optimizer")
     way_out = "start with a fresh one at epoch 0 (init_from, --reset-optimizer)"
@@ -107,27 +112,33 @@ def optimizer_state(content: Mapping[str, Any], names: Sequence[str], where: str
         raise CheckpointError(Fault(where, "has no optimizer to go on with", ABSENT, way_out))
     if not _is_optimizer(state):
         raise CheckpointError(Fault(where, "has an optimizer that cannot be read", ABSENT, way_out))
-    groups, found = state["param_groups"], state["state"]
-    other = sorted({key for entry in found.values() for key in entry} - {"momentum_buffer"})
-    if kind not in (None, "torch.optim.sgd.SGD") or other or not all(group.keys() >= _SGD for group in groups):
-        shown = kind or (f"one with {', '.join(map(str, other))}" if other else "one without momentum")
-        raise CheckpointError(Fault(where, "was trained with another optimizer than SGD", shown, way_out))
-    # Before torch 1.5 the keys were addresses; in all versions they stand in the order of the model's parameters.
-    keys = [key for group in groups for key in group["params"]]
+    of_groups, found = state["param_groups"], state["state"]
+    trained_with = content.get("optimizer_name", "SGD") if kind in (None, "torch.optim.sgd.SGD") else kind
+    if trained_with == "SGD":
+        other = sorted({key for entry in found.values() for key in entry} - {"momentum_buffer"})
+        if other or not all(group.keys() >= _SGD for group in of_groups):
+            trained_with = f"one with {', '.join(map(str, other))}" if other else "one without momentum"
+    if trained_with != wanted:
+        raise CheckpointError(Fault(where, f"was trained with another optimizer than {wanted}", trained_with, way_out))
+    # Before torch 1.5 the keys were addresses; in all versions they stand in the order of the optimizer's parameters.
+    keys = [key for group in of_groups for key in group["params"]]
     ordered = content.get("parameters", names)
-    if len(groups) != 1 or sorted(ordered) != sorted(names) or len(keys) != len(names):
+    if len(of_groups) != groups or sorted(ordered) != sorted(names) or len(keys) != len(names):
         raise CheckpointError(Fault(where, "has an optimizer of other parameters", len(keys), way_out))
     by_name = {name: found[key] for name, key in zip(ordered, keys, strict=True) if key in found}
     for name, entry in by_name.items():
+        if any(not isinstance(value, (Tensor, int, float, NoneType)) for value in entry.values()):
+            raise CheckpointError(Fault(where, f"has an optimizer whose state of '{name}' is no tensor", entry))
         momentum = entry.get("momentum_buffer")
         if momentum is not None and not isinstance(momentum, Tensor):
             raise CheckpointError(Fault(where, f"has an optimizer whose state of '{name}' is no tensor", momentum))
-        if momentum is not None and momentum.shape != content["model"][name].shape:
+        if wanted == "SGD" and momentum is not None and momentum.shape != content["model"][name].shape:
             rule = f"its optimizer's state of '{name}' is of another shape than the weight"
             return None, str(Fault(where, rule, tuple(momentum.shape), "going on with a fresh optimizer"))
-    group = {**groups[0], "params": list(range(len(names)))}
+    at = iter(range(len(names)))
+    renumbered = [{**group, "params": [next(at) for _ in group["params"]]} for group in of_groups]
     states = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
-    return {"state": states, "param_groups": [group]}, ""
+    return {"state": states, "param_groups": renumbered}, ""
 
 
 def _checkpoint(content: Any, source: str) -> DistillerCheckpoint:

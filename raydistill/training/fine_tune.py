@@ -7,6 +7,7 @@ from torch import nn
 
 from raydistill.tasks import TRAIN, Loading, Task
 from raydistill.training.config import RunConfig
+from raydistill.training.optimizer import make_optimizer
 
 
 def fine_tune(
@@ -16,10 +17,8 @@ def fine_tune(
     device: torch.device,
     epochs: int,
 ) -> None:
-    """Train with the run's SGD on its (fraction of the) train split; weights that are zero may come back."""
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    """Train with the run's optimizer on its (fraction of the) train split; weights that are zero may come back."""
+    optimizer = make_optimizer(model, config)
     feed = task.feed(TRAIN, Loading(device, config.batch_size, config.seed, config.effective_train_size))
     model.train()
     for epoch in range(epochs):

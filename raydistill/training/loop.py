@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
 from raydistill.compression.distillation import KnowledgeDistillationPolicy
@@ -32,12 +34,15 @@ from raydistill.training import checkpoint as saved
 from raydistill.training import memory
 from raydistill.training import precision as arithmetic
 from raydistill.training.allocator import keep_freed_memory
+from raydistill.training.average import AveragedWeights
 from raydistill.training.config import Distillation, RunConfig
 from raydistill.training.determinism import epoch_seed, seed_everything, training_environment
 from raydistill.training.distiller_checkpoint import optimizer_state, read_any
 from raydistill.training.events import EventLog
+from raydistill.training.optimizer import check_optimization, make_optimizer, order_of
 from raydistill.training.replica import Replica
 from raydistill.training.start import removed_layers, task_of, weights_of
+from raydistill.training.stepping import Stepping
 from raydistill.training.teacher import check_distillation, digest, identity, load_teacher
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
@@ -67,7 +72,7 @@ def fit(
         TrainingError: the loss became NaN or infinite, or memory ran out.
         LostWorker: another rank's process died.
     """
-    _check(config)
+    check_run(config)
     ranks = ranks or Ranks()
     with training_environment(config.threads, config.deterministic), ranks.failing_together():
 
@@ -160,18 +165,15 @@ class _Run:
         if start is not None:
             begun = saved.load_weights(model, start, str(config.init_from))
         self.model: nn.Module = model.to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer: Optimizer = SGD(
-            self.model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
-        )
+        self.optimizer: Optimizer = make_optimizer(self.model, config)
         self.scheduler: CompressionScheduler = build(
             self.schedule, self.model, self.optimizer, self.task.example_input(), config.strict, ranks
         )
         self.scheduled = len(self.scheduler.scheduled)
         self.scheduler.structure = begun
+        self.stepping = Stepping(self.model, self.optimizer, config.optimizer, self.device)
+        decay = config.optimizer.ema
+        self.average = None if decay is None else AveragedWeights(self.model, decay, self.scheduler.masks)
         if config.distillation is not None:
             self._distil(config.distillation)
         for name, mask in (start or {}).get("masks", {}).items():  # of Distiller's
@@ -189,6 +191,7 @@ class _Run:
                 config.precision, self.model, self.device, self.task.example_input(rows), config.deterministic
             )
         )
+        self.stepping.compute_in(self.precision)
         loading = Loading(self.device, config.batch_size, config.seed, config.effective_train_size, ranks=ranks)
         self.train_feed = self.task.feed(TRAIN, loading)
         self.validating = replace(
@@ -227,15 +230,17 @@ class _Run:
             self._check_same(f"epoch {epoch}")
             train_loss = self._minibatches(epoch)
             seconds = time.perf_counter() - start
-            learning_rate = float(self.optimizer.param_groups[0]["lr"])
+            learning_rate = self.stepping.learning_rate
             self.replica.settle_buffers()
             loading = replace(self.validating, precision=self.precision)
-            validated = self.task.evaluate(self.model, self.validation_feed, loading)
+            with self._as_delivered():
+                validated = self.task.evaluate(self.model, self.validation_feed, loading)
         if not math.isfinite(validated[LOSS]):
             raise TrainingError(self._not_finite(epoch, "the validation loss", validated[LOSS]))
         self.scheduler.on_epoch_end(epoch, **validated)
         self._check_same(f"epoch {epoch}", everything=True)
-        total, by_layer = sparsity(self.model, self.dense_sizes)  # what thinning has removed counts as zero
+        with self._as_delivered():
+            total, by_layer = sparsity(self.model, self.dense_sizes)  # what thinning has removed counts as zero
         metrics = EpochMetrics(
             epoch=epoch,
             epochs=self.config.epochs,
@@ -257,11 +262,17 @@ class _Run:
         epoch = metrics.epoch
         last = epoch + 1 == self.config.epochs
         if self.path is not None and (last or (epoch + 1) % self.config.checkpoint_every == 0):
-            saved.write_checkpoint(self.path, self._state())
-            write_atomically(self.path.with_name("sparsity.csv"), sparsity_csv(self.model))
+            trained = {} if self.average is None else self.average.trained(self.model.state_dict())
+            with self._as_delivered():
+                saved.write_checkpoint(self.path, self._state(trained))
+                write_atomically(self.path.with_name("sparsity.csv"), sparsity_csv(self.model))
         events.write(metrics)
         if self.config.parameter_histograms:
             events.parameters(self.model, epoch)
+
+    def _as_delivered(self) -> AbstractContextManager[None]:
+        """While it lasts the model has the weights that are validated and kept."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def _check_same(self, where: str, everything: bool = False) -> None:
         """All ranks must have the same masks, and with `everything` the same weights and buffers."""
@@ -274,26 +285,34 @@ class _Run:
 
     def _minibatches(self, epoch: int) -> float:
         """Mean loss of one pass over the training split."""
-        optimizer, scheduler, ranks = self.optimizer, self.scheduler, self.ranks
+        optimizer, scheduler, ranks, stepping = self.optimizer, self.scheduler, self.ranks, self.stepping
         self.model.train()
         count, trained = self.train_feed.batches, 0
+        steps = stepping.steps(count)
         total = torch.zeros((), device=self.device)
         look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
         for index, batch in enumerate(self.train_feed.epoch(epoch)):
-            rows, of_all = self.train_feed.rows(index)
+            rows, _ = self.train_feed.rows(index)
+            of_step = stepping.rows(self.train_feed, index, count)
+            step, begins, ends = stepping.place(index, count)
             ranks.idle = not rows
-            scheduler.on_minibatch_begin(epoch, index, count)
+            if begins:
+                scheduler.on_minibatch_begin(epoch, step, steps)
+                optimizer.zero_grad(set_to_none=True)
             with arithmetic.autocast(self.precision, self.device):
                 loss = self.task.loss(self.replica, batch)
-            loss = scheduler.before_backward(epoch, index, count, loss)
-            optimizer.zero_grad(set_to_none=True)
+            loss = scheduler.before_backward(epoch, step, steps, loss)
             # the mean over ranks is then the mean over the rows of all of them, and a penalty counts once
-            weight = rows * ranks.world / of_all
-            (loss if weight == 1.0 else loss * weight).backward()
+            weight = rows * ranks.world / of_step
+            stepping.backward(loss if weight == 1.0 else loss * weight)
             self.replica.exchange()
-            scheduler.before_parameter_optimization(epoch, index, count)
-            optimizer.step()
-            scheduler.on_minibatch_end(epoch, index, count)
+            if ends:
+                stepping.gradients_are_whole()
+                scheduler.before_parameter_optimization(epoch, step, steps)
+                stepping.step(epoch + (step + 1) / steps)
+                scheduler.on_minibatch_end(epoch, step, steps)
+                if self.average is not None:
+                    self.average.update()
             total += loss.detach().float() * rows
             trained += rows
             if index % look_every == 0 or index + 1 == count:
@@ -308,11 +327,14 @@ class _Run:
             raise TrainingError(self._not_finite(epoch, f"the training loss (minibatch {index})", value))
 
     def _not_finite(self, epoch: int, what: str, value: float) -> Fault:
-        way_out = f"lower lr ({self.config.lr:g}) or prune less"
+        way_out = f"lower lr ({self.stepping.learning_rate:g}) or prune less"
         return Fault(f"epoch {epoch}", f"{what} must be finite", value, way_out)
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, trained: Mapping[str, Tensor]) -> dict[str, Any]:
+        """trained: the weights that training goes on with, where those that are kept are others."""
+        averaged = {} if self.average is None else {"trained": dict(trained), "average": self.average.state_dict()}
         return {
+            **averaged,
             "epoch": self.history[-1].epoch,
             "run": self.identity,
             "schedule": self.schedule_text,
@@ -323,6 +345,8 @@ class _Run:
             "model": self.model.state_dict(),
             "structure": structure_state(self.scheduler.structure),
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_name": self.config.optimizer.name,
+            "stepping": self.stepping.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "rng": saved.rng_state(),
             "history": [metrics.to_json() for metrics in self.history],
@@ -347,9 +371,8 @@ class _Run:
             rule = f"must be above {self.first}, the epochs that {where} has trained already"
             way_out = "raise epochs, or start again at epoch 0 (init_from, --reset-optimizer)"
             raise ConfigError(Fault("training.epochs", rule, self.config.epochs, way_out))
-        self.scheduler.structure = saved.load_weights(self.model, content, where)
-        names = [name for name, _ in self.model.named_parameters()]
-        state, why_fresh = optimizer_state(content, names, where)
+        self._take_weights(content, where)
+        state, why_fresh = self._optimizer_state(content, where)
         if state is not None:
             self.optimizer.load_state_dict(state)
         else:
@@ -365,6 +388,22 @@ class _Run:
         if content["rng"] is not None:
             saved.set_rng_state(content["rng"])
 
+    def _optimizer_state(self, content: Mapping[str, Any], where: str) -> tuple[dict[str, Any] | None, str]:
+        names, groups = order_of(self.model, self.optimizer), len(self.optimizer.param_groups)
+        return optimizer_state(content, names, where, self.config.optimizer.name, groups)
+
+    def _take_weights(self, content: Mapping[str, Any], where: str) -> None:
+        """A checkpoint's weights, those that training goes on with; its scale of fp16 and its average."""
+        kept = content["model"]
+        trained = {**content, "model": {**kept, **content.get("trained", {})}}
+        self.scheduler.structure = saved.load_weights(self.model, trained, where)
+        self.stepping.compute_in(content["precision"])
+        self.stepping.load_state_dict(content.get("stepping", {}))
+        if self.average is not None and "average" in content:
+            self.average.load(kept, content["average"], where)
+        elif self.average is not None:
+            self.average.begin()
+
     def _resume(self) -> str:
         """Take up the state of ``checkpoint.pt``; returns the precision it was trained in."""
         content = saved.read_checkpoint(str(self.path))
@@ -376,9 +415,8 @@ class _Run:
                 rule = f"was trained with {key} {before.get(key)!r}"
                 way_out = "run with the same values, or choose another out_dir"
                 raise CheckpointError(Fault(str(self.path), rule, differences.get(key), way_out))
-        self.scheduler.structure = saved.load_weights(self.model, content, str(self.path))
-        names = [name for name, _ in self.model.named_parameters()]
-        state, fault = optimizer_state(content, names, str(self.path))
+        self._take_weights(content, str(self.path))
+        state, fault = self._optimizer_state(content, str(self.path))
         if state is None:
             raise CheckpointError(fault)
         self.optimizer.load_state_dict(state)
@@ -402,8 +440,9 @@ def _identity(
     }
 
 
-def _check(config: RunConfig) -> None:
-    faults = out_of_bounds(config, "training.")
+def check_run(config: RunConfig) -> None:
+    """Raises ConfigError with all that is wrong, as far as it shows without network and data."""
+    faults: list[Fault | str] = [*out_of_bounds(config, "training."), *check_optimization(config)]
     if config.init_from is not None and config.continue_from is not None:
         faults.append(Fault("init_from", "cannot stand beside continue_from", config.init_from, "keep one of the two"))
     if config.distillation is not None:

@@ -108,7 +108,7 @@ def test_a_bad_schedule(run: Command, tmp_path: Path, old: str, new: str, expect
         (["--augment", "tests.tasks.classification.own:NOPE"], "dataset.augment"),
         (["--lr", "-1"], "training.lr: must be a number from 0 up, got -1.0"),
         (["--lr", "1e300"], "training.lr: must be a number from 0 up, below 3.40282e+38, got 1e+300"),
-        (["--precision", "fp16"], "got 'fp16'"),
+        (["--precision", "fp8"], "got 'fp8'"),
     ],
 )
 def test_a_bad_option(run: Command, arguments: list[str], expected: str) -> None:

@@ -21,7 +21,7 @@ from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.spec import DatasetSection, Section, SweepSections, TrainingSection
 from raydistill.sweep.record.resume import _may_change
 from raydistill.training import RunConfig
-from raydistill.training.loop import _check, _identity
+from raydistill.training.loop import _identity, check_run
 
 
 def _span(text: str) -> tuple[int, ...]:
@@ -138,7 +138,7 @@ def test_none_has_no_bounds_but_a_number_in_its_place_has() -> None:
 
 def test_a_run_says_all_that_is_out_of_bounds() -> None:
     with pytest.raises(ConfigError) as caught:
-        _check(Run("a", epochs=0, lr=-1.0, threads=0, decay=2.0))
+        check_run(Run("a", epochs=0, lr=-1.0, threads=0, decay=2.0))
     assert [fault.where for fault in caught.value.faults] == [
         "training.decay", "training.epochs", "training.lr", "training.threads",
     ]  # fmt: skip
@@ -206,5 +206,5 @@ def test_stored_hashes_stay_what_they_are() -> None:
 
 def test_the_sections_defaults_are_those_of_a_run() -> None:
     run = RunConfig("a")
-    assert all(getattr(run, key) == value for key, value in TrainingSection().model_dump().items())
+    assert all(getattr(run, key) == value for key, value in dict(TrainingSection()).items())
     assert DatasetSection().config() == run.dataset

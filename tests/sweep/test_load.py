@@ -35,7 +35,11 @@ def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
         ("training/lr", -1, "space.yaml: training.lr: must be above 0, got -1"),
         ("training/learning_rate", 1, "space.yaml: training.learning_rate: unknown key; use one of: batch_size, "),
         ("training/epoch", 1, "space.yaml: training.epoch: unknown key; did you mean 'epochs'?"),
-        ("training/precision", "fp16", "space.yaml: training.precision: must be one of auto, fp32, bf16, got 'fp16'"),
+        (
+            "training/precision",
+            "fp8",
+            "space.yaml: training.precision: must be one of auto, fp32, bf16, fp16, got 'fp8'",
+        ),
         ("training", {"momentum": 0, "nesterov": True}, "space.yaml: training: nesterov needs a momentum above 0"),
         ("model/arch", "simplenet", "space.yaml: model.arch: unknown model, got 'simplenet'; did you mean"),
         ("model", ..., "space.yaml: model: is missing; add 'model:'"),

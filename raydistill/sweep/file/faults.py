@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -50,8 +51,8 @@ def _fault(model: type[BaseModel], data: Any, detail: Mapping[str, Any], source:
     where = f"{source}: {_path(prefix, keys)}" if keys or prefix else source
     whole_section = kind == "value_error" and isinstance(detail["input"], Mapping)
     value = ABSENT if kind == "missing" or whole_section else detail["input"]
-    if kind == "extra_forbidden":
-        return Fault(where, "unknown key", ABSENT, close_match(keys[-1], holder.model_fields if holder else ()))
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return Fault(where, "unknown key", ABSENT, close_match(keys[-1], _keys_of(holder)))
     if kind == "literal_error":
         allowed = [option.strip(" '") for option in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
         return Fault(where, "must be one of " + ", ".join(allowed), value, close_match(value, allowed))
@@ -69,12 +70,12 @@ def _fault(model: type[BaseModel], data: Any, detail: Mapping[str, Any], source:
     return Fault(where, rule[0].lower() + rule[1:], value)
 
 
-def _kinds(holder: type[BaseModel] | None, keys: list[str | int]) -> str:
+def _kinds(holder: type | None, keys: list[str | int]) -> str:
     """The rule of a field that takes several kinds (``bool | Literal["auto"]``); "" for any other field."""
-    field = holder.model_fields.get(str(keys[-1])) if holder and keys else None
-    if field is None or get_origin(field.annotation) not in {Union, UnionType}:
+    kind = _keys_of(holder).get(str(keys[-1])) if keys else None
+    if get_origin(kind) not in {Union, UnionType}:
         return ""
-    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    kinds = [kind for kind in get_args(kind) if kind is not type(None)]
     if len(kinds) < 2:
         return ""
     words: list[str] = []
@@ -83,24 +84,33 @@ def _kinds(holder: type[BaseModel] | None, keys: list[str | int]) -> str:
     return "must be " + ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def _real_keys(
-    model: type[BaseModel], data: Any, loc: tuple[str | int, ...]
-) -> tuple[list[str | int], type[BaseModel] | None]:
+def _real_keys(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) -> tuple[list[str | int], type | None]:
     """The part of pydantic's location that stands in the file (unions add a branch's name), and that key's model."""
     keys: list[str | int] = []
-    holder: type[BaseModel] | None = model
-    current: type[BaseModel] | None = model
+    holder: type | None = model
+    current: type | None = model
     at: Any = data
     for step in loc:
         inside = (isinstance(at, Mapping) and step in at) or (isinstance(at, list) and isinstance(step, int))
-        absent = isinstance(at, Mapping) and current is not None and step in current.model_fields
+        absent = isinstance(at, Mapping) and step in _keys_of(current)
         if not inside and not absent:
             continue
         at = at[step] if inside and (isinstance(at, Mapping) or int(step) < len(at)) else None
         keys.append(step)
-        field = current.model_fields.get(str(step)) if current else None
-        holder, current = current, section_of(field.annotation) if field else None
+        holder, current = current, _holder_in(_keys_of(current).get(str(step)))
     return keys, holder
+
+
+def _keys_of(holder: type | None) -> dict[str, Any]:
+    """The keys of a section, or of a dataclass that stands for one, with their types."""
+    if isinstance(holder, type) and issubclass(holder, BaseModel):
+        return {name: field.annotation for name, field in holder.model_fields.items()}
+    return {field.name: field.type for field in fields(holder)} if is_dataclass(holder) else {}
+
+
+def _holder_in(kind: Any) -> type | None:
+    inside = [option for option in (kind, *get_args(kind)) if isinstance(option, type) and is_dataclass(option)]
+    return section_of(kind) or next(iter(inside), None)
 
 
 def section_of(kind: Any) -> type[BaseModel] | None:

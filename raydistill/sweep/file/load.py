@@ -19,7 +19,7 @@ from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close
 from raydistill.files import missing
 from raydistill.masking import masked_all
 from raydistill.metrics import MAX, Metric, selecting
-from raydistill.parts import Training, settings
+from raydistill.parts import Optimizer, Training, settings
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
@@ -37,6 +37,7 @@ from raydistill.sweep.file.warm_entries import Entry, ScheduleEntry, parse_entri
 from raydistill.sweep.planning.methods import check_own
 from raydistill.tasks import TaskConfig, metrics_of
 from raydistill.training.footprint import LATENCY
+from raydistill.training.optimizer import check_optimization
 
 TRAINING = "training."
 SPARSITY = "sparsity"
@@ -159,11 +160,19 @@ def training_values(training: TrainingSection, values: Mapping[str, Any], source
     Raises:
         ConfigError: a drawn value that the section does not take.
     """
-    drawn = {path.removeprefix(TRAINING): value for path, value in values.items() if path.startswith(TRAINING)}
-    section, faults = validate(TrainingSection, {**training.model_dump(), **drawn}, source, "search.training")
+    said = training.model_dump(exclude_unset=True)
+    for path in values:
+        if path.startswith(TRAINING):
+            *sections, name = path.removeprefix(TRAINING).split(".")
+            at = said
+            for section in sections:
+                at = at.setdefault(section, {})
+            at[name] = values[path]
+    drawn, found = validate(TrainingSection, said, source, "search.training")
+    faults = [*found] if found else check_optimization(drawn, f"{source}: search.training")
     if faults:
         raise ConfigError(*faults)
-    return section
+    return drawn
 
 
 def relocate(faults: tuple[Fault | str, ...]) -> list[Fault | str]:
@@ -216,7 +225,10 @@ def _collected(faults: list[Fault | str], parse: Any, *arguments: Any) -> Any:
 
 
 def _training_paths(dimensions: tuple[Dimension, ...], file: str) -> list[Fault]:
-    searchable = [field.name for field in settings(Training) if field.setting.searchable]
+    searchable = [
+        *(field.name for field in settings(Training) if field.setting.searchable and field.name != "optimizer"),
+        *(f"optimizer.{field.name}" for field in settings(Optimizer) if field.setting.searchable),
+    ]
     sections = ("training", "pruners", "policies", "regularizers", "quantizers", "lr_schedulers", "extensions")
     faults = []
     for path in (dimension.path for dimension in dimensions):
@@ -224,7 +236,7 @@ def _training_paths(dimensions: tuple[Dimension, ...], file: str) -> list[Fault]
         if path == "training.epochs":
             way_out = "search the policies' ending_epoch instead"
             faults.append(Fault(f"{file}: search.{path}", "trials must be of one length", ABSENT, way_out))
-        elif head == "training" and name not in searchable:
+        elif head == "training" and name not in searchable and not name.startswith("optimizer.args."):
             faults.append(Fault(f"{file}: search.{path}", "unknown key", ABSENT, close_match(name, searchable)))
         elif head.partition("[")[0] not in sections:
             faults.append(Fault(f"{file}: search.{path}", "unknown section", ABSENT, close_match(head, sections)))
@@ -273,6 +285,7 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
         if taught.end_epoch is not None and taught.end_epoch <= taught.start_epoch:
             rule = f"must be above start_epoch {taught.start_epoch}"
             faults.append(Fault(f"{file}: distillation.end_epoch", rule, taught.end_epoch))
+    faults += check_optimization(sections.training, f"{file}: training")
     _collected(faults, check_own, sections.searcher, sections.trial_scheduler, file)
     if asha.grace_period is not None and asha.grace_period > sections.training.epochs:
         rule = f"must be at most training.epochs ({sections.training.epochs})"

@@ -13,7 +13,10 @@ import yaml
 from raydistill.compression.tolerance import LEAST, START_POINTS, Tolerance, no_drop
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.metrics import Metric, selecting, shown
+from raydistill.parts import Optimizer
+from raydistill.parts.optimizer import SGD
 from raydistill.sweep.file.spec import DatasetSection, TrainingSection
+from raydistill.training.optimizer import learning_rate
 
 PRUNED_UNTIL = 0.75
 """The part of a trial in which it prunes; in the rest it is fine-tuned."""
@@ -54,8 +57,7 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
         rule = f"no weight bears {100 * LEAST:g} % of pruning for a drop of"
         raise ConfigError(Fault("--max-drop", rule, measured.max_drop, "raise it"))
     epochs, said = measured.epochs, dict(measured.training)
-    lr = float(f"{LR_SHARE * said.get('lr', TrainingSection().lr):.3g}")
-    training = {"epochs": epochs, **_changed(TrainingSection, said, ("batch_size",)), "lr": lr}
+    training = _training(epochs, said)
     model = {"arch": measured.arch, **({"args": dict(measured.model_args)} if measured.model_args else {})}
     dataset = _changed(DatasetSection, measured.dataset, ("name",))
     if dataset.get("data_dir"):
@@ -122,6 +124,21 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
         "seed: 0",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _training(epochs: int, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the dense network's training section, what the sweep's says: the same, at a lower rate."""
+    found = {"epochs": epochs, **_changed(TrainingSection, said, ("batch_size",))}
+    optimizer = dict(said.get("optimizer", {}))
+    if "lr" not in optimizer and optimizer.get("name", SGD) == SGD:
+        return {**found, "lr": _lower(said.get("lr", TrainingSection().lr))}
+    sections = TrainingSection(optimizer=Optimizer(**optimizer))
+    kept = {key: value for key, value in found.items() if key not in ("lr", "weight_decay", "momentum", "nesterov")}
+    return {**kept, "optimizer": {**optimizer, "lr": _lower(learning_rate(sections))}}
+
+
+def _lower(rate: float) -> float:
+    return float(f"{LR_SHARE * rate:.3g}")
 
 
 def sweep_name(file: Path) -> str:

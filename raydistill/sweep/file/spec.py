@@ -6,13 +6,15 @@ Paths in the file are relative to the file. See search_spaces/simplenet.yaml for
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from raydistill.parts import DatasetConfig, Role, Setting, Training
+from raydistill.parts import DatasetConfig, Optimizer, Role, Setting, Training
 from raydistill.parts.kinds import NUMBER, Count, NotNegative, Number, Own, Positive, Whole
+from raydistill.parts.optimizer import SGD
 from raydistill.tasks.base import TaskConfig
 
 _FREE = Setting(role=Role.FREE)
@@ -60,6 +62,14 @@ class TrainingSection(Section, Training):  # type: ignore[misc]
             raise ValueError("nesterov needs a momentum above 0")
         return self
 
+    @model_validator(mode="after")
+    def _of_the_optimizer(self) -> TrainingSection:
+        """What has SGD's default value, and was written all the same; `check_optimization` sees other values."""
+        idle = sorted(self.model_fields_set & {"lr", "weight_decay"})
+        if self.optimizer.name != SGD and idle:
+            raise ValueError(f"{idle[0]} is SGD's, the optimizer is {self.optimizer.name}; say it in optimizer")
+        return self
+
 
 class BaselineSection(Section):
     """The dense network that all trials start from: trained by the sweep, or taken from `checkpoint`.
@@ -73,10 +83,13 @@ class BaselineSection(Section):
     schedule: dict[str, Any] | None = None
     checkpoint: str | None = None
 
-    def of_training(self) -> dict[str, Any]:
-        """What is said otherwise than in the training section."""
+    def of_training(self, optimizer: Optimizer | None = None) -> dict[str, Any]:
+        """What is said otherwise than in the training section. optimizer: the one there, which may have the rate."""
         said = {key: value for key, value in dict(self).items() if key in TrainingSection.model_fields}
-        return {key: value for key, value in said.items() if value is not None}
+        said = {key: value for key, value in said.items() if value is not None}
+        if "lr" in said and optimizer is not None and (optimizer.name != SGD or optimizer.lr is not None):
+            said["optimizer"] = replace(optimizer, lr=said.pop("lr"))
+        return said
 
 
 class DistillationSection(Section):

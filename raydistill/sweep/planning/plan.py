@@ -13,6 +13,7 @@ from torch import nn
 from raydistill import models, tasks
 from raydistill.compression import build, check, planned_of, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
+from raydistill.parts import Optimizer
 from raydistill.parts.training import Precision
 from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import (
@@ -34,6 +35,7 @@ from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
 from raydistill.tasks import TaskShape
 from raydistill.training import Distillation, RunConfig
 from raydistill.training.footprint import measured
+from raydistill.training.optimizer import make_optimizer
 
 _FEW = 16
 """Trials that are drawn and checked before the data are read; all are with them."""
@@ -193,7 +195,7 @@ def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec |
         dataset=sweep.dataset,
         seed=sections.seed,
         schedule=schedule,
-        **training.model_dump(),
+        **dict(training),
     )
 
 
@@ -204,7 +206,7 @@ def baseline_config(sweep: Sweep) -> RunConfig:
         ConfigError: its schedule does more than change the learning rate.
     """
     section = sweep.sections.baseline
-    training = sweep.sections.training.model_copy(update=section.of_training())
+    training = sweep.sections.training.model_copy(update=section.of_training(sweep.sections.training.optimizer))
     schedule = None
     if section.schedule is not None:
         source = f"{sweep.file}: baseline.schedule"
@@ -224,8 +226,9 @@ def baseline_config(sweep: Sweep) -> RunConfig:
 
 
 def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    """Raises ConfigError where the baseline's schedule cannot be built; trained it would be minutes later."""
+    """Raises ConfigError where the baseline's optimizer or schedule cannot be built: minutes before it is trained."""
     run = baseline_config(sweep)
+    make_optimizer(model, run, f"{sweep.file}: training")
     if run.schedule is not None:
         check(run.schedule, model, inputs)
 
@@ -258,6 +261,8 @@ def _trial(
         with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search", of_weights), source
     )
     planned = _check_schedule(sweep, schedule, model, inputs)
+    if training.optimizer != Optimizer():
+        make_optimizer(model, training, f"{sweep.file}: training")
     run = replace(run_config(sweep, training, schedule), distillation=_distillation(sweep))
     return TrialPlan(trial_id, values, run, planned)
 
