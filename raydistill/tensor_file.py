@@ -48,6 +48,27 @@ def read_tensors(path: str | Path, way_out: str, stand_ins: Iterable[type] = ())
     return content
 
 
+class StandIn:
+    """An object of a class that is not here: its arguments and its state, and nothing that runs."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:
+        self = object.__new__(cls)
+        self.args, self.state = args, None
+        return self
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args: tuple[Any, ...]
+        self.state: Any
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def stand_ins(names: Iterable[tuple[str, str]]) -> list[type]:
+    """Classes that take the place of those of these (module, name)."""
+    return [type(name, (StandIn,), {"__module__": module, "__qualname__": name}) for module, name in sorted(names)]
+
+
 def look_through(path: str | Path) -> tuple[set[tuple[str, str]], set[str]]:
     """(module, name) of the classes and functions that the file names, and its strings, without loading it; both are
     empty for what ``torch.save`` did not write.

@@ -13,7 +13,7 @@ from raydistill.compression.greedy import GreedyStep, greedy_filter_pruning
 from raydistill.compression.summaries.compute import total_macs
 from raydistill.metrics import selecting
 from raydistill.tasks import VALIDATION, Loading, Task
-from raydistill.training.checkpoint import thinned_further, write_checkpoint
+from raydistill.training.checkpoint import thinned_further, without_training, write_checkpoint
 from raydistill.training.config import RunConfig
 from raydistill.training.fine_tune import fine_tune
 
@@ -43,7 +43,7 @@ def prune_greedily(
         fine_tune(candidate, config, task, loading.device, fine_tune_epochs)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {key: value for key, value in network.content.items() if key not in ("format", "optimizer")}
+    kept = without_training(network.content)
     for found in greedy_filter_pruning(
         model,
         metrics,

@@ -12,7 +12,7 @@ from warnings import filterwarnings
 
 import typer
 
-from raydistill.cli.options import NONE, Given, OptionsOf, typed, with_options
+from raydistill.cli.options import NONE, Given, OptionsOf, arguments, typed, with_options
 from raydistill.cli.sensitivity import Sense, sensitivity
 from raydistill.cli.summary import KINDS
 from raydistill.cli.summary import summary as show_summary
@@ -44,6 +44,9 @@ def compress(
     strict: Annotated[
         bool, typer.Option("--strict", help="A weight that the model lacks, or a key given twice, is an error.")
     ] = False,
+    model_args: Annotated[
+        str | None, typer.Option(help="Arguments of the network's factory, as 'width: 2'.", metavar="YAML")
+    ] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from torchvision's published weights.")
     ] = False,
@@ -235,7 +238,7 @@ def compress(
     config = RunConfig(
         arch=arch,
         task=_task(earlyexit_lossweights, earlyexit_thresholds),
-        model_args={"pretrained": True} if pretrained else {},
+        model_args={**_arguments(model_args, "--model-args"), **({"pretrained": True} if pretrained else {})},
         dataset=DatasetConfig(**data),
         **batches,
         **_optimization(optimization, optimizer, typed(context)),
@@ -266,7 +269,7 @@ def compress(
         on_images = evaluate or confusion or act_stats or greedy or sense is not None
         resume_from = on_checkpoint.published_weights(replace(config, out_dir=None), folder, on_images, console)
         start = str(resume_from)
-        config = replace(config, model_args={}, continue_from=start)
+        config = replace(config, model_args=_arguments(model_args, "--model-args"), continue_from=start)
     for kind in summary or ():
         show_summary(kind, arch, resume_from)
     looks = {"evaluate": evaluate, "confusion": confusion, "act_stats": act_stats and start is not None}
@@ -314,6 +317,10 @@ def compress(
     )
     if act_stats:
         on_checkpoint.activation_statistics(folder / "checkpoint.pt", config, task, folder, console)
+
+
+def _arguments(text: str | None, option: str) -> Given:
+    return {} if text is None else arguments(text, option)
 
 
 def _optimization(given: Given, optimizer: Given, said_by_user: Collection[str]) -> dict[str, Any]:

@@ -30,12 +30,22 @@ __all__ = [
     "load_pretrained",
     "logits_of",
     "names",
+    "takes_num_classes",
 ]
 
 
 def names() -> list[str]:
     """The architectures, sorted: own ones and torchvision's."""
     return list(MENU)
+
+
+def takes_num_classes(arch: str, where: str = "model.arch") -> bool:
+    """Whether the factory wants to know how many classes there are; what is not to classify does not."""
+    try:
+        parameters = inspect.signature(resolve(arch, MENU, where, "model")).parameters
+    except (TypeError, ValueError):  # of C code
+        return True
+    return "num_classes" in parameters or any(found.kind is found.VAR_KEYWORD for found in parameters.values())
 
 
 def create(

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from torch import nn
 
 from raydistill.cluster.last_words import witnessed
+from raydistill.compression import sparsity
+from raydistill.compression.structure import structure_state
 from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
 from raydistill.files import clear_temporaries
 from raydistill.parts import hashed
@@ -28,8 +31,10 @@ from raydistill.sweep.trial.trainable import left_by_its_code
 from raydistill.sweep.tune.callback import LOST_MACHINE, MOST_LOSSES, why_it_died
 from raydistill.tasks import Task, TaskConfig
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
-from raydistill.training.checkpoint import FILE_NAME
+from raydistill.training.checkpoint import FILE_NAME, arch_of, load_weights, without_training, write_checkpoint
+from raydistill.training.distiller_checkpoint import read_any
 from raydistill.training.footprint import footprint
+from raydistill.training.teacher import digest
 
 _AS_BEFORE = {"early_exit": None, "parameter_histograms": False}
 """What hashes hold since it was hashed with the rest; hashes of stored baselines stay what they are."""
@@ -51,6 +56,7 @@ def ensure_baseline(session: Session) -> bool:
     run = baseline_config(sweep)
     if given is not None:
         session.observer.step("evaluating the dense baseline")
+        given = str(adopted(given, run, task, store.root / "baselines"))
         last = given_baseline(given, run, task)
         reference = store.given(given)
         last = replace(last, checkpoint=reference, footprint=_footprint(session, reference))
@@ -212,6 +218,45 @@ def _usable(checkpoint: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def adopted(given: str, run: RunConfig, task: Task, folder: Path) -> Path:
+    """``baseline.checkpoint`` as a checkpoint of raydistill's, which all that follows can read: itself, or, where it is
+    another tool's file or folder, one made of its weights below `folder`.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of another architecture or number of classes.
+    """
+    content = read_any(given)
+    if "format" in content:
+        return Path(given)
+    arch_of(content, given, run.arch)
+    task.check_knows(content, given)
+    arguments = {**run.model_args, **content["run"]["model_args"]}
+    network = task.network(run.arch, arguments, fetch=False)
+    structure = load_weights(network, content, given)
+    path = folder / f"given-{digest(network.state_dict())}" / FILE_NAME
+    if not path.exists():
+        write_checkpoint(
+            path,
+            {
+                **without_training(content),
+                **task.described(),
+                "run": {"arch": run.arch, "model_args": arguments},
+                "dataset": task.name,
+                "model": network.state_dict(),
+                "structure": structure_state(structure),
+                "history": [_never_trained(network).to_json()],
+            },
+        )
+    return path
+
+
+def _never_trained(network: nn.Module) -> EpochMetrics:
+    """What is known of a network that another tool has trained."""
+    total, by_layer = sparsity(network)
+    now = time.time_ns() // 1_000_000
+    return EpochMetrics(0, 1, 0.0, {}, 0.0, total, by_layer, 0.0, 0.0, now)
 
 
 def given_baseline(checkpoint: str, run: RunConfig, task: Task) -> EpochMetrics:

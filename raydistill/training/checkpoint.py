@@ -28,6 +28,7 @@ from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.tensor_file import read_tensors
+from raydistill.training.weights_file import fitted, num_classes_of
 
 FORMAT = 1
 FILE_NAME = "checkpoint.pt"
@@ -75,6 +76,7 @@ _NEEDED: dict[str, Callable[[Any], bool]] = {
 }
 """What a checkpoint must hold to be looked at in any way, and whether a value is that."""
 
+_OF_TRAINING = ("format", "optimizer", "optimizer_name", "stepping", "trained", "average", "plain")
 _OTHERS: dict[str, Callable[[Any], bool]] = {
     "num_classes": _is_count(1, _MOST_CLASSES),
     "epoch": _is_count(-1, 2**31),
@@ -149,7 +151,8 @@ def read_history(path: str | Path) -> list[EpochMetrics]:
 
 
 def load_model(path: str | Path, arch: str | None = None) -> nn.Module:
-    """The model of a checkpoint on the CPU, pruned weights zero, in eval mode.
+    """The model of a checkpoint on the CPU, pruned weights zero, in eval mode; of weights in any file that `read_any`
+    reads.
 
     arch: what it is of, as the caller calls it. A factory of one's own (``pkg.mod:factory``) is called only where it is
     named here: a file may not name what runs.
@@ -157,13 +160,17 @@ def load_model(path: str | Path, arch: str | None = None) -> nn.Module:
     Raises:
         CheckpointError, ConfigError: the file cannot be used, or its architecture cannot be built here.
     """
-    return model_of(read_checkpoint(path), str(path), arch)
+    from raydistill.training.distiller_checkpoint import read_any  # it imports this module
+
+    return model_of(read_any(path), str(path), arch)
 
 
 def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> nn.Module:
     """`load_model` from a checkpoint that is read already; where: its path, for errors."""
     known, arguments = arch_of(content, where, arch), content["run"]["model_args"]
-    if known in models.MENU:
+    if content.get("plain"):
+        content = {**content, "num_classes": num_classes_of(content, known)}
+    elif known in models.MENU and models.takes_num_classes(known):
         require(content, where, "num_classes")
     _check_size(known, content, where)
     model = models.create(known, content.get("num_classes"), arguments, fetch=False)
@@ -210,6 +217,11 @@ def _check_size(arch: str, content: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(Fault(where, rule, ABSENT, _WAY_OUT))
 
 
+def without_training(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its network, without what a run goes on with: of a network that is changed."""
+    return {key: value for key, value in content.items() if key not in _OF_TRAINING}
+
+
 def thinned_further(content: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
     """The key of a checkpoint made from another by these changes; none where the other does not say its own structure:
     then its shapes tell all of it."""
@@ -225,6 +237,8 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], where: str) -> tu
     The changes that its structure lists are made first; the model's parameters stay the same objects. A file that says
     nothing of its structure is of an older version or of Distiller: its shapes tell what was thinned.
     """
+    if content.get("plain"):
+        content = {**content, "model": fitted(model, content, where)}
     own, state = model.state_dict(), content["model"]
     for name in (*own, *state):
         if name not in state:
@@ -232,7 +246,10 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], where: str) -> tu
         if name not in own:
             raise CheckpointError(Fault(where, f"has '{name}', the model does not", ABSENT, "choose its architecture"))
     structure: tuple[Change, ...]
-    if "structure" in content:
+    if content.get("plain"):
+        structure = ()
+        _check_shapes(model, state, where)
+    elif "structure" in content:
         structure = structure_from(content["structure"], f"{where}: structure")
         replay(model, structure, f"{where}: structure")
         _check_shapes(model, state, where)

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import ABSENT, CheckpointError, Fault
-from raydistill.tensor_file import look_through, read_tensors
+from raydistill.tensor_file import StandIn, look_through, read_tensors, stand_ins
 from raydistill.training import checkpoint as saved
+from raydistill.training.weights_file import is_plain, read_weights
 
 _PACKAGES = ("distiller", "torch.optim")
 _NUMPY = {
@@ -81,15 +82,17 @@ def read_distiller_checkpoint(path: str | Path) -> DistillerCheckpoint:
 
 
 def read_any(path: str | Path) -> dict[str, Any]:
-    """A checkpoint under raydistill's keys, whether raydistill or Distiller wrote it.
+    """A checkpoint under raydistill's keys, whoever wrote it.
 
     One of Distiller has run (arch only), num_classes, epoch, precision, model (pruned weights zero), scheduler (masks
     only) and optimizer; besides those `masks`, and `parameters`: the names in the order of its optimizer. See
-    `optimizer_state`.
+    `optimizer_state`. Of others only the weights are known, see `weights_file`.
 
     Raises:
         CheckpointError: the file cannot be used.
     """
+    if is_plain(path):
+        return read_weights(path)
     return _as_own(read_distiller_checkpoint(path)) if is_distiller_checkpoint(path) else saved.read_checkpoint(path)
 
 
@@ -208,30 +211,14 @@ def _removed(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
     return {"removed": closed} if closed else {}
 
 
-class _StandIn:
-    """An object of a class that is not here: its arguments and its state, and nothing that runs."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _StandIn:
-        self = object.__new__(cls)
-        self.args, self.state = args, None
-        return self
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args: tuple[Any, ...]
-        self.state: Any
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
 def _load(path: Path) -> Any:
     names, _ = look_through(path)
-    inert = [
-        type(name, (_StandIn,), {"__module__": module, "__qualname__": name})
-        for module, name in sorted(names)
+    inert = {
+        (module, name)
+        for module, name in names
         if (module, name) in _NUMPY or any(module == p or module.startswith(f"{p}.") for p in _PACKAGES)
-    ]
-    return read_tensors(path, _WAY_OUT, inert)
+    }
+    return read_tensors(path, _WAY_OUT, stand_ins(inert))
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
@@ -242,11 +229,11 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         return done[id(value)]
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
-    if not isinstance(value, (_StandIn, dict, list, tuple, set)) or isinstance(value, torch.Size):
+    if not isinstance(value, (StandIn, dict, list, tuple, set)) or isinstance(value, torch.Size):
         return value
     done[id(value)] = done  # under way
     result: Any
-    if isinstance(value, _StandIn):
+    if isinstance(value, StandIn):
         result = _object(value, done)
     elif isinstance(value, dict):
         result = {_plain(key, done): _plain(entry, done) for key, entry in value.items()}
@@ -257,7 +244,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
     return result
 
 
-def _object(value: _StandIn, done: dict[int, Any]) -> Any:
+def _object(value: StandIn, done: dict[int, Any]) -> Any:
     kind = type(value)
     if kind.__qualname__ == "ThinningRecipe" and len(value.args) == 2:
         return dict(zip(("modules", "parameters"), (_plain(entry, done) for entry in value.args), strict=True))
@@ -267,7 +254,7 @@ def _object(value: _StandIn, done: dict[int, Any]) -> Any:
     return named if value.state is None else {**named, "state": _plain(value.state, done)}
 
 
-def _numpy_scalar(value: _StandIn) -> Any:
+def _numpy_scalar(value: StandIn) -> Any:
     """numpy pickles a scalar as its type, such as ('f8', byte order in the state), and its bytes."""
     dtype, data = value.args
     order = dtype.state[1] if dtype.state else "|"

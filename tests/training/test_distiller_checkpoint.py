@@ -225,12 +225,12 @@ def test_damaged_and_foreign_files_are_one_line(file: Path) -> None:
             with pytest.raises(CheckpointError) as caught:
                 read_any(file)
             assert "\n" not in str(caught.value)
-    torch.save({"state_dict": [1, 2]}, file)
+    torch.save({"state_dict": [1, 2], "arch": "a"}, file)
     with pytest.raises(CheckpointError, match="is not a checkpoint of Distiller"):
         read_any(file)
     loop: list = []
     loop.append(loop)
-    torch.save({"state_dict": {}, "extras": {"x": loop}}, file)
+    torch.save({"state_dict": {}, "arch": "a", "extras": {"x": loop}}, file)
     with pytest.raises(
         CheckpointError, match=r"holds what no checkpoint of Distiller does \(an object that holds itself\)"
     ):

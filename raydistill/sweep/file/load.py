@@ -268,7 +268,7 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     if data_dir is not None and not Path(data_dir).is_dir():
         faults.append(Fault(f"{file}: dataset.data_dir", "no such folder", data_dir, "mend it or give --data-dir"))
     if baseline.checkpoint is not None:
-        if not Path(baseline.checkpoint).is_file():
+        if not Path(baseline.checkpoint).exists():
             way_out = missing(baseline.checkpoint)
             faults.append(Fault(f"{file}: baseline.checkpoint", "no such file", baseline.checkpoint, way_out))
         idle = [*baseline.of_training(), *(["schedule"] if baseline.schedule is not None else [])]

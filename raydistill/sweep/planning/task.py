@@ -18,6 +18,6 @@ def sweep_task(sweep: Sweep) -> Task:
         ConfigError, DataError, CheckpointError: the data or the baseline's weights cannot be had.
     """
     run, given = baseline_config(sweep), sweep.sections.baseline.checkpoint
-    if given is not None and Path(given).is_file():  # a resumed sweep has its own copy
+    if given is not None and Path(given).exists():  # a resumed sweep has its own copy
         run = replace(run, init_from=given)
     return task_of(run)

@@ -120,7 +120,7 @@ class Classification(Task):
         return Classification(self.dataset, self.preprocessing, early_exit, self.own_loss)
 
     def check_knows(self, content: Mapping[str, Any], where: str) -> None:
-        if content.get("num_classes") != self.dataset.num_classes:
+        if not content.get("plain") and content.get("num_classes") != self.dataset.num_classes:
             rule = f"knows other classes: {self.name} has {self.dataset.num_classes}"
             raise CheckpointError(Fault(where, rule, content.get("num_classes")))
 
