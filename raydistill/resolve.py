@@ -147,3 +147,6 @@ def resolve_class(name: object, menu: Mapping[str, Any], base: type, where: str,
         lacks = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise ConfigError(Fault(where, f"is abstract, it lacks {lacks}", name, "name a class that has them"))
     return found
+
+
+_look_in_folder()  # a process that was sent an object of a user's class must find its module before it asks for a name

@@ -130,8 +130,11 @@ def _measured(
 def baseline_hash(run: RunConfig, fingerprint: str) -> str:
     """Content hash of all that the baseline's weights depend on."""
     said = {**hashed(run, asdict(run)), **_AS_BEFORE}
+    del said["values"]
     if run.task == TaskConfig():
         del said["task"]
+    if run.train is None:
+        del said["train"]
     said |= {"dataset": fingerprint, "schedule": dump_schedule(run.schedule) if run.schedule else ""}
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
@@ -235,7 +238,7 @@ def adopted(given: str, run: RunConfig, task: Task, folder: Path) -> Path:
     arguments = {**run.model_args, **content["run"]["model_args"]}
     network = task.network(run.arch, arguments, fetch=False)
     structure = load_weights(network, content, given)
-    path = folder / f"given-{digest(network.state_dict())}" / FILE_NAME
+    path = folder / digest(network.state_dict()) / FILE_NAME
     if not path.exists():
         write_checkpoint(
             path,
