@@ -60,7 +60,7 @@ class SplicingPruner(_PerWeight):
         mask[size >= threshold * self._high] = 1
         return mask
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"moments": {name: list(values) for name, values in self._moments.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

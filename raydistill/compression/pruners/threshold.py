@@ -61,7 +61,7 @@ class SensitivityPruner(_PerWeight):
             self._deviation[weight_name] = float(weight.detach().std())
         return above(weight, self._deviation[weight_name] * self.value(weight_name))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"deviation": dict(self._deviation)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ class StructureParameterPruner(Pruner):
     reg_regims: weight name to [threshold, group type].
     """
 
-    def __init__(self, name: str, reg_regims: dict[str, list[Any]], threshold_criteria: str) -> None:
+    def __init__(self, name: str, reg_regims: dict[str, list[object]], threshold_criteria: str) -> None:
         if threshold_criteria not in CRITERIA:
             way_out = close_match(str(threshold_criteria), CRITERIA)
             raise ConfigError(

@@ -66,7 +66,7 @@ def optimizer_table(optimizer: Optimizer | Mapping[str, Any]) -> tuple[Optimizer
     return tuple(rows)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, Tensor):  # a capturable optimizer keeps its learning rate on the device
         value = value.tolist()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import is_dataclass
-from typing import Any
 
 from torch import nn
 
@@ -12,7 +11,7 @@ from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError
 from raydistill.resolve import in_folder, resolve
 
 
-def own_table(name: str, model: nn.Module, example_input: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+def own_table(name: str, model: nn.Module, example_input: tuple[object, ...], where: str) -> tuple[object, ...]:
     """The rows of the function that ``pkg.mod:function`` names: dataclasses of one kind, one or more.
 
     where: for the errors. example_input: positional inputs of one sample.
