@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rich.console import Console
     from torch import Tensor, nn
 
@@ -229,7 +230,7 @@ def _plain(name: str) -> Callable[[object], str]:
     return lambda row: str(getattr(row, name))
 
 
-def _columns_of(rows: Sequence[Any]) -> tuple[Column, ...]:
+def _columns_of(rows: Sequence[DataclassInstance]) -> tuple[Column, ...]:
     """A column a field, the first ones kept longest; texts stand left, numbers right."""
 
     def text(name: str) -> Callable[[object], str]:

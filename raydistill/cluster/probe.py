@@ -20,6 +20,7 @@ import time
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
+    from raydistill.cluster.nodes import Autoscaler
     from raydistill.storage.objects import Objects
 
 PACKAGES = ("ray", "torch", "raydistill")
@@ -46,7 +47,7 @@ class Facts(TypedDict, total=False):
 
     host: str
     versions: dict[str, str]
-    autoscaler: dict[str, object] | None
+    autoscaler: Autoscaler | None
 
 
 class TorchSeen(TypedDict):
@@ -208,7 +209,7 @@ def _ray_disk() -> tuple[int, int] | None:
     return usage.free, usage.total
 
 
-def autoscaler(gcs_port: str) -> dict[str, object] | None:
+def autoscaler(gcs_port: str) -> Autoscaler | None:
     """What the autoscaler of this cluster may start: its node types and limits; None: none runs on this machine.
 
     Without an autoscaling file it may start nothing: no types. The cluster itself does not know any of this; the
@@ -230,7 +231,7 @@ def autoscaler(gcs_port: str) -> dict[str, object] | None:
     return None
 
 
-def _read(file_name: str) -> dict[str, object] | None:
+def _read(file_name: str) -> Autoscaler | None:
     import yaml
 
     try:
@@ -240,6 +241,7 @@ def _read(file_name: str) -> dict[str, object] | None:
         types = wanted["available_node_types"]
         for name, kind in types.items():
             types[name] = {key: kind[key] for key in ("resources", "max_workers") if key in kind}
-        return dict(json.loads(json.dumps(wanted)))
+        found: Autoscaler = json.loads(json.dumps(wanted))
+        return found
     except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError):
         return None

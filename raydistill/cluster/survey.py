@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.cluster import probe
-from raydistill.cluster.nodes import Node, Nodes, grown
+from raydistill.cluster.nodes import Autoscaler, Node, Nodes, grown
 from raydistill.cluster.probe import Facts
 from raydistill.errors import ABSENT, Fault, ResourceError
 
@@ -30,7 +30,7 @@ class Report:
     size: Node
     head: bool
     versions: Mapping[str, str] = field(default_factory=dict)
-    autoscaler: Mapping[str, object] | None = None
+    autoscaler: Autoscaler | None = None
     why: str = ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +132,10 @@ class Movement(Evidence):
     def state_dict(self) -> dict[str, object]:
         return {"sums": {name: total.clone() for name, total in self._sums.items()}}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         self._sums = {
             name: torch.empty_like(self._masks.parameter(name), requires_grad=False).copy_(total)
-            for name, total in state["sums"].items()
+            for name, total in cast(Mapping[str, Tensor], state["sums"]).items()
         }
 
 

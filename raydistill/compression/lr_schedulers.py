@@ -88,31 +88,37 @@ class PolynomialLR(lr_scheduler.PolynomialLR):
         super().__init__(optimizer, total_iters=epochs, power=power, last_epoch=last_epoch)
 
 
-class LambdaLR(lr_scheduler.LambdaLR):
+class _OfFunction(LRScheduler):
+    """What those share whose argument `function`, a function or several, a file gives by name."""
+
+    function: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **_with_functions(kwargs, self.function))
+
+
+class LambdaLR(_OfFunction, lr_scheduler.LambdaLR):
     """torch's, with `lr_lambda` named: ``pkg.mod:function`` of the epoch."""
 
     __signature__ = inspect.signature(lr_scheduler.LambdaLR)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **_with_functions(kwargs, "lr_lambda"))
+    function = "lr_lambda"
 
 
-class MultiplicativeLR(lr_scheduler.MultiplicativeLR):
+class MultiplicativeLR(_OfFunction, lr_scheduler.MultiplicativeLR):
     """torch's, with `lr_lambda` named: ``pkg.mod:function`` of the epoch, by which the rate is multiplied."""
 
     __signature__ = inspect.signature(lr_scheduler.MultiplicativeLR)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **_with_functions(kwargs, "lr_lambda"))
+    function = "lr_lambda"
 
 
-class CyclicLR(lr_scheduler.CyclicLR):
+class CyclicLR(_OfFunction, lr_scheduler.CyclicLR):
     """torch's, with `scale_fn` named: ``pkg.mod:function``. A step is an epoch."""
 
     __signature__ = inspect.signature(lr_scheduler.CyclicLR)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **_with_functions(kwargs, "scale_fn"))
+    function = "scale_fn"
 
 
 class OneCycleLR(lr_scheduler.OneCycleLR):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 
@@ -64,8 +64,8 @@ class SensitivityPruner(_PerWeight):
     def state_dict(self) -> dict[str, object]:
         return {"deviation": dict(self._deviation)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._deviation = dict(state["deviation"])
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        self._deviation = dict(cast(Mapping[str, float], state["deviation"]))
 
 
 class BaiduRNNPruner(Pruner):

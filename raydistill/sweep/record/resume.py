@@ -66,7 +66,7 @@ def check_same(
         rule = f"is needed again: the sweep was started with {started_at}, and its password is not kept"
         faults.append(Fault("--tracking-uri", rule, ABSENT, "give it, or set MLFLOW_TRACKING_URI"))
     for path, old, new in differences(masked_all(_completed(history.start["config"])), config):
-        if path == "num_samples" and isinstance(new, int) and new < old:
+        if path == "num_samples" and isinstance(new, int) and isinstance(old, int) and new < old:
             faults.append(Fault(f"{file}: {path}", f"may grow on --resume, not shrink (it was {old})", new))
         elif not any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in free):
             faults.append(Fault(f"{file}: {path}", f"must be as the sweep was started ({short(old)})", new, way_out))
@@ -99,7 +99,7 @@ def _completed(config: Mapping[str, object]) -> Mapping[str, object]:
     return {**today, **{key: config[key] for key in ("schedule", "warm_start") if key in config}}
 
 
-def differences(old: object, new: object, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: object, new: object, path: str = "") -> Iterator[tuple[str, object, object]]:
     """(key path, old value, new value) of every leaf that differs."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
