@@ -36,10 +36,8 @@ class Interrupt(tune.Stopper):
     def stop_all(self) -> bool:
         return self.requested or self.halted
 
-    def __deepcopy__(
-        self, memo: dict[int, object]
-    ) -> Interrupt:  # Tune copies what it is given; the flag must stay one
-        return self
+    def __deepcopy__(self, memo: dict[int, object]) -> Interrupt:
+        return self  # Tune copies what it is given; the flag must stay one
 
 
 def _nothing() -> None:
