@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.errors import ABSENT, ConfigError, Fault, close_match
-
 PACKAGE = Path(__file__).resolve().parent.parent / "raydistill"
 FLOOR = {"errors", "metrics", "records", "resolve", "files", "locks", "masking", "tensor_file"}
 # Each room and the rooms it may import from, besides itself and the floor.
@@ -94,29 +92,6 @@ def test_the_engine_drags_in_neither_ray_nor_mlflow_and_checking_a_sweep_is_quic
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split("\n") == ["[]", "[]", ""]
-
-
-def test_a_fault_is_one_line_whatever_is_in_it() -> None:
-    fault = Fault("file.yaml: key", "must be\nsmall", "x" * 1000, "cut it")
-    assert str(fault).startswith("file.yaml: key: must be small, got 'xxx")
-    assert "\n" not in str(fault)
-    assert len(str(fault)) < 250
-    assert str(Fault("a", "b", None)) == "a: b, got None"
-    assert str(Fault("a", "b", ABSENT, "c")) == "a: b; c"
-
-
-def test_an_error_survives_the_way_from_a_worker() -> None:
-    import pickle
-
-    error = ConfigError(Fault("a", "b", 1), Fault("c", "d"))
-    again = pickle.loads(pickle.dumps(error))
-    assert again.faults == error.faults
-    assert str(again) == "a: b, got 1\nc: d"
-
-
-def test_the_nearest_name_or_all_of_them() -> None:
-    assert close_match("conv1.weigth", ["conv1.weight", "fc.bias"]) == "did you mean 'conv1.weight'?"
-    assert close_match("zzz", ["b", "a"]) == "use one of: a, b"
 
 
 def test_every_public_name_is_there() -> None:
