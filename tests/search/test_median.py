@@ -36,6 +36,11 @@ def test_running_means_are_means() -> None:
     assert told(of, 2, [0.5, 0.5, 0.5])[1] == GO_ON
 
 
+def test_who_is_at_the_median_goes_on() -> None:
+    of = rule(minimum=1)
+    assert [told(of, trial, [0.5, 0.5]) for trial in (0, 1)] == [[GO_ON] * 2] * 2
+
+
 def test_the_last_epoch_stops_nobody_and_a_known_one_says_nothing_new() -> None:
     of = rule(minimum=1)
     told(of, 0, [1.0] * 5)
