@@ -7,7 +7,7 @@ nothing and never brings in Ray or MLflow.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raydistill.compression import CompressionScheduler, build, planned_sparsity, sparsity
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'raydistill' has no attribute '{name}'")
     return getattr(importlib.import_module(f"raydistill.{_HOMES[name]}"), name)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raydistill.cli.tables import first_in_words, percent
 from raydistill.errors import ABSENT, Fault, StorageError
@@ -35,7 +35,7 @@ class RunReport:
         folder: Path,
         mlflow: bool,
         uri: str | None,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         metrics: Mapping[str, Metric],
     ) -> None:
         self.console = console

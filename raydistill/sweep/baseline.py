@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import ray
 from torch import nn
@@ -121,7 +120,7 @@ def _footprint(session: Session, checkpoint: str) -> dict[str, float]:
 
 
 def _measured(
-    checkpoint: str, store: Store, shared: list[Any], device: str, arch: str, own: Sequence[str]
+    checkpoint: str, store: Store, shared: list[object], device: str, arch: str, own: Sequence[str]
 ) -> dict[str, float]:
     with store.lent(checkpoint) as path:
         return footprint(path, ray.get(shared[0]), device, latency=True, arch=arch, own=own)
@@ -157,7 +156,7 @@ def _finished(store: Store, checkpoint: str, epochs: int) -> list[EpochMetrics]:
 
 def train_baseline(
     run: RunConfig,
-    task: Any,
+    task: object,
     store: Store,
     share: Share,
     on_epoch: Callable[[EpochMetrics], None],

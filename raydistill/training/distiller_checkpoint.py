@@ -257,7 +257,9 @@ def _object(value: StandIn, done: dict[int, Any]) -> Any:
 def _numpy_scalar(value: StandIn) -> Any:
     """numpy pickles a scalar as its type, such as ('f8', byte order in the state), and its bytes."""
     dtype, data = value.args
-    order = dtype.state[1] if dtype.state else "|"
+    if not isinstance(dtype, StandIn):
+        raise ValueError("a numpy value without a type")
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "|"
     if not re.fullmatch(r"[biuf]\d", str(dtype.args[0])) or order not in "<>|=" or not isinstance(data, bytes):
         raise ValueError("a numpy value that is no number")
     return np.frombuffer(data, np.dtype(f"{order}{dtype.args[0]}"))[0].item()

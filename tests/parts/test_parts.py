@@ -194,7 +194,8 @@ def test_a_command_gets_the_values_by_the_names_of_the_fields() -> None:
 
 
 def test_every_field_of_the_parts_of_a_run_says_what_depends_on_it() -> None:
-    own = {"arch", "dataset", "schedule", "strict", "distillation", "init_from", "continue_from", "model_args", "task"}
+    own = {"arch", "dataset", "schedule", "strict", "distillation", "init_from", "continue_from", "model_args", "task",
+           "train", "values"}  # fmt: skip
     described = {field.name for field in settings(RunConfig)}
     assert set(RunConfig.__dataclass_fields__) == described | own
 
