@@ -21,6 +21,7 @@ ROOMS = {
     "training": {"parts", "schedule", "compression", "models", "datasets", "tasks"},
     "analysis": {"schedule", "compression", "models", "datasets", "tasks", "training"},
     "export": {"schedule", "compression", "models", "datasets", "tasks", "training", "analysis"},
+    "adapters": {"compression", "training"},
     "parts": set(),
     "search": set(),
     "storage": set(),
@@ -43,6 +44,7 @@ ROOMS = {
 ROOMS["cli"] = set(ROOMS)
 ONLY_IN = {
     "ray": {"sweep", "cluster"}, "mlflow": {"tracking"}, "typer": {"cli"}, "rich": {"cli"}, "pyarrow": {"storage"},
+    "lightning": {"adapters"},
 }  # fmt: skip
 
 

@@ -135,13 +135,19 @@ def optimizer_state(
         momentum = entry.get("momentum_buffer")
         if momentum is not None and not isinstance(momentum, Tensor):
             raise CheckpointError(Fault(where, f"has an optimizer whose state of '{name}' is no tensor", momentum))
-        if wanted == "SGD" and momentum is not None and momentum.shape != content["model"][name].shape:
+        if wanted == "SGD" and name in content["model"] and _other_shape(momentum, content["model"][name]):
             rule = f"its optimizer's state of '{name}' is of another shape than the weight"
-            return None, str(Fault(where, rule, tuple(momentum.shape), "going on with a fresh optimizer"))
+            return None, str(
+                Fault(where, rule, tuple(entry["momentum_buffer"].shape), "going on with a fresh optimizer")
+            )
     at = iter(range(len(names)))
     renumbered = [{**group, "params": [next(at) for _ in group["params"]]} for group in of_groups]
     states = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
     return {"state": states, "param_groups": renumbered}, ""
+
+
+def _other_shape(momentum: Tensor | None, weight: Tensor) -> bool:
+    return momentum is not None and momentum.shape != weight.shape
 
 
 def _checkpoint(content: Any, source: str) -> DistillerCheckpoint:

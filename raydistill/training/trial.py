@@ -103,13 +103,32 @@ class Trial:
         """The one of the file's ``training`` section."""
         return make_optimizer(model, self.config)
 
+    def kept_state(self) -> Mapping[str, Any]:
+        """What `state` was in the last epoch that was kept, before `begin`; {} where the trial has not begun."""
+        content = self._kept()
+        own = content.get("own", {})
+        if not isinstance(own, dict):
+            raise CheckpointError(Fault(str(self.folder), "is damaged: its 'own' is not what it must be", ABSENT))
+        return own
+
+    def set_random_state(self) -> None:
+        """Torch's, numpy's and Python's, as they were at the end of the last epoch that was kept."""
+        content = self._kept()
+        if content.get("rng") is not None:
+            saved.set_rng_state(content["rng"])
+
     def begin(
-        self, model: nn.Module, optimizer: Optimizer, example_input: Sequence[Any] | None = None
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        example_input: Sequence[Any] | None = None,
+        random_state: bool = True,
     ) -> CompressionScheduler:
         """The scheduler of this trial's schedule for a model and its optimizer; where the trial was interrupted, both
         have the state of its last epoch then, and torch's random state is that too.
 
-        model: `network`'s, or the same layers by other means. example_input: left out, the task's.
+        model: `network`'s, or the same layers by other means. example_input: left out, the task's. random_state: False
+        leaves that to the caller (`set_random_state`).
 
         Raises:
             ConfigError: the schedule does not fit. CheckpointError: the checkpoint is of another run.
@@ -124,7 +143,7 @@ class Trial:
         self._engine = (model, optimizer, scheduler)
         path = self.folder / saved.FILE_NAME
         if self.config.out_dir is not None and self.config.resume and path.exists():
-            self._resume(path, model, optimizer, scheduler)
+            self._resume(path, model, optimizer, scheduler, random_state)
         self._clock = time.perf_counter()
         return scheduler
 
@@ -212,7 +231,19 @@ class Trial:
             "own": self.state,
         }
 
-    def _resume(self, path: Path, model: nn.Module, optimizer: Optimizer, scheduler: CompressionScheduler) -> None:
+    def _kept(self) -> Mapping[str, Any]:
+        path = self.folder / saved.FILE_NAME
+        there = self.config.out_dir is not None and self.config.resume and path.exists()
+        return saved.read_checkpoint(path) if there else {}
+
+    def _resume(
+        self,
+        path: Path,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: CompressionScheduler,
+        random_state: bool,
+    ) -> None:
         content, where = saved.read_checkpoint(path), str(path)
         saved.require(content, where, "schedule_hash", "optimizer", "scheduler", "rng", "history")
         check_same_run(content, where, self._identity, self._schedule_text)
@@ -225,9 +256,7 @@ class Trial:
             raise CheckpointError(fault)
         optimizer.load_state_dict(state)
         scheduler.load_state_dict(content["scheduler"])
-        saved.set_rng_state(content["rng"])
+        if random_state:
+            saved.set_rng_state(content["rng"])
         self.history = [EpochMetrics.from_json(entry) for entry in content["history"]]
-        own = content.get("own", {})
-        if not isinstance(own, dict):
-            raise CheckpointError(Fault(where, "is damaged: its 'own' is not what it must be", ABSENT))
-        self.state = own
+        self.state = dict(self.kept_state())

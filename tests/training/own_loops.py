@@ -25,7 +25,8 @@ class Points(LoopTask):
 
     def figures(self, network: nn.Module, split: str, device: torch.device) -> Mapping[str, float]:
         x, y = points(split)
-        off = network(x.to(device)).cpu() - y
+        output = network(x.to(device))
+        off = (output["logits"] if isinstance(output, dict) else output).cpu() - y
         return {"mae": float(off.abs().mean()), "loss": float(off.square().mean())}
 
 
