@@ -230,11 +230,14 @@ def thinned_further(content: Mapping[str, Any], changes: Sequence[Change]) -> di
     return {"structure": [*content.get("structure", []), *structure_state(changes)]}
 
 
-def load_weights(model: nn.Module, content: Mapping[str, Any], where: str) -> tuple[Change, ...]:
+def load_weights(
+    model: nn.Module, content: Mapping[str, Any], where: str, begun: Sequence[Change] = ()
+) -> tuple[Change, ...]:
     """Copy a checkpoint's weights into a fresh model of the same architecture, and return the changes that were made to
     it; CheckpointError names the first difference.
 
-    The changes that its structure lists are made first; the model's parameters stay the same objects. A file that says
+    The changes that its structure lists are made first, but those that the model went through already (begun), which
+    must be the first ones of the list; the model's parameters stay the same objects. A file that says
     nothing of its structure is of an older version or of Distiller: its shapes tell what was thinned.
     """
     if content.get("plain"):
@@ -251,11 +254,14 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], where: str) -> tu
         _check_shapes(model, state, where)
     elif "structure" in content:
         structure = structure_from(content["structure"], f"{where}: structure")
-        replay(model, structure, f"{where}: structure")
+        if structure[: len(begun)] != tuple(begun):
+            rule = "begins with other changes than those of the network that the run starts from"
+            raise CheckpointError(Fault(f"{where}: structure", rule, ABSENT, _WAY_OUT))
+        replay(model, structure[len(begun) :], f"{where}: structure")
         _check_shapes(model, state, where)
     else:
         change = reshape_like(model, state, where)
-        structure = (change,) if change else ()
+        structure = (*begun, change) if change else tuple(begun)
     model.load_state_dict(state)
     return structure
 

@@ -390,7 +390,7 @@ class _Run:
         """A checkpoint's weights, those that training goes on with; its scale of fp16 and its average."""
         kept = content["model"]
         trained = {**content, "model": {**kept, **content.get("trained", {})}}
-        self.scheduler.structure = saved.load_weights(self.model, trained, where)
+        self.scheduler.structure = saved.load_weights(self.model, trained, where, self.scheduler.structure)
         self.stepping.compute_in(content["precision"])
         self.stepping.load_state_dict(content.get("stepping", {}))
         if self.average is not None and "average" in content:

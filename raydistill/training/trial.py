@@ -249,9 +249,7 @@ class Trial:
         content, where = saved.read_checkpoint(path), str(path)
         saved.require(content, where, "schedule_hash", "optimizer", "scheduler", "rng", "history")
         check_same_run(content, where, self._identity, self._schedule_text)
-        fresh_structure = content["structure"][len(structure_state(self._begun)) :]
-        changed = {**content, "structure": fresh_structure}
-        scheduler.structure = (*self._begun, *saved.load_weights(model, changed, where))
+        scheduler.structure = saved.load_weights(model, content, where, self._begun)
         names, groups = order_of(model, optimizer), len(optimizer.param_groups)
         state, fault = optimizer_state(content, names, where, type(optimizer).__name__, groups)
         if state is None:
