@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import transformers
 from torch import nn
@@ -29,8 +29,18 @@ from raydistill.training import Trial
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from typing_extensions import Unpack
 
 _KEY = "transformers"
+
+
+class _Named(TypedDict, total=False):
+    """What the Trainer hands a callback besides, as far as it is used here."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    metrics: Mapping[str, float]
 
 
 class CompressionCallback(transformers.TrainerCallback):
@@ -81,34 +91,50 @@ class CompressionCallback(transformers.TrainerCallback):
             del trainer.compute_loss
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
+    ) -> None:
         optimizer: Optimizer = named["optimizer"]
         optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
         self._scheduler = self._trial.begin(named["model"], optimizer, self._example, random_state=False)
         self._steps = max(1, round(state.max_steps / args.num_train_epochs))
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
+    ) -> None:
         self._epoch, self._step = round(state.epoch or 0), 0
         self._schedule.on_epoch_begin(self._epoch)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
+    ) -> None:
         self._schedule.on_minibatch_begin(self._epoch, self._step, self._steps)
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
+    ) -> None:
         self._schedule.before_parameter_optimization(self._epoch, self._step, self._steps)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
+    ) -> None:
         self._schedule.on_minibatch_end(self._epoch, self._step, self._steps)
         self._step += 1
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
+    ) -> None:
         control.should_evaluate = control.should_save = True
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
+    ) -> None:
         measured = {name.removeprefix("eval_"): value for name, value in named["metrics"].items()}
         self._metrics = {name: float(measured[name]) for name in self._trial.task.metrics if name in measured}
 
-    def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
+    ) -> None:
         self._schedule.on_epoch_end(self._epoch, **self._metrics)
         written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         self._trial.state[_KEY] = packed(written)
