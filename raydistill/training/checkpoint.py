@@ -38,7 +38,7 @@ _MOST_VALUES = 1 << 26  # of one input
 _MOST_BYTES = 1 << 30
 
 
-def _is_run(value: Any) -> bool:
+def _is_run(value: object) -> bool:
     return (
         isinstance(value, dict)
         and isinstance(value.get("arch"), str)
@@ -47,37 +47,38 @@ def _is_run(value: Any) -> bool:
     )
 
 
-def _is_state(value: Any) -> bool:
+def _is_state(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
-def _is_count(low: int, high: int) -> Callable[[Any], bool]:
+def _is_count(low: int, high: int) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_shape(value: Any) -> bool:
-    sizes = isinstance(value, (list, tuple)) and all(_is_count(1, _MOST_VALUES)(size) for size in value)
-    return sizes and 0 < len(value) <= 8 and math.prod(value) <= _MOST_VALUES
+def _is_shape(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or not all(_is_count(1, _MOST_VALUES)(size) for size in value):
+        return False
+    return 0 < len(value) <= 8 and math.prod(value) <= _MOST_VALUES
 
 
-def _is_scheduler(value: Any) -> bool:
+def _is_scheduler(value: object) -> bool:
     return isinstance(value, dict) and _is_state(value.get("masks", {}))
 
 
-def _are_numbers(value: Any) -> bool:
+def _are_numbers(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(
         isinstance(number, (int, float)) and math.isfinite(number) for number in value
     )
 
 
-_NEEDED: dict[str, Callable[[Any], bool]] = {
+_NEEDED: dict[str, Callable[[object], bool]] = {
     "run": _is_run,
     "model": _is_state,
 }
 """What a checkpoint must hold to be looked at in any way, and whether a value is that."""
 
 _OF_TRAINING = ("format", "optimizer", "optimizer_name", "stepping", "trained", "average", "plain")
-_OTHERS: dict[str, Callable[[Any], bool]] = {
+_OTHERS: dict[str, Callable[[object], bool]] = {
     "num_classes": _is_count(1, _MOST_CLASSES),
     "epoch": _is_count(-1, 2**31),
     "history": lambda value: isinstance(value, list),
