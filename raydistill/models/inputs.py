@@ -47,7 +47,8 @@ def example_input(
     """The positional inputs of a model, always the same and drawn without torch's global random state.
 
     Images are standard normal, (batch, C, H, W): `dataset_shape` where given, else what the architecture was made for.
-    A language model gets int64 tokens (35, batch) below `num_classes` (its vocabulary).
+    A language model gets int64 tokens below `num_classes` (its vocabulary): (batch, 35), or (35, batch) where it wants
+    time first.
 
     Raises:
         ConfigError: unknown arch, or a user's own without `dataset_shape`.
@@ -57,7 +58,7 @@ def example_input(
     if made_for.image_shape is None:
         count = SEQUENCE_LENGTH * batch
         tokens = torch.arange(count) % (num_classes or made_for.num_classes)
-        return (tokens.reshape(SEQUENCE_LENGTH, batch),)
+        return (tokens.reshape((batch, SEQUENCE_LENGTH) if made_for.batch_first else (SEQUENCE_LENGTH, batch)),)
     if ":" in arch and dataset_shape is None:
         raise ConfigError(
             Fault(where, f"the shape of the images '{arch}' takes is not known", ABSENT, "name a dataset")

@@ -11,6 +11,7 @@ from torch import nn
 
 from raydistill.models import from_torchvision
 from raydistill.models.alexnet_bn import AlexNetBN
+from raydistill.models.decoder_lm import DecoderLM
 from raydistill.models.earlyexit_cifar import EarlyExitResNetCifar
 from raydistill.models.mobilenet import MobileNet
 from raydistill.models.plain_cifar import PlainCifar
@@ -27,15 +28,20 @@ Factory = Callable[..., nn.Module]
 
 @dataclass(frozen=True)
 class Domain:
-    """What a family of models was made for. image_shape: (C, H, W), None where it reads tokens (T, B)."""
+    """What a family of models was made for. image_shape: (C, H, W), None where it reads tokens.
+
+    batch_first: of tokens; they are (B, T), else (T, B).
+    """
 
     image_shape: tuple[int, int, int] | None
     num_classes: int
+    batch_first: bool = True
 
 
 CIFAR = Domain((3, 32, 32), 10)
 IMAGENET = Domain((3, 224, 224), 1000)
 WIKITEXT2 = Domain(None, 33_278)
+WIKITEXT2_TIME_FIRST = Domain(None, 33_278, batch_first=False)
 
 
 def resnet50_earlyexit(num_classes: int = 1000) -> nn.Module:
@@ -82,7 +88,8 @@ _TOKENS: dict[str, Factory] = {  # sizes as the language model's tutorial has th
 OWN: dict[str, tuple[Factory, Domain]] = {
     **{name: (factory, CIFAR) for name, factory in _CIFAR.items()},
     **{name: (factory, IMAGENET) for name, factory in _IMAGENET.items()},
-    **{name: (factory, WIKITEXT2) for name, factory in _TOKENS.items()},
+    **{name: (factory, WIKITEXT2_TIME_FIRST) for name, factory in _TOKENS.items()},
+    "decoder_lm": (DecoderLM, WIKITEXT2),
 }
 
 

@@ -47,6 +47,7 @@ def test_the_names_that_distillers_users_know() -> None:
         "resnet50_earlyexit",
         "resnext101_32x4d",
         *(f"word_lang_model{end}" for end in ("", "_medium", "_large")),
+        "decoder_lm",
     }
     assert expected == OWN.keys()
     assert expected <= set(names())
@@ -71,7 +72,8 @@ def test_every_own_model_gives_the_classes_asked_for(meta: Meta, name: str) -> N
     if isinstance(output, list):
         assert len(output) > 1
         assert all(logits.shape == (2, 7) for logits in output)
-    assert exits(output)[-1].shape == ((35, 2, 7) if name.startswith("word") else (2, 7))
+    expected = (35, 2, 7) if name.startswith("word") else (2, 35, 7) if name == "decoder_lm" else (2, 7)
+    assert exits(output)[-1].shape == expected
 
 
 @pytest.mark.parametrize("name", ["simplenet_cifar", "plain20_cifar", "vgg11_cifar", "preact_resnet20_cifar"])
@@ -171,6 +173,9 @@ def test_example_tokens_are_words_of_the_vocabulary() -> None:
     assert tokens.dtype == torch.int64
     assert set(tokens.flatten().tolist()) == set(range(9))
     assert create("word_lang_model", 9)(tokens)[0].shape == (35, 4, 9)
+    (turned,) = example_input("decoder_lm", batch=4, num_classes=9)
+    assert turned.shape == (4, 35)
+    assert create("decoder_lm", 9, {"width": 8, "heads": 2})(turned).shape == (4, 35, 9)
 
 
 def test_an_example_for_a_model_nothing_is_known_of(own: str) -> None:
