@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from raydistill.models import from_torchvision
 from raydistill.models.alexnet_bn import AlexNetBN
 from raydistill.models.decoder_lm import DecoderLM
 from raydistill.models.earlyexit_cifar import EarlyExitResNetCifar
+from raydistill.models.mlp import MLP
 from raydistill.models.mobilenet import MobileNet
 from raydistill.models.plain_cifar import PlainCifar
 from raydistill.models.preact_cifar import PreactResNetCifar
@@ -28,20 +29,22 @@ Factory = Callable[..., nn.Module]
 
 @dataclass(frozen=True)
 class Domain:
-    """What a family of models was made for. image_shape: (C, H, W), None where it reads tokens.
+    """What a family of models was made for. image_shape: (C, H, W), None where it reads other things: `reads`.
 
-    batch_first: of tokens; they are (B, T), else (T, B).
+    num_classes: None where it classifies nothing. batch_first: of tokens; they are (B, T), else (T, B).
     """
 
     image_shape: tuple[int, int, int] | None
-    num_classes: int
+    num_classes: int | None
     batch_first: bool = True
+    reads: Literal["images", "tokens", "features"] = "images"
 
 
 CIFAR = Domain((3, 32, 32), 10)
 IMAGENET = Domain((3, 224, 224), 1000)
-WIKITEXT2 = Domain(None, 33_278)
-WIKITEXT2_TIME_FIRST = Domain(None, 33_278, batch_first=False)
+WIKITEXT2 = Domain(None, 33_278, reads="tokens")
+WIKITEXT2_TIME_FIRST = Domain(None, 33_278, batch_first=False, reads="tokens")
+TABLE = Domain(None, None, reads="features")
 
 
 def resnet50_earlyexit(num_classes: int = 1000) -> nn.Module:
@@ -90,6 +93,7 @@ OWN: dict[str, tuple[Factory, Domain]] = {
     **{name: (factory, IMAGENET) for name, factory in _IMAGENET.items()},
     **{name: (factory, WIKITEXT2_TIME_FIRST) for name, factory in _TOKENS.items()},
     "decoder_lm": (DecoderLM, WIKITEXT2),
+    "mlp": (MLP, TABLE),
 }
 
 

@@ -46,6 +46,7 @@ __all__ = [
 MENU = {
     "classification": "raydistill.tasks.classification:Classification",
     "language_model": "raydistill.tasks.language_model:LanguageModel",
+    "regression": "raydistill.tasks.regression:Regression",
 }
 
 

@@ -48,10 +48,15 @@ def test_the_names_that_distillers_users_know() -> None:
         "resnext101_32x4d",
         *(f"word_lang_model{end}" for end in ("", "_medium", "_large")),
         "decoder_lm",
+        "mlp",
     }
     assert expected == OWN.keys()
     assert expected <= set(names())
     assert names() == sorted(names())
+
+
+UNCLASSED = {"mlp"}
+"""They classify nothing."""
 
 
 def deep(name: str) -> bool:
@@ -62,7 +67,7 @@ def deep(name: str) -> bool:
     "name",
     [
         pytest.param(name, marks=[pytest.mark.slow] if deep(name) else [])
-        for name in sorted(set(OWN) - {"resnet1202_cifar_earlyexit"})
+        for name in sorted(set(OWN) - {"resnet1202_cifar_earlyexit"} - UNCLASSED)
     ],
 )
 def test_every_own_model_gives_the_classes_asked_for(meta: Meta, name: str) -> None:
@@ -131,6 +136,22 @@ def test_a_wrong_model_is_one_line_with_a_way_out(own: str, arch: str, args: dic
     assert "\n" not in text
     for word in words:
         assert word in text
+
+
+def test_a_network_for_a_table_gets_its_sizes_from_the_data() -> None:
+    model = create("mlp", None, {"widths": [3]}, sizes={"inputs": 4, "outputs": 2, "users": 9})
+    assert [tuple(weight.shape) for weight in model.parameters()] == [(3, 4), (3,), (2, 3), (2,)]
+    (features,) = example_input("mlp", {"inputs": 4}, batch=5)
+    assert model(features).shape == (5, 2)
+    assert torch.equal(model(features), model.out(torch.relu(model.layers[0](features))))
+    assert default_num_classes("mlp") is None
+    assert create("mlp", None)(*example_input("mlp", batch=2)).shape == (2, 1)
+    with pytest.raises(ConfigError, match=r"'mlp' gets inputs from the data, 4, got 5; leave it out"):
+        create("mlp", None, {"inputs": 5}, sizes={"inputs": 4})
+    with pytest.raises(
+        ConfigError, match=r"mlp\(widths\): must be whole numbers from 1 up, one a hidden layer, got \[0\]"
+    ):
+        create("mlp", None, {"widths": [0]})
 
 
 def test_default_classes(own: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from raydistill.errors import ConfigError
 from raydistill.sweep.file.load import Overrides, load_sweep
@@ -15,11 +16,13 @@ from raydistill.tasks import TaskShape
 from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.language_model import LanguageModel
 from raydistill.tasks.language_model.vocabulary import Vocabulary
+from raydistill.tasks.regression import Regression
 
 CIFAR = ImageShape(10, (3, 32, 32))
 SHAPES: dict[str, TaskShape] = {
     "classification": CIFAR,
     "language_model": LanguageModel({}, Vocabulary("bytes"), bptt=32),
+    "regression": Regression({"train": (torch.zeros(2, 10), torch.zeros(2, 1))}, torch.ones(2, 1), "table"),
 }
 
 ROOT = Path(__file__).parents[2]

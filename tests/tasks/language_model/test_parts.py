@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import ConfigError, DataError
-from raydistill.tasks.language_model import parts
+from raydistill.tasks import files as in_files
 from raydistill.tasks.language_model.parts import find_parts, read_parts
 
 
@@ -83,11 +83,11 @@ def test_files_that_cannot_be_read_are_one_line(write: Callable[..., Path], monk
     folder = write("train.txt", "valid.txt", "test.txt")
     (folder / "valid.txt").write_bytes(b"")
     files = find_parts(str(folder), {})
-    with pytest.raises(DataError, match=r"valid.txt: is empty; give a file with text"):
+    with pytest.raises(DataError, match=r"valid.txt: is empty; give a file with data"):
         read_parts(files)
     with pytest.raises(DataError, match=r"train.txt: cannot be read \(Is a directory\)"):
         read_parts({**files, "train": _folder(folder / "as" / "train.txt")})
-    monkeypatch.setattr(parts, "available_memory", lambda: 80)  # train.txt has 13 bytes
+    monkeypatch.setattr(in_files, "available_memory", lambda: 80)  # train.txt has 13 bytes
     with pytest.raises(DataError, match=r"train.txt: of 13 bytes takes up to 8 times that in memory, 80 are free"):
         read_parts(files)
     (folder / "short.txt").write_text("ab")
