@@ -48,8 +48,9 @@ def example_input(
     """The positional inputs of a model, always the same and drawn without torch's global random state.
 
     Images are standard normal, (batch, C, H, W): `dataset_shape` where given, else what the architecture was made for.
-    So are a table's features, (batch, inputs). A language model gets int64 tokens below `num_classes` (its vocabulary):
-    (batch, 35), or (35, batch) where it wants time first; no more of them than its context.
+    So are a table's features, (batch, inputs). A recommender gets pairs of user 0 and item 0, (batch, 2). A language
+    model gets int64 tokens below `num_classes` (its vocabulary): (batch, 35), or (35, batch) where it wants time first;
+    no more of them than its context.
 
     Raises:
         ConfigError: unknown arch, or a user's own without `dataset_shape`.
@@ -59,6 +60,8 @@ def example_input(
     if made_for.reads == "features":
         inputs = (model_args or {}).get("inputs") or _default(factory, "inputs")
         return (torch.randn(batch, inputs, generator=torch.Generator().manual_seed(0)),)
+    if made_for.reads == "pairs":
+        return (torch.zeros(batch, 2, dtype=torch.int64),)
     if made_for.reads == "tokens":
         length = min(SEQUENCE_LENGTH, (model_args or {}).get("context", SEQUENCE_LENGTH))
         tokens = torch.arange(length * batch) % (num_classes or made_for.num_classes or 1)

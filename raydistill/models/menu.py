@@ -15,6 +15,7 @@ from raydistill.models.decoder_lm import DecoderLM
 from raydistill.models.earlyexit_cifar import EarlyExitResNetCifar
 from raydistill.models.mlp import MLP
 from raydistill.models.mobilenet import MobileNet
+from raydistill.models.neumf import NeuMF
 from raydistill.models.plain_cifar import PlainCifar
 from raydistill.models.preact_cifar import PreactResNetCifar
 from raydistill.models.preact_imagenet import PreactBasicBlock, PreactBottleneck, PreactResNet
@@ -37,7 +38,7 @@ class Domain:
     image_shape: tuple[int, int, int] | None
     num_classes: int | None
     batch_first: bool = True
-    reads: Literal["images", "tokens", "features"] = "images"
+    reads: Literal["images", "tokens", "features", "pairs"] = "images"
 
 
 CIFAR = Domain((3, 32, 32), 10)
@@ -45,6 +46,7 @@ IMAGENET = Domain((3, 224, 224), 1000)
 WIKITEXT2 = Domain(None, 33_278, reads="tokens")
 WIKITEXT2_TIME_FIRST = Domain(None, 33_278, batch_first=False, reads="tokens")
 TABLE = Domain(None, None, reads="features")
+INTERACTIONS = Domain(None, None, reads="pairs")
 
 
 def resnet50_earlyexit(num_classes: int = 1000) -> nn.Module:
@@ -94,6 +96,7 @@ OWN: dict[str, tuple[Factory, Domain]] = {
     **{name: (factory, WIKITEXT2_TIME_FIRST) for name, factory in _TOKENS.items()},
     "decoder_lm": (DecoderLM, WIKITEXT2),
     "mlp": (MLP, TABLE),
+    "neumf": (NeuMF, INTERACTIONS),
 }
 
 

@@ -47,6 +47,7 @@ MENU = {
     "classification": "raydistill.tasks.classification:Classification",
     "language_model": "raydistill.tasks.language_model:LanguageModel",
     "regression": "raydistill.tasks.regression:Regression",
+    "recommender": "raydistill.tasks.recommender:Recommender",
 }
 
 

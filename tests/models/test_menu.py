@@ -49,13 +49,14 @@ def test_the_names_that_distillers_users_know() -> None:
         *(f"word_lang_model{end}" for end in ("", "_medium", "_large")),
         "decoder_lm",
         "mlp",
+        "neumf",
     }
     assert expected == OWN.keys()
     assert expected <= set(names())
     assert names() == sorted(names())
 
 
-UNCLASSED = {"mlp"}
+UNCLASSED = {"mlp", "neumf"}
 """They classify nothing."""
 
 

@@ -16,13 +16,17 @@ from raydistill.tasks import TaskShape
 from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.language_model import LanguageModel
 from raydistill.tasks.language_model.vocabulary import Vocabulary
+from raydistill.tasks.recommender import Recommender
+from raydistill.tasks.recommender.interactions import interactions
 from raydistill.tasks.regression import Regression
+from tests.tasks.recommender import ratings
 
 CIFAR = ImageShape(10, (3, 32, 32))
 SHAPES: dict[str, TaskShape] = {
     "classification": CIFAR,
     "language_model": LanguageModel({}, Vocabulary("bytes"), bptt=32),
     "regression": Regression({"train": (torch.zeros(2, 10), torch.zeros(2, 1))}, torch.ones(2, 1), "table"),
+    "recommender": Recommender(interactions(ratings.rows()[:, [0, 1, 3]], "ratings")),
 }
 
 ROOT = Path(__file__).parents[2]
