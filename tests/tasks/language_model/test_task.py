@@ -17,7 +17,6 @@ from raydistill.datasets import DatasetConfig
 from raydistill.errors import CheckpointError, ConfigError, DataError
 from raydistill.tasks import Loading, TaskConfig, Weights
 from raydistill.tasks.feeds import Kept
-from raydistill.tasks.language_model.state import Remembering
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_checkpoint
 from tests.tasks.language_model.texts import Counting, Objects, Uniform, folder_of, task_of
 
@@ -86,15 +85,6 @@ def test_the_state_is_detached_and_begins_anew_each_epoch(folder: Path) -> None:
             task.loss(network, batch).backward()
     assert feed.batches > 2
     assert network.seen == [float(step) for step in range(feed.batches)] * 2
-
-
-def test_a_teacher_goes_on_from_a_state_of_its_own() -> None:
-    network = Counting(5)
-    teacher = Remembering(network)
-    tokens = torch.zeros(2, 3, dtype=torch.int64)
-    for state in (None, "the student's", "the student's", None):
-        assert teacher(tokens, state).shape == (2, 3, 5)
-    assert network.seen == [0.0, 1.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize(
