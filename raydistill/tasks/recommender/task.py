@@ -129,6 +129,8 @@ class Recommender(Task):
         return self
 
     def check_knows(self, content: Mapping[str, Any], where: str) -> None:
+        if content.get("plain"):  # nothing but weights: their shapes are all that can be looked at
+            return
         known = self.described()
         if not {"user_ids", "item_ids"} <= content.keys():
             raise CheckpointError(
