@@ -86,7 +86,9 @@ def check_input(model: nn.Module, inputs: Sequence[Tensor], arch: str, where: st
             model.eval()(*inputs)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        way_out = "choose another architecture, or images of another size (transformers: image_size in its arguments)"
+        way_out = "choose another architecture"
+        if any(tensor.dim() == 4 for tensor in inputs):
+            way_out += ", or images of another size (transformers: image_size in its arguments)"
         raise ConfigError(
             Fault(where, f"'{arch}' does not take inputs of shape {shapes} ({error})", ABSENT, way_out)
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from raydistill.datasets.config import DatasetConfig
 from raydistill.datasets.memory import available_memory
 from raydistill.errors import ABSENT, ConfigError, DataError, Fault
 from raydistill.tasks.base import TEST, TRAIN, VALIDATION
@@ -13,6 +14,31 @@ PARTS = (TRAIN, VALIDATION, TEST)
 _IN_NAMES = {TRAIN: "train", VALIDATION: "valid", TEST: "test"}
 _MEMORY_A_BYTE = 8
 """What a byte of a file takes at most while it is read: itself, decoded, and what is made of it."""
+
+
+def check_no_images(data: DatasetConfig, names: Sequence[str] = (), own: bool = False) -> None:
+    """What a dataset section may not say where there are no images.
+
+    names: of datasets that the task knows. own: it takes ``pkg.mod:factory``.
+
+    Raises:
+        ConfigError: all faults together.
+    """
+    usual = DatasetConfig()
+    faults = [
+        Fault(f"dataset.{key}", "is for images, and there are none", getattr(data, key), "leave it out")
+        for key in ("image_size", "augment", "channels", "fallback")
+        if getattr(data, key) != getattr(usual, key)
+    ]
+    if data.name not in (usual.name, *names) and not (own and ":" in data.name):
+        known = [*names, *(["pkg.mod:factory"] if own else [])]
+        way_out = f"use {', '.join(known)}, or" if known else "leave it out:"
+        fault = Fault("dataset.name", "is not known to this task", data.name, f"{way_out} data_dir says where it is")
+        faults.append(fault)
+    if data.args and not (own and ":" in data.name):
+        faults.append(Fault("dataset.args", "are for a factory of your own", dict(data.args), "leave them out"))
+    if faults:
+        raise ConfigError(*faults)
 
 
 def find_parts(

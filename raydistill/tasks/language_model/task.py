@@ -20,6 +20,7 @@ from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault, close
 from raydistill.metrics import LOSS, MIN, Metric
 from raydistill.models.menu import MENU
 from raydistill.tasks.base import TRAIN, Batch, Feed, Loading, Network, Task, Weights
+from raydistill.tasks.files import check_no_images
 from raydistill.tasks.language_model.feed import Stretch, Text, TextFeed
 from raydistill.tasks.language_model.parts import find_parts, read_parts
 from raydistill.tasks.language_model.state import Remembering, detached, told_apart
@@ -54,6 +55,10 @@ class LanguageModel(Task):
         self.bptt, self.eval_batch_size, self.batch_first = bptt, eval_batch_size, batch_first
 
     @classmethod
+    def check(cls, data: DatasetConfig) -> None:
+        check_no_images(data)
+
+    @classmethod
     def load(  # type: ignore[override]  # its arguments are its signature
         cls,
         data: DatasetConfig,
@@ -72,6 +77,7 @@ class LanguageModel(Task):
 
         The vocabulary is that of the weights, where they have one, else of the train part.
         """
+        cls.check(data)
         if tokens not in KINDS:
             raise ConfigError(Fault("task.args.tokens", "is not known", tokens, close_match(tokens, KINDS)))
         for key, value in (("vocabulary", vocabulary), ("bptt", bptt), ("eval_batch_size", eval_batch_size)):

@@ -18,6 +18,7 @@ from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.metrics import FRACTION, LOSS, MAX, MIN, Metric
 from raydistill.tasks.base import TEST, TRAIN, VALIDATION, Batch, Feed, Loading, Network, Task, Weights
+from raydistill.tasks.files import check_no_images
 from raydistill.tasks.recommender.feed import EvalFeed, TrainFeed
 from raydistill.tasks.recommender.interactions import Interactions, read_interactions
 from raydistill.tasks.recommender.negatives import candidates
@@ -64,10 +65,15 @@ class Recommender(Task):
             self.note = f"{left_out:,} of {len(interactions.users):,} users have fewer than 3 items: none is held out"
 
     @classmethod
+    def check(cls, data: DatasetConfig) -> None:
+        check_no_images(data)
+
+    @classmethod
     def load(  # type: ignore[override]  # its arguments are its signature
         cls, data: DatasetConfig, weights: Weights, negatives: int = 4, eval_negatives: int = 99
     ) -> Recommender:
         """data: its data_dir is a MovieLens-format file, or a folder with one."""
+        cls.check(data)
         for key, value in (("negatives", negatives), ("eval_negatives", eval_negatives)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(Fault(f"task.args.{key}", "must be a whole number from 1 up", value))

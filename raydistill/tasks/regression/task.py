@@ -21,6 +21,7 @@ from raydistill.metrics import LOSS, MAX, MIN, Metric
 from raydistill.parts import identity as of_parts
 from raydistill.tasks.base import TRAIN, Batch, Feed, Loading, Network, Task, Weights
 from raydistill.tasks.feeds import TensorFeed
+from raydistill.tasks.files import check_no_images
 from raydistill.tasks.regression.columns import Columns, standard
 from raydistill.tasks.regression.tables import DIABETES, own_tensors, tables
 
@@ -56,6 +57,10 @@ class Regression(Task):
         self.parts, self.scale, self.name, self.columns, self.kind = parts, scale, name, columns, loss
 
     @classmethod
+    def check(cls, data: DatasetConfig) -> None:
+        check_no_images(data, (DIABETES,), own=True)
+
+    @classmethod
     def load(  # type: ignore[override]  # its arguments are its signature
         cls,
         data: DatasetConfig,
@@ -73,6 +78,7 @@ class Regression(Task):
 
         The scales and kinds are those of the weights, where they have some, else of the train part.
         """
+        cls.check(data)
         if loss not in LOSSES:
             raise ConfigError(Fault("task.args.loss", "is not known", loss, close_match(loss, LOSSES)))
         if ":" in data.name and data.data_dir is None:

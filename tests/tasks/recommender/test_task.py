@@ -21,6 +21,7 @@ from raydistill import tasks
 from raydistill.compression.ranks import Ranks
 from raydistill.datasets import DatasetConfig
 from raydistill.errors import CheckpointError, ConfigError
+from raydistill.parts.optimizer import Optimizer
 from raydistill.schedule import parse_schedule
 from raydistill.tasks import Loading, TaskConfig, Weights
 from raydistill.tasks.recommender import Recommender
@@ -38,7 +39,7 @@ AGP = {
             "weights": ["mlp.0.weight", "mlp_user_embed.weight"],
         }
     },
-    "policies": [{"pruner": {"instance_name": "agp"}, "starting_epoch": 2, "ending_epoch": 9, "frequency": 1}],
+    "policies": [{"pruner": {"instance_name": "agp"}, "starting_epoch": 1, "ending_epoch": 4, "frequency": 1}],
 }  # fmt: skip
 CHANCE = 0.1
 """Ten of a hundred candidates."""
@@ -54,9 +55,9 @@ def data(tmp_path: Path) -> DatasetConfig:
 @pytest.fixture
 def config(data: DatasetConfig, tmp_path: Path) -> RunConfig:
     return RunConfig(
-        "neumf", data, model_args=SMALL, task=TaskConfig("recommender"), epochs=12, batch_size=64, lr=2.0, momentum=0.9,
-        weight_decay=0.0, precision="fp32", device="cpu", threads=1, tensorboard=False, deterministic=True,
-        schedule=parse_schedule(AGP, "agp"), out_dir=str(tmp_path / "run"),
+        "neumf", data, model_args=SMALL, task=TaskConfig("recommender"), epochs=6, batch_size=64,
+        optimizer=Optimizer(name="Adam", lr=0.01), precision="fp32", device="cpu", threads=1, tensorboard=False,
+        deterministic=True, schedule=parse_schedule(AGP, "agp"), out_dir=str(tmp_path / "run"),
     )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def test_fractions_of_the_parts(data: DatasetConfig) -> None:
 
 def test_it_learns_a_taste_and_goes_on_and_prunes(config: RunConfig, data: DatasetConfig, tmp_path: Path) -> None:
     *_, last = fit(config)
-    assert last.metrics["hit_rate_10"] > 2.5 * CHANCE
+    assert last.metrics["hit_rate_10"] > 3 * CHANCE
     assert last.layer_sparsity["mlp_user_embed.weight"] == pytest.approx(0.5, abs=0.01)
     short = replace(config, epochs=3, schedule=None, out_dir=str(tmp_path / "whole"))
     whole, parts = list(fit(short)), replace(short, out_dir=str(tmp_path / "parts"))
@@ -170,7 +171,7 @@ def test_it_learns_a_taste_and_goes_on_and_prunes(config: RunConfig, data: Datas
     content = read_checkpoint(path)
     assert content["sizes"] == {"users": 120, "items": 160}
     tested = evaluate_checkpoint(path, task_of(data, content), "test", "cpu")
-    assert tested.metrics["hit_rate_10"] > 2 * CHANCE
+    assert tested.metrics["hit_rate_10"] > 2.5 * CHANCE
     assert load_model(path).mf_item_embed.num_embeddings == 160
     write(tmp_path / "ml", table=rows(users=121))
     for check, ids in ((task_of(data), "users"), (None, "users")):
@@ -209,7 +210,7 @@ def test_users_who_are_not_evaluated_are_told_of_and_a_wrong_network_is_one_line
 def test_it_is_swept_and_beats_chance(config: RunConfig, root: Path, tmp_path: Path) -> None:
     space = yaml.safe_load((root / "search_spaces/neumf.yaml").read_text())
     space |= {"name": "tastes", "dataset": {"data_dir": config.dataset.data_dir}, "num_samples": 2}
-    space["training"] |= {"batch_size": 64, "epochs": 12, "lr": 2.0}
+    space["training"] |= {"batch_size": 64, "optimizer": {"name": "Adam", "lr": 0.01}}
     space["model"]["args"] = SMALL
     file = tmp_path / "tastes.yaml"
     file.write_text(yaml.safe_dump(space, sort_keys=False))
@@ -222,4 +223,4 @@ def test_it_is_swept_and_beats_chance(config: RunConfig, root: Path, tmp_path: P
     events = [json.loads(line) for line in (tmp_path / "sweeps/tastes/journal.jsonl").read_text().splitlines()]
     tested = [event["evaluation"]["metrics"] for event in events if event["event"] == "tested"]
     assert len(tested) > 1
-    assert max(metrics["hit_rate_10"] for metrics in tested) > 2 * CHANCE
+    assert min(metrics["hit_rate_10"] for metrics in tested) > 2 * CHANCE
