@@ -21,6 +21,7 @@ from raydistill.metrics import LOSS, MIN, Metric
 from raydistill.models.menu import MENU
 from raydistill.tasks.base import TRAIN, Batch, Feed, Loading, Network, Task, Weights
 from raydistill.tasks.files import check_no_images
+from raydistill.tasks.fingerprint import fingerprint
 from raydistill.tasks.language_model.feed import Stretch, Text, TextFeed
 from raydistill.tasks.language_model.parts import find_parts, read_parts
 from raydistill.tasks.language_model.state import Remembering, detached, told_apart
@@ -179,6 +180,10 @@ class LanguageModel(Task):
     @property
     def nbytes(self) -> int:
         return sum(text.tokens.nbytes for text in self.texts.values())
+
+    def fingerprint(self) -> str:
+        """Wherever the files lie."""
+        return fingerprint({**vars(self), "texts": {part: text.tokens for part, text in self.texts.items()}})
 
 
 def _loss(network: Network, batch: Stretch) -> Tensor:

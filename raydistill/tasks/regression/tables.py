@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pandas
 
 DIABETES = "diabetes"
-_ENDINGS = (".csv", ".parquet", ".pq")
+_PARQUET = (".parquet", ".pq")
+_ENDINGS = (".csv", *_PARQUET)
 _TEST_SHARE = 0.2
 """Of rows that come in one piece; which ones is a property of the data, the same in every run."""
 
@@ -107,10 +108,11 @@ def _read(file: Path) -> pandas.DataFrame:
     import pandas
 
     content = io.BytesIO(content_of(file))
+    kind = "Parquet" if file.suffix.lower() in _PARQUET else "CSV"
     try:
-        table = pandas.read_csv(content) if file.suffix.lower() == ".csv" else pandas.read_parquet(content)
+        table = pandas.read_parquet(content) if kind == "Parquet" else pandas.read_csv(content)
     except Exception as error:  # pandas and its engines raise what they like
-        rule = f"is no {'CSV' if file.suffix.lower() == '.csv' else 'Parquet'} table ({type(error).__name__}: {error})"
+        rule = f"is no {kind} table ({type(error).__name__}: {error})"
         raise DataError(Fault(str(file), rule, ABSENT, "give one with a line of names and a row a sample")) from error
     table.columns = [str(name) for name in table.columns]
     if not len(table):

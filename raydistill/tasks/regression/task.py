@@ -5,7 +5,7 @@ A network sees standardised features and tells standardised targets; the errors 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from raydistill.parts import identity as of_parts
 from raydistill.tasks.base import TRAIN, Batch, Feed, Loading, Network, Task, Weights
 from raydistill.tasks.feeds import TensorFeed
 from raydistill.tasks.files import check_no_images
-from raydistill.tasks.regression.columns import Columns, standard
+from raydistill.tasks.regression.columns import Columns, Scale, standard
 from raydistill.tasks.regression.tables import DIABETES, own_tensors, tables
 
 RMSE, MAE, R2 = "rmse", "mae", "r2"
@@ -86,15 +86,20 @@ class Regression(Task):
         said = {"train": train, "validation": validation, "test": test}
         read, where = tables(data, {part: name for part, name in said.items() if name is not None})
         targets = _names("target", target if data.data_dir is not None else target or "target")
-        known = Columns.of_checkpoint(weights.content, weights.where) if weights.content is not None else None
-        columns = known or Columns.of(
-            read[TRAIN], targets, None if features is None else _names("features", features), where[TRAIN]
-        )
+        chosen = None if features is None else _names("features", features)
+        columns = Columns.of_checkpoint(weights.content, weights.where) if weights.content is not None else None
+        if columns is None:
+            columns = Columns.of(read[TRAIN], targets, chosen, where[TRAIN])
+        for key, asked, kept in (("target", targets, columns.targets), ("features", chosen, columns.features)):
+            names = [one.name for one in kept]
+            if asked is not None and asked != names:
+                rule = f"must be those that {weights.where} was trained on, {names}"
+                raise ConfigError(Fault(f"task.args.{key}", rule, asked, "name these, or start from other weights"))
         parts = {}
         for part, table in read.items():
             numbers = columns.numbers(table, where[part])
             parts[part] = (torch.from_numpy(numbers[0]), torch.from_numpy(numbers[1]))
-        scale = torch.tensor([[one.mean for one in columns.targets], [one.std for one in columns.targets]]).double()
+        scale = _scale(columns.targets)
         name = DIABETES if data.data_dir is None else Path(data.data_dir).resolve().name
         return cls(parts, scale, name, columns, loss)._begun_by(weights)
 
@@ -104,10 +109,13 @@ class Regression(Task):
         targets = {part: rows[1].double() for part, rows in own.items()}
         if len({tuple(rows[0].shape[1:]) + tuple(rows[1].shape[1:]) for rows in own.values()}) > 1:
             raise DataError(Fault("dataset.name", f"'{data.name}' must give all parts the same shape", ABSENT))
-        scales = [standard(str(place), column) for place, column in enumerate(targets[TRAIN].numpy().T)]
-        scale = torch.tensor([[one.mean for one in scales], [one.std for one in scales]], dtype=torch.float64)
-        if weights.content is not None and isinstance(weights.content.get("target_scale"), Tensor):
-            scale = weights.content["target_scale"]
+        scale = _scale([standard(str(place), column) for place, column in enumerate(targets[TRAIN].numpy().T)])
+        if weights.content is not None and "target_scale" in weights.content:
+            theirs = weights.content["target_scale"]
+            if not isinstance(theirs, Tensor) or theirs.shape != scale.shape or not bool((theirs[1] > 0).all()):
+                rule = f"is damaged, or tells another number of targets than {data.name}"
+                raise CheckpointError(Fault(weights.where, rule, ABSENT, "use the data it was trained on"))
+            scale = theirs.double()
         parts = {part: (rows[0], ((targets[part] - scale[0]) / scale[1]).float()) for part, rows in own.items()}
         return cls(parts, scale, data.name, None, loss)._begun_by(weights)
 
@@ -198,6 +206,11 @@ class Regression(Task):
     def _scaled_as(self, content: Mapping[str, Any]) -> bool:
         theirs = content["target_scale"]
         return isinstance(theirs, Tensor) and theirs.shape == self.scale.shape and torch.allclose(theirs, self.scale)
+
+
+def _scale(targets: Sequence[Scale]) -> Tensor:
+    """float64 (2, targets): their means and deviations."""
+    return torch.tensor([[one.mean for one in targets], [one.std for one in targets]], dtype=torch.float64)
 
 
 def _told(network: Network, features: Tensor, targets: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,8 +208,9 @@ def test_networks_that_answer_something_else_are_one_line(folder: Path) -> None:
         longer.network("decoder_lm", {"context": 20})(*longer.example_input())
 
 
-def test_two_texts_have_two_fingerprints(folder: Path) -> None:
+def test_two_texts_have_two_fingerprints_wherever_they_lie(folder: Path, tmp_path: Path) -> None:
     before = task_of(folder).fingerprint()
+    assert task_of(shutil.copytree(folder, tmp_path / "elsewhere" / "grammar")).fingerprint() == before
     assert before == task_of(folder).fingerprint()
     assert before != task_of(folder, bptt=36).fingerprint()
     file = folder / "grammar.test.txt"

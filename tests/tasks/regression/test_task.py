@@ -216,6 +216,10 @@ def test_weights_bring_their_scales(config: RunConfig, tmp_path: Path) -> None:
     own, theirs = task_of(others, target="price"), task_of(others, content, target="price")
     assert torch.equal(theirs.scale, content["target_scale"])
     assert not torch.equal(own.scale, theirs.scale)
+    with pytest.raises(ConfigError, match=r"task.args.target: must be those that ckpt was trained on, .*'price'"):
+        task_of(others, content, target="area")
+    with pytest.raises(CheckpointError, match=r"ckpt: is damaged, or tells another number of targets"):
+        task_of(DatasetConfig(f"{HERE}:whole"), {**content, "target_scale": torch.ones(2, 2)})
     with pytest.raises(CheckpointError, match=r"ckpt: knows other columns, or scales of them, than others.csv"):
         own.wanted_by(Weights("mlp", {}, content, "ckpt"))
     with pytest.raises(CheckpointError, match=r"ckpt: is of no regression, as others.csv is; start from another"):
