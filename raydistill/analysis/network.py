@@ -43,7 +43,8 @@ class Network:
         """One sample of the shape it was trained on; Distiller's checkpoints do not say it, their arch does."""
         if "image_shape" in self.content:
             return (torch.zeros(1, *self.content["image_shape"]),)
-        return models.example_input(self.arch)
+        arguments = {**self.content.get("sizes", {}), **self.content["run"]["model_args"]}
+        return models.example_input(self.arch, arguments, num_classes=self.content.get("num_classes"))
 
 
 def read_network(checkpoint: Path, arch: str | None = None) -> Network:

@@ -31,10 +31,10 @@ class Sensitivity:
     """A network and a split of its data; batches are kept on the device where they fit.
 
     dataset, data_dir: None: what the checkpoint was trained on, if that is on the menu. samples: how many of the split
-    are used; None: all.
+    are used; None: all. task: what the network is for; None: it classifies.
 
     Raises:
-        ConfigError, DataError: the data cannot be had, or the network knows other classes.
+        ConfigError, DataError, CheckpointError: the data cannot be had, or the network knows other classes or words.
     """
 
     def __init__(
@@ -46,7 +46,10 @@ class Sensitivity:
         data_dir: Path | None = None,
         samples: int | None = None,
         batch_size: int = 256,
+        task: TaskConfig | None = None,
     ) -> None:
+        task = task or TaskConfig()
+        classifies = task.name == TaskConfig().name
         content, run = network.content, network.content["run"]
         self.network, self.split = network, split
         if device.type == "cpu":
@@ -56,15 +59,15 @@ class Sensitivity:
         grey = (content.get("preprocessing") or {}).get("channels") == "grey"
         self.dataset = DatasetConfig(
             channels="grey" if grey else "rgb",
-            name=dataset or _on_menu(content.get("dataset", "cifar10"), network.path),
+            name=dataset or (_on_menu(content.get("dataset", "cifar10"), network.path) if classifies else "cifar10"),
             data_dir=None if data_dir is None else str(data_dir),
             **{key: run[key] for key in ("validation", "split_seed") if key in run},
         )
-        self.task = tasks.load(TaskConfig(), self.dataset, network.weights)
-        classes = self.task.described()["num_classes"]
-        if classes != content["num_classes"]:
+        self.task = tasks.load(task, self.dataset, network.weights)
+        if classifies and (classes := self.task.described()["num_classes"]) != content["num_classes"]:
             rule = f"the checkpoint knows {content['num_classes']} classes, {self.task.name} has"
             raise ConfigError(Fault("--dataset", rule, classes, "name the one it was trained on"))
+        self.task.check_knows(content, str(network.path))
         fraction = 1.0
         if samples is not None:
             fraction = min(1.0, samples / self.task.feed(split, Loading(device, batch_size)).samples)

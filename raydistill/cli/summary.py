@@ -139,7 +139,7 @@ def _subject(
     if checkpoint is not None:
         network = read_network(checkpoint, arch)
         content, model, known = network.content, network.model, network.arch
-        arguments, classes = content["run"]["model_args"], content.get("num_classes")
+        arguments, classes = {**content.get("sizes", {}), **content["run"]["model_args"]}, content.get("num_classes")
         shape = shape or content.get("image_shape")
         optimizer = content.get("optimizer")
         masks = content.get("scheduler", {}).get("masks", {})

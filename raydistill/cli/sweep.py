@@ -62,7 +62,8 @@ def sweep(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws and of training.")] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="A cifar-10-batches-py folder, or a tree of class folders.")
+        Path | None,
+        typer.Option(help="CIFAR-10's folder, a tree of class folders, or what else the task reads."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Another dataset than the file names.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted sweep.")] = False,

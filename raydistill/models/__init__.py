@@ -54,12 +54,15 @@ def create(
     model_args: Mapping[str, Any] | None = None,
     where: str = "model.arch",
     fetch: bool = True,
+    sizes: Mapping[str, int] | None = None,
 ) -> nn.Module:
     """Build `arch` for `num_classes` outputs, with fresh random weights (seed torch before the call). num_classes: None
     for a factory that takes none: what is not to classify.
 
     model_args: what the factory takes; of a torchvision model also `pretrained`: true or the name of published
-    weights. where: file and key path for the error. fetch: False leaves those weights out, because others follow.
+    weights. sizes: what the data say, by the names that factories have for it (``inputs``, ``users``): it gets those
+    that its signature has. where: file and key path for the error. fetch: False leaves those weights out, because
+    others follow.
 
     Raises:
         ConfigError: unknown arch, arguments it does not take, or a factory that gives no `torch.nn.Module`.
@@ -79,6 +82,10 @@ def create(
         arguments = from_torchvision.as_pretrained(arch, arguments)
     if num_classes is not None:
         arguments["num_classes"] = num_classes
+    for name, size in (sizes or {}).items():
+        if name in _parameters(factory) and arguments.setdefault(name, size) != size:
+            rule = f"'{arch}' gets {name} from the data, {size}"
+            raise ConfigError(Fault(where, rule, arguments[name], "leave it out"))
     _check_arguments(factory, arguments, arch, where)
     try:
         with in_folder():
@@ -102,6 +109,13 @@ def create(
     if pretrained and fetch:
         load_pretrained(model, arch, pretrained, f"{where} pretrained")
     return model
+
+
+def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(factory).parameters
+    except ValueError:  # a callable of C code shows no signature
+        return {}
 
 
 def _inside(fault: Fault | str, call: str) -> Fault:

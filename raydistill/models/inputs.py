@@ -18,8 +18,9 @@ SEQUENCE_LENGTH = 35
 """Tokens in an example for a language model, as its training script cuts them."""
 
 
-def default_num_classes(arch: str, where: str = "model.arch") -> int:
-    """The classes a model was made for: 10 (CIFAR-10), 1000 (ImageNet), a language model's vocabulary of 33,278.
+def default_num_classes(arch: str, where: str = "model.arch") -> int | None:
+    """The classes a model was made for: 10 (CIFAR-10), 1000 (ImageNet), a language model's vocabulary of 33,278; None
+    where it classifies nothing.
 
     For a user's own, the default of its `num_classes`.
 
@@ -47,22 +48,29 @@ def example_input(
     """The positional inputs of a model, always the same and drawn without torch's global random state.
 
     Images are standard normal, (batch, C, H, W): `dataset_shape` where given, else what the architecture was made for.
-    A language model gets int64 tokens (35, batch) below `num_classes` (its vocabulary).
+    So are a table's features, (batch, inputs). A recommender gets pairs of user 0 and item 0, (batch, 2). A language
+    model gets int64 tokens below `num_classes` (its vocabulary): (batch, 35), or (35, batch) where it wants time first;
+    no more of them than its context.
 
     Raises:
         ConfigError: unknown arch, or a user's own without `dataset_shape`.
     """
-    resolve(arch, MENU, where, "model")
+    factory = resolve(arch, MENU, where, "model")
     made_for = domain(arch, model_args or {}) if ":" not in arch else Domain(tuple(dataset_shape or (0, 0, 0)), 0)  # type: ignore[arg-type]
-    if made_for.image_shape is None:
-        count = SEQUENCE_LENGTH * batch
-        tokens = torch.arange(count) % (num_classes or made_for.num_classes)
-        return (tokens.reshape(SEQUENCE_LENGTH, batch),)
+    if made_for.reads == "features":
+        inputs = (model_args or {}).get("inputs") or _default(factory, "inputs")
+        return (torch.randn(batch, inputs, generator=torch.Generator().manual_seed(0)),)
+    if made_for.reads == "pairs":
+        return (torch.zeros(batch, 2, dtype=torch.int64),)
+    if made_for.reads == "tokens":
+        length = min(SEQUENCE_LENGTH, (model_args or {}).get("context", SEQUENCE_LENGTH))
+        tokens = torch.arange(length * batch) % (num_classes or made_for.num_classes or 1)
+        return (tokens.reshape((batch, length) if made_for.batch_first else (length, batch)),)
     if ":" in arch and dataset_shape is None:
         raise ConfigError(
             Fault(where, f"the shape of the images '{arch}' takes is not known", ABSENT, "name a dataset")
         )
-    shape = tuple(dataset_shape) if dataset_shape is not None else made_for.image_shape
+    shape = tuple(dataset_shape) if dataset_shape is not None else made_for.image_shape or ()
     return (torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)),)
 
 
@@ -78,7 +86,9 @@ def check_input(model: nn.Module, inputs: Sequence[Tensor], arch: str, where: st
             model.eval()(*inputs)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        way_out = "choose another architecture, or images of another size (transformers: image_size in its arguments)"
+        way_out = "choose another architecture"
+        if any(tensor.dim() == 4 for tensor in inputs):
+            way_out += ", or images of another size (transformers: image_size in its arguments)"
         raise ConfigError(
             Fault(where, f"'{arch}' does not take inputs of shape {shapes} ({error})", ABSENT, way_out)
         ) from error

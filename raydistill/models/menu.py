@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from raydistill.models import from_torchvision
 from raydistill.models.alexnet_bn import AlexNetBN
+from raydistill.models.decoder_lm import DecoderLM
 from raydistill.models.earlyexit_cifar import EarlyExitResNetCifar
+from raydistill.models.mlp import MLP
 from raydistill.models.mobilenet import MobileNet
+from raydistill.models.neumf import NeuMF
 from raydistill.models.plain_cifar import PlainCifar
 from raydistill.models.preact_cifar import PreactResNetCifar
 from raydistill.models.preact_imagenet import PreactBasicBlock, PreactBottleneck, PreactResNet
@@ -27,15 +30,23 @@ Factory = Callable[..., nn.Module]
 
 @dataclass(frozen=True)
 class Domain:
-    """What a family of models was made for. image_shape: (C, H, W), None where it reads tokens (T, B)."""
+    """What a family of models was made for. image_shape: (C, H, W), None where it reads other things: `reads`.
+
+    num_classes: None where it classifies nothing. batch_first: of tokens; they are (B, T), else (T, B).
+    """
 
     image_shape: tuple[int, int, int] | None
-    num_classes: int
+    num_classes: int | None
+    batch_first: bool = True
+    reads: Literal["images", "tokens", "features", "pairs"] = "images"
 
 
 CIFAR = Domain((3, 32, 32), 10)
 IMAGENET = Domain((3, 224, 224), 1000)
-WIKITEXT2 = Domain(None, 33_278)
+WIKITEXT2 = Domain(None, 33_278, reads="tokens")
+WIKITEXT2_TIME_FIRST = Domain(None, 33_278, batch_first=False, reads="tokens")
+TABLE = Domain(None, None, reads="features")
+INTERACTIONS = Domain(None, None, reads="pairs")
 
 
 def resnet50_earlyexit(num_classes: int = 1000) -> nn.Module:
@@ -82,7 +93,10 @@ _TOKENS: dict[str, Factory] = {  # sizes as the language model's tutorial has th
 OWN: dict[str, tuple[Factory, Domain]] = {
     **{name: (factory, CIFAR) for name, factory in _CIFAR.items()},
     **{name: (factory, IMAGENET) for name, factory in _IMAGENET.items()},
-    **{name: (factory, WIKITEXT2) for name, factory in _TOKENS.items()},
+    **{name: (factory, WIKITEXT2_TIME_FIRST) for name, factory in _TOKENS.items()},
+    "decoder_lm": (DecoderLM, WIKITEXT2),
+    "mlp": (MLP, TABLE),
+    "neumf": (NeuMF, INTERACTIONS),
 }
 
 

@@ -28,14 +28,15 @@ _OTHER_DATA = Setting(option=None, role=Role.MAY_CHANGE)
 class DatasetConfig:
     """name: ``cifar10``, ``imagefolder``, ``digits`` or ``pkg.mod:factory``.
 
-    data_dir: a cifar-10-batches-py folder (or its parent) or an image-folder tree. fallback: the dataset to go on with
-    where `name` is neither on disk nor downloadable. validation: fraction of train held out, chosen with split_seed,
-    stratified over the classes. image_size: (height, width) that all images are brought to; left out, images of one
-    size stay as they are, and of those of mixed sizes the middle is taken, as is usual for ImageNet. in_memory:
-    ``auto`` decodes once if the decoded images fit, True insists, False streams. augment: ``crop`` (random crop with
-    padding 4), ``crop_flip`` (and horizontal flip), ``resized_crop`` (a random part of any size and shape, and flip;
-    image folders only), ``none``, ``auto``: what the dataset itself recommends, or ``pkg.mod:AUGMENTATION`` (see
-    `raydistill.datasets.augmentation`). channels: ``rgb``, or ``grey`` for networks of one input channel.
+    data_dir: a cifar-10-batches-py folder (or its parent) or an image-folder tree; of other tasks than classification
+    what they say. fallback: the dataset to go on with where `name` is neither on disk nor downloadable. validation:
+    fraction of train held out, chosen with split_seed, stratified over the classes. image_size: (height, width) that
+    all images are brought to; left out, images of one size stay as they are, and of those of mixed sizes the middle is
+    taken, as is usual for ImageNet. in_memory: ``auto`` decodes once if the decoded images fit, True insists, False
+    streams. augment: ``crop`` (random crop with padding 4), ``crop_flip`` (and horizontal flip), ``resized_crop`` (a
+    random part of any size and shape, and flip; image folders only), ``none``, ``auto``: what the dataset itself
+    recommends, or ``pkg.mod:AUGMENTATION`` (see `raydistill.datasets.augmentation`). channels: ``rgb``, or ``grey`` for
+    networks of one input channel.
     """
 
     name: Annotated[
@@ -44,7 +45,7 @@ class DatasetConfig:
     ] = "cifar10"
     data_dir: Annotated[
         str | None,
-        Setting("A cifar-10-batches-py folder, or a tree of class folders.", role=Role.FREE, path=True),
+        Setting("CIFAR-10's folder, a tree of class folders, or what else the task reads.", role=Role.FREE, path=True),
     ] = None
     fallback: Annotated[str | None, _OTHER_DATA] = None
     workers: Annotated[Whole, Setting("Processes that decode streamed images.", ("-j",), role=Role.FREE)] = 2

@@ -13,7 +13,6 @@ import numpy as np
 import ray
 import torch
 
-from raydistill import tasks
 from raydistill.cluster.address import Address
 from raydistill.cluster.connect import connected, put
 from raydistill.cluster.modules import named_in
@@ -43,7 +42,7 @@ from raydistill.sweep.results.retrain import train_lost
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.tune.interrupt import Interrupt
-from raydistill.tasks import Task
+from raydistill.tasks import Task, TaskConfig
 from raydistill.tracking import SweepLog, has_runs
 
 _LOST_S = 15.0
@@ -103,7 +102,7 @@ def run_sweep(
     if address is None:
         here = [this_machine()]  # before Ray takes seconds to start
         _team(sweep, trial_share(sweep.sections.resources_per_trial, here, where, "this machine"), here)
-    observer.step(f"loading {sweep.dataset.name if sweep.task.name in tasks.MENU else sweep.task.name}")
+    observer.step(f"loading {sweep.dataset.name if sweep.task.name == TaskConfig().name else sweep.task.name}")
     task = sweep_task(sweep)
     for line in filter(None, (task.warning, task.note)):
         observer.warning(line)

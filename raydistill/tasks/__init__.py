@@ -39,12 +39,18 @@ __all__ = [
     "TaskConfig",
     "TaskShape",
     "Weights",
+    "check",
     "foreseen",
     "load",
     "metrics_of",
 ]
 
-MENU = {"classification": "raydistill.tasks.classification:Classification"}
+MENU = {
+    "classification": "raydistill.tasks.classification:Classification",
+    "language_model": "raydistill.tasks.language_model:LanguageModel",
+    "regression": "raydistill.tasks.regression:Regression",
+    "recommender": "raydistill.tasks.recommender:Recommender",
+}
 
 
 def load(config: TaskConfig, data: DatasetConfig, weights: Weights, where: str = "task") -> Task:
@@ -63,6 +69,15 @@ def load(config: TaskConfig, data: DatasetConfig, weights: Weights, where: str =
     if not isinstance(found, Task):
         raise ConfigError(Fault(where, f"'{config.name}' must load a Task", type(found).__name__))
     return found
+
+
+def check(config: TaskConfig, data: DatasetConfig, where: str = "task") -> None:
+    """What the task says of the user's dataset before it is read.
+
+    Raises:
+        ConfigError: no such task, or a dataset that it cannot take.
+    """
+    _class_of(config, where).check(data)
 
 
 def foreseen(config: TaskConfig, data: DatasetConfig, where: str = "task") -> TaskShape | None:

@@ -127,6 +127,14 @@ class Task(ABC):
         """
         return cls(**args)
 
+    @classmethod  # noqa: B027 - none has to
+    def check(cls, data: DatasetConfig) -> None:
+        """Everything that can be said of the user's dataset before it is read.
+
+        Raises:
+            ConfigError: all faults together.
+        """
+
     @classmethod
     def foreseen(cls, data: DatasetConfig, **args: Any) -> TaskShape | None:
         """What is known before data are read, for `load` of the same arguments; None where that is nothing."""

@@ -38,7 +38,8 @@ class LoggedMember:
 
 
 def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> None:
-    """Write `model` as an MLflow model folder, without any server. input_example: (2 or more, ...) float32.
+    """Write `model` as an MLflow model folder, without any server. input_example: (2 or more, ...) float32, or
+    int64 where the network reads numbers of things. Of an output of several parts the first one stays.
 
     Two samples, because torch.export takes a batch of one for a constant. Takes 0.2 s for a small network.
 
@@ -47,7 +48,8 @@ def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> N
     """
     import torch
 
-    example = np.ascontiguousarray(input_example, dtype=np.float32)
+    integers = np.issubdtype(np.asarray(input_example).dtype, np.integer)
+    example = np.ascontiguousarray(input_example, dtype=np.int64 if integers else np.float32)
     if example.ndim < 2 or len(example) < 2:
         raise ValueError(f"input_example needs shape (2 or more, ...), got {example.shape}")
     import mlflow.pytorch
@@ -61,10 +63,11 @@ def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> N
     try:
         with torch.no_grad():
             output = model(torch.from_numpy(example))
-        kind = np.dtype(np.float32)
-        signature = ModelSignature(
-            Schema([TensorSpec(kind, (-1, *example.shape[1:]))]),  # a named one would make pyfunc want a mapping
-            Schema([TensorSpec(kind, (-1, *output.shape[1:]))]),
+        if not isinstance(output, torch.Tensor):  # MLflow knows none but tensors
+            model, output = _first_output(model), _first(output)
+        signature = ModelSignature(  # of tensors without names: those would make pyfunc want a mapping
+            Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
+            Schema([TensorSpec(np.dtype(np.float32), (-1, *output.shape[1:]))]),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -82,6 +85,31 @@ def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> N
         raise TrackingError(Fault("model", rule, type(model).__name__, way_out)) from error
     finally:
         model.train(was_training)
+
+
+def _first(output: object) -> torch.Tensor:
+    if isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
+        output = output[0]
+    found = getattr(output, "logits", None)
+    if not isinstance(found, torch.Tensor):
+        found = output
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def _first_output(model: torch.nn.Module) -> torch.nn.Module:
+    """The same, with the logits alone of what it gives."""
+    from torch import nn
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return _first(self.model(inputs))
+
+    return Logits()
 
 
 def upload(

@@ -222,7 +222,7 @@ class SweepLog:
     ) -> LoggedMember:
         """Export `model` (on the CPU) here and send it as an MLflow model of the trial's run.
 
-        input_example: (2, C, H, W) float32.
+        input_example: of images (2, C, H, W) float32.
 
         Raises:
             TrackingError: torch.export cannot trace the model.

@@ -3,7 +3,8 @@
 Keys: format, epoch (last finished), run (what the training depends on), schedule (YAML text, "" if dense),
 schedule_hash, precision, dataset, model, structure (the changes made to the network that its factory builds, to be made
 again before its weights fit), optimizer, scheduler, rng and history; and what the task says of itself: of a
-classification num_classes, classes and preprocessing (mean, std and image_shape stand beside it too).
+classification num_classes, classes and preprocessing (mean, std and image_shape stand beside it too), of others sizes
+that factories of networks ask for (see `models.create`).
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ def _is_shape(value: object) -> bool:
     return 0 < len(value) <= 8 and math.prod(value) <= _MOST_VALUES
 
 
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and _is_count(1, _MOST_CLASSES)(size) for name, size in value.items()
+    )
+
+
 def _is_scheduler(value: object) -> bool:
     return isinstance(value, dict) and _is_state(value.get("masks", {}))
 
@@ -80,6 +87,7 @@ _NEEDED: dict[str, Callable[[object], bool]] = {
 _OF_TRAINING = ("format", "optimizer", "optimizer_name", "stepping", "trained", "average", "plain")
 _OTHERS: dict[str, Callable[[object], bool]] = {
     "num_classes": _is_count(1, _MOST_CLASSES),
+    "sizes": _are_sizes,
     "epoch": _is_count(-1, 2**31),
     "history": lambda value: isinstance(value, list),
     "trained": _is_state,
@@ -174,7 +182,7 @@ def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) ->
     elif known in models.MENU and models.takes_num_classes(known):
         require(content, where, "num_classes")
     _check_size(known, content, where)
-    model = models.create(known, content.get("num_classes"), arguments, fetch=False)
+    model = models.create(known, content.get("num_classes"), arguments, fetch=False, sizes=content.get("sizes"))
     load_weights(model, content, where)
     return model.eval()
 
@@ -209,7 +217,8 @@ def _check_size(arch: str, content: Mapping[str, Any], where: str) -> None:
     if arch not in models.MENU:
         return
     with torch.device("meta"):
-        model = models.create(arch, content.get("num_classes"), content["run"]["model_args"], fetch=False)
+        said = content["run"]["model_args"]
+        model = models.create(arch, content.get("num_classes"), said, fetch=False, sizes=content.get("sizes"))
     wanted, held = (
         sum(t.numel() * t.element_size() for t in state.values()) for state in (model.state_dict(), content["model"])
     )

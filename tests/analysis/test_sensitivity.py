@@ -10,10 +10,13 @@ import torch
 from raydistill.analysis.network import Network, read_network
 from raydistill.analysis.sensitivity import KeptPoints, Sensitivity, check_starts_a_sweep
 from raydistill.compression.sensitivity import Point
-from raydistill.errors import ConfigError, DataError
+from raydistill.datasets import DatasetConfig
+from raydistill.errors import CheckpointError, ConfigError, DataError
+from raydistill.tasks import TaskConfig
 from raydistill.tasks.classification import Classification
-from raydistill.training import evaluate_checkpoint
+from raydistill.training import RunConfig, evaluate_checkpoint, fit
 from raydistill.training.checkpoint import read_checkpoint, write_checkpoint
+from tests.tasks.language_model.texts import folder_of
 
 CPU = torch.device("cpu")
 LEVELS = (0.0, 0.5, 0.9)
@@ -73,3 +76,25 @@ def test_a_checkpoint_without_a_history_starts_no_sweep(network: Network, tmp_pa
     write_checkpoint(tmp_path / "bare.pt", {**read_checkpoint(network.path), "history": []})
     with pytest.raises(ConfigError, match="needs a checkpoint that raydistill trained"):
         check_starts_a_sweep(read_network(tmp_path / "bare.pt"))
+
+
+def test_a_network_of_another_task_is_measured_by_its_own_metric(tmp_path: Path) -> None:
+    args = {"width": 8, "depth": 1, "heads": 2, "dropout": 0.0, "context": 6}
+    task = TaskConfig("language_model", {"bptt": 6})
+    texts = folder_of(tmp_path, 100)
+    config = RunConfig(
+        "decoder_lm", DatasetConfig(data_dir=str(texts)), model_args=args, task=task, epochs=1, batch_size=4, lr=0.2,
+        precision="fp32", device="cpu", threads=1, tensorboard=False, out_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    (last,) = fit(config)
+    network = read_network(Path(str(last.checkpoint)))
+    assert network.model(*network.example_input()).shape == (1, 6, 11)  # of its own context and vocabulary
+    subject = Sensitivity(network, CPU, "validation", data_dir=texts, task=task)
+    assert subject.metric[0] == "perplexity"
+    points = list(subject.measure((0.0, 0.9), "element", ["decoder.weight"], KeptPoints(tmp_path, subject.identity)))
+    assert points[0].metrics == pytest.approx(last.metrics)
+    assert points[1].metrics["perplexity"] > 1.02 * points[0].metrics["perplexity"]
+    texts.joinpath("grammar.train.txt").write_text("other words\n" * 60)
+    other = TaskConfig("language_model", {"bptt": 6, "tokens": "bytes"})
+    with pytest.raises(CheckpointError, match="knows another vocabulary"):
+        Sensitivity(network, CPU, "validation", data_dir=texts, task=other)

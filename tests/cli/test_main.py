@@ -83,7 +83,7 @@ def test_missing_data_folder(raydistill: Command, tmp_path: Path) -> None:
     ended = raydistill("sweep", SPACE, "--data-dir", tmp_path / "gone", "--storage", tmp_path / "sweeps")
     assert ended.code == 2
     assert ended.err.count("\n") == 1
-    assert f"dataset.data_dir: no such folder, got '{tmp_path}/gone'" in ended.err
+    assert f"dataset.data_dir: no such file or folder, got '{tmp_path}/gone'" in ended.err
     assert not (tmp_path / "sweeps").exists()
 
 

@@ -47,10 +47,17 @@ def test_the_names_that_distillers_users_know() -> None:
         "resnet50_earlyexit",
         "resnext101_32x4d",
         *(f"word_lang_model{end}" for end in ("", "_medium", "_large")),
+        "decoder_lm",
+        "mlp",
+        "neumf",
     }
     assert expected == OWN.keys()
     assert expected <= set(names())
     assert names() == sorted(names())
+
+
+UNCLASSED = {"mlp", "neumf"}
+"""They classify nothing."""
 
 
 def deep(name: str) -> bool:
@@ -61,7 +68,7 @@ def deep(name: str) -> bool:
     "name",
     [
         pytest.param(name, marks=[pytest.mark.slow] if deep(name) else [])
-        for name in sorted(set(OWN) - {"resnet1202_cifar_earlyexit"})
+        for name in sorted(set(OWN) - {"resnet1202_cifar_earlyexit"} - UNCLASSED)
     ],
 )
 def test_every_own_model_gives_the_classes_asked_for(meta: Meta, name: str) -> None:
@@ -71,7 +78,8 @@ def test_every_own_model_gives_the_classes_asked_for(meta: Meta, name: str) -> N
     if isinstance(output, list):
         assert len(output) > 1
         assert all(logits.shape == (2, 7) for logits in output)
-    assert exits(output)[-1].shape == ((35, 2, 7) if name.startswith("word") else (2, 7))
+    expected = (35, 2, 7) if name.startswith("word") else (2, 35, 7) if name == "decoder_lm" else (2, 7)
+    assert exits(output)[-1].shape == expected
 
 
 @pytest.mark.parametrize("name", ["simplenet_cifar", "plain20_cifar", "vgg11_cifar", "preact_resnet20_cifar"])
@@ -131,6 +139,22 @@ def test_a_wrong_model_is_one_line_with_a_way_out(own: str, arch: str, args: dic
         assert word in text
 
 
+def test_a_network_for_a_table_gets_its_sizes_from_the_data() -> None:
+    model = create("mlp", None, {"widths": [3]}, sizes={"inputs": 4, "outputs": 2, "users": 9})
+    assert [tuple(weight.shape) for weight in model.parameters()] == [(3, 4), (3,), (2, 3), (2,)]
+    (features,) = example_input("mlp", {"inputs": 4}, batch=5)
+    assert model(features).shape == (5, 2)
+    assert torch.equal(model(features), model.out(torch.relu(model.layers[0](features))))
+    assert default_num_classes("mlp") is None
+    assert create("mlp", None)(*example_input("mlp", batch=2)).shape == (2, 1)
+    with pytest.raises(ConfigError, match=r"'mlp' gets inputs from the data, 4, got 5; leave it out"):
+        create("mlp", None, {"inputs": 5}, sizes={"inputs": 4})
+    with pytest.raises(
+        ConfigError, match=r"mlp\(widths\): must be whole numbers from 1 up, one a hidden layer, got \[0\]"
+    ):
+        create("mlp", None, {"widths": [0]})
+
+
 def test_default_classes(own: str) -> None:
     expected = {"resnet20_cifar": 10, "mobilenet": 1000, "vit_b_16": 1000, "word_lang_model_large": 33_278}
     assert {name: default_num_classes(name) for name in expected} == expected
@@ -171,6 +195,9 @@ def test_example_tokens_are_words_of_the_vocabulary() -> None:
     assert tokens.dtype == torch.int64
     assert set(tokens.flatten().tolist()) == set(range(9))
     assert create("word_lang_model", 9)(tokens)[0].shape == (35, 4, 9)
+    (turned,) = example_input("decoder_lm", batch=4, num_classes=9)
+    assert turned.shape == (4, 35)
+    assert create("decoder_lm", 9, {"width": 8, "heads": 2})(turned).shape == (4, 35, 9)
 
 
 def test_an_example_for_a_model_nothing_is_known_of(own: str) -> None:

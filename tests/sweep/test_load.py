@@ -7,13 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from raydistill.errors import ConfigError
 from raydistill.sweep.file.load import Overrides, load_sweep
 from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.tasks import TaskShape
 from raydistill.tasks.classification import ImageShape
+from raydistill.tasks.language_model import LanguageModel
+from raydistill.tasks.language_model.vocabulary import Vocabulary
+from raydistill.tasks.recommender import Recommender
+from raydistill.tasks.recommender.interactions import interactions
+from raydistill.tasks.regression import Regression
+from tests.tasks.recommender import ratings
 
 CIFAR = ImageShape(10, (3, 32, 32))
+SHAPES: dict[str, TaskShape] = {
+    "classification": CIFAR,
+    "language_model": LanguageModel({}, Vocabulary("bytes"), bptt=32),
+    "regression": Regression({"train": (torch.zeros(2, 10), torch.zeros(2, 1))}, torch.ones(2, 1), "table"),
+    "recommender": Recommender(interactions(ratings.rows()[:, [0, 1, 3]], "ratings")),
+}
 
 ROOT = Path(__file__).parents[2]
 WriteSweep = Callable[..., Path]
@@ -46,7 +60,7 @@ def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
         ("name", "a/b", "space.yaml: name: must begin with a letter or digit"),
         ("dataset/name", "cifar", "space.yaml: dataset.name: unknown dataset, got 'cifar'; did you mean 'cifar10'?"),
         ("dataset/in_memory", "maybe", "space.yaml: dataset.in_memory: must be true, false or auto, got 'maybe'"),
-        ("dataset/data_dir", "gone", "space.yaml: dataset.data_dir: no such folder, got "),
+        ("dataset/data_dir", "gone", "space.yaml: dataset.data_dir: no such file or folder, got "),
         ("baseline/checkpoint", "gone.pt", "space.yaml: baseline.checkpoint: no such file"),
         ("baseline/checkpoint", "s3://b/gone.pt", "gone.pt'; copy it to this machine first, a URI is not read here"),
         ("trial_scheduler/name", "ahsa", "must be one of moasha, asha, hyperband, median, none, got 'ahsa'"),
@@ -234,6 +248,7 @@ def test_numbers_that_yaml_reads_as_text(write_sweep: WriteSweep) -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_search_space_loads(file: Path) -> None:
-    plan = plan_sweep(load_sweep(file), CIFAR)
+    sweep = load_sweep(file)
+    plan = plan_sweep(sweep, SHAPES[sweep.task.name])
     assert len(plan.trials) >= 1
     assert all(0 <= trial.planned_sparsity < 1 for trial in plan.trials)

@@ -13,6 +13,7 @@ from torch import nn
 
 from raydistill.errors import StorageError, TrackingError
 from raydistill.tracking import SweepLog
+from raydistill.tracking.models import export
 
 pytestmark = pytest.mark.slow  # torch.export alone takes seconds to import
 
@@ -238,3 +239,28 @@ def test_the_model_comes_back_in_the_mode_it_was_in(storage: Path, trial) -> Non
     log.finish()
     assert network.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+class Reader(nn.Module):
+    """Of tokens int64 (B, T); gives logits and a state, as recurrent networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.rnn, self.decoder = nn.Embedding(9, 4), nn.GRU(4, 5, batch_first=True), nn.Linear(5, 9)
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        states, hidden = self.rnn(self.encoder(tokens))
+        return self.decoder(states), hidden
+
+
+def test_a_network_that_reads_tokens_gives_the_first_of_what_it_gives(tmp_path: Path) -> None:
+    import mlflow
+
+    torch.manual_seed(0)
+    network, tokens = Reader(), np.arange(12).reshape(2, 6) % 9
+    export(network, tokens, tmp_path / "model")
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    with torch.no_grad():
+        expected, _ = network(torch.from_numpy(tokens))
+    assert np.allclose(loaded.predict(tokens), expected, atol=1e-6)
+    assert [(spec.type, spec.shape) for spec in loaded.metadata.get_input_schema()] == [(np.dtype("int64"), (-1, 6))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -138,3 +139,19 @@ def test_what_is_no_loop_is_refused_before_anything_runs(loop: str, line: str, t
     with pytest.raises(ConfigError, match=line):
         next(fit(replace(run(tmp_path), train=OwnLoop(loop))))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_readmes_loop_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there, in a module of its own."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    begin = text.index("    import torch\n    from torch import nn\n    from raydistill.metrics")
+    code = textwrap.dedent(text[begin : text.index("\nWhere the loop is a trainer's", begin)])
+    (tmp_path / "readmes.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = RunConfig(
+        "tests.tasks.own:net", task=TaskConfig("readmes:Points"), train=OwnLoop("readmes:train", {"lr": 0.02}), epochs=5,
+        schedule=parse_schedule(SCHEDULE, "s"), device="cpu", out_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    epochs = list(fit(config))
+    assert epochs[-1].metrics["mae"] < epochs[0].metrics["mae"]
+    assert epochs[-1].layer_sparsity["0.weight"] == pytest.approx(0.5)

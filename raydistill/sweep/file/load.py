@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from raydistill import datasets
+from raydistill import tasks
 from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
 from raydistill.files import missing
@@ -144,6 +144,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
         if metrics:
             sections = _with_defaults(sections, metrics, objectives)
             faults += _check_scores(sections, metrics, str(file))
+            faults += _check_data(sections, file)
         faults += _cross_checks(sections, str(file))
         if trials_of(warm_start) > sections.num_samples:
             rule = f"begins {trials_of(warm_start)} trials, more than num_samples ({sections.num_samples})"
@@ -264,15 +265,23 @@ def _resolved(sections: SweepSections, file: Path) -> SweepSections:
     return sections.model_copy(update=update)
 
 
-def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
+def _check_data(sections: SweepSections, file: Path) -> list[Fault | str]:
     faults: list[Fault | str] = []
-    data_dir, baseline, asha = sections.dataset.data_dir, sections.baseline, sections.trial_scheduler
+    data_dir = sections.dataset.data_dir
     try:
-        datasets.check(sections.dataset.config())
+        tasks.check(sections.task.config(), sections.dataset.config(), f"{file}: task")
     except ConfigError as error:
         faults += [replace(f, where=f"{file}: {f.where}") if isinstance(f, Fault) else f for f in error.faults]
-    if data_dir is not None and not Path(data_dir).is_dir():
-        faults.append(Fault(f"{file}: dataset.data_dir", "no such folder", data_dir, "mend it or give --data-dir"))
+    if data_dir is not None and not Path(data_dir).exists():
+        faults.append(
+            Fault(f"{file}: dataset.data_dir", "no such file or folder", data_dir, "mend it or give --data-dir")
+        )
+    return faults
+
+
+def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
+    faults: list[Fault | str] = []
+    baseline, asha = sections.baseline, sections.trial_scheduler
     if baseline.checkpoint is not None:
         if not Path(baseline.checkpoint).exists():
             way_out = missing(baseline.checkpoint)

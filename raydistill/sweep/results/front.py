@@ -132,7 +132,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
 
 
 def _example(task: Task, checkpoint: str | Path) -> np.ndarray:
-    """Two validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32."""
+    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens."""
     content = read_checkpoint(checkpoint)
     weights = Weights.of_checkpoint(content, str(checkpoint))
     task = task.wanted_by(weights)

@@ -69,6 +69,10 @@ class Classification(Task):
         return cls(datasets.load(data, wanted=wanted, made_for=_made_for(weights)), wanted, early_exit, loss)
 
     @classmethod
+    def check(cls, data: DatasetConfig) -> None:
+        datasets.check(data)
+
+    @classmethod
     def foreseen(cls, data: DatasetConfig, **args: Any) -> TaskShape | None:
         _checked_loss(args)
         known = datasets.facts(data)
