@@ -149,8 +149,8 @@ def test_the_readmes_loop_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "readmes.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     config = RunConfig(
-        "tests.tasks.own:net", task=TaskConfig("readmes:Points"), train=OwnLoop("readmes:train", {"lr": 0.02}), epochs=5,
-        schedule=parse_schedule(SCHEDULE, "s"), device="cpu", out_dir=str(tmp_path / "run"),
+        "tests.tasks.own:net", task=TaskConfig("readmes:Points"), train=OwnLoop("readmes:train", {"lr": 0.02}),
+        schedule=parse_schedule(SCHEDULE, "s"), epochs=5, device="cpu", out_dir=str(tmp_path / "run"),
     )  # fmt: skip
     epochs = list(fit(config))
     assert epochs[-1].metrics["mae"] < epochs[0].metrics["mae"]
