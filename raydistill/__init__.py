@@ -7,7 +7,7 @@ nothing and never brings in Ray or MLflow.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raydistill.compression import CompressionScheduler, build, planned_sparsity, sparsity
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from raydistill.errors import RaydistillError
     from raydistill.records import EpochMetrics, TrialRecord
     from raydistill.schedule import load_schedule, parse_schedule
-    from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model
+    from raydistill.training import RunConfig, Trial, evaluate_checkpoint, fit, load_model
 
 __version__ = "0.1.0"
 
@@ -26,6 +26,7 @@ _HOMES = {
     "EpochMetrics": "records",
     "RaydistillError": "errors",
     "RunConfig": "training",
+    "Trial": "training",
     "TrialRecord": "records",
     "build": "compression",
     "evaluate_checkpoint": "training",
@@ -44,6 +45,7 @@ __all__ = [
     "EpochMetrics",
     "RaydistillError",
     "RunConfig",
+    "Trial",
     "TrialRecord",
     "build",
     "evaluate_checkpoint",
@@ -56,7 +58,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'raydistill' has no attribute '{name}'")
     return getattr(importlib.import_module(f"raydistill.{_HOMES[name]}"), name)

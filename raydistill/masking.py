@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import overload
 from urllib.parse import unquote
 
 MASK = "***"
@@ -33,7 +33,15 @@ def masked(text: str, *uris: str | None) -> str:
     return shown
 
 
-def masked_all(value: Any) -> Any:
+@overload
+def masked_all(value: Mapping[str, object]) -> dict[str, object]: ...
+
+
+@overload
+def masked_all(value: object) -> object: ...
+
+
+def masked_all(value: object) -> object:
     """`masked` of every text in nested mappings and lists."""
     if isinstance(value, str):
         return masked(value)

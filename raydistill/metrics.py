@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 MAX, MIN = "max", "min"
 DIRECTIONS = (MAX, MIN)
@@ -68,7 +67,7 @@ class NetworkFigure:
 
     name: str
     metric: Metric
-    measure: Callable[[Any, tuple[Any, ...]], float]
+    measure: Callable[[object, tuple[object, ...]], float]
 
 
 def selecting(metrics: Mapping[str, object]) -> str:

@@ -61,10 +61,10 @@ class EpochMetrics:
         return float({**self.footprint, **self.scalars}.get(name, math.nan))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> EpochMetrics:
+    def from_json(cls, data: Mapping[str, object]) -> EpochMetrics:
         return cls(**_known(cls, data))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -82,10 +82,10 @@ class Evaluation:
         return {f"{self.split}_{name}": value for name, value in self.metrics.items()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
+    def from_json(cls, data: Mapping[str, object]) -> Evaluation:
         return cls(**_known(cls, data))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -134,5 +134,5 @@ class TrialRecord:
             known["test"] = Evaluation.from_json(known["test"])
         return cls(**known)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)

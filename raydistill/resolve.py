@@ -49,7 +49,7 @@ def _look_in_folder() -> None:
         sys.path.append(folder)
 
 
-def resolve(name: object, menu: Mapping[str, Any], where: str, what: str) -> Any:
+def resolve(name: object, menu: Mapping[str, object], where: str, what: str) -> Any:
     """Look `name` up in `menu`, or import it if it is spelt ``pkg.mod:attribute``.
 
     where: file and key path for the error. what: the kind of thing ("pruner class", "model").
@@ -67,7 +67,7 @@ def resolve(name: object, menu: Mapping[str, Any], where: str, what: str) -> Any
     module_name, _, attribute = name.partition(":")
     _look_in_folder()
     try:
-        target: Any = importlib.import_module(module_name)
+        target: object = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a user's module may fail in any way while it is imported
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
@@ -84,7 +84,7 @@ def resolve(name: object, menu: Mapping[str, Any], where: str, what: str) -> Any
 
 
 @functools.lru_cache(maxsize=64)
-def _parameters(made: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+def _parameters(made: Callable[..., object]) -> tuple[inspect.Parameter, ...]:
     """Kept: a schedule of one pruner a weight asks it of one class a hundred times over."""
     return tuple(inspect.signature(made).parameters.values())
 
@@ -94,7 +94,7 @@ def _a(kind: type) -> str:
 
 
 def argument_faults(
-    made: Callable[..., Any], args: Mapping[str, Any], where: str, given: int = 0, named: Collection[str] = ()
+    made: Callable[..., object], args: Mapping[str, object], where: str, given: int = 0, named: Collection[str] = ()
 ) -> list[Fault]:
     """What of `args` a class or function does not take, and what it wants and lacks; nothing is called.
 
@@ -115,7 +115,7 @@ def argument_faults(
     return faults
 
 
-def resolve_object(name: object, menu: Mapping[str, Any], base: type[T], where: str, what: str) -> T:
+def resolve_object(name: object, menu: Mapping[str, object], base: type[T], where: str, what: str) -> T:
     """As `resolve`, for an object of class `base`, made in its module; nothing is called.
 
     Raises:
@@ -129,7 +129,7 @@ def resolve_object(name: object, menu: Mapping[str, Any], base: type[T], where: 
     return found
 
 
-def resolve_class(name: object, menu: Mapping[str, Any], base: type, where: str, what: str) -> Any:
+def resolve_class(name: object, menu: Mapping[str, object], base: type[T], where: str, what: str) -> type[T]:
     """As `resolve`, for a class derived from `base` that can be built; nothing is called.
 
     A menu's entry may be spelt ``pkg.mod:Class`` itself: a class whose module is imported only where a file names it.
@@ -147,3 +147,6 @@ def resolve_class(name: object, menu: Mapping[str, Any], base: type, where: str,
         lacks = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise ConfigError(Fault(where, f"is abstract, it lacks {lacks}", name, "name a class that has them"))
     return found
+
+
+_look_in_folder()  # a process that was sent an object of a user's class must find its module before it asks for a name

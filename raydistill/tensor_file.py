@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ _SHARED = 16
 _LEGACY_PICKLES = 4  # magic number, version, byte order, and then what was saved
 
 
-def read_tensors(path: str | Path, way_out: str, stand_ins: Iterable[type] = ()) -> Any:
+def read_tensors(path: str | Path, way_out: str, stand_ins: Iterable[type] = ()) -> object:
     """What ``torch.save`` wrote, on the CPU: tensors and plain values, no larger than the file explains.
 
     stand_ins: classes that take the place of those of their names. way_out: what the user can do about a bad file.
@@ -51,16 +51,18 @@ def read_tensors(path: str | Path, way_out: str, stand_ins: Iterable[type] = ())
 class StandIn:
     """An object of a class that is not here: its arguments and its state, and nothing that runs."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:
+    args: tuple[object, ...]
+    state: object
+
+    def __new__(cls, *args: object, **kwargs: object) -> StandIn:
         self = object.__new__(cls)
         self.args, self.state = args, None
         return self
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args: tuple[Any, ...]
-        self.state: Any
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
 
@@ -119,7 +121,7 @@ def _check_listing(path: str | Path, way_out: str) -> None:
         raise CheckpointError(Fault(str(path), rule, ABSENT, way_out))
 
 
-def _opcodes(file: BinaryIO) -> Iterator[tuple[str, Any]]:
+def _opcodes(file: BinaryIO) -> Iterator[tuple[str, object]]:
     if not zipfile.is_zipfile(file):
         file.seek(0)
         for _ in range(_LEGACY_PICKLES):
@@ -133,7 +135,7 @@ def _opcodes(file: BinaryIO) -> Iterator[tuple[str, Any]]:
             yield from ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(stream))
 
 
-def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
+def _tensors(value: object, seen: set[int]) -> Iterator[Tensor]:
     """Every tensor in a nest of mappings and sequences, each object once."""
     waiting = [value]
     while waiting:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -54,6 +53,6 @@ def prune_greedily(
         step,
         fine_tune=tune if fine_tune_epochs else None,
     ):
-        state: dict[str, Any] = {"model": found.model.state_dict(), "optimizer": {}, "scheduler": {"masks": {}}}
+        state: dict[str, object] = {"model": found.model.state_dict(), "optimizer": {}, "scheduler": {"masks": {}}}
         write_checkpoint(path, {**kept, **state, **thinned_further(network.content, found.structure)})
         yield found

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -109,7 +108,7 @@ class KeptPoints:
         ConfigError, DataError: the folder holds another analysis, or a damaged one.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, object]) -> None:
         self.csv, about = folder / "sensitivity.csv", folder / "sensitivity.json"
         self._points: dict[tuple[str, float], Point] = {}
         self._written = time.monotonic()

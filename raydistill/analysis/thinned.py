@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,7 +21,11 @@ def write_thinned(network: Network, path: Path) -> ThinningReport:
         optimizer.load_state_dict(content["optimizer"])
     report = thin(model, masks, network.example_input(), optimizer)
     scheduler = {**content.get("scheduler", {}), "masks": masks}
-    state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler}
+    state: dict[str, object] = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler,
+    }
     kept = {"history": [], **without_training(content)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_checkpoint(path, {**kept, **state, **thinned_further(content, (report.change,))})

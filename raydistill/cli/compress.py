@@ -12,7 +12,7 @@ from warnings import filterwarnings
 
 import typer
 
-from raydistill.cli.options import NONE, Given, OptionsOf, arguments, typed, with_options
+from raydistill.cli.options import NONE, Given, OptionsOf, arguments, typed, with_file, with_options
 from raydistill.cli.sensitivity import Sense, sensitivity
 from raydistill.cli.summary import KINDS
 from raydistill.cli.summary import summary as show_summary
@@ -37,7 +37,15 @@ _WORKERS = "Several workers"
 @with_options
 def compress(
     context: typer.Context,
-    arch: Annotated[str, typer.Option("--arch", "-a", help="simplenet_cifar, resnet20_cifar, ... or pkg.mod:factory.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run file: a sweep file's model, task, dataset, training and schedule.", metavar="[FILE]"
+        ),
+    ] = None,
+    arch: Annotated[
+        str, typer.Option("--arch", "-a", help="simplenet_cifar, ... (raydistill models), or pkg.mod:factory.")
+    ] = "",
     schedule: Annotated[
         Path | None, typer.Option("--compress", help="The schedule to run; left out, dense training.")
     ] = None,
@@ -47,6 +55,14 @@ def compress(
     model_args: Annotated[
         str | None, typer.Option(help="Arguments of the network's factory, as 'width: 2'.", metavar="YAML")
     ] = None,
+    task_name: Annotated[
+        str, typer.Option("--task", help="What is trained (raydistill tasks), or pkg.mod:Class.")
+    ] = "classification",
+    task_args: Annotated[str | None, typer.Option(help="Its arguments, as 'bptt: 35'.", metavar="YAML")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="A training loop of your own, pkg.mod:function.", metavar="pkg.mod:function")
+    ] = None,
+    train_args: Annotated[str | None, typer.Option(help="Its arguments, as 'width: 2'.", metavar="YAML")] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from torchvision's published weights.")
     ] = False,
@@ -208,8 +224,9 @@ def compress(
     from raydistill.cli.on_workers import asked as asked_of_workers
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
+    from raydistill.sweep.file.run_file import load_run
     from raydistill.tasks import foreseen
-    from raydistill.training import RunConfig
+    from raydistill.training import OwnLoop, RunConfig
     from raydistill.training.config import Distillation
     from raydistill.training.start import weights_of
 
@@ -218,8 +235,32 @@ def compress(
         act_stats = True
         shares = {**shares, "effective_valid_size": shares["effective_valid_size"] * act_hist}
     print_freq = print_freq or (10 if verbose else 0)
+    given = typed(context)
     spec = None if schedule is None else load_schedule(schedule, strict)
     parts = [arch.replace(":", "."), *([] if schedule is None else [schedule.stem])]
+    model_arguments = _arguments(model_args, "--model-args")
+    task_config = _task(task_name, task_args, earlyexit_lossweights, earlyexit_thresholds)
+    loop = None if train is None else OwnLoop(train, _arguments(train_args, "--train-args"))
+    if train is None and train_args is not None:
+        raise ConfigError(Fault("--train-args", "is for a loop of one's own", train_args, "add --train"))
+    if file is not None:
+        read = load_run(file)
+        written, sections = read.said(), read.sections
+        batches, chance = (with_file(part, had, written, given) for part, had in ((Batches, batches), (Chance, chance)))
+        computed, data = with_file(Arithmetic, computed, written, given), with_file(DatasetConfig, data, written, given)
+        data = {**vars(sections.dataset.config()), **data}
+        optimization = with_file(Optimization, optimization, written, given)
+        optimizer = with_file(Optimizer, optimizer, read.optimizer, given)
+        optimizer = {**read.optimizer, **optimizer}
+        model_arguments = {**sections.model.args, **model_arguments} if not arch else model_arguments
+        arch = arch or sections.model.arch
+        spec = spec or read.schedule
+        name = name or sections.name or file.stem
+        if not given & {"task_name", "task_args", "earlyexit_lossweights"}:
+            task_config = sections.task.config()
+        loop = loop or (sections.train.loop() if sections.train is not None else None)
+    if not arch:
+        raise ConfigError(Fault("--arch", "is missing", ABSENT, "name the network, or a run file that does"))
     folder = out_dir / (name or "-".join(parts))
     start = None if resume_from is None else str(resume_from)
     needs = {
@@ -237,11 +278,12 @@ def compress(
     taught = kd_teacher is not None or kd_resume is not None
     config = RunConfig(
         arch=arch,
-        task=_task(earlyexit_lossweights, earlyexit_thresholds),
-        model_args={**_arguments(model_args, "--model-args"), **({"pretrained": True} if pretrained else {})},
+        task=task_config,
+        train=loop,
+        model_args={**model_arguments, **({"pretrained": True} if pretrained else {})},
         dataset=DatasetConfig(**data),
         **batches,
-        **_optimization(optimization, optimizer, typed(context)),
+        **_optimization(optimization, optimizer, given),
         **chance,
         **computed,
         **shares,
@@ -269,7 +311,7 @@ def compress(
         on_images = evaluate or confusion or act_stats or greedy or sense is not None
         resume_from = on_checkpoint.published_weights(replace(config, out_dir=None), folder, on_images, console)
         start = str(resume_from)
-        config = replace(config, model_args=_arguments(model_args, "--model-args"), continue_from=start)
+        config = replace(config, model_args=model_arguments, continue_from=start)
     for kind in summary or ():
         show_summary(kind, arch, resume_from)
     looks = {"evaluate": evaluate, "confusion": confusion, "act_stats": act_stats and start is not None}
@@ -327,27 +369,31 @@ def _optimization(given: Given, optimizer: Given, said_by_user: Collection[str])
     """RunConfig's fields. Of another optimizer than SGD, the rate and the decay that were typed are its own."""
     from raydistill.parts.optimizer import SGD
 
-    said = dict(given)
+    said = {name: value for name, value in given.items() if name != "optimizer"}
     own: dict[str, Any] = {}
     if optimizer["name"] != SGD:
         own = {name: said.pop(name) for name in ("lr", "weight_decay") if name in said_by_user}
-    return {**said, "optimizer": Optimizer(**optimizer, **own)}
+    return {**said, "optimizer": Optimizer(**{**optimizer, **own})}
 
 
-def _task(loss_weights: str | None, thresholds: str | None) -> TaskConfig:
+def _task(name: str, args: str | None, loss_weights: str | None, thresholds: str | None) -> TaskConfig:
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.tasks import TaskConfig
 
+    said = _arguments(args, "--task-args")
+    if loss_weights is not None and (said or name != TaskConfig().name):
+        way_out = "say loss_weights in --task-args"
+        raise ConfigError(Fault("--earlyexit-lossweights", "cannot stand beside --task", loss_weights, way_out))
     if loss_weights is None:
         if thresholds is not None:
             way_out = "add --earlyexit-lossweights"
             raise ConfigError(Fault("--earlyexit-thresholds", "is for networks with early exits", ABSENT, way_out))
-        return TaskConfig()
-    args = {
+        return TaskConfig(name, said)
+    exits = {
         "loss_weights": _numbers("--earlyexit-lossweights", loss_weights),
         "thresholds": () if thresholds is None else _numbers("--earlyexit-thresholds", thresholds),
     }
-    return TaskConfig(args=args)
+    return TaskConfig(args=exits)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

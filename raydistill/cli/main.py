@@ -15,6 +15,7 @@ from raydistill.cli.compress import compress
 from raydistill.cli.doctor import doctor
 from raydistill.cli.failure import fail
 from raydistill.cli.help import Command
+from raydistill.cli.menus import models, tasks
 from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
@@ -35,6 +36,8 @@ app.command(cls=Command, short_help="Train one network, pruned as a schedule say
 app.command(cls=Command, short_help="Does a schedule fit a model, and what would it do?")(check)
 app.command(cls=Command, short_help="Show what a network is made of.")(summary)
 app.command(cls=Command, short_help="Prune each weight alone; draw what accuracy is left.")(sensitivity)
+app.command(cls=Command, short_help="List the networks that can be named.")(models)
+app.command(cls=Command, short_help="List the tasks that can be named.")(tasks)
 app.command(cls=Command, short_help="Look at every machine that a sweep would run on.")(doctor)
 
 

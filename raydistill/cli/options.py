@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import update_wrapper
 from pathlib import Path
@@ -36,6 +36,13 @@ def typed(context: typer.Context) -> frozenset[str]:
     """The parameters of a command that the user gave, by their names in Python; the others have their defaults."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return frozenset(name for name, source in sources.items() if source is not None and "DEFAULT" not in source.name)
+
+
+def with_file(part: type[object], given: Given, file: Mapping[str, object], said_by_user: Collection[str]) -> Given:
+    """The values of a part's options, those of a file in the place of what the user did not type."""
+    fields = {field.name: field for field in settings(part)}
+    taken = {name: file[name] for name in fields if name in file and _stem(fields[name]) not in said_by_user}
+    return {**given, **taken}
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

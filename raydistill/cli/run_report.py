@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raydistill.cli.tables import first_in_words, percent
 from raydistill.errors import ABSENT, Fault, StorageError
@@ -35,7 +35,7 @@ class RunReport:
         folder: Path,
         mlflow: bool,
         uri: str | None,
-        params: Mapping[str, Any],
+        params: Mapping[str, object],
         metrics: Mapping[str, Metric],
     ) -> None:
         self.console = console
@@ -71,10 +71,13 @@ class RunReport:
         self.say(f"warning: {text}", "bold yellow")
 
     def epoch(self, metrics: EpochMetrics) -> None:
+        speed = (
+            f"  {metrics.samples_per_second:,.0f}/s" if metrics.samples_per_second else ""
+        )  # an own loop counts none
         self.say(
             f"{metrics.epoch + 1:>3}/{metrics.epochs}  loss {metrics.metrics[LOSS]:.4f} "
             f"(train {metrics.train_loss:.4f})  {first_in_words(metrics.metrics, self._metrics)}  "
-            f"sparsity {percent(metrics.sparsity)} %  {metrics.samples_per_second:,.0f}/s"
+            f"sparsity {percent(metrics.sparsity)} %{speed}"
         )
         if self._log is not None:
             self._log.run_epoch(metrics)

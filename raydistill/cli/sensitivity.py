@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from raydistill.analysis.sensitivity import Sensitivity
     from raydistill.compression.sensitivity import Point
+    from raydistill.errors import ConfigError
     from raydistill.metrics import Metric
 
 _NAME_WIDTH = 34
@@ -224,7 +225,7 @@ def _matching(model: nn.Module, sense: str, patterns: Sequence[str] | None) -> t
     return tuple(name for name in names if not patterns or any(fnmatchcase(name, p) for p in patterns))
 
 
-def _renamed(error: Any, where: str) -> Any:
+def _renamed(error: ConfigError, where: str) -> ConfigError:
     from raydistill.errors import ConfigError, Fault
 
     return ConfigError(*(Fault(where, f.rule, f.value, f.way_out) for f in error.faults if isinstance(f, Fault)))

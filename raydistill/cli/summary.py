@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rich.console import Console
     from torch import Tensor, nn
 
@@ -80,7 +81,7 @@ def summary(
             console.print(text, end="", markup=False, soft_wrap=True)
     else:
         columns: tuple[Column, ...]
-        rows: Sequence[Any]
+        rows: Sequence[object]
         if kind == "sparsity":
             columns, rows = SPARSITY, summaries.sparsity_table(subject.model)
         elif kind == "masks":
@@ -115,7 +116,7 @@ class _Subject:
 
     name: str
     model: nn.Module
-    optimizer: dict[str, Any] | None
+    optimizer: dict[str, object] | None
     masks: Mapping[str, Tensor]
     example: Callable[[], tuple[Tensor, ...]]
 
@@ -175,7 +176,7 @@ class Column:
     right: bool = True
 
 
-def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Any]) -> None:
+def print_table(console: Console, columns: Sequence[Column], rows: Sequence[object]) -> None:
     """Print as many columns as fit the console's width, and name those that do not; the last row is the total."""
     from rich import box
     from rich.table import Table
@@ -205,35 +206,35 @@ def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Any]
         console.print(f"not shown: {', '.join(left_out)} (--format csv has all)", soft_wrap=True)
 
 
-def _percent(name: str) -> Callable[[Any], str]:
-    def text(row: Any) -> str:
+def _percent(name: str) -> Callable[[object], str]:
+    def text(row: object) -> str:
         value = getattr(row, name)
         return "" if value is None else f"{100 * value:.2f}"
 
     return text
 
 
-def _number(name: str) -> Callable[[Any], str]:
-    def text(row: Any) -> str:
+def _number(name: str) -> Callable[[object], str]:
+    def text(row: object) -> str:
         value = getattr(row, name)
         return "" if value is None else f"{value:.4f}"
 
     return text
 
 
-def _count(name: str) -> Callable[[Any], str]:
+def _count(name: str) -> Callable[[object], str]:
     return lambda row: f"{value:,}" if (value := getattr(row, name)) else ""
 
 
-def _plain(name: str) -> Callable[[Any], str]:
+def _plain(name: str) -> Callable[[object], str]:
     return lambda row: str(getattr(row, name))
 
 
-def _columns_of(rows: Sequence[Any]) -> tuple[Column, ...]:
+def _columns_of(rows: Sequence[DataclassInstance]) -> tuple[Column, ...]:
     """A column a field, the first ones kept longest; texts stand left, numbers right."""
 
-    def text(name: str) -> Callable[[Any], str]:
-        def cell(row: Any) -> str:
+    def text(name: str) -> Callable[[object], str]:
+        def cell(row: object) -> str:
             value = getattr(row, name)
             if isinstance(value, tuple):
                 return "x".join(map(str, value))
@@ -247,7 +248,7 @@ def _columns_of(rows: Sequence[Any]) -> tuple[Column, ...]:
     )
 
 
-def _shape(name: str) -> Callable[[Any], str]:
+def _shape(name: str) -> Callable[[object], str]:
     return lambda row: "x".join(map(str, getattr(row, name)))
 
 

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import ray
 from ray.job_config import JobConfig
@@ -85,7 +84,7 @@ def _shut_down() -> None:
         ray.shutdown()
 
 
-def put(value: Any, size_bytes: int) -> Any:
+def put(value: object, size_bytes: int) -> ray.ObjectRef:
     """A reference to a dataset in Ray's object store, where all of a cluster's processes can read it.
 
     Raises:

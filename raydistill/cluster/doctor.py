@@ -6,16 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import ray
 
 from raydistill.cluster import probe
 from raydistill.cluster.address import Address
 from raydistill.cluster.connect import joined
-from raydistill.cluster.storage import check_storage
-from raydistill.cluster.survey import alive, is_head, last_line, on, size_of, version_faults
+from raydistill.cluster.probe import MachineFacts
+from raydistill.cluster.storage import Ask, check_storage
+from raydistill.cluster.survey import RayNode, alive, is_head, last_line, on, size_of, version_faults
 from raydistill.errors import ABSENT, Fault, RayLostError, ResourceError
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 ANSWER_S = 360.0
 """A process has to be started on the node, and another one that imports torch."""
@@ -103,13 +107,13 @@ def _cluster(here: Mapping[str, str], storage: str) -> Findings:
     machines: list[Machine] = []
     mend: list[Fault] = []
     notes: list[str] = []
-    asks: dict[str, Callable[..., Any]] = {}
+    asks: dict[str, Ask] = {}
     names = _names(nodes)
     mine = ray.get_runtime_context().get_node_id()
     for look, node in looks.items():
         name = names[node["NodeID"]]
         found, why = _answer(look)
-        if not found:
+        if found is None:
             machines.append(Machine(name, is_head(node)))
             mend.append(Fault(f"node {name}", why, ABSENT, "look at 'ray status' and at its logs, or take it out"))
             continue
@@ -131,20 +135,20 @@ def _cluster(here: Mapping[str, str], storage: str) -> Findings:
     return Findings(tuple(machines), here, (*mend, *broken.values()), tuple(notes), True)
 
 
-def _machine(name: str, head: bool, found: Mapping[str, Any], ray_gpus: float) -> Machine:
+def _machine(name: str, head: bool, found: MachineFacts, ray_gpus: float) -> Machine:
     return Machine(
         name=name,
         head=head,
         versions=found["versions"],
-        cores=int(found["cores"]),
-        memory_bytes=int(found["memory"]),
+        cores=int(found["cores"] or 0),
+        memory_bytes=found["memory"],
         gpus=tuple(gpu["name"] for gpu in found["gpus"]),
         driver=", ".join(sorted({gpu["driver"] for gpu in found["gpus"]})),
         ray_gpus=ray_gpus,
     )
 
 
-def _faults(machine: Machine, found: Mapping[str, Any], here: Mapping[str, str], ray_gpus: float | None) -> list[Fault]:
+def _faults(machine: Machine, found: MachineFacts, here: Mapping[str, str], ray_gpus: float | None) -> list[Fault]:
     """What is wrong with one machine by itself; ray_gpus: how many Ray has there, None without a Ray."""
     where = f"node {machine.name}"
     faults = version_faults(machine.name, machine.versions, here)
@@ -176,7 +180,7 @@ def _notes(machine: Machine, here: Mapping[str, str]) -> list[str]:
     return [f"node {machine.name} has torch {there}, this machine {here['torch']}: results may differ"]
 
 
-def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
+def _names(nodes: list[RayNode]) -> dict[str, str]:
     """Host names, with the beginning of Ray's id behind those that several nodes share."""
     count = Counter(node["NodeManagerHostname"] for node in nodes)
     ids = [node["NodeID"] for node in nodes]
@@ -188,18 +192,18 @@ def _names(nodes: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _answer(look: Any) -> tuple[dict[str, Any], str]:
+def _answer(look: ray.ObjectRef) -> tuple[MachineFacts | None, str]:
     """(what a node says, why it does not)."""
     try:
-        return dict(ray.get(look, timeout=0)), ""
+        return cast(MachineFacts, ray.get(look, timeout=0)), ""
     except ray.exceptions.GetTimeoutError:
-        return {}, f"does not answer within {ANSWER_S:g} s"
+        return None, f"does not answer within {ANSWER_S:g} s"
     except ray.exceptions.RayError as error:
-        return {}, f"cannot run anything ({last_line(error)})"
+        return None, f"cannot run anything ({last_line(error)})"
 
 
-def _asking(actor: Any, name: str) -> Callable[..., Any]:
-    def ask(method: str, *given: Any) -> Any:
+def _asking(actor: ActorHandle, name: str) -> Ask:
+    def ask(method: str, *given: object) -> object:
         try:
             return ray.get(getattr(actor, method).remote(*given), timeout=60)
         except ray.exceptions.RayError as error:
@@ -208,7 +212,7 @@ def _asking(actor: Any, name: str) -> Callable[..., Any]:
     return ask
 
 
-def _skew(ask: Callable[..., Any]) -> tuple[float, float]:
+def _skew(ask: Ask) -> tuple[float, float]:
     """(lead of a node's clock over this one's, its uncertainty), milliseconds.
 
     Of several questions the quickest counts: its answer was given at most half its round trip from its middle.

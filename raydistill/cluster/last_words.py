@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import ray
 
@@ -152,6 +152,6 @@ def _say(line: str) -> None:
         os.write(2, f"{line}\n".encode())
 
 
-def _on_its_node(pid: int) -> tuple[Any, ...]:
+def _on_its_node(pid: int) -> tuple[object, ...]:
     found = read_words(Path(ray._private.worker._global_node.get_logs_dir_path()), pid)
     return found.text, found.oom_killed

@@ -11,7 +11,6 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from raydistill.errors import ABSENT, ConfigError, Fault
 
@@ -22,7 +21,7 @@ _NAMED = re.compile(r"([A-Za-z_]\w*)(\.\w+)*:[A-Za-z_][\w.]*")
 _LEFT_OUT = ("__pycache__", ".git", ".venv", "venv", ".ipynb_checkpoints")
 
 
-def named_in(said: Any) -> set[str]:
+def named_in(said: object) -> set[str]:
     """The top-level modules that ``pkg.mod:name`` names anywhere in a file's content: values, keys, words of a text."""
     if isinstance(said, Mapping):
         return set().union(*map(named_in, (*said, *said.values())))
@@ -32,7 +31,7 @@ def named_in(said: Any) -> set[str]:
     return {match[1] for word in words if (match := _NAMED.fullmatch(word))}
 
 
-def runtime_env(names: Iterable[str], job_config: str | None = None) -> dict[str, Any] | None:
+def runtime_env(names: Iterable[str], job_config: str | None = None) -> dict[str, object] | None:
     """Ray's runtime environment that brings these top-level modules, and those they import, to every node.
 
     What is installed (in site-packages) has to be there already. job_config: what Ray tells a submitted job about

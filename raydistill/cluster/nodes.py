@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TypedDict, overload
 
 _MANY = 1e6
 
@@ -68,7 +68,22 @@ def room(cpu: float, gpu: float, nodes: Sequence[Node]) -> int:
 UNSIZED = Node(math.inf, math.inf, alive=False)
 
 
-def grown(alive: Sequence[Node], config: Mapping[str, Any] | None) -> Nodes:
+class NodeType(TypedDict, total=False):
+    """What an autoscaler may start of one type."""
+
+    max_workers: int
+    resources: Mapping[str, float] | None
+
+
+class Autoscaler(TypedDict, total=False):
+    """What an autoscaler may start, by the names of the cluster's file."""
+
+    available_node_types: Mapping[str, NodeType]
+    head_node_type: str
+    max_workers: int
+
+
+def grown(alive: Sequence[Node], config: Autoscaler | None) -> Nodes:
     """The nodes of a cluster with those that its autoscaler may add.
 
     alive: the head first. config: ``available_node_types``, ``head_node_type`` and ``max_workers`` as in the cluster's

@@ -17,7 +17,11 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from raydistill.cluster.nodes import Autoscaler
+    from raydistill.storage.objects import Objects
 
 PACKAGES = ("ray", "torch", "raydistill")
 _TORCH_S = 300.0
@@ -38,8 +42,37 @@ def _installed(name: str) -> str:
     return importlib.metadata.version(name)
 
 
-def facts(gcs_port: str) -> dict[str, Any]:
-    """host, versions and, on the head, autoscaler (see `autoscaler`). gcs_port: the cluster's."""
+class Facts(TypedDict, total=False):
+    """autoscaler: on the head, see `autoscaler`. A node that says nothing has none of it."""
+
+    host: str
+    versions: dict[str, str]
+    autoscaler: Autoscaler | None
+
+
+class TorchSeen(TypedDict):
+    """gpus: how many torch can use; cuda: what it was built for, "" for CPUs only; error: why it does not start."""
+
+    gpus: int
+    cuda: str
+    error: str
+
+
+class MachineFacts(TypedDict):
+    """memory: bytes. gpus: see `gpus`. ray_disk: (free, total) bytes where Ray keeps its files; None off a Ray's
+    process."""
+
+    host: str
+    versions: dict[str, str]
+    cores: int | None
+    memory: int
+    gpus: list[dict[str, str]]
+    torch: TorchSeen
+    ray_disk: tuple[int, int] | None
+
+
+def facts(gcs_port: str) -> Facts:
+    """What a node is. gcs_port: the cluster's."""
     return {"host": socket.gethostname(), "versions": versions(), "autoscaler": autoscaler(gcs_port)}
 
 
@@ -53,11 +86,7 @@ class Probe:
         """Nanoseconds since 1970, by this machine's clock."""
         return time.time_ns()
 
-    def machine(self) -> dict[str, Any]:
-        """host, versions, cores, memory (bytes), gpus (see `gpus`), torch (see `torch_sees`), ray_disk.
-
-        ray_disk: (free, total) bytes where Ray keeps its files; None off a Ray's process.
-        """
+    def machine(self) -> MachineFacts:
         return {
             "host": socket.gethostname(),
             "versions": versions(),
@@ -127,7 +156,7 @@ class Probe:
         self._made.clear()
 
 
-def _bucket(uri: str) -> Any:
+def _bucket(uri: str) -> Objects:
     from raydistill.storage.objects import CHECK_S, Objects, parse_bucket_uri
 
     return Objects(parse_bucket_uri(uri), CHECK_S)
@@ -153,11 +182,8 @@ def gpus() -> list[dict[str, str]]:
     return [{"name": name.strip(), "driver": driver.strip()} for name, _, driver in rows]
 
 
-def torch_sees() -> dict[str, Any]:
-    """gpus: how many torch can use here; cuda: what it was built for, "" for CPUs only; error: why it does not start.
-
-    In a process of its own, as Ray hides the GPUs from one that has not asked for any.
-    """
+def torch_sees() -> TorchSeen:
+    """Asked in a process of its own, as Ray hides the GPUs from one that has not asked for any."""
     code = "import json, torch; print(json.dumps([torch.cuda.device_count(), torch.version.cuda or torch.version.hip]))"
     hidden = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -183,7 +209,7 @@ def _ray_disk() -> tuple[int, int] | None:
     return usage.free, usage.total
 
 
-def autoscaler(gcs_port: str) -> dict[str, Any] | None:
+def autoscaler(gcs_port: str) -> Autoscaler | None:
     """What the autoscaler of this cluster may start: its node types and limits; None: none runs on this machine.
 
     Without an autoscaling file it may start nothing: no types. The cluster itself does not know any of this; the
@@ -205,7 +231,7 @@ def autoscaler(gcs_port: str) -> dict[str, Any] | None:
     return None
 
 
-def _read(file_name: str) -> dict[str, Any] | None:
+def _read(file_name: str) -> Autoscaler | None:
     import yaml
 
     try:
@@ -215,6 +241,7 @@ def _read(file_name: str) -> dict[str, Any] | None:
         types = wanted["available_node_types"]
         for name, kind in types.items():
             types[name] = {key: kind[key] for key in ("resources", "max_workers") if key in kind}
-        return dict(json.loads(json.dumps(wanted)))
+        found: Autoscaler = json.loads(json.dumps(wanted))
+        return found
     except (OSError, ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError):
         return None

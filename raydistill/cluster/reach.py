@@ -9,10 +9,10 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import Empty, Queue
 from threading import Thread
-from typing import Any, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import ray
 from ray._private import services
@@ -30,6 +30,16 @@ _ALIVE = GcsNodeInfo.ALIVE
 _MODE = "RAY_AUTH_MODE"
 _Refused = getattr(ray.exceptions, "AuthenticationError", ray.exceptions.RaySystemError)  # older Rays have no tokens
 T = TypeVar("T")
+
+
+class _Head(Protocol):
+    """What a cluster's head is asked by."""
+
+    def internal_kv_get(self, key: bytes, *, namespace: bytes, timeout: float) -> bytes | None: ...
+
+    def get_all_node_info(self, *, timeout: float) -> Mapping[object, GcsNodeInfo]: ...
+
+
 _ELSEWHERE = "check 'ray status' there, or leave --address out"
 
 
@@ -136,24 +146,24 @@ def _cluster_metadata(target: str, where: str) -> dict[str, str]:
     return dict(json.loads(content)) if content else {}
 
 
-def _metadata(client: Any) -> bytes | None:
+def _metadata(client: _Head) -> bytes | None:
     found: bytes | None = client.internal_kv_get(b"CLUSTER_METADATA", namespace=b"cluster", timeout=_CONNECT_S)
     return found
 
 
-def _sizes(client: Any) -> list[Node]:
+def _sizes(client: _Head) -> list[Node]:
     nodes = client.get_all_node_info(timeout=_CONNECT_S).values()
     totals = [dict(node.resources_total) for node in nodes if node.state == _ALIVE]
     return [Node(float(total.get("CPU", 0)), float(total.get("GPU", 0))) for total in totals]
 
 
-def _ask(target: str, question: Callable[[Any], T]) -> T:
+def _ask(target: str, question: Callable[[_Head], T]) -> T:
     """Raises TimeoutError where what answers says nothing that Ray understands; by itself Ray would try on and on."""
     said: Queue[tuple[T | None, BaseException | None]] = Queue()
 
     def ask() -> None:
         try:
-            said.put((question(ray._raylet.GcsClient(address=target)), None))
+            said.put((question(ray._raylet._Head(address=target)), None))
         except BaseException as error:
             said.put((None, error))
 

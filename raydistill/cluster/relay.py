@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -20,6 +20,9 @@ from raydistill.cluster.team import Team
 from raydistill.cluster.worker import Job, Joined, Message, Trained, train_worker
 from raydistill.compression.ranks import LostWorker
 from raydistill.training.checkpoint import FILE_NAME
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 HEARTBEAT_S = 2.0
 _LOOK_S = 0.5
@@ -40,7 +43,7 @@ class Relay:
         self._checkpoints: dict[int, bytes | None] = {0: checkpoint}
         self._folder = tempfile.TemporaryDirectory(prefix="raydistill-train-", ignore_cleanup_errors=True)
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._controller: Any = None
+        self._controller: ActorHandle | None = None
         self._workers: dict[int, Joined] = {}
         self._read = threading.Semaphore(0)
         self._over = threading.Event()
@@ -118,7 +121,7 @@ class Relay:
             self._over.set()
         return None
 
-    def controlled_by(self, controller: Any) -> None:
+    def controlled_by(self, controller: ActorHandle) -> None:
         """The actor of Ray Train's that starts the workers."""
         self._controller = controller
 
@@ -137,14 +140,14 @@ class Relay:
         self.end()
 
 
-def open_relay(workers: int, checkpoint: bytes | None) -> Any:
+def open_relay(workers: int, checkpoint: bytes | None) -> ActorHandle:
     """A relay on this driver's machine; detached, because its end has to be an orderly one."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_concurrency": workers + 6, "scheduling_strategy": here, "lifetime": "detached"}
     return ray.remote(Relay).options(**options).remote(checkpoint)
 
 
-def _callbacks(relay: Any) -> list[Any]:
+def _callbacks(relay: ActorHandle) -> list[object]:
     """Ray Train says nowhere in public which actor it runs a training by, and that one alone can end it cleanly."""
     try:
         from ray.train.v2._internal.execution.callback import ControllerCallback
@@ -152,7 +155,7 @@ def _callbacks(relay: Any) -> list[Any]:
         return []
 
     class Introduces(ControllerCallback):  # type: ignore[misc]
-        def after_controller_start(self, train_run_context: Any) -> None:
+        def after_controller_start(self, train_run_context: object) -> None:
             relay.controlled_by.remote(ray.get_runtime_context().current_actor)
 
     return [Introduces()]

@@ -8,7 +8,6 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import ray
 
@@ -34,7 +33,7 @@ def own_signals() -> Iterator[None]:
     utils, below = ray._private.utils, ray._raylet
     setter, made = getattr(utils, "set_sigterm_handler", None), getattr(below, "CoreWorker", None)
 
-    def make(*arguments: Any, **options: Any) -> Any:
+    def make(*arguments: object, **options: object) -> object:
         assert made is not None
         worker = made(*arguments, **options)  # this is where the handler below Python is set
         put_back()
@@ -43,7 +42,7 @@ def own_signals() -> Iterator[None]:
     node = ray._private.worker._global_node
     ends = getattr(node, "kill_all_processes", None)
 
-    def end(*arguments: Any, **options: Any) -> Any:
+    def end(*arguments: object, **options: object) -> object:
         assert ends is not None
         put_back()  # what lies below has just left them to the operating system, and this takes seconds
         return ends(*arguments, **options)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict, cast
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydistill.cluster import probe
-from raydistill.cluster.nodes import Node, Nodes, grown
+from raydistill.cluster.nodes import Autoscaler, Node, Nodes, grown
+from raydistill.cluster.probe import Facts
 from raydistill.errors import ABSENT, Fault, ResourceError
 
 _ANSWER_S = 60.0
@@ -29,8 +30,18 @@ class Report:
     size: Node
     head: bool
     versions: Mapping[str, str] = field(default_factory=dict)
-    autoscaler: Mapping[str, Any] | None = None
+    autoscaler: Autoscaler | None = None
     why: str = ""
+
+
+class RayNode(TypedDict):
+    """A node in Ray's own account of its cluster, as far as it is read."""
+
+    NodeID: str
+    NodeManagerAddress: str
+    NodeManagerHostname: str
+    Alive: bool
+    Resources: dict[str, float]
 
 
 def survey() -> list[Report]:
@@ -78,16 +89,16 @@ def _run_something() -> None:
     pass
 
 
-def alive() -> list[dict[str, Any]]:
+def alive() -> list[RayNode]:
     """Ray's own account of the nodes that are alive, the head first."""
     return sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: not is_head(node))
 
 
-def is_head(node: Mapping[str, Any]) -> bool:
+def is_head(node: RayNode) -> bool:
     return "node:__internal_head__" in node["Resources"]
 
 
-def size_of(node: Mapping[str, Any]) -> Node:
+def size_of(node: RayNode) -> Node:
     return Node(float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0)))
 
 
@@ -145,10 +156,10 @@ def version_faults(host: str, versions: Mapping[str, str], here: Mapping[str, st
     return faults
 
 
-def _answer(reference: Any) -> tuple[dict[str, Any], str]:
+def _answer(reference: ray.ObjectRef) -> tuple[Facts, str]:
     """(what a node says, why it says nothing). A node that has gone meanwhile is not waited for, and no complaint."""
     try:
-        return dict(ray.get(reference)), ""
+        return cast(Facts, ray.get(reference)), ""
     except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
         return {}, ""
     except ray.exceptions.RayError as error:

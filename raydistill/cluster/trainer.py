@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import RayError
@@ -26,6 +26,9 @@ from raydistill.training import RunConfig, read_history
 from raydistill.training.checkpoint import FILE_NAME
 from raydistill.training.loop import OnStep
 
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
 _POLL_S = 0.5
 _PATIENCE_S = 120.0
 _END_S = 5.0
@@ -37,7 +40,7 @@ OnTeam = Callable[[Sequence[Joined], int], None]
 
 def fit_on_workers(
     run: RunConfig,
-    task: Any,
+    task: ray.ObjectRef,
     team: Team,
     *,
     on_step: OnStep | None = None,
@@ -95,7 +98,7 @@ def fit_on_workers(
         crew.end()
 
 
-def _messages(relay: Any, ended: Any, on_wait: Callable[[], None] | None) -> Iterator[Message]:
+def _messages(relay: ActorHandle, ended: ray.ObjectRef, on_wait: Callable[[], None] | None) -> Iterator[Message]:
     """The workers' messages until the trainer ends.
 
     Raises:
@@ -124,7 +127,7 @@ def _messages(relay: Any, ended: Any, on_wait: Callable[[], None] | None) -> Ite
 class _Crew:
     """The workers that are there, and the places that Ray has reserved for them."""
 
-    def __init__(self, relay: Any, on_team: OnTeam | None) -> None:
+    def __init__(self, relay: ActorHandle, on_team: OnTeam | None) -> None:
         self._relay, self._on_team = relay, on_team
         self._present: dict[int, Joined] = {}
         self._all: list[Joined] = []

@@ -8,7 +8,7 @@ from the workers that there is room for (`team.at_once`).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from raydistill.cluster.team import Team
 from raydistill.cluster.trainer import fit_on_workers
@@ -16,12 +16,15 @@ from raydistill.cluster.worker import Finish, Joined
 from raydistill.records import EpochMetrics
 from raydistill.training import RunConfig
 
+if TYPE_CHECKING:
+    import ray
+
 REQUEST = {"cpu": 0, "memory": 1}
 """What a trial with workers asks Tune for: not nothing, which Tune refuses, but no core, which a worker would lack."""
 
 
 def trial_epochs(
-    run: RunConfig, task: Any, team: Team, finish: Finish, restarted: Callable[[str], None]
+    run: RunConfig, task: ray.ObjectRef, team: Team, finish: Finish, restarted: Callable[[str], None]
 ) -> Generator[EpochMetrics, None, None]:
     """`fit` for a trial. restarted: told in words when workers have died and all have started again."""
 

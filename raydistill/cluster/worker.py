@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import ray
 import torch
@@ -26,6 +26,10 @@ from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.training import RunConfig, fit
 from raydistill.training.checkpoint import FILE_NAME
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+    from ray.util.placement_group import PlacementGroup
 
 Finish = Callable[[EpochMetrics, RunConfig, Dataset], EpochMetrics]
 """Adds to the metrics of the last epoch where the device is; a function of a module, it travels by name."""
@@ -41,8 +45,8 @@ class Job:
     """
 
     run: RunConfig
-    task: list[Any]
-    given: Mapping[str, list[Any]]
+    task: list[ray.ObjectRef]
+    given: Mapping[str, list[ray.ObjectRef]]
     steps: int = 0
     finish: Finish | None = None
 
@@ -57,8 +61,8 @@ class Joined:
     pid: int
     host: str
     address: str
-    actor: Any
-    place: Any
+    actor: ActorHandle
+    place: PlacementGroup | None
     folder: str
 
 
@@ -99,8 +103,15 @@ class Done:
 Message = Joined | Minibatch | Trained | Failed | Done
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Ray Train's function, on every rank. config: job (a `Job`) and relay (`relay.Relay`'s handle).
+class WorkerConfig(TypedDict):
+    """What Ray Train hands to each worker. relay: `relay.Relay`'s handle."""
+
+    job: Job
+    relay: ActorHandle
+
+
+def train_worker(config: WorkerConfig) -> None:
+    """Ray Train's function, on every rank.
 
     Raises:
         LostWorker: another worker died; Ray Train starts all of them again.
@@ -126,7 +137,7 @@ def train_worker(config: dict[str, Any]) -> None:
         post(Failed(ranks.rank, None, traceback.format_exc()))
 
 
-def _train(job: Job, ranks: Ranks, relay: Any, folder: Path, post: Callable[[Message], None]) -> None:
+def _train(job: Job, ranks: Ranks, relay: ActorHandle, folder: Path, post: Callable[[Message], None]) -> None:
     given = {path: str(folder / "given" / str(number) / Path(path).name) for number, path in enumerate(job.given)}
     for path, box in job.given.items():
         write_atomically(given[path], ray.get(box[0]))
@@ -164,14 +175,15 @@ def _epochs(job: Job, run: RunConfig, ranks: Ranks, folder: Path, post: Callable
 def _said_of(fault: Fault | str, names: Mapping[str, str]) -> Fault | str:
     """A fault of this worker's paths, as one of the driver's. names: the driver's by this worker's."""
 
-    def said(value: Any) -> Any:
+    def said(text: str) -> str:
         for here, there in names.items():
-            value = value.replace(here, there) if isinstance(value, str) else value
-        return value
+            text = text.replace(here, there)
+        return text
 
     if isinstance(fault, str):
-        return str(said(fault))
-    return Fault(said(fault.where), said(fault.rule), said(fault.value), said(fault.way_out))
+        return said(fault)
+    value = said(fault.value) if isinstance(fault.value, str) else fault.value
+    return Fault(said(fault.where), said(fault.rule), value, said(fault.way_out))
 
 
 def _device(run: RunConfig) -> str:

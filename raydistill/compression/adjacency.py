@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -19,7 +18,7 @@ class Adjacency:
     example_input: the model's positional inputs, on any device; None if they are not known.
     """
 
-    def __init__(self, model: nn.Module, example_input: Sequence[Any] | None) -> None:
+    def __init__(self, model: nn.Module, example_input: Sequence[object] | None) -> None:
         self._model, self._input = model, example_input
 
     def batch_norms(self, who: str) -> dict[str, str]:

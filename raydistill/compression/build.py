@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -36,17 +36,18 @@ from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.resolve import argument_faults, resolve_class
 from raydistill.schedule import WITH_WEIGHTS, InstanceSpec, PolicySpec, ScheduleSpec, each_named
 
+T = TypeVar("T")
 _EXTENSIONS = {
     name: f"raydistill.compression.thinning:{name}" for name in ("FilterRemover", "ChannelRemover", "StructureRemover")
 }
-_MENUS: dict[str, tuple[str, Mapping[str, Any]]] = {
+_MENUS: dict[str, tuple[str, Mapping[str, object]]] = {
     "pruners": ("pruner class", pruners.MENU),
     "regularizers": ("regularizer class", regularizers.MENU),
     "quantizers": ("quantizer class", quantizers.MENU),
     "lr_schedulers": ("LR scheduler class", lr_schedulers.MENU),
     "extensions": ("extension class", _EXTENSIONS),
 }
-_BASES: dict[str, type] = {
+_BASES: dict[str, type[object]] = {
     "pruners": pruners.Pruner,
     "regularizers": regularizers.Regularizer,
     "quantizers": quantizers.Quantizer,
@@ -59,7 +60,7 @@ def build(
     spec: ScheduleSpec,
     model: nn.Module,
     optimizer: Optimizer,
-    example_input: Sequence[Any] | None = None,
+    example_input: Sequence[object] | None = None,
     strict: bool = True,
     ranks: Ranks | None = None,
 ) -> CompressionScheduler:
@@ -77,7 +78,7 @@ def build(
 
 
 def check(
-    spec: ScheduleSpec, model: nn.Module, example_input: Sequence[Any] | None = None, strict: bool = True
+    spec: ScheduleSpec, model: nn.Module, example_input: Sequence[object] | None = None, strict: bool = True
 ) -> tuple[str, ...]:
     """Raise what `build` would raise, or return its warnings; needs no optimizer and leaves no trace."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -85,7 +86,7 @@ def check(
 
 
 def planned_sparsity(
-    spec: ScheduleSpec, model: nn.Module, example_input: Sequence[Any] | None = None
+    spec: ScheduleSpec, model: nn.Module, example_input: Sequence[object] | None = None
 ) -> tuple[float, dict[str, float]]:
     """What the schedule is bound for: total sparsity at its end, and each pruned weight's own.
 
@@ -119,7 +120,7 @@ class _Builder:
         spec: ScheduleSpec,
         model: nn.Module,
         optimizer: Optimizer,
-        example_input: Sequence[Any] | None,
+        example_input: Sequence[object] | None,
         strict: bool,
         ranks: Ranks | None = None,
     ) -> None:
@@ -156,7 +157,7 @@ class _Builder:
             raise ConfigError(*self.faults)
         return CompressionScheduler(self.model, policies, self.masks, tuple(self.warnings))
 
-    def _instance(self, instance: InstanceSpec) -> Any:
+    def _instance(self, instance: InstanceSpec) -> object:
         where = f"{self.spec.source}: {instance.path}"
         what, menu = _MENUS[instance.section]
         try:
@@ -171,22 +172,24 @@ class _Builder:
             except ConfigError as error:
                 self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
                 return None
-        if instance.section == "lr_schedulers":
+        if issubclass(cls, LRScheduler):
             return self._lr_scheduler(cls, instance, args, where)
         built = _construct(cls, (instance.name,), args, where, self.faults)
         if instance.section == "quantizers":
             self.faults.append(Fault(where, "quantizers cannot be run yet", instance.class_name, "leave it out"))
             return None
-        if built is not None and instance.section in ("pruners", "regularizers"):
+        if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
             self._check_weights(built, instance, where)
-        if built is not None and instance.section == "pruners" and not self.faults:
+        if isinstance(built, pruners.Pruner) and not self.faults:
             present = {name: self.known[name] for name in built.weights if name in self.known}
             for name, rule in built.faults_together(present):
                 at = f"{where}.{_weights_argument(instance)}"
                 self.faults.append(Fault(at, rule, name, "couple weights of equal size"))
         return built
 
-    def _lr_scheduler(self, cls: Any, instance: InstanceSpec, args: dict[str, Any], where: str) -> Any:
+    def _lr_scheduler(
+        self, cls: Callable[..., LRScheduler], instance: InstanceSpec, args: dict[str, object], where: str
+    ) -> LRScheduler | None:
         before = len(self.faults)
         self.faults += lr_schedulers.argument_faults(cls, args, where)
         if len(self.faults) > before:
@@ -198,7 +201,7 @@ class _Builder:
             for epoch in policy.active_epochs()
         )
 
-        def stepped(optimizer: Optimizer, **arguments: Any) -> Any:
+        def stepped(optimizer: Optimizer, **arguments: object) -> LRScheduler:
             wrong = lr_schedulers.rehearse(cls, arguments, optimizer, epochs)
             if wrong:
                 raise ConfigError(wrong)
@@ -226,10 +229,10 @@ class _Builder:
             if reason:
                 self.faults.append(Fault(f"{where}.{argument}", reason, name))
 
-    def _policy(self, policy: PolicySpec, target: Any) -> Policy | None:
+    def _policy(self, policy: PolicySpec, target: object) -> Policy | None:
         where = f"{self.spec.source}: {policy.path}.{policy.kind}.args"
         last = policy.last_epoch
-        if policy.kind == "pruner":
+        if isinstance(target, pruners.Pruner):
             args = self.spelling.within(copy.deepcopy(dict(policy.args)))
             controls = _construct(PruningControls, (), args, where, self.faults)
             if controls is None:
@@ -238,15 +241,16 @@ class _Builder:
                 target = self._with_levels(target, controls.levels, where)
             names = [name for name in target.select(self.names) if name in self.known]
             return PruningPolicy(target, self.model, self.masks, names, last, controls, self.optimizer, self.adjacency)
-        if policy.kind == "regularizer":
-            controls = _construct(RegularizationControls, (), dict(policy.args), where, self.faults)
+        if isinstance(target, regularizers.Regularizer):
+            held = _construct(RegularizationControls, (), dict(policy.args), where, self.faults)
             names = [name for name in target.weights if name in self.known]
-            return None if controls is None else RegularizationPolicy(target, self.masks, names, last, controls)
+            return None if held is None else RegularizationPolicy(target, self.masks, names, last, held)
         for key in policy.args:
             self.faults.append(Fault(f"{where}.{key}", "unknown argument", ABSENT))
-        if policy.kind == "extension":
+        if isinstance(target, Extension):
             target.bind(self.model, self.optimizer, self.masks, self.example_input)
-            return cast(Policy, target)
+            return target
+        assert isinstance(target, LRScheduler)
         return LRPolicy(target)
 
     def _with_levels(self, pruner: pruners.Pruner, levels: Mapping[str, float], where: str) -> pruners.Pruner:
@@ -269,8 +273,8 @@ def _weights_argument(instance: InstanceSpec) -> str:
 
 
 def _construct(
-    cls: Callable[..., Any], given: tuple[Any, ...], args: dict[str, Any], where: str, faults: list[Fault]
-) -> Any:
+    cls: Callable[..., T], given: tuple[object, ...], args: dict[str, object], where: str, faults: list[Fault]
+) -> T | None:
     """Call a class with arguments from a file; what it does not accept becomes faults, and None is returned."""
     wrong = argument_faults(cls, args, where, len(given))
     if wrong:

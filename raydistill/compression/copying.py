@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +11,7 @@ def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy. What cannot be copied is shared with the original (a lock, a generator, an open file); a tensor that
     is computed anew in each forward pass (old weight_norm's and torch.nn.utils.prune's ``weight``) is copied as it is.
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, object] = {}
     try:
         return copy.deepcopy(model, memo)
     except Exception:  # whatever an object's own code raises
@@ -23,7 +22,7 @@ def copy_of(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _prepare(value: Any, memo: dict[int, Any]) -> None:
+def _prepare(value: object, memo: dict[int, object]) -> None:
     """Put into `memo` what is to stand for the parts of an attribute that cannot be copied."""
     if isinstance(value, nn.Module) or id(value) in memo:
         return

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +47,7 @@ def check_weights(temperature: float, distill_wt: float, student_wt: float, teac
         raise ConfigError(*faults)
 
 
-def final_logits(output: Any) -> Tensor:
+def final_logits(output: object) -> Tensor:
     """The logits of a model's (last) classifier."""
     return exits(output)[-1]
 
@@ -79,7 +78,7 @@ class KnowledgeDistillationPolicy(Policy):
         distill_wt: float = 0.5,
         student_wt: float = 0.5,
         teacher_wt: float = 0.0,
-        logits: Callable[[Any], Tensor] = final_logits,
+        logits: Callable[[object], Tensor] = final_logits,
     ) -> None:
         check_weights(temperature, distill_wt, student_wt, teacher_wt)
         if any(module is student for module in teacher.modules()) or any(m is teacher for m in student.modules()):
@@ -114,7 +113,7 @@ class KnowledgeDistillationPolicy(Policy):
     def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
         self._release()
 
-    def _watch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _watch(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
         if not torch.is_grad_enabled():
             return
         with torch.no_grad():

@@ -11,7 +11,6 @@ end. Entropies and thresholds are in nats: 0 is certain, log(classes) is a guess
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch.nn import functional
 from raydistill.errors import ConfigError, Fault
 
 
-def exits(output: Any) -> tuple[Tensor, ...]:
+def exits(output: object) -> tuple[Tensor, ...]:
     """The logits in a model's output, one for each exit: (B, classes) each, the last is the network's end.
 
     A tensor is a single exit; so is an output with `logits` (Inception's), and the first of a tuple of tensors and

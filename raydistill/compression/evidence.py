@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,11 @@ from raydistill.compression.pruners.reconstruction import sample_points
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.structure import StructureChange
 from raydistill.errors import ConfigError, Fault, close_match
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+    from raydistill.compression.statistics import ChannelActivations
 
 KINDS = ("none", "gradients", "movement", "apoz", "mean", "bn_scale", "feature_maps")
 
@@ -52,10 +57,10 @@ class Evidence:
         """By weight name; shapes as `rankings` has them, or the weight's own."""
         return {}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         del state
 
 
@@ -124,13 +129,13 @@ class Movement(Evidence):
     def result(self) -> dict[str, Tensor]:
         return dict(self._sums)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"sums": {name: total.clone() for name, total in self._sums.items()}}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         self._sums = {
             name: torch.empty_like(self._masks.parameter(name), requires_grad=False).copy_(total)
-            for name, total in state["sums"].items()
+            for name, total in cast(Mapping[str, Tensor], state["sums"]).items()
         }
 
 
@@ -141,7 +146,7 @@ class Activations(Evidence):
 
     def __init__(self, kind: str, names: Sequence[str], model: nn.Module, ranks: Ranks) -> None:
         self._kind, self._names, self._model, self._ranks = kind, names, model, ranks
-        self._collector: Any = None
+        self._collector: ChannelActivations | None = None
 
     def start(self) -> None:
         from raydistill.compression.statistics import ChannelActivations
@@ -164,6 +169,7 @@ class Activations(Evidence):
         return self._collector is not None
 
     def result(self) -> dict[str, Tensor]:
+        assert self._collector is not None, "asked before it is ready"
         if self._ranks.several:
             self._collector.add_up(self._ranks)
         statistic = self._collector.apoz if self._kind == "apoz" else self._collector.mean
@@ -197,7 +203,7 @@ class FeatureMaps(Evidence):
         self._model, self._names = model, tuple(names)
         self._points = points
         self._samples: dict[str, list[Tensor]] = {}
-        self._hooks: list[Any] = []
+        self._hooks: list[RemovableHandle] = []
 
     def start(self) -> None:
         self.stop()

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,7 +141,7 @@ def _fault_of_own(structure: Granularity, weight: Tensor) -> str:
 def granularity(
     argument: str,
     name: object,
-    block_shape: Any = None,
+    block_shape: object = None,
     allowed: Callable[[str], bool] | None = None,
     own: bool = True,
 ) -> Granularity:

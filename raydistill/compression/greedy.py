@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ class GreedyStep:
 def greedy_filter_pruning(
     model: nn.Module,
     evaluate: Callable[[nn.Module], Mapping[str, float]],
-    example_input: Sequence[Any],
+    example_input: Sequence[object],
     macs: Callable[[nn.Module], int],
     metric: Metric,
     target_density: float,
@@ -93,7 +92,7 @@ def _candidates(model: nn.Module, names: Sequence[str] | None) -> list[str]:
 
 
 @torch.no_grad()
-def _shorten(model: nn.Module, name: str, step: float, example_input: Sequence[Any]) -> tuple[int, Change]:
+def _shorten(model: nn.Module, name: str, step: float, example_input: Sequence[object]) -> tuple[int, Change]:
     """Remove the smallest filters of one weight from the model; how many went (0: coupling keeps them), and how."""
     from raydistill.compression.thinning import thin
 

@@ -18,9 +18,10 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -52,14 +53,14 @@ class MultiStepMultiGammaLR(LRScheduler):
             self._factors.append(self._factors[-1] * gamma)
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> list[float | Tensor]:
         factor = 1.0
         for milestone, gamma in zip(self.milestones, self.gammas, strict=True):
             if milestone == self.last_epoch:
                 factor *= gamma
         return [group["lr"] * factor for group in self.optimizer.param_groups]
 
-    def _get_closed_form_lr(self) -> list[Any]:
+    def _get_closed_form_lr(self) -> list[float | Tensor]:
         factor = self._factors[bisect_right(self.milestones, self.last_epoch)]
         return [base * factor for base in self.base_lrs]
 
@@ -87,31 +88,37 @@ class PolynomialLR(lr_scheduler.PolynomialLR):
         super().__init__(optimizer, total_iters=epochs, power=power, last_epoch=last_epoch)
 
 
-class LambdaLR(lr_scheduler.LambdaLR):
+class _OfFunction(LRScheduler):
+    """What those share whose argument `function`, a function or several, a file gives by name."""
+
+    function: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **_with_functions(kwargs, self.function))
+
+
+class LambdaLR(_OfFunction, lr_scheduler.LambdaLR):
     """torch's, with `lr_lambda` named: ``pkg.mod:function`` of the epoch."""
 
     __signature__ = inspect.signature(lr_scheduler.LambdaLR)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **_with_functions(kwargs, "lr_lambda"))
+    function = "lr_lambda"
 
 
-class MultiplicativeLR(lr_scheduler.MultiplicativeLR):
+class MultiplicativeLR(_OfFunction, lr_scheduler.MultiplicativeLR):
     """torch's, with `lr_lambda` named: ``pkg.mod:function`` of the epoch, by which the rate is multiplied."""
 
     __signature__ = inspect.signature(lr_scheduler.MultiplicativeLR)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **_with_functions(kwargs, "lr_lambda"))
+    function = "lr_lambda"
 
 
-class CyclicLR(lr_scheduler.CyclicLR):
+class CyclicLR(_OfFunction, lr_scheduler.CyclicLR):
     """torch's, with `scale_fn` named: ``pkg.mod:function``. A step is an epoch."""
 
     __signature__ = inspect.signature(lr_scheduler.CyclicLR)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **_with_functions(kwargs, "scale_fn"))
+    function = "scale_fn"
 
 
 class OneCycleLR(lr_scheduler.OneCycleLR):
@@ -137,15 +144,15 @@ class _Composed(LRScheduler):
     def _step_once(self) -> None:
         raise NotImplementedError
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Own values by name, those of scheduler i as ``i.name``."""
         state = {key: value for key, value in vars(self).items() if key not in ("optimizer", "_schedulers")}
         for index, scheduler in enumerate(self._schedulers):
             state.update((f"{index}.{key}", value) for key, value in scheduler.state_dict().items())
         return state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        states: list[dict[str, Any]] = [{} for _ in self._schedulers]
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        states: list[dict[str, object]] = [{} for _ in self._schedulers]
         for key, value in state_dict.items():
             index, dot, name = key.partition(".")
             if dot:
@@ -160,7 +167,7 @@ class SequentialLR(_Composed, lr_scheduler.SequentialLR):
     """torch's: each of `schedulers` acts from its milestone on, and counts its epochs from there."""
 
     def __init__(
-        self, optimizer: Optimizer, schedulers: Sequence[Any], milestones: list[int], last_epoch: int = -1
+        self, optimizer: Optimizer, schedulers: Sequence[object], milestones: list[int], last_epoch: int = -1
     ) -> None:
         built = _nested(optimizer, schedulers)
         lr_scheduler.SequentialLR.__init__(self, optimizer, built, milestones, last_epoch)
@@ -172,7 +179,7 @@ class SequentialLR(_Composed, lr_scheduler.SequentialLR):
 class ChainedScheduler(_Composed, lr_scheduler.ChainedScheduler):
     """torch's: all of `schedulers` act at once, and their factors multiply."""
 
-    def __init__(self, optimizer: Optimizer, schedulers: Sequence[Any]) -> None:
+    def __init__(self, optimizer: Optimizer, schedulers: Sequence[object]) -> None:
         lr_scheduler.ChainedScheduler.__init__(self, _nested(optimizer, schedulers), optimizer)
         self.last_epoch = 0
 
@@ -203,7 +210,7 @@ MENU.update(
 )
 
 
-def argument_faults(cls: Callable[..., LRScheduler], arguments: Mapping[str, Any], where: str) -> list[Fault]:
+def argument_faults(cls: Callable[..., LRScheduler], arguments: Mapping[str, object], where: str) -> list[Fault]:
     """What torch would take and stumble over at the end of some epoch; read off the annotations of its signature."""
     faults = []
     parameters = inspect.signature(cls).parameters
@@ -215,7 +222,7 @@ def argument_faults(cls: Callable[..., LRScheduler], arguments: Mapping[str, Any
     return faults
 
 
-def _rule_broken(value: Any, said: str) -> str:
+def _rule_broken(value: object, said: str) -> str:
     """The rule that a value breaks, of a parameter whose annotation is said; empty if none."""
     if not _is_finite(value):
         return "must be finite"
@@ -232,7 +239,7 @@ def _rule_broken(value: Any, said: str) -> str:
     return ""
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(_is_finite(entry) for entry in value)
     try:
@@ -241,7 +248,7 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def _ascends(values: Any) -> bool:
+def _ascends(values: object) -> bool:
     if not isinstance(values, (list, tuple)):
         return True  # another rule's business
     return all(_is_number(value) for value in values) and all(a <= b for a, b in itertools.pairwise(values))
@@ -252,7 +259,7 @@ LARGEST_RATE = torch.finfo(torch.float32).max
 
 
 def rehearse(
-    cls: Callable[..., LRScheduler], arguments: Mapping[str, Any], optimizer: Optimizer, epochs: Sequence[int]
+    cls: Callable[..., LRScheduler], arguments: Mapping[str, object], optimizer: Optimizer, epochs: Sequence[int]
 ) -> str:
     """What goes wrong where a scheduler is stepped at the end of these epochs; empty if nothing does.
 
@@ -290,7 +297,7 @@ def _with_functions(arguments: dict[str, Any], name: str) -> dict[str, Any]:
     return {**arguments, name: _functions(arguments[name], name)}
 
 
-def _functions(named: Any, argument: str) -> Any:
+def _functions(named: object, argument: str) -> object:
     """The function named ``pkg.mod:function``, or a list of them; functions themselves stay as they are."""
     if isinstance(named, list):
         return [_functions(entry, f"{argument}[{index}]") for index, entry in enumerate(named)]
@@ -304,7 +311,7 @@ def _functions(named: Any, argument: str) -> Any:
     return function
 
 
-def _nested(optimizer: Optimizer, entries: Any) -> list[LRScheduler]:
+def _nested(optimizer: Optimizer, entries: object) -> list[LRScheduler]:
     """Schedulers from a list of ``{class: ..., arguments}``; those built already stay as they are."""
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         way_out = "list mappings with 'class' and its arguments"
@@ -312,7 +319,7 @@ def _nested(optimizer: Optimizer, entries: Any) -> list[LRScheduler]:
     return [_one_nested(optimizer, entry, f"schedulers[{index}]") for index, entry in enumerate(entries)]
 
 
-def _one_nested(optimizer: Optimizer, entry: Any, where: str) -> LRScheduler:
+def _one_nested(optimizer: Optimizer, entry: object, where: str) -> LRScheduler:
     if isinstance(entry, LRScheduler):
         return entry
     if not isinstance(entry, Mapping) or "class" not in entry:
@@ -336,5 +343,5 @@ def _one_nested(optimizer: Optimizer, entry: Any, where: str) -> LRScheduler:
         raise ConfigError(Fault(where, f"{entry['class']} refuses its arguments ({error})")) from error
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -7,7 +7,7 @@ are left out on either side.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import overload
 
 from torch import nn
 
@@ -47,7 +47,13 @@ class ParameterNames:
             return f"it is computed in each forward pass, from {' and '.join(sources)}: name those"
         return close_match(name, set(self._exact.values()))
 
-    def within(self, value: Any) -> Any:
+    @overload
+    def within(self, value: dict[str, object]) -> dict[str, object]: ...
+
+    @overload
+    def within(self, value: object) -> object: ...
+
+    def within(self, value: object) -> object:
         """`value` with every text in it, in lists and mapping keys too, looked up so."""
         if isinstance(value, str):
             return self.of(value)

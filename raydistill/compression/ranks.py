@@ -13,7 +13,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -33,12 +33,12 @@ class Ranks:
     no rows for this rank: it then takes part with a row that counts for nothing.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, group: Any = None) -> None:
+    def __init__(self, rank: int = 0, world: int = 1, group: distributed.ProcessGroup | None = None) -> None:
         self.rank, self.world, self.group = rank, world, group
         self.idle = False
 
     @classmethod
-    def of_process_group(cls, group: Any = None) -> Ranks:
+    def of_process_group(cls, group: distributed.ProcessGroup | None = None) -> Ranks:
         """The ranks of an initialised process group; None: of the default one. Gloo for CPUs, NCCL for GPUs."""
         return cls(distributed.get_rank(group), distributed.get_world_size(group), group)
 
@@ -68,7 +68,7 @@ class Ranks:
         """The values of all ranks, on every rank."""
         if not self.several:
             return [value]
-        values: list[Any] = [None] * self.world
+        values = [value] * self.world
         distributed.all_gather_object(values, value, group=self.group)
         return values
 
@@ -217,7 +217,7 @@ def _is_lost_peer(error: Exception) -> bool:
     return isinstance(error, distributed.DistError) or any(word in text for word in _LOST)
 
 
-def _store() -> Any:
+def _store() -> distributed.Store:
     from torch.distributed import distributed_c10d
 
     return distributed_c10d._get_default_store()

@@ -107,7 +107,7 @@ class CompressionScheduler:
         for scheduled in self.scheduled:
             scheduled.policy.on_structure_change(happened)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Masks and the policies' own state: tensors and plain values, safe for ``weights_only=True``."""
         return {
             "masks": self.masks.state_dict(),

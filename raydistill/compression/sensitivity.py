@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from raydistill.compression.sparsity import weights as weights_of
 from raydistill.errors import ABSENT, ConfigError, DataError, Fault, close_match
 from raydistill.files import write_atomically
 from raydistill.metrics import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 """The model's metrics by name, the same ones at every call."""
@@ -193,7 +196,7 @@ def sensitivity_png(
     write_atomically(path, content.getvalue())
 
 
-def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, percent: bool, title: str) -> Any:
+def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, percent: bool, title: str) -> Figure:
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raydistill.compression.layer_kinds import kind_of
 from raydistill.errors import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 INPUT = "input"
 """The function of the call that stands for all of the model's inputs."""
@@ -69,7 +72,7 @@ class Trace:
     visits: tuple[Visit, ...] = ()
 
 
-def trace(model: nn.Module, example_input: Tensor | Sequence[Any], macs: bool = True) -> Trace:
+def trace(model: nn.Module, example_input: Tensor | Sequence[object], macs: bool = True) -> Trace:
     """Run the model once in eval mode and tell what it did; the model and the random state stay as they were.
 
     example_input: the model's positional inputs, with their batch dimension, on any device. macs: whether to count
@@ -100,7 +103,7 @@ def trace(model: nn.Module, example_input: Tensor | Sequence[Any], macs: bool = 
 
 
 @torch.no_grad()
-def _run_once(model: nn.Module, inputs: Sequence[Any]) -> None:
+def _run_once(model: nn.Module, inputs: Sequence[object]) -> None:
     """One forward pass in eval mode; each module's training flag is put back, and no random number is used up."""
     flags = {module: module.training for module in model.modules()}
     model.eval()
@@ -115,7 +118,7 @@ def _run_once(model: nn.Module, inputs: Sequence[Any]) -> None:
 @contextlib.contextmanager
 def _countable_kernels() -> Iterator[None]:
     """Attention and recurrent layers from plain matrix products, whose FLOPs torch knows, not from fused kernels."""
-    fused: list[Any] = [torch.backends.mkldnn, torch.backends.cudnn]
+    fused: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
     before = [backend.enabled for backend in fused]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -133,10 +136,10 @@ def _countable_kernels() -> Iterator[None]:
 @contextlib.contextmanager
 def _modules_told(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """The recorder hears which modules begin and end. A shared module has its first name."""
-    hooks: list[Any] = []
+    hooks: list[RemovableHandle] = []
 
     def enter(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any) -> None:
+        def hook(module: nn.Module, inputs: object) -> None:
             recorder.enter(name, inputs)
 
         return hook
@@ -167,7 +170,7 @@ class _Recorder(TorchFunctionMode):
     unseen: MACs of layers that say what they cost themselves, less what torch's counter saw of them.
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Any], flops: Callable[[], int]) -> None:
+    def __init__(self, model: nn.Module, inputs: Sequence[object], flops: Callable[[], int]) -> None:
         super().__init__()
         self.unseen = 0
         self.visits: list[Visit] = []
@@ -180,12 +183,12 @@ class _Recorder(TorchFunctionMode):
         self.calls = [Call(INPUT, "", output_shapes=tuple(tuple(tensor.shape) for tensor in given))]
         self._made.update((id(tensor), (tensor, 0)) for tensor in given)
 
-    def enter(self, name: str, inputs: Any) -> None:
+    def enter(self, name: str, inputs: object) -> None:
         """A module begins."""
         self._stack.append(_Entered(name, self._entered[name], len(self.calls), self._makers(_tensors(inputs))))
         self._entered[name] += 1
 
-    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def leave(self, module: nn.Module, inputs: object, output: object) -> None:
         """The innermost module ends."""
         entered = self._stack.pop()
         self._count(module, entered, _tensors(inputs), _tensors(output))
@@ -210,7 +213,13 @@ class _Recorder(TorchFunctionMode):
         """Positions of the calls that made these, one each; of parameters and constants there are none."""
         return tuple(self._made[id(tensor)][1] for tensor in tensors if id(tensor) in self._made)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         arguments = _tensors((args, kwargs))
         shapes = tuple(tuple(tensor.shape) for tensor in arguments if id(tensor) not in self._parameters)
         before = self._flops()
@@ -255,7 +264,7 @@ def plain_name(name: str) -> str:
 _OPERATORS = frozenset({"add", "sub", "mul", "div", "truediv", "matmul", "pow"})
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def _tensors(value: object) -> list[Tensor]:
     """The tensors in nested lists, tuples and mappings, in order."""
     if isinstance(value, Tensor):
         return [value]

@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from raydistill.files import write_atomically
 
 
 def write_onnx(
-    model: nn.Module, example: Tensor, path: Path, properties: Mapping[str, Any] | None = None, where: str = "onnx"
+    model: nn.Module, example: Tensor, path: Path, properties: Mapping[str, object] | None = None, where: str = "onnx"
 ) -> int:
     """Write it; returns the size in bytes.
 

@@ -49,9 +49,9 @@ def hugging_face(
     transformers.utils.logging.disable_progress_bar()
     try:
         if weights:
-            network = kind.from_pretrained(folder, **options, use_safetensors=_has_safetensors(path), **config)
+            network = kind.from_pretrained(folder, **options, use_safetensors=_has_safetensors(path), **config)  # nosec B615 - local files only
         else:
-            settings = transformers.AutoConfig.from_pretrained(folder, **options, **config)
+            settings = transformers.AutoConfig.from_pretrained(folder, **options, **config)  # nosec B615
             network = kind.from_config(settings) if hasattr(kind, "from_config") else kind(settings)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from raydistill.errors import ConfigError, Fault, close_match
 
@@ -17,7 +16,7 @@ WITH_WEIGHTS = ("pruners", "regularizers")
 _MARKS = frozenset("*?[")
 
 
-def matching(entries: Any, weight_names: Sequence[str], where: str) -> Any:
+def matching(entries: object, weight_names: Sequence[str], where: str) -> object:
     """A list's entries or a mapping's keys, globs replaced by what they match, each weight once; anything else as it
     is. In a mapping a weight's own name counts before a glob, and a glob before those that stand below it.
 
@@ -26,8 +25,8 @@ def matching(entries: Any, weight_names: Sequence[str], where: str) -> Any:
     """
     if not isinstance(entries, (list, dict)) or not any(_is_glob(entry) for entry in entries):
         return entries
-    found: list[Any] = []
-    values: dict[Any, Any] = {}
+    found: list[object] = []
+    values: dict[object, object] = {}
     faults = []
     for entry in entries:
         names = [name for name in weight_names if fnmatchcase(name, entry)] if _is_glob(entry) else [entry]
@@ -42,7 +41,7 @@ def matching(entries: Any, weight_names: Sequence[str], where: str) -> Any:
     return values if isinstance(entries, dict) else found
 
 
-def each_named(args: Mapping[str, Any], weight_names: Sequence[str], where: str) -> dict[str, Any]:
+def each_named(args: Mapping[str, object], weight_names: Sequence[str], where: str) -> dict[str, object]:
     """The arguments of a pruner or a regularizer without globs. where: what stands above them.
 
     Raises:
@@ -61,7 +60,7 @@ def each_named(args: Mapping[str, Any], weight_names: Sequence[str], where: str)
     return result
 
 
-def without_globs(mapping: Mapping[str, Any], weight_names: Sequence[str], source: str) -> dict[str, Any]:
+def without_globs(mapping: Mapping[str, object], weight_names: Sequence[str], source: str) -> dict[str, object]:
     """A copy of a schedule's mapping in which every pruner and regularizer names its weights.
 
     Raises:
@@ -84,5 +83,5 @@ def without_globs(mapping: Mapping[str, Any], weight_names: Sequence[str], sourc
     return result
 
 
-def _is_glob(entry: Any) -> bool:
+def _is_glob(entry: object) -> bool:
     return isinstance(entry, str) and not _MARKS.isdisjoint(entry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard, overload
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
@@ -39,7 +39,7 @@ def load_schedule(path: str | Path, strict: bool = False, source: str = "") -> S
     return parse_schedule(read_yaml(path, None if strict else twice), source, tuple(warnings))
 
 
-def parse_schedule(mapping: Mapping[str, Any], source: str, warnings: tuple[str, ...] = ()) -> ScheduleSpec:
+def parse_schedule(mapping: Mapping[str, object], source: str, warnings: tuple[str, ...] = ()) -> ScheduleSpec:
     """Turn a loaded mapping into a `ScheduleSpec`. `mapping` is copied, never changed. warnings: of its reading.
 
     Raises:
@@ -64,7 +64,7 @@ def dump_schedule(spec: ScheduleSpec) -> str:
     return dump_yaml(spec.mapping)
 
 
-def _instances(raw: Mapping[str, Any], source: str, faults: list[Fault]) -> list[InstanceSpec]:
+def _instances(raw: Mapping[str, object], source: str, faults: list[Fault]) -> list[InstanceSpec]:
     instances = []
     for section in SECTIONS:
         entries = raw.get(section)
@@ -87,7 +87,7 @@ def _instances(raw: Mapping[str, Any], source: str, faults: list[Fault]) -> list
 
 
 def _policies(
-    raw: Mapping[str, Any], source: str, instances: list[InstanceSpec], faults: list[Fault]
+    raw: Mapping[str, object], source: str, instances: list[InstanceSpec], faults: list[Fault]
 ) -> list[PolicySpec]:
     entries = raw.get("policies")
     if entries is None:
@@ -111,7 +111,7 @@ def _policies(
 
 
 def _policy(
-    index: int, body: Any, source: str, instances: list[InstanceSpec], faults: list[Fault]
+    index: int, body: object, source: str, instances: list[InstanceSpec], faults: list[Fault]
 ) -> PolicySpec | None:
     where = f"{source}: policies[{index}]"
     if not isinstance(body, dict):
@@ -136,8 +136,8 @@ def _policy(
 
 
 def _reference(
-    body: Any, kind: str, where: str, instances: list[InstanceSpec], faults: list[Fault]
-) -> tuple[str, dict[str, Any]]:
+    body: object, kind: str, where: str, instances: list[InstanceSpec], faults: list[Fault]
+) -> tuple[str, dict[str, object]]:
     if not isinstance(body, dict) or "instance_name" not in body:
         faults.append(Fault(f"{where}.{kind}", "must have 'instance_name'", body, "name an instance of its section"))
         return "", {}
@@ -156,7 +156,9 @@ def _reference(
     return name, dict(args)
 
 
-def _timing(body: Mapping[str, Any], where: str, faults: list[Fault]) -> tuple[int, int, int, tuple[int, ...] | None]:
+def _timing(
+    body: Mapping[str, object], where: str, faults: list[Fault]
+) -> tuple[int, int, int, tuple[int, ...] | None]:
     given = [key for key in _TIMING if key in body]
     if "epochs" in body:
         epochs = body["epochs"]
@@ -173,10 +175,9 @@ def _timing(body: Mapping[str, Any], where: str, faults: list[Fault]) -> tuple[i
         faults.append(Fault(where, f"needs '{missing[0]}' (or 'epochs')", ABSENT, "say when the policy acts"))
         return 0, 1, 1, None
     start, end, frequency = (body[key] for key in _TIMING)
-    bad = [key for key in _TIMING if not _is_epoch(body[key])]
-    for key in bad:
+    for key in (key for key in _TIMING if not _is_epoch(body[key])):
         faults.append(Fault(f"{where}.{key}", f"must be a whole number from 0 to {_LAST_EPOCH:,}", body[key]))
-    if bad:
+    if not (_is_epoch(start) and _is_epoch(end) and _is_epoch(frequency)):
         return 0, 1, 1, None
     if frequency < 1:
         faults.append(Fault(f"{where}.frequency", "must be at least 1 (every so many epochs)", frequency))
@@ -186,11 +187,19 @@ def _timing(body: Mapping[str, Any], where: str, faults: list[Fault]) -> tuple[i
     return start, end, frequency, None
 
 
-def _is_epoch(value: Any) -> bool:
+def _is_epoch(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_EPOCH
 
 
-def without_module_prefix(value: Any) -> Any:
+@overload
+def without_module_prefix(value: str) -> str: ...
+
+
+@overload
+def without_module_prefix(value: object) -> object: ...
+
+
+def without_module_prefix(value: object) -> object:
     """Drop DataParallel's ``module`` from parameter names, in strings, lists and mapping keys alike."""
     if isinstance(value, str):
         return value.removeprefix("module.").replace(".module.", ".")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypedDict, cast
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.schedule.load import without_module_prefix
@@ -21,13 +21,33 @@ PER_LAYER = "per_layer."
 _FIELDS = ("starting_epoch", "ending_epoch", "frequency", "epochs")
 _LR_EPOCH_ARGUMENTS = ("step_size", "milestones", "T_max", "T_0", "total_iters", "patience", "cooldown")
 
+Body = dict[str, object]
+"""What stands under one name of a section, or one policy."""
+
+
+class _Timing(TypedDict, total=False):
+    """A policy's epochs."""
+
+    epochs: list[int]
+    starting_epoch: int
+    ending_epoch: int
+    frequency: int
+
+
+def _policies(mapping: Mapping[str, object]) -> list[Body]:
+    return cast(list[Body], mapping.get("policies") or [])
+
+
+def _section(mapping: Mapping[str, object], name: str) -> dict[str, Body]:
+    return cast(dict[str, Body], mapping.get(name) or {})
+
 
 def with_values(
-    mapping: Mapping[str, Any],
-    values: Mapping[str, Any],
+    mapping: Mapping[str, object],
+    values: Mapping[str, object],
     source: str,
     of_weights: Mapping[str, tuple[str, str]] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """A copy of `mapping` with `values` (key path to value) put in.
 
     ``per_layer`` paths are put in last, after the schedule is split into one pruner a weight (`split_per_weight`).
@@ -54,7 +74,7 @@ def with_values(
     return result
 
 
-def get_value(mapping: Mapping[str, Any], path: str, source: str) -> Any:
+def get_value(mapping: Mapping[str, object], path: str, source: str) -> object:
     """The value at a key path, `ABSENT` if the place exists but nothing is written there."""
     result = split_per_weight(mapping) if path.startswith(PER_LAYER) else copy.deepcopy(dict(mapping))
     faults: list[Fault] = []
@@ -65,22 +85,22 @@ def get_value(mapping: Mapping[str, Any], path: str, source: str) -> Any:
     return holder.get(key, ABSENT)
 
 
-def read_value(mapping: Mapping[str, Any], path: str) -> Any:
+def read_value(mapping: Mapping[str, object], path: str) -> object:
     """The value at a key path; `ABSENT` if the schedule has none, or several that differ (two pruners of a weight)."""
     result = split_per_weight(mapping) if path.startswith(PER_LAYER) else copy.deepcopy(dict(mapping))
     found = [holder.get(key, ABSENT) for holder, key in _targets(result, path, "", [])]
     return found[0] if found and all(value == found[0] for value in found) else ABSENT
 
 
-def split_per_weight(mapping: Mapping[str, Any]) -> dict[str, Any]:
+def split_per_weight(mapping: Mapping[str, object]) -> dict[str, object]:
     """A copy in which every pruner that lists weights becomes one pruner a weight, named ``PRUNER/WEIGHT``.
 
     Pruners with a ``levels`` mapping split likewise. Policies repeat in place, so their order stays.
     """
     result = copy.deepcopy(dict(mapping))
-    pruners = result.get("pruners") or {}
+    pruners = _section(result, "pruners")
     renamed: dict[str, list[str]] = {}
-    split: dict[str, Any] = {}
+    split: dict[str, object] = {}
     for name, body in pruners.items():
         parts = _parts(body) if isinstance(body, dict) else None
         if parts is None or str(name).partition("/")[2] in parts:  # not per weight, or split before
@@ -95,30 +115,33 @@ def split_per_weight(mapping: Mapping[str, Any]) -> dict[str, Any]:
         return result
     result["pruners"] = split
     policies = []
-    for policy in result.get("policies") or []:
+    for policy in _policies(result):
         reference = policy.get("pruner") if isinstance(policy, dict) else None
         name = str(reference.get("instance_name")) if isinstance(reference, dict) else ""
         for part in renamed.get(name, [""]):
             repeated = copy.deepcopy(policy)
             if part:
-                repeated["pruner"]["instance_name"] = part
+                cast(Body, repeated["pruner"])["instance_name"] = part
             policies.append(repeated)
     result["policies"] = policies
     return result
 
 
-def scale_epochs(mapping: Mapping[str, Any], old_epochs: int, new_epochs: int) -> dict[str, Any]:
+def scale_epochs(mapping: Mapping[str, object], old_epochs: int, new_epochs: int) -> dict[str, object]:
     """A copy of a schedule for `old_epochs` epochs, shortened or stretched to `new_epochs`.
 
     Policies keep at least one epoch. Frequencies and the LR schedulers' own epoch arguments scale along.
     """
     ratio = new_epochs / old_epochs
 
-    def at_least(minimum: int, value: Any) -> Any:
-        return max(minimum, round(value * ratio)) if isinstance(value, (int, float)) else value
+    def at_least(minimum: int, value: float) -> int:
+        return max(minimum, round(value * ratio))
+
+    def scaled(value: object) -> object:
+        return at_least(1, value) if isinstance(value, (int, float)) else value
 
     result = copy.deepcopy(dict(mapping))
-    for policy in result.get("policies") or []:
+    for policy in cast(list[_Timing], _policies(result)):
         if "epochs" in policy:
             policy["epochs"] = sorted({min(new_epochs - 1, at_least(0, epoch)) for epoch in policy["epochs"]})
         if "starting_epoch" in policy and "ending_epoch" in policy:
@@ -126,39 +149,40 @@ def scale_epochs(mapping: Mapping[str, Any], old_epochs: int, new_epochs: int) -
             policy["ending_epoch"] = max(policy["starting_epoch"] + 1, at_least(1, policy["ending_epoch"]))
             length = policy["ending_epoch"] - policy["starting_epoch"]
             policy["frequency"] = min(length, at_least(1, policy.get("frequency", 1)))
-    for body in (result.get("lr_schedulers") or {}).values():
+    for body in _section(result, "lr_schedulers").values():
         for key in _LR_EPOCH_ARGUMENTS:
             if key in body:
                 old = body[key]
-                body[key] = [at_least(1, entry) for entry in old] if isinstance(old, list) else at_least(1, old)
+                body[key] = [scaled(entry) for entry in old] if isinstance(old, list) else scaled(old)
     return result
 
 
-def _parts(body: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+def _parts(body: Mapping[str, object]) -> dict[str, Body] | None:
     """weight -> arguments that replace the pruner's, or None for a pruner that is not per weight."""
     if body.get("group_dependency"):
         return None  # its weights are pruned together
-    if isinstance(body.get("weights"), list) and body["weights"]:
-        return {name: {"weights": [weight]} for name, weight in _part_names(body["weights"]).items()}
-    if isinstance(body.get("levels"), dict) and body["levels"]:
-        return {name: {"levels": {w: body["levels"][w]}} for name, w in _part_names(body["levels"]).items()}
+    weights, levels = body.get("weights"), body.get("levels")
+    if isinstance(weights, list) and weights:
+        return {name: {"weights": [weight]} for name, weight in _part_names(weights).items()}
+    if isinstance(levels, dict) and levels:
+        return {name: {"levels": {w: levels[w]}} for name, w in _part_names(levels).items()}
     return None
 
 
-def _part_names(weights: Iterable[Any]) -> dict[str, Any]:
+def _part_names(weights: Iterable[object]) -> dict[str, object]:
     """What the part of each weight is called: without DataParallel's prefix, unless two would be called the same."""
-    bare: dict[str, list[Any]] = {}
+    bare: dict[str, list[object]] = {}
     for weight in weights:
         bare.setdefault(without_module_prefix(str(weight)), []).append(weight)
     return {(name if len(same) == 1 else str(weight)): weight for name, same in bare.items() for weight in same}
 
 
-def _targets(mapping: dict[str, Any], path: str, where: str, faults: list[Fault]) -> list[tuple[dict[str, Any], str]]:
+def _targets(mapping: Body, path: str, where: str, faults: list[Fault]) -> list[tuple[Body, str]]:
     """Where the value of a key path stands: (mapping that holds it, its key), several for repeated policies."""
     if path.startswith(PER_LAYER):
         layers = _Layers(mapping)
         return layers.targets(path, layers.named(path), where, faults)
-    policies = mapping.get("policies") or []
+    policies = _policies(mapping)
     match = re.match(r"policies\[(\d+)\]\.(.+)$", path)
     if match:
         if int(match[1]) < len(policies):
@@ -173,7 +197,7 @@ def _targets(mapping: dict[str, Any], path: str, where: str, faults: list[Fault]
             return [_field(policy, key) for policy in policies if _policy_instance(policy)[1] == name]
         faults.append(Fault(where, "no policy of that instance", ABSENT, close_match(rest.split(".")[0], {*names})))
     elif section in SECTIONS:
-        entries = mapping.get(section) or {}
+        entries = _section(mapping, section)
         name, key = _longest(rest, [str(entry) for entry in entries])
         if name and key:
             return [_deep(entries[name], key)]
@@ -186,14 +210,14 @@ def _targets(mapping: dict[str, Any], path: str, where: str, faults: list[Fault]
 class _Layers:
     """A schedule that is split into one pruner a weight: its pruners and policies by the weight they are for."""
 
-    def __init__(self, mapping: Mapping[str, Any]) -> None:
-        self._pruners: Mapping[str, Any] = mapping.get("pruners") or {}
+    def __init__(self, mapping: Mapping[str, object]) -> None:
+        self._pruners = _section(mapping, "pruners")
         self._by_weight: dict[str, list[str]] = {}
         for name in self._pruners:
             if "/" in str(name):
                 self._by_weight.setdefault(str(name).partition("/")[2], []).append(name)
-        self._policies: dict[str, list[dict[str, Any]]] = {}
-        for policy in mapping.get("policies") or []:
+        self._policies: dict[str, list[Body]] = {}
+        for policy in _policies(mapping):
             self._policies.setdefault(_policy_instance(policy)[1], []).append(policy)
 
     def named(self, path: str) -> tuple[str, str]:
@@ -202,9 +226,7 @@ class _Layers:
         found = _longest_of(rest, self._by_weight)
         return found if found[0] else _longest_of(without_module_prefix(rest), self._by_weight)
 
-    def targets(
-        self, path: str, named: tuple[str, str], where: str, faults: list[Fault]
-    ) -> list[tuple[dict[str, Any], str]]:
+    def targets(self, path: str, named: tuple[str, str], where: str, faults: list[Fault]) -> list[tuple[Body, str]]:
         weight, key = named
         if weight not in self._by_weight:  # known by the model's own name
             weight = without_module_prefix(weight)
@@ -218,21 +240,24 @@ class _Layers:
             return [(policy, key) for name in holders for policy in self._policies.get(str(name), [])]
         bodies = [self._pruners[name] for name in holders]
         if key in ("level", "levels") and "levels" in bodies[0]:
-            return [(body["levels"], next(iter(body["levels"]))) for body in bodies]
+            levels = [cast(Body, body["levels"]) for body in bodies]
+            return [(of_one, next(iter(of_one))) for of_one in levels]
         return [(body, key) for body in bodies]
 
 
-def _policy_instance(policy: Mapping[str, Any]) -> tuple[str, str]:
+def _policy_instance(policy: Mapping[str, object]) -> tuple[str, str]:
     for kind in KINDS:
-        if isinstance(policy.get(kind), dict):
-            return kind, str(policy[kind].get("instance_name"))
+        reference = policy.get(kind)
+        if isinstance(reference, dict):
+            return kind, str(reference.get("instance_name"))
     return "", ""
 
 
-def _field(policy: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+def _field(policy: Body, key: str) -> tuple[Body, str]:
     if key in _FIELDS:
         return policy, key
-    return policy[_policy_instance(policy)[0]].setdefault("args", {}), key
+    reference = cast(Body, policy[_policy_instance(policy)[0]])
+    return cast(Body, reference.setdefault("args", {})), key
 
 
 def _longest(rest: str, names: list[str]) -> tuple[str, str]:
@@ -242,7 +267,7 @@ def _longest(rest: str, names: list[str]) -> tuple[str, str]:
     return name, rest[len(name) + 1 :]
 
 
-def _longest_of(rest: str, names: Mapping[str, Any]) -> tuple[str, str]:
+def _longest_of(rest: str, names: Mapping[str, object]) -> tuple[str, str]:
     """`_longest` where there are many names: the splits of `rest` are looked up, from the last dot on."""
     name = rest.rpartition(".")[0]
     while name and name not in names:
@@ -250,11 +275,11 @@ def _longest_of(rest: str, names: Mapping[str, Any]) -> tuple[str, str]:
     return name, rest[len(name) + 1 :]
 
 
-def _deep(body: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+def _deep(body: Body, key: str) -> tuple[Body, str]:
     """Follow ``levels.conv1.weight`` into nested mappings; a leaf may be new, a mapping on the way may not."""
     head, _, rest = key.partition(".")
-    if rest and isinstance(body.get(head), dict):
-        inner = body[head]
+    inner = body.get(head)
+    if rest and isinstance(inner, dict):
         name, deeper = _longest(rest, [str(entry) for entry in inner if isinstance(inner[entry], dict)])
         return _deep(inner[name], deeper) if name and deeper else (inner, rest)
     return body, key

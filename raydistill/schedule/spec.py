@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 SECTIONS = ("pruners", "regularizers", "quantizers", "lr_schedulers", "extensions")
 """Sections that hold instances, in the order they are built; the optimizer may change up to the quantizer."""
@@ -25,7 +24,7 @@ class InstanceSpec:
     section: str
     name: str
     class_name: str
-    args: Mapping[str, Any]
+    args: Mapping[str, object]
 
     @property
     def path(self) -> str:
@@ -39,7 +38,7 @@ class PolicySpec:
     index: int
     kind: str
     instance_name: str
-    args: Mapping[str, Any]
+    args: Mapping[str, object]
     starting_epoch: int
     ending_epoch: int
     frequency: int
@@ -80,7 +79,7 @@ class ScheduleSpec:
     source: str
     instances: tuple[InstanceSpec, ...]
     policies: tuple[PolicySpec, ...]
-    mapping: Mapping[str, Any]
+    mapping: Mapping[str, object]
     warnings: tuple[str, ...] = ()
 
     def instance(self, kind: str, name: str) -> InstanceSpec:

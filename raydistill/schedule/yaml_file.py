@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,7 +24,7 @@ OnTwice = Callable[[str, int, int], None]
 class _Loader(yaml.SafeLoader):
     on_twice: OnTwice | None = None
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen: dict[Hashable, int] = {}
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
@@ -51,7 +50,7 @@ _Loader.add_implicit_resolver(_FLOAT, _NUMBER, _FIRST)
 _Dumper.add_implicit_resolver(_FLOAT, _NUMBER, _FIRST)
 
 
-def read_yaml(path: str | Path, on_twice: OnTwice | None = None) -> dict[str, Any]:
+def read_yaml(path: str | Path, on_twice: OnTwice | None = None) -> dict[str, object]:
     """Read a YAML mapping safely. Numbers may be written as ``1e-1``.
 
     on_twice: is told of each key that is given twice, and the last counts; None refuses such a file.
@@ -62,7 +61,7 @@ def read_yaml(path: str | Path, on_twice: OnTwice | None = None) -> dict[str, An
     return parse_yaml(_text(Path(path)), str(path), on_twice)
 
 
-def parse_yaml(text: str, where: str, on_twice: OnTwice | None = None) -> dict[str, Any]:
+def parse_yaml(text: str, where: str, on_twice: OnTwice | None = None) -> dict[str, object]:
     """`read_yaml` of a text that is read already; where: what it is, for errors."""
     try:
         data = _parsed(text, where, on_twice)
@@ -82,7 +81,7 @@ def parse_yaml(text: str, where: str, on_twice: OnTwice | None = None) -> dict[s
     return data
 
 
-def dump_yaml(mapping: Mapping[str, Any]) -> str:
+def dump_yaml(mapping: Mapping[str, object]) -> str:
     """YAML text that `read_yaml` reads back to an equal mapping, in its order."""
     return yaml.dump(
         dict(mapping), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
@@ -102,7 +101,7 @@ def _text(path: Path) -> str:
         raise ConfigError(Fault(str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})")) from error
 
 
-def _parsed(text: str, where: str, on_twice: OnTwice | None) -> Any:
+def _parsed(text: str, where: str, on_twice: OnTwice | None) -> object:
     loader = _Loader(text)
     loader.on_twice = on_twice
     try:

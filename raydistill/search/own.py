@@ -6,7 +6,7 @@ Whatever they do wrong is one line, at load or when it happens; Ray Tune's loop 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from raydistill.search.space import SearchSpace
 T = TypeVar("T")
 
 
-def searcher_class(name: str, args: Mapping[str, Any], where: str) -> Any:
+def searcher_class(name: str, args: Mapping[str, object], where: str) -> Callable[..., Searcher]:
     """A class that is made as ``Class(space, seed, **args)``; nothing is called. where: its section.
 
     Raises:
@@ -31,7 +31,7 @@ def searcher_class(name: str, args: Mapping[str, Any], where: str) -> Any:
     return _own_class(name, args, Searcher, where, "searcher", 2)
 
 
-def trial_scheduler_class(name: str, args: Mapping[str, Any], where: str) -> Any:
+def trial_scheduler_class(name: str, args: Mapping[str, object], where: str) -> Callable[..., TrialScheduler]:
     """A class that is made as ``Class(measure, max_epochs=epochs, **args)``; nothing is called. where: its section.
 
     Raises:
@@ -40,21 +40,23 @@ def trial_scheduler_class(name: str, args: Mapping[str, Any], where: str) -> Any
     return _own_class(name, args, TrialScheduler, where, "trial scheduler", 1, "max_epochs")
 
 
-def own_searcher(name: str, args: Mapping[str, Any], space: SearchSpace, seed: int, where: str) -> Searcher:
+def own_searcher(name: str, args: Mapping[str, object], space: SearchSpace, seed: int, where: str) -> Searcher:
     """Raises ConfigError: as `searcher_class`, or it cannot be made."""
     cls = searcher_class(name, args, where)
     return _WatchedSearcher(_watched(lambda: cls(space, seed, **args), where, name), space, where)
 
 
 def own_trial_scheduler(
-    name: str, args: Mapping[str, Any], measure: Measure, max_epochs: int, where: str
+    name: str, args: Mapping[str, object], measure: Measure, max_epochs: int, where: str
 ) -> TrialScheduler:
     """Raises ConfigError: as `trial_scheduler_class`, or it cannot be made."""
     cls = trial_scheduler_class(name, args, where)
     return _WatchedTrialScheduler(_watched(lambda: cls(measure, max_epochs=max_epochs, **args), where, name), where)
 
 
-def _own_class(name: str, args: Mapping[str, Any], base: type, where: str, what: str, given: int, *named: str) -> Any:
+def _own_class(
+    name: str, args: Mapping[str, object], base: type[T], where: str, what: str, given: int, *named: str
+) -> Callable[..., T]:
     cls = resolve_class(name, {}, base, f"{where}.name", what)
     faults = argument_faults(cls, args, f"{where}.args", given, named)
     if faults:
@@ -86,13 +88,14 @@ class _WatchedSearcher(Searcher):
             raise ConfigError(Fault(self._where, f"{what} must give a mapping of key paths to values", values))
         return {path: self._value(path, values, what) for path in dict.fromkeys((*self._distributions, *values))}
 
-    def _value(self, path: str, values: Mapping[str, Any], what: str) -> Scalar:
+    def _value(self, path: str, values: Mapping[str, object], what: str) -> Scalar:
         if path not in self._distributions:
             way_out = close_match(path, self._distributions)
             raise ConfigError(Fault(self._where, f"{what} gives '{path}', which is not searched", ABSENT, way_out))
         if path not in values:
             raise ConfigError(Fault(self._where, f"{what} gives no value for '{path}'", ABSENT, "all are needed"))
-        value = values[path].item() if isinstance(values[path], np.generic) else values[path]
+        value = values[path]
+        value = value.item() if isinstance(value, np.generic) else value
         drawn = typed(self._distributions[path], value)
         if drawn is None:
             rule = f"{what}: '{path}' must be one that the search can draw, {self._distributions[path].describe()}"

@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import unwritable, write_atomically
@@ -49,7 +48,7 @@ class Bucket(Store):
         self.root = _work_dir() / _folder_name(address)
         self.objects = Objects(address, outage_s)
 
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.address, self.outage_s)  # another node has another folder, and credentials of its own
 
     @property

@@ -13,12 +13,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from raydistill.errors import ABSENT, ConfigError, Fault, StorageError, close_match
 from raydistill.masking import masked
 from raydistill.storage.outage import explain
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
+    from pyarrow.fs import FileSystem
 
 SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss"})
 OPTION = "--storage"
@@ -92,7 +96,7 @@ class Objects:
         self.address = address
         self.outage_s = outage_s
         self.tell = tell
-        self._opened: tuple[Any, str] | None = None
+        self._opened: tuple[FileSystem, str] | None = None
         self._away = threading.Event()
 
     def briefly(self, outage_s: float) -> Objects:
@@ -185,7 +189,7 @@ class Objects:
 
         self._persist(delete)
 
-    def _filesystem(self) -> tuple[Any, str]:
+    def _filesystem(self) -> tuple[FileSystem, str]:
         if self._opened is None:
             self._opened = _open(self.address)
         return self._opened
@@ -240,7 +244,7 @@ def _aside(call: Callable[[], _Answer]) -> _Answer:
     return answers[0]
 
 
-def _open(address: BucketUri) -> tuple[Any, str]:
+def _open(address: BucketUri) -> tuple[FileSystem, str]:
     """pyarrow's file system, and the path in it."""
     from pyarrow import ArrowException, fs
 
@@ -267,7 +271,7 @@ def _open(address: BucketUri) -> tuple[Any, str]:
     return filesystem, root
 
 
-def _version(file: Any) -> str:
+def _version(file: NativeFile) -> str:
     found = {str(key).lower(): value for key, value in (file.metadata() or {}).items()}
     tag = found.get("etag") or found.get("generation") or b""
     text = tag.decode(errors="replace") if isinstance(tag, bytes) else str(tag)

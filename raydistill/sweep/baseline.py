@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import ray
 from torch import nn
@@ -121,7 +120,7 @@ def _footprint(session: Session, checkpoint: str) -> dict[str, float]:
 
 
 def _measured(
-    checkpoint: str, store: Store, shared: list[Any], device: str, arch: str, own: Sequence[str]
+    checkpoint: str, store: Store, shared: list[object], device: str, arch: str, own: Sequence[str]
 ) -> dict[str, float]:
     with store.lent(checkpoint) as path:
         return footprint(path, ray.get(shared[0]), device, latency=True, arch=arch, own=own)
@@ -130,8 +129,11 @@ def _measured(
 def baseline_hash(run: RunConfig, fingerprint: str) -> str:
     """Content hash of all that the baseline's weights depend on."""
     said = {**hashed(run, asdict(run)), **_AS_BEFORE}
+    del said["values"]
     if run.task == TaskConfig():
         del said["task"]
+    if run.train is None:
+        del said["train"]
     said |= {"dataset": fingerprint, "schedule": dump_schedule(run.schedule) if run.schedule else ""}
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
@@ -154,7 +156,7 @@ def _finished(store: Store, checkpoint: str, epochs: int) -> list[EpochMetrics]:
 
 def train_baseline(
     run: RunConfig,
-    task: Any,
+    task: object,
     store: Store,
     share: Share,
     on_epoch: Callable[[EpochMetrics], None],
@@ -235,7 +237,7 @@ def adopted(given: str, run: RunConfig, task: Task, folder: Path) -> Path:
     arguments = {**run.model_args, **content["run"]["model_args"]}
     network = task.network(run.arch, arguments, fetch=False)
     structure = load_weights(network, content, given)
-    path = folder / f"given-{digest(network.state_dict())}" / FILE_NAME
+    path = folder / digest(network.state_dict()) / FILE_NAME
     if not path.exists():
         write_checkpoint(
             path,

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
@@ -210,7 +209,7 @@ def _open(
     journal: Journal,
     history: History,
     sweep_id: str,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     dataset: Mapping[str, str],
     seeds: Seeds,
 ) -> None:
@@ -298,7 +297,7 @@ def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, observer: Observ
         "arch": sections.model.arch,
         "file": sweep.file.name,
     }
-    params: dict[str, Any] = {
+    params: dict[str, object] = {
         "num_samples": sections.num_samples,
         "seed": sections.seed,
         "trial_scheduler": sections.trial_scheduler.name,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from raydistill.cluster.nodes import Node
 from raydistill.cluster.team import Team
@@ -38,7 +37,7 @@ class Session:
     interrupt: Interrupt
     nodes: Sequence[Node]
     share: Share
-    shared: list[Any] = field(default_factory=list)
+    shared: list[object] = field(default_factory=list)
     team: Team | None = None
     trained_again: set[str] = field(default_factory=set)
 

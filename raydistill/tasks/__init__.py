@@ -23,6 +23,7 @@ from raydistill.tasks.base import (
     TaskShape,
     Weights,
 )
+from raydistill.tasks.loop_task import LoopTask
 
 __all__ = [
     "MENU",
@@ -32,6 +33,7 @@ __all__ = [
     "Batch",
     "Feed",
     "Loading",
+    "LoopTask",
     "Network",
     "Task",
     "TaskConfig",

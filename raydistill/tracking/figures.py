@@ -19,6 +19,7 @@ from raydistill.records import BASELINE, EpochMetrics, Evaluation, TrialRecord
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
 FRONT, REST, DENSE, KNEE = "#1f5fa8", "#a9b4c2", "#2b2b2b", "#d1495b"
@@ -63,7 +64,7 @@ def front_table(rows: Sequence[FrontRow], metrics: Mapping[str, Metric]) -> pand
     lines = []
     for row in rows:
         last, test = row.record.last, row.record.test
-        line: dict[str, Any] = {"trial_id": row.record.trial_id, "pareto": row.pareto, "pareto_rank": row.rank}
+        line: dict[str, object] = {"trial_id": row.record.trial_id, "pareto": row.pareto, "pareto_rank": row.rank}
         line["knee"] = row.knee
         line["sparsity"] = last.sparsity if last is not None else None
         for name in metrics:
@@ -163,7 +164,7 @@ def draw_front(
     rest = [row for row in trials if not row.pareto]
     dense = [row for row in drawn if row.record.trial_id == BASELINE]
 
-    def scatter(chosen: Sequence[FrontRow], label: str, **style: Any) -> Any:
+    def scatter(chosen: Sequence[FrontRow], label: str, **style: Any) -> PathCollection | None:
         return plot.scatter(*_xy(chosen, x, y), label=label, **style) if chosen else None
 
     if colour is None:
@@ -178,6 +179,7 @@ def draw_front(
             trials, "trials (Pareto front ringed)", s=50, c=shades, cmap="viridis", edgecolors=edges, linewidths=1.3,
             zorder=4,
         )  # fmt: skip
+        assert points is not None  # there are trials
         bar = figure.colorbar(points, ax=plot, label=axis_label(colour, known, metrics, dataset))
         if known[colour].is_fraction:
             bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from raydistill.tracking.writer import Refused
 
 if TYPE_CHECKING:
     import torch
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 KNEE_ALIAS = "pareto-knee"
 MODEL_TYPE = "raydistill"
@@ -85,10 +87,10 @@ def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> N
         model.train(was_training)
 
 
-def _first(output: Any) -> torch.Tensor:
-    logits = getattr(output, "logits", None)
-    found: torch.Tensor = output[0] if logits is None else logits
-    return found
+def _first(output: object) -> torch.Tensor:
+    if isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
+        output = output[0]
+    return getattr(output, "logits", output)  # type: ignore  # what is none fails where it is exported
 
 
 def _first_output(model: torch.nn.Module) -> torch.nn.Module:
@@ -107,7 +109,7 @@ def _first_output(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def upload(
-    client: Any, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, folder: Path,
+    client: MlflowClient, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, folder: Path,
     metrics: Mapping[str, float], params: Mapping[str, str], step: int, timestamp_ms: int,
 ) -> None:  # fmt: skip
     """Make the exported folder a logged model of the run, unless this sweep has logged this trial's before."""
@@ -133,7 +135,9 @@ def upload(
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def register(client: Any, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, name: str) -> None:
+def register(
+    client: MlflowClient, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, name: str
+) -> None:
     """Give the member's model the alias `KNEE_ALIAS` under `name`, a valid registered name.
 
     A version made for it before is used again.
@@ -158,7 +162,7 @@ def register(client: Any, experiment_id: str, run_id: str, sweep_id: str, member
     client.set_registered_model_alias(name, KNEE_ALIAS, version)
 
 
-def withdraw(client: Any, sweep_id: str, name: str) -> None:
+def withdraw(client: MlflowClient, sweep_id: str, name: str) -> None:
     """Take the alias from the sweep's version, if it has it."""
     from mlflow.exceptions import MlflowException
 
@@ -172,7 +176,7 @@ def withdraw(client: Any, sweep_id: str, name: str) -> None:
         client.delete_registered_model_alias(name, KNEE_ALIAS)
 
 
-def _link(client: Any, model_id: str, name: str, version: int) -> None:
+def _link(client: MlflowClient, model_id: str, name: str, version: int) -> None:
     """Name the version on the logged model's page; a store without a server does not do it by itself."""
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
@@ -182,7 +186,7 @@ def _link(client: Any, model_id: str, name: str, version: int) -> None:
         client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(entries)})
 
 
-def find(client: Any, experiment_id: str, sweep_id: str, trial_id: str) -> Any:
+def find(client: MlflowClient, experiment_id: str, sweep_id: str, trial_id: str) -> LoggedModel | None:
     """The trial's finished logged model; None if there is none. A half-uploaded one is removed."""
     wanted = f"tags.`{SWEEP_TAG}` = '{sweep_id}' AND tags.`{TRIAL_TAG}` = '{trial_id}'"
     ready = None

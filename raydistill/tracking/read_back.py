@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from raydistill.errors import ABSENT, Fault, TrackingError, close_match
@@ -19,6 +19,10 @@ from raydistill.masking import masked
 from raydistill.records import BASELINE, FINISHED
 from raydistill.tracking.sink import SWEEP_TAG, TRIAL_TAG, first_line, root_cause
 from raydistill.tracking.store import DATABASES, check_port, check_server, hush, undisturbed
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _TIMEOUT_S = "5"
 """Of each request, in which a server sends at most `_PAGE` runs; the health check before it takes 5 s at most."""
@@ -91,7 +95,7 @@ def ranked_trials(uri: str, name: str, where: str) -> RankedSweep:
     raise TrackingError(Fault(f"{where}.sweep", rule, name, "finish it, or name another sweep"))
 
 
-def _runs(client: Any, experiment_id: str) -> list[Any]:
+def _runs(client: MlflowClient, experiment_id: str) -> list[Run]:
     found, token = [], None
     while True:
         page = client.search_runs([experiment_id], f"tags.`{SWEEP_TAG}` != ''", max_results=_PAGE, page_token=token)
@@ -101,7 +105,7 @@ def _runs(client: Any, experiment_id: str) -> list[Any]:
             return found
 
 
-def _trial(run: Any) -> RankedTrial | None:
+def _trial(run: Run) -> RankedTrial | None:
     tags = run.data.tags
     trial_id, rank = tags.get(TRIAL_TAG, BASELINE), tags.get("pareto_rank", "")
     if trial_id == BASELINE or "confirms" in tags or not rank.isdigit():  # -1: figures that are not finite

@@ -10,11 +10,14 @@ import getpass
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from raydistill.tracking.keys import tag_text
 from raydistill.tracking.store import Place, hush
 from raydistill.tracking.writer import Batch, Broken, Operation, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 SWEEP_TAG = "raydistill.sweep_id"
 TRIAL_TAG = "raydistill.trial_id"
@@ -47,7 +50,7 @@ class MlflowSink:
         self._experiment = experiment
         self._sweep_id = sweep_id
         self._card = card
-        self._client: Any = None
+        self._client: MlflowClient | None = None
         self._experiment_id = ""
         self._runs: dict[str, str] = {}
         self._found: set[str] = set()
@@ -114,6 +117,11 @@ class MlflowSink:
     def experiment_id(self) -> str:
         return self._experiment_id
 
+    @property
+    def _opened(self) -> MlflowClient:
+        assert self._client is not None, "open() comes first"
+        return self._client
+
     def run_id(self, run: str) -> str:
         """The run's id in MLflow; made if the sweep does not have it yet."""
         if self._stale:
@@ -124,7 +132,7 @@ class MlflowSink:
             if run != PARENT:
                 tags |= {TRIAL_TAG: run, "mlflow.parentRunId": self.run_id(PARENT)}
             self._stale = True  # if the answer is lost the run may be there all the same: look before another try
-            created = self._client.create_run(self._experiment_id, card.start_ms, tags, card.name)
+            created = self._opened.create_run(self._experiment_id, card.start_ms, tags, card.name)
             self._runs[run] = created.info.run_id
             self._stale = False
         return self._runs[run]
@@ -136,7 +144,7 @@ class MlflowSink:
     def _find_runs(self) -> None:
         token = None
         while True:
-            page = self._client.search_runs(
+            page = self._opened.search_runs(
                 [self._experiment_id], f"tags.`{SWEEP_TAG}` = '{self._sweep_id}'", max_results=1000,
                 order_by=["attributes.start_time ASC"], page_token=token,
             )  # fmt: skip
@@ -153,7 +161,7 @@ class MlflowSink:
     def _log(self, run_id: str, batch: Batch) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        self._client.log_batch(
+        self._opened.log_batch(
             run_id,
             metrics=[Metric(p.key, p.value, p.timestamp_ms, p.step) for p in batch.metrics],
             params=[Param(key, value) for key, value in batch.params],
@@ -170,7 +178,7 @@ class MlflowSink:
 
     def _answers(self) -> bool:
         try:
-            self._client.get_experiment(self._experiment_id)
+            self._opened.get_experiment(self._experiment_id)
         except Exception:
             return False
         return True

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raydistill.errors import Fault, StorageError, TrackingError
 from raydistill.masking import masked
@@ -30,6 +30,7 @@ from raydistill.tracking.writer import Action, Broken, Point, TrackingWriter, Un
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from mlflow import MlflowClient
 
 PENDING = "mlflow_pending"
 """Folder in the storage for exported models that MLflow does not have yet."""
@@ -51,8 +52,8 @@ class SweepLog:
         storage: Path,
         name: str,
         sweep_id: str,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
         report: Callable[[str], None] | None = None,
         lent: Callable[[str], AbstractContextManager[Path]] | None = None,
         artifacts: str | None = None,
@@ -165,7 +166,7 @@ class SweepLog:
         """
         if record.trial_id not in self._cards:
             self.trial_started(record)
-        tags: dict[str, Any] = {"state": record.state, "end_reason": record.reason, **record.extra}
+        tags: dict[str, object] = {"state": record.state, "end_reason": record.reason, **record.extra}
         tags |= {"trial_id": record.trial_id, "dataset": record.dataset, "arch": record.arch, "seed": record.seed}
         if record.state != FINISHED:
             tags["pareto"] = False
@@ -197,7 +198,7 @@ class SweepLog:
         front = _Front(tuple(rows), tuple(objectives), metrics, self.storage, self.name)
         self._front = front
 
-        def draw_and_upload(client: Any, run_id: str) -> None:
+        def draw_and_upload(client: MlflowClient, run_id: str) -> None:
             for path in front.draw():
                 client.log_artifact(run_id, str(path))
 
@@ -217,7 +218,7 @@ class SweepLog:
         model: torch.nn.Module,
         input_example: np.ndarray,
         metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
     ) -> LoggedMember:
         """Export `model` (on the CPU) here and send it as an MLflow model of the trial's run.
 
@@ -243,7 +244,7 @@ class SweepLog:
         figures = {key(name): float(value) for name, value in (metrics or {}).items()}
         texts = {key(name): param_text(value) for name, value in (params or {}).items()}
 
-        def send(client: Any, run_id: str) -> None:
+        def send(client: MlflowClient, run_id: str) -> None:
             experiment_id = sink.experiment_id
             models.upload(
                 client, experiment_id, run_id, self.sweep_id, member, folder, figures, texts, step, timestamp_ms
@@ -260,7 +261,7 @@ class SweepLog:
         writer, sink = self._live()
         registered = registered_name(name or self.name)
 
-        def send(client: Any, run_id: str) -> None:
+        def send(client: MlflowClient, run_id: str) -> None:
             models.register(client, sink.experiment_id, run_id, self.sweep_id, member, registered)
             self._registered = registered
 
@@ -271,7 +272,7 @@ class SweepLog:
         """Take the alias ``pareto-knee`` from a model of this sweep's; another sweep's keeps it."""
         registered = registered_name(name or self.name)
 
-        def send(client: Any, run_id: str) -> None:
+        def send(client: MlflowClient, run_id: str) -> None:
             models.withdraw(client, self.sweep_id, registered)
             self._registered = ""
 
@@ -314,8 +315,8 @@ class SweepLog:
         self,
         run: str,
         metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
         step: int = 0,
         timestamp_ms: int = 0,
     ) -> None:
@@ -335,19 +336,19 @@ class SweepLog:
     def _reopen(self, run: str) -> None:
         writer, sink = self._live()
 
-        def reopen(client: Any, run_id: str) -> None:
+        def reopen(client: MlflowClient, run_id: str) -> None:
             if sink.was_there(run):
                 client.update_run(run_id, status="RUNNING")
 
         writer.put(run, Action("opening", reopen))
 
     def _end(self, run: str, status: str, ended_ms: int) -> None:
-        def end(client: Any, run_id: str) -> None:
+        def end(client: MlflowClient, run_id: str) -> None:
             client.set_terminated(run_id, status, ended_ms)
 
         self._live()[0].put(run, Action("ending", end))
 
-    def _send_params(self, client: Any, run_id: str) -> None:
+    def _send_params(self, client: MlflowClient, run_id: str) -> None:
         """Params cannot change in MLflow: where a resumed sweep differs (more samples), the new value is a tag."""
         from mlflow.entities import Param, RunTag
 
@@ -385,8 +386,8 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _upload_lent(name: str, lent: Callable[[str], AbstractContextManager[Path]]) -> Callable[[Any, str], None]:
-    def upload(client: Any, run_id: str) -> None:
+def _upload_lent(name: str, lent: Callable[[str], AbstractContextManager[Path]]) -> Callable[[MlflowClient, str], None]:
+    def upload(client: MlflowClient, run_id: str) -> None:
         with lent(name) as path:
             if path.exists():
                 _upload_file(path)(client, run_id)
@@ -394,8 +395,8 @@ def _upload_lent(name: str, lent: Callable[[str], AbstractContextManager[Path]])
     return upload
 
 
-def _upload_file(path: Path) -> Callable[[Any, str], None]:
-    def upload(client: Any, run_id: str) -> None:
+def _upload_file(path: Path) -> Callable[[MlflowClient, str], None]:
+    def upload(client: MlflowClient, run_id: str) -> None:
         if path.is_dir():
             client.log_artifacts(run_id, str(path), path.name)
         else:

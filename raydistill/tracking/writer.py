@@ -12,9 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from raydistill.masking import masked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MAX_METRICS, MAX_PARAMS, MAX_TAGS, MAX_ENTITIES = 1000, 100, 100, 1000
 """MLflow's limits for one log_batch."""
@@ -80,7 +83,7 @@ class Action:
     """
 
     what: str
-    do: Callable[[Any, str], None]
+    do: Callable[[MlflowClient, str], None]
     replaces: str | None = None
 
 

@@ -39,7 +39,7 @@ _MOST_VALUES = 1 << 26  # of one input
 _MOST_BYTES = 1 << 30
 
 
-def _is_run(value: Any) -> bool:
+def _is_run(value: object) -> bool:
     return (
         isinstance(value, dict)
         and isinstance(value.get("arch"), str)
@@ -48,43 +48,44 @@ def _is_run(value: Any) -> bool:
     )
 
 
-def _is_state(value: Any) -> bool:
+def _is_state(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
-def _is_count(low: int, high: int) -> Callable[[Any], bool]:
+def _is_count(low: int, high: int) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_shape(value: Any) -> bool:
-    sizes = isinstance(value, (list, tuple)) and all(_is_count(1, _MOST_VALUES)(size) for size in value)
-    return sizes and 0 < len(value) <= 8 and math.prod(value) <= _MOST_VALUES
+def _is_shape(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or not all(_is_count(1, _MOST_VALUES)(size) for size in value):
+        return False
+    return 0 < len(value) <= 8 and math.prod(value) <= _MOST_VALUES
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(name, str) and _is_count(1, _MOST_CLASSES)(size) for name, size in value.items()
     )
 
 
-def _is_scheduler(value: Any) -> bool:
+def _is_scheduler(value: object) -> bool:
     return isinstance(value, dict) and _is_state(value.get("masks", {}))
 
 
-def _are_numbers(value: Any) -> bool:
+def _are_numbers(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(
         isinstance(number, (int, float)) and math.isfinite(number) for number in value
     )
 
 
-_NEEDED: dict[str, Callable[[Any], bool]] = {
+_NEEDED: dict[str, Callable[[object], bool]] = {
     "run": _is_run,
     "model": _is_state,
 }
 """What a checkpoint must hold to be looked at in any way, and whether a value is that."""
 
 _OF_TRAINING = ("format", "optimizer", "optimizer_name", "stepping", "trained", "average", "plain")
-_OTHERS: dict[str, Callable[[Any], bool]] = {
+_OTHERS: dict[str, Callable[[object], bool]] = {
     "num_classes": _is_count(1, _MOST_CLASSES),
     "sizes": _are_sizes,
     "epoch": _is_count(-1, 2**31),
@@ -239,11 +240,14 @@ def thinned_further(content: Mapping[str, Any], changes: Sequence[Change]) -> di
     return {"structure": [*content.get("structure", []), *structure_state(changes)]}
 
 
-def load_weights(model: nn.Module, content: Mapping[str, Any], where: str) -> tuple[Change, ...]:
+def load_weights(
+    model: nn.Module, content: Mapping[str, Any], where: str, begun: Sequence[Change] = ()
+) -> tuple[Change, ...]:
     """Copy a checkpoint's weights into a fresh model of the same architecture, and return the changes that were made to
     it; CheckpointError names the first difference.
 
-    The changes that its structure lists are made first; the model's parameters stay the same objects. A file that says
+    The changes that its structure lists are made first, but those that the model went through already (begun), which
+    must be the first ones of the list; the model's parameters stay the same objects. A file that says
     nothing of its structure is of an older version or of Distiller: its shapes tell what was thinned.
     """
     if content.get("plain"):
@@ -260,11 +264,14 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], where: str) -> tu
         _check_shapes(model, state, where)
     elif "structure" in content:
         structure = structure_from(content["structure"], f"{where}: structure")
-        replay(model, structure, f"{where}: structure")
+        if structure[: len(begun)] != tuple(begun):
+            rule = "begins with other changes than those of the network that the run starts from"
+            raise CheckpointError(Fault(f"{where}: structure", rule, ABSENT, _WAY_OUT))
+        replay(model, structure[len(begun) :], f"{where}: structure")
         _check_shapes(model, state, where)
     else:
         change = reshape_like(model, state, where)
-        structure = (change,) if change else ()
+        structure = (*begun, change) if change else tuple(begun)
     model.load_state_dict(state)
     return structure
 

@@ -33,6 +33,14 @@ class Distillation:
 
 
 @dataclass(frozen=True)
+class OwnLoop:
+    """A training loop of one's own: ``pkg.mod:function``, called with a `raydistill.training.Trial`, which has args."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunConfig(Output, Place, Shares, Chance, Training):
     """One run of `fit`: its parts, and what belongs to none of them.
 
@@ -50,6 +58,7 @@ class RunConfig(Output, Place, Shares, Chance, Training):
     of train other images in each epoch, of the others always the same.
     out_dir: where ``checkpoint.pt``, TensorBoard events and tables go; None writes nothing.
     tensorboard: write events beside the checkpoint; parameter_histograms: with a histogram of each parameter.
+    train: a loop of one's own, in the place of the engine's. values: what a sweep has drawn for this run, by key path.
     resume: go on from ``out_dir/checkpoint.pt`` if it is there. deterministic: same bits on every run (CPU).
     """
 
@@ -63,6 +72,8 @@ class RunConfig(Output, Place, Shares, Chance, Training):
     continue_from: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)
+    train: OwnLoop | None = None
+    values: Mapping[str, bool | int | float | str] = field(default_factory=dict)
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -135,18 +135,28 @@ def optimizer_state(
         momentum = entry.get("momentum_buffer")
         if momentum is not None and not isinstance(momentum, Tensor):
             raise CheckpointError(Fault(where, f"has an optimizer whose state of '{name}' is no tensor", momentum))
-        if wanted == "SGD" and momentum is not None and momentum.shape != content["model"][name].shape:
+        if wanted == "SGD" and name in content["model"] and _other_shape(momentum, content["model"][name]):
             rule = f"its optimizer's state of '{name}' is of another shape than the weight"
-            return None, str(Fault(where, rule, tuple(momentum.shape), "going on with a fresh optimizer"))
+            return None, str(
+                Fault(where, rule, tuple(entry["momentum_buffer"].shape), "going on with a fresh optimizer")
+            )
     at = iter(range(len(names)))
     renumbered = [{**group, "params": [next(at) for _ in group["params"]]} for group in of_groups]
     states = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
     return {"state": states, "param_groups": renumbered}, ""
 
 
-def _checkpoint(content: Any, source: str) -> DistillerCheckpoint:
+def _other_shape(momentum: Tensor | None, weight: Tensor) -> bool:
+    return momentum is not None and momentum.shape != weight.shape
+
+
+def _checkpoint(content: object, source: str) -> DistillerCheckpoint:
     weights = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if (
+        not isinstance(content, dict)
+        or not isinstance(weights, dict)
+        or not all(isinstance(value, Tensor) for value in weights.values())
+    ):
         raise CheckpointError(Fault(source, "is not a checkpoint of Distiller", ABSENT, _WAY_OUT))
     masks = _mapping(_mapping(content.get("compression_sched")).get("masks_dict"))
     recipes = content.get("thinning_recipes", content.get("thinning_recipe"))
@@ -211,7 +221,7 @@ def _removed(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
     return {"removed": closed} if closed else {}
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> object:
     names, _ = look_through(path)
     inert = {
         (module, name)
@@ -221,7 +231,7 @@ def _load(path: Path) -> Any:
     return read_tensors(path, _WAY_OUT, stand_ins(inert))
 
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
+def _plain(value: object, done: dict[int, object]) -> object:
     """The value with stand-ins turned into plain data: a class into its dotted name, an object into a mapping."""
     if id(value) in done:
         if done[id(value)] is done:
@@ -232,7 +242,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
     if not isinstance(value, (StandIn, dict, list, tuple, set)) or isinstance(value, torch.Size):
         return value
     done[id(value)] = done  # under way
-    result: Any
+    result: object
     if isinstance(value, StandIn):
         result = _object(value, done)
     elif isinstance(value, dict):
@@ -244,7 +254,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
     return result
 
 
-def _object(value: StandIn, done: dict[int, Any]) -> Any:
+def _object(value: StandIn, done: dict[int, object]) -> object:
     kind = type(value)
     if kind.__qualname__ == "ThinningRecipe" and len(value.args) == 2:
         return dict(zip(("modules", "parameters"), (_plain(entry, done) for entry in value.args), strict=True))
@@ -254,10 +264,12 @@ def _object(value: StandIn, done: dict[int, Any]) -> Any:
     return named if value.state is None else {**named, "state": _plain(value.state, done)}
 
 
-def _numpy_scalar(value: StandIn) -> Any:
+def _numpy_scalar(value: StandIn) -> object:
     """numpy pickles a scalar as its type, such as ('f8', byte order in the state), and its bytes."""
     dtype, data = value.args
-    order = dtype.state[1] if dtype.state else "|"
+    if not isinstance(dtype, StandIn):
+        raise ValueError("a numpy value without a type")
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "|"
     if not re.fullmatch(r"[biuf]\d", str(dtype.args[0])) or order not in "<>|=" or not isinstance(data, bytes):
         raise ValueError("a numpy value that is no number")
     return np.frombuffer(data, np.dtype(f"{order}{dtype.args[0]}"))[0].item()
@@ -272,7 +284,7 @@ def _without_module(named: Mapping[str, Any]) -> dict[str, Any]:
     return {re.sub(r"(^|\.)module\.", r"\1", name, count=1): value for name, value in named.items()}
 
 
-def _is_optimizer(value: Any) -> bool:
+def _is_optimizer(value: object) -> bool:
     """Whether it has the shape of an optimizer's ``state_dict()``."""
     value = _mapping(value)
     groups, states = value.get("param_groups"), value.get("state")
@@ -284,5 +296,5 @@ def _is_optimizer(value: Any) -> bool:
     )
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
-from raydistill.compression.distillation import KnowledgeDistillationPolicy
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.structure import Change, structure_state
 from raydistill.compression.summaries import sparsity_csv
@@ -25,7 +24,6 @@ from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
 from raydistill.files import write_atomically
 from raydistill.metrics import LOSS
-from raydistill.parts import identity as of_parts
 from raydistill.parts import out_of_bounds
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
@@ -35,15 +33,16 @@ from raydistill.training import memory
 from raydistill.training import precision as arithmetic
 from raydistill.training.allocator import keep_freed_memory
 from raydistill.training.average import AveragedWeights
-from raydistill.training.config import Distillation, RunConfig
+from raydistill.training.config import RunConfig
 from raydistill.training.determinism import epoch_seed, seed_everything, training_environment
 from raydistill.training.distiller_checkpoint import optimizer_state, read_any
 from raydistill.training.events import EventLog
+from raydistill.training.identity import check_same_run, run_identity
 from raydistill.training.optimizer import check_optimization, make_optimizer, order_of
 from raydistill.training.replica import Replica
 from raydistill.training.start import removed_layers, task_of, weights_of
 from raydistill.training.stepping import Stepping
-from raydistill.training.teacher import check_distillation, digest, identity, load_teacher
+from raydistill.training.teacher import add_teacher, check_distillation
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
 OnStep = Callable[[int, int, int, float], None]
@@ -74,6 +73,11 @@ def fit(
     """
     check_run(config)
     ranks = ranks or Ranks()
+    if config.train is not None:
+        from raydistill.training.own_loop import own_epochs  # it needs what is here
+
+        yield from own_epochs(config, task, ranks)
+        return
     with training_environment(config.threads, config.deterministic), ranks.failing_together():
 
         def begin() -> _Run:
@@ -154,7 +158,7 @@ class _Run:
         given = start if before is None else before
         self.task = task
         self.arguments = {**removed_layers(given), **config.model_args}
-        self.identity = _identity(config, self.task, given, self.arguments)
+        self.identity = run_identity(config, self.task, given, self.arguments)
         self.schedule = config.schedule or _EMPTY
         self.schedule_text = dump_schedule(config.schedule) if config.schedule is not None else ""
         seed_everything(config.seed)
@@ -175,7 +179,7 @@ class _Run:
         decay = config.optimizer.ema
         self.average = None if decay is None else AveragedWeights(self.model, decay, self.scheduler.masks)
         if config.distillation is not None:
-            self._distil(config.distillation)
+            self.identity["distillation"] = add_teacher(config, self.task, self.model, self.scheduler, self.device)
         for name, mask in (start or {}).get("masks", {}).items():  # of Distiller's
             self.scheduler.masks.set(name, mask)
         self.history: list[EpochMetrics] = []
@@ -352,16 +356,6 @@ class _Run:
             "history": [metrics.to_json() for metrics in self.history],
         }
 
-    def _distil(self, config: Distillation) -> None:
-        teacher = load_teacher(config, self.task, self.config.arch)
-        self.identity["distillation"] = identity(config, teacher)
-        teacher = teacher.to(self.device).to(memory_format=torch.channels_last)
-        policy = KnowledgeDistillationPolicy(
-            self.model, teacher, config.temperature, config.distill_wt, config.student_wt, config.teacher_wt
-        )
-        end = self.config.epochs if config.end_epoch is None else config.end_epoch
-        self.scheduler.add(policy, config.start_epoch, end)
-
     def _continue(self, content: dict[str, Any]) -> None:
         """Take up another run's weights, optimizer and masks; its policies too if this run has the same schedule."""
         where = str(self.config.continue_from)
@@ -396,7 +390,7 @@ class _Run:
         """A checkpoint's weights, those that training goes on with; its scale of fp16 and its average."""
         kept = content["model"]
         trained = {**content, "model": {**kept, **content.get("trained", {})}}
-        self.scheduler.structure = saved.load_weights(self.model, trained, where)
+        self.scheduler.structure = saved.load_weights(self.model, trained, where, self.scheduler.structure)
         self.stepping.compute_in(content["precision"])
         self.stepping.load_state_dict(content.get("stepping", {}))
         if self.average is not None and "average" in content:
@@ -408,13 +402,7 @@ class _Run:
         """Take up the state of ``checkpoint.pt``; returns the precision it was trained in."""
         content = saved.read_checkpoint(str(self.path))
         saved.require(content, str(self.path), "schedule_hash", "optimizer", "scheduler", "rng", "history", "precision")
-        differences = {**self.identity, "schedule": saved.schedule_hash(self.schedule_text)}
-        before = {**content["run"], "schedule": content["schedule_hash"]}
-        for key in sorted({*differences, *before} - {"preprocessing"}):  # which is the checkpoint's own
-            if differences.get(key) != before.get(key):
-                rule = f"was trained with {key} {before.get(key)!r}"
-                way_out = "run with the same values, or choose another out_dir"
-                raise CheckpointError(Fault(str(self.path), rule, differences.get(key), way_out))
+        check_same_run(content, str(self.path), self.identity, self.schedule_text)
         self._take_weights(content, str(self.path))
         state, fault = self._optimizer_state(content, str(self.path))
         if state is None:
@@ -424,20 +412,6 @@ class _Run:
         saved.set_rng_state(content["rng"])
         self.history = [EpochMetrics.from_json(entry) for entry in content["history"]]
         return content["precision"]
-
-
-def _identity(
-    config: RunConfig, task: Task, start: dict[str, Any] | None, arguments: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the weights depend on, as plain values; a resumed run must have the same. The number of epochs may grow."""
-    return {
-        "arch": config.arch,
-        "model_args": dict(arguments),
-        "dataset": task.name,
-        **task.identity(config.dataset),
-        **of_parts(config),
-        "init": "random" if start is None else digest(start["model"]),
-    }
 
 
 def check_run(config: RunConfig) -> None:

@@ -80,9 +80,11 @@ def make_optimizer(model: nn.Module, of: Optimization, where: str = "training") 
 
 
 def order_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """The names of an optimizer's parameters in its order, which its state is kept in."""
+    """The names of an optimizer's parameters in its order, which its state is kept in; of one that is not the model's
+    its place."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [names.get(id(parameter), f"#{place}") for place, parameter in enumerate(parameters)]
 
 
 def check_optimization(of: Optimization, where: str = "training") -> list[Fault | str]:

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from raydistill import models
-from raydistill.compression.distillation import check_weights
+from raydistill.compression import CompressionScheduler
+from raydistill.compression.distillation import KnowledgeDistillationPolicy, check_weights
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.tasks import Task, Weights
 from raydistill.training import checkpoint as saved
-from raydistill.training.config import Distillation
+from raydistill.training.config import Distillation, RunConfig
 from raydistill.training.distiller_checkpoint import read_any
 from raydistill.training.start import removed_layers
 
@@ -68,6 +70,21 @@ def load_teacher(config: Distillation, task: Task, student: str | None = None) -
         run["model_args"] = {**removed_layers(content), **config.model_args}
     network = saved.model_of({**content, "run": run}, config.checkpoint, named)
     return task.teach(network, Weights.of_checkpoint(content, config.checkpoint, named or arch)).eval()
+
+
+def add_teacher(
+    config: RunConfig, task: Task, model: nn.Module, scheduler: CompressionScheduler, device: torch.device
+) -> dict[str, Any]:
+    """Let the run's teacher speak in the scheduler's loss; returns what the student's weights then depend on."""
+    said = config.distillation
+    assert said is not None
+    teacher = load_teacher(said, task, config.arch)
+    known = identity(said, teacher)
+    teacher = teacher.to(device).to(memory_format=torch.channels_last)
+    weights = (said.temperature, said.distill_wt, said.student_wt, said.teacher_wt)
+    end = config.epochs if said.end_epoch is None else said.end_epoch
+    scheduler.add(KnowledgeDistillationPolicy(model, teacher, *weights), said.start_epoch, end)
+    return known
 
 
 def identity(config: Distillation, teacher: nn.Module) -> dict[str, Any]:

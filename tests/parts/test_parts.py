@@ -21,7 +21,8 @@ from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.spec import DatasetSection, Section, SweepSections, TrainingSection
 from raydistill.sweep.record.resume import _may_change
 from raydistill.training import RunConfig
-from raydistill.training.loop import _identity, check_run
+from raydistill.training.identity import run_identity
+from raydistill.training.loop import check_run
 
 
 def _span(text: str) -> tuple[int, ...]:
@@ -64,7 +65,7 @@ class _Task:
 def test_a_field_is_part_of_the_identity_by_its_role() -> None:
     assert identity(Averaging()) == {"decay": 0.99, "span": (), "averaged": False}
     assert identity(Averaging(start_step=2))["start_step"] == 2
-    said = _identity(Run("a", decay=0.5), _Task(), None, {})  # type: ignore[arg-type]
+    said = run_identity(Run("a", decay=0.5), _Task(), None, {})  # type: ignore[arg-type]
     assert said.items() >= {"decay": 0.5, "lr": 0.05, "arch": "a"}.items()
     assert not said.keys() & {"kind", "folder", "start_step", "epochs", "threads", "effective_train_size"}
 
@@ -193,7 +194,8 @@ def test_a_command_gets_the_values_by_the_names_of_the_fields() -> None:
 
 
 def test_every_field_of_the_parts_of_a_run_says_what_depends_on_it() -> None:
-    own = {"arch", "dataset", "schedule", "strict", "distillation", "init_from", "continue_from", "model_args", "task"}
+    own = {"arch", "dataset", "schedule", "strict", "distillation", "init_from", "continue_from", "model_args", "task",
+           "train", "values"}  # fmt: skip
     described = {field.name for field in settings(RunConfig)}
     assert set(RunConfig.__dataclass_fields__) == described | own
 

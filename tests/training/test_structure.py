@@ -79,6 +79,43 @@ def test_what_goes_on_from_it_keeps_the_record(config: RunConfig, task: Classifi
         assert shapes(load_model(str(checkpoint))) == shapes(load_model(str(last.checkpoint)))
 
 
+@pytest.mark.parametrize("begins", ["init_from", "continue_from"])
+def test_a_run_that_begins_thinned_is_killed_and_goes_on(
+    begins: str, config: RunConfig, task: Classification, tmp_path: Path
+) -> None:
+    """What its network went through before it began is not done twice; thinned again in the run, it is done once."""
+    *_, last = fit(config, task=task)
+    again = parse_schedule(
+        {
+            **FILTERS,
+            "policies": [
+                {"pruner": {"instance_name": "filters"}, "epochs": [3]},
+                {"extension": {"instance_name": "thinner"}, "epochs": [4]},
+            ],
+        },
+        "again",
+    )  # fmt: skip
+    begun = {begins: str(last.checkpoint), "epochs": 7}
+    whole = [
+        epoch.metrics for epoch in fit(replace(config, schedule=again, out_dir=str(tmp_path / "w"), **begun), task=task)
+    ]
+    parts = replace(config, schedule=again, out_dir=str(tmp_path / "p"), **begun)
+    found = []
+    for _ in whole:
+        run = fit(parts, task=task)
+        found.append(next(run).metrics)
+        run.close()
+    assert found == whole
+    content = read_checkpoint(tmp_path / "p/checkpoint.pt")
+    assert [len(change["outputs"]["conv2"]["kept"]) for change in content["structure"]] == [8, 4]
+    assert content["model"]["conv2.weight"].shape[0] == 4
+    assert shapes(load_model(tmp_path / "p/checkpoint.pt"))["conv2.weight"][0] == 4
+    wrong = {**content, "structure": content["structure"][1:]}
+    write_checkpoint(tmp_path / "p/checkpoint.pt", wrong)
+    with pytest.raises(CheckpointError, match="begins with other changes than those of the network"):
+        next(fit(replace(parts, epochs=9), task=task))
+
+
 def test_a_file_of_before_there_were_records_gets_one_when_it_goes_on(
     config: RunConfig, task: Classification, tmp_path: Path
 ) -> None:

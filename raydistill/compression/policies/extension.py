@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -15,5 +14,7 @@ from raydistill.compression.policies.base import Policy
 class Extension(Policy):
     """Base of the classes in a schedule's ``extensions``; its ``__init__`` takes a name and the file's arguments."""
 
-    def bind(self, model: nn.Module, optimizer: Optimizer, masks: MaskSet, example_input: Sequence[Any] | None) -> None:
+    def bind(
+        self, model: nn.Module, optimizer: Optimizer, masks: MaskSet, example_input: Sequence[object] | None
+    ) -> None:
         """Called once, before the first epoch. example_input: the model's positional inputs, None if not known."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -42,11 +41,11 @@ class LRPolicy(Policy):
             else:
                 self.lr_scheduler.step()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The scheduler's counters: plain numbers and lists of them; what its constructor made is made again."""
         return {key: value for key, value in self.lr_scheduler.state_dict().items() if _is_plain(value)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **state})
 
 
@@ -59,7 +58,7 @@ def _watched(metrics: Mapping[str, float], mode: str) -> str:
     return name
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, list):
         return all(_is_plain(entry) for entry in value)
     return value is None or type(value) in (bool, int, float, str)

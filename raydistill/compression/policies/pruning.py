@@ -212,7 +212,7 @@ class PruningPolicy(Policy):
         for name in self.weights:
             self._masks.set(name, None)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {
             "pruner": self.pruner.state_dict(),
             "evidence": self._evidence.state_dict(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from raydistill.compression.rankings import MENU, Ranking
 from raydistill.errors import ConfigError, Fault, close_match
@@ -58,7 +58,7 @@ def checked_weights(argument: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def checked_mapping(argument: str, value: object, example: str) -> dict[str, Any]:
+def checked_mapping(argument: str, value: object, example: str) -> dict[str, object]:
     """A non-empty mapping with weight names as keys; ConfigError otherwise."""
     if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
         raise ConfigError(Fault(argument, "must map weight names to values", value, f"such as {example}"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,5 +111,5 @@ class NMPruner(ComposedPruner):
         return mask.reshape(inputs_last.shape).movedim(-1, 1)
 
 
-def _granularity(name: object, block_shape: Any) -> Granularity:
+def _granularity(name: object, block_shape: object) -> Granularity:
     return ELEMENT if name == "Element" and block_shape is None else granularity("granularity", name, block_shape)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -60,8 +60,9 @@ class SplicingPruner(_PerWeight):
         mask[size >= threshold * self._high] = 1
         return mask
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"moments": {name: list(values) for name, values in self._moments.items()}}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._moments = {name: list(values) for name, values in state["moments"].items()}
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        moments = cast(Mapping[str, Iterable[float]], state["moments"])
+        self._moments = {name: list(values) for name, values in moments.items()}

@@ -7,8 +7,7 @@ group_dependency: ``Leader``: the first weight decides for all. kwargs: ``block_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -58,7 +57,7 @@ class _Structured(ComposedPruner):
         group_type: str,
         weights: list[str],
         group_dependency: str | None,
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: Mapping[str, object] | None = None,
         group_size: int = 1,
         noise: float = 0.0,
     ) -> None:
@@ -85,7 +84,7 @@ class _Norm(_Structured):
         desired_sparsity: float,
         weights: list[str],
         group_dependency: str | None = None,
-        kwargs: dict[str, Any] | None = None,
+        kwargs: dict[str, object] | None = None,
         noise: float = 0.0,
         group_size: int = 1,
     ) -> None:
@@ -116,7 +115,7 @@ class _NormAGP(_Structured):
         group_type: str,
         weights: list[str],
         group_dependency: str | None = None,
-        kwargs: dict[str, Any] | None = None,
+        kwargs: dict[str, object] | None = None,
     ) -> None:
         rate = cubic(*checked_rise(initial_sparsity, final_sparsity))
         super().__init__(name, rate, group_type, weights, group_dependency, kwargs)
@@ -150,7 +149,7 @@ class RandomLevelStructureParameterPruner(_Structured):
         sparsity_range: list[float],
         weights: list[str],
         group_dependency: str | None = None,
-        kwargs: dict[str, Any] | None = None,
+        kwargs: dict[str, object] | None = None,
     ) -> None:
         if not isinstance(sparsity_range, (list, tuple)) or len(sparsity_range) != 2:
             raise ConfigError(
@@ -251,7 +250,7 @@ class _Bernoulli:
     drop every filter keeps one.
     """
 
-    level: Any
+    level: Callable[[str, PolicyTime], float | None]
     releases = True  # every draw stands for itself
 
     def _keep(self, name: str, weight: Tensor, when: PolicyTime, evidence: Tensor | None) -> Tensor:

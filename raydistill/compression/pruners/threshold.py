@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 
@@ -61,11 +61,11 @@ class SensitivityPruner(_PerWeight):
             self._deviation[weight_name] = float(weight.detach().std())
         return above(weight, self._deviation[weight_name] * self.value(weight_name))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"deviation": dict(self._deviation)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._deviation = dict(state["deviation"])
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        self._deviation = dict(cast(Mapping[str, float], state["deviation"]))
 
 
 class BaiduRNNPruner(Pruner):
@@ -103,7 +103,7 @@ class StructureParameterPruner(Pruner):
     reg_regims: weight name to [threshold, group type].
     """
 
-    def __init__(self, name: str, reg_regims: dict[str, list[Any]], threshold_criteria: str) -> None:
+    def __init__(self, name: str, reg_regims: dict[str, list[object]], threshold_criteria: str) -> None:
         if threshold_criteria not in CRITERIA:
             way_out = close_match(str(threshold_criteria), CRITERIA)
             raise ConfigError(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class Quantizer:
     """Base of a quantizer: prepares the model (and the optimizer, if it adds parameters) before training begins."""
 
-    def __init__(self, name: str, **arguments: Any) -> None:
+    def __init__(self, name: str, **arguments: object) -> None:
         self.name = name
         self.arguments = arguments
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,7 +18,7 @@ class GroupLassoRegularizer(Regularizer):
     threshold_criteria: Mean_Abs or Max: groups not above the strength by it are zeroed after each step.
     """
 
-    def __init__(self, name: str, reg_regims: dict[str, list[Any]], threshold_criteria: str | None = None) -> None:
+    def __init__(self, name: str, reg_regims: dict[str, list[object]], threshold_criteria: str | None = None) -> None:
         self._regims = checked_regims(reg_regims)
         super().__init__(name, tuple(self._regims), threshold_criteria)
 
@@ -43,7 +41,7 @@ class GroupVarianceRegularizer(Regularizer):
     reg_regims: weight name to [strength, Channels].
     """
 
-    def __init__(self, name: str, reg_regims: dict[str, list[Any]]) -> None:
+    def __init__(self, name: str, reg_regims: dict[str, list[object]]) -> None:
         self._regims = checked_regims(reg_regims)
         for weight, regim in self._regims.items():
             if regim.granularities != (CHANNELS,):

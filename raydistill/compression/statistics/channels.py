@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,12 @@ from raydistill.compression.statistics.follow import NOT_NEGATIVE, Activation, F
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault, close_match
 
 STATISTICS = ("apoz", "mean", "l1")
+
+
+class _State(TypedDict):
+    sums: dict[str, dict[str, Tensor]]
+    positions: dict[str, int]
+    images: dict[str, int]
 
 
 class ChannelActivations:
@@ -71,7 +77,7 @@ class ChannelActivations:
 
     def add_up(self, ranks: Ranks) -> None:
         """From now on the figures are of what all ranks have seen so far."""
-        every = ranks.gather({**self.state_dict(), "sums": _to_cpu(self._sums)})
+        every = ranks.gather(_State(sums=_to_cpu(self._sums), positions=self._positions, images=self._images))
         self.reset()
         for seen in every:
             for name, sums in seen["sums"].items():
@@ -101,7 +107,7 @@ class ChannelActivations:
         """Names of the layers that have figures."""
         return tuple(name for name in self.names if name in self._sums)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> _State:
         """Plain values and tensors."""
         return {
             "sums": {name: {key: total.clone() for key, total in sums.items()} for name, sums in self._sums.items()},
@@ -109,7 +115,7 @@ class ChannelActivations:
             "images": dict(self._images),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: _State) -> None:
         """Go on from a saved state.
 
         Raises:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,7 +76,7 @@ def confusion_png(counts: Tensor, path: str | Path, classes: Sequence[str] | Non
     shares = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
     side = min(max(3.2, 0.42 * size + 1.4), 16.0)
     figure = Figure(figsize=(side + 0.4, side), layout="constrained")
-    axes: Any = figure.add_subplot()
+    axes = figure.add_subplot()
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0.0, vmax=1.0)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the actual class")
     if size <= 60:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.errors import ConfigError, Fault, close_match
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 NOT_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "softplus"})
 NONLINEARITIES = NOT_NEGATIVE | {
@@ -97,7 +100,7 @@ class Follower:
             raise ConfigError(*(Fault("names", rule, name, close_match(name, known)) for name in unknown))
         self._model, self._see = model, see
         self._modules = {name: known[name] for name in self.names}
-        self._hooks: list[Any] = []
+        self._hooks: list[RemovableHandle] = []
         self._mode: _Mode | None = None
 
     def attach(self) -> None:
@@ -121,25 +124,25 @@ class Follower:
             handle.remove()
         self._hooks = []
 
-    def _begin(self, model: nn.Module, inputs: Any) -> None:
+    def _begin(self, model: nn.Module, inputs: object) -> None:
         if self._mode is None:
             self._mode = _Mode(self._see)
             self._mode.__enter__()
 
-    def _end(self, model: nn.Module, inputs: Any, output: Any) -> None:
+    def _end(self, model: nn.Module, inputs: object, output: object) -> None:
         mode, self._mode = self._mode, None
         if mode is not None:
             mode.__exit__(None, None, None)
             mode.finish()
 
     def _hook(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
             if self._mode is not None and isinstance(output, Tensor):
                 self._mode.begin(name, output, kind_of(module).channel_axis(module, output.dim()))
 
         return hook
 
-    def _through_norm(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _through_norm(self, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         if self._mode is not None and inputs and isinstance(output, Tensor):
             self._mode.normalized(inputs[0], output)
 
@@ -172,7 +175,7 @@ class _Mode(TorchFunctionMode):
         self._visits.append(span)
         self._know(output, (span,))
 
-    def normalized(self, tensor: Any, output: Tensor) -> None:
+    def normalized(self, tensor: object, output: Tensor) -> None:
         """A norm has given its output."""
         spans = tuple(span for span in self._known(tensor) if span.inside(output))
         self._know(output, spans)
@@ -187,7 +190,13 @@ class _Mode(TorchFunctionMode):
                 self._seen((span,), own, "")
         self._visits, self._spans = [], {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         if not self._spans:
             return func(*args, **kwargs) if kwargs else func(*args)
         name = _stem(getattr(func, "__name__", ""))
@@ -227,13 +236,13 @@ class _Mode(TorchFunctionMode):
         if spans:
             self._spans[id(tensor)] = (weakref.ref(tensor), spans)
 
-    def _known(self, tensor: Any) -> tuple[Span, ...]:
+    def _known(self, tensor: object) -> tuple[Span, ...]:
         found = self._spans.get(id(tensor))
         if found is None or found[0]() is not tensor:  # an id that another tensor had before
             return ()
         return tuple(span for span in found[1] if not span.visit.met)
 
-    def _concatenated(self, parts: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Span, ...]:
+    def _concatenated(self, parts: object, args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[Span, ...]:
         """Spans of all parts, moved to where they are in the whole."""
         if not isinstance(parts, (list, tuple)) or not all(isinstance(part, Tensor) for part in parts):
             return ()

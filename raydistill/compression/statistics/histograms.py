@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ def _halved(counts: Tensor) -> Tensor:
 class Writer(Protocol):
     """What is used of ``tensorboardX.SummaryWriter`` (torch's own writer has it too)."""
 
-    def add_histogram(self, tag: str, values: Any, global_step: int) -> Any: ...
+    def add_histogram(self, tag: str, values: object, global_step: int) -> object: ...
 
 
 def write_parameter_histograms(writer: Writer, model: nn.Module, epoch: int, gradients: bool = False) -> None:

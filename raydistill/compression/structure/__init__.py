@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ class Change(Protocol):
     def apply(self, model: nn.Module, where: str = ...) -> None:
         """Make it to another model, in place; CheckpointError where it does not fit."""
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> dict[str, object]:
         """Plain values and tensors, safe for ``weights_only=True``."""
 
 
@@ -48,18 +48,18 @@ class StructureChange:
             tensors[name] = self.cuts[name](tensors[name])
 
 
-MENU: dict[str, Any] = {Thinned.NAME: Thinned}
+MENU: dict[str, type[Thinned]] = {Thinned.NAME: Thinned}
 """By the name that stands in a checkpoint, the class that has `from_state`."""
 
 __all__ = ["Change", "MENU", "Selection", "StructureChange", "Thinned", "replay", "structure_from", "structure_state"]
 
 
-def structure_state(structure: Sequence[Change]) -> list[dict[str, Any]]:
+def structure_state(structure: Sequence[Change]) -> list[dict[str, object]]:
     """A list of changes as plain values and tensors."""
     return [{"change": change.NAME, **change.to_state()} for change in structure]
 
 
-def structure_from(state: Any, where: str = "structure") -> tuple[Change, ...]:
+def structure_from(state: object, where: str = "structure") -> tuple[Change, ...]:
     """What `structure_state` gave, whoever wrote it down.
 
     Raises:

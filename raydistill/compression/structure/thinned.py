@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class Thinned:
                 _check(model, layer, selection, is_column, f"{where}.{name}.{layer}")
         cut(model, self.sides())
 
-    def to_state(self) -> dict[str, Any]:
+    def to_state(self) -> dict[str, object]:
         """Plain values and int64 tensors."""
         sides = (("outputs", self.outputs), ("inputs", self.inputs))
         return {
@@ -83,7 +83,7 @@ class Thinned:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], where: str = "structure") -> Thinned:
+    def from_state(cls, state: Mapping[str, object], where: str = "structure") -> Thinned:
         """What `to_state` gave, whoever wrote it down; lists will do for tensors.
 
         Raises:
@@ -98,7 +98,7 @@ class Thinned:
         return cls(*sides)
 
 
-def _selection(state: Any, where: str) -> Selection:
+def _selection(state: object, where: str) -> Selection:
     width, kept = (state.get("width"), state.get("kept")) if isinstance(state, Mapping) else (None, None)
     if isinstance(kept, list) and all(type(position) is int and abs(position) < 1 << 62 for position in kept):
         kept = torch.tensor(kept, dtype=torch.int64)

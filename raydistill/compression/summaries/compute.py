@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,7 +36,7 @@ class ComputeRow:
     macs: int
 
 
-def compute_table(model: nn.Module, example_input: Tensor | Sequence[Any]) -> tuple[ComputeRow, ...]:
+def compute_table(model: nn.Module, example_input: Tensor | Sequence[object]) -> tuple[ComputeRow, ...]:
     """One row a layer that multiplies, in the order they first run, and a last one in total.
 
     A module used more than once is one row, and so is a functional layer, by the name of its weight. Products of
@@ -69,7 +68,7 @@ def compute_table(model: nn.Module, example_input: Tensor | Sequence[Any]) -> tu
     return (*found, ComputeRow(TOTAL, "", "", calls, (), 0, (), 0, sum(sizes.values()), seen.macs))
 
 
-def total_macs(model: nn.Module, example_input: Tensor | Sequence[Any]) -> int:
+def total_macs(model: nn.Module, example_input: Tensor | Sequence[object]) -> int:
     """MACs of one forward pass."""
     return trace(model, example_input).macs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -46,7 +46,7 @@ def module_table(model: nn.Module) -> tuple[ModuleRow, ...]:
     return tuple(rows)
 
 
-def optimizer_table(optimizer: Optimizer | Mapping[str, Any]) -> tuple[OptimizerRow, ...]:
+def optimizer_table(optimizer: Optimizer | Mapping[str, object]) -> tuple[OptimizerRow, ...]:
     """The settings of each parameter group, and how many parameters (tensors) it has.
 
     optimizer: an optimizer, or the ``state_dict()`` of one, which does not say its class.
@@ -54,7 +54,7 @@ def optimizer_table(optimizer: Optimizer | Mapping[str, Any]) -> tuple[Optimizer
     if isinstance(optimizer, Optimizer):
         groups, kind = optimizer.param_groups, type(optimizer).__name__
     else:
-        groups, kind = optimizer["param_groups"], ""
+        groups, kind = cast(list[dict[str, object]], optimizer["param_groups"]), ""
     rows = []
     for index, group in enumerate(groups):
         if kind:
@@ -66,7 +66,7 @@ def optimizer_table(optimizer: Optimizer | Mapping[str, Any]) -> tuple[Optimizer
     return tuple(rows)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, Tensor):  # a capturable optimizer keeps its learning rate on the device
         value = value.tolist()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ _COLOURS = {
 _WIRE = "#555555"
 
 
-def draw(model: nn.Module, example_input: Tensor | Sequence[Any], path: str | Path, title: str = "") -> None:
+def draw(model: nn.Module, example_input: Tensor | Sequence[object], path: str | Path, title: str = "") -> None:
     """Draw the network to a ``.png`` or ``.svg`` file: a box a layer with its name, type and output shape.
 
     example_input: the model's positional inputs.

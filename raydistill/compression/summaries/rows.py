@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 
 def columns(row_type: type) -> tuple[str, ...]:
@@ -14,7 +13,7 @@ def columns(row_type: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(row_type))
 
 
-def csv_text(row_type: type, rows: Sequence[Any]) -> str:
+def csv_text(row_type: type, rows: Sequence[object]) -> str:
     """CSV with a header line; shapes as ``16x3x3x3``, cells that do not apply empty, lines end in a newline."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -29,5 +28,5 @@ def shape_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     return shape_text(value) if isinstance(value, tuple) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.thinning.graph import set_training
 from raydistill.compression.thinning.inputs import Example, call, map_tensors
 from raydistill.errors import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 _ROUNDING = 1e-5
 
@@ -56,10 +59,10 @@ class Read:
 def read_constants(model: nn.Module, example: Example, training: bool) -> dict[str, Read]:
     """What each weighted layer reads, by its name; the model is left in eval mode."""
     reads: dict[str, Read] = {}
-    hooks: list[Any] = []
+    hooks: list[RemovableHandle] = []
 
     def reader(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             read = _read(inputs[0], kind_of(module).channel_axis(module, inputs[0].dim()) % inputs[0].dim())
             reads[name] = reads[name].joined(read) if name in reads else read
 
@@ -84,7 +87,7 @@ def read_constants(model: nn.Module, example: Example, training: bool) -> dict[s
     return reads
 
 
-def _write(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+def _write(module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> Tensor:
     """What a layer gives out: NaN where it has weights, its constant where these are zero."""
     del inputs
     kind = kind_of(module)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 import torch_pruning
@@ -26,10 +25,10 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         self._of_module = {module: _pruner(module) for module in customized(model)}
         self.pruners = {type(module): pruner for module, pruner in self._of_module.items()}
 
-    def get_pruner_of_module(self, module: Any) -> Any:
+    def get_pruner_of_module(self, module: nn.Module) -> object:
         return self._of_module.get(module) or super().get_pruner_of_module(module)
 
-    def is_out_channel_pruning_fn(self, function: Any) -> bool:
+    def is_out_channel_pruning_fn(self, function: object) -> bool:
         own = getattr(function, "__func__", None) is _Pruner.prune_out_channels
         return own or bool(super().is_out_channel_pruning_fn(function))
 
@@ -51,7 +50,7 @@ def customized(model: nn.Module) -> list[nn.Module]:
 def one_node_each(model: nn.Module) -> Iterator[None]:
     """While this lasts autograd sees one step from a customized layer's inputs to its output, whatever it computes."""
 
-    def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+    def hook(module: nn.Module, inputs: tuple[object, ...], named: dict[str, object], output: object) -> object:
         if not isinstance(output, Tensor):
             return output
         read = [tensor for tensor in tensors([*inputs, *named.values()]) if tensor.requires_grad]
@@ -69,7 +68,7 @@ class _Step(torch.autograd.Function):
     """Gives out its first tensor; the others are what it was made of. Its graph is walked, never run backward."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, *read: Tensor) -> Tensor:
+    def forward(ctx: object, output: Tensor, *read: Tensor) -> Tensor:
         return output.clone()
 
 
@@ -81,10 +80,10 @@ class _Pruner:
     def __init__(self, kind: LayerKind) -> None:
         self._kind = kind
 
-    def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
+    def prune_out_channels(self, layer: nn.Module, idxs: object) -> nn.Module:
         return layer
 
-    def prune_in_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
+    def prune_in_channels(self, layer: nn.Module, idxs: object) -> nn.Module:
         return layer
 
     def get_out_channels(self, layer: nn.Module) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -25,10 +24,10 @@ def left_as_they_are(model: nn.Module, mark: Callable[[Tensor, str], Tensor]) ->
     """
     reached: list[tuple[Tensor, str]] = []
 
-    def see(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def see(name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
         reached.extend((tensor, name) for tensor in tensors([*inputs, *named.values()]) if tensor.requires_grad)
 
-    def begin(name: str, module: nn.Module, inputs: Any, output: Any) -> Any:
+    def begin(name: str, module: nn.Module, inputs: object, output: object) -> object:
         return _mapped(output, lambda tensor: mark(tensor, f"comes out of {name}, which is not thinned"))
 
     handles = []
@@ -42,7 +41,7 @@ def left_as_they_are(model: nn.Module, mark: Callable[[Tensor, str], Tensor]) ->
             handle.remove()
 
 
-def _mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _mapped(output: object, change: Callable[[Tensor], Tensor]) -> object:
     """What a recurrent layer gives, with its tensors changed: a tensor, packed or not, or a tuple of such."""
     if isinstance(output, PackedSequence):
         return output._replace(data=change(output.data))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from raydistill.compression.thinning.ends import left_as_they_are, recurrent
 from raydistill.compression.thinning.groups import Group, channel_groups
 from raydistill.compression.thinning.inputs import Example, call, map_tensors, tensors
 from raydistill.errors import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from torch_pruning.dependency import Node
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def set_training(model: nn.Module, training: bool) -> None:
 
 
 def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
-    edges: dict[Any, str] = {}  # why what is coupled with this node stays as it is
+    edges: dict[object, str] = {}  # why what is coupled with this node stays as it is
 
     def mark(tensor: Tensor, why: str) -> Tensor:
         marked = tensor.detach().clone().requires_grad_() * 1.0
@@ -102,7 +106,7 @@ def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
     names = {module: name for name, module in model.named_modules()}
     shared = _shared(model)
 
-    def why_blocked(node: Any) -> str | None:
+    def why_blocked(node: Node) -> str | None:
         module = node.module
         if node.grad_fn in edges:
             return edges[node.grad_fn]
@@ -127,7 +131,7 @@ def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
     )
 
 
-def _norms_after(nodes: Any, names: dict[nn.Module, str]) -> dict[str, str]:
+def _norms_after(nodes: Iterable[Node], names: dict[nn.Module, str]) -> dict[str, str]:
     result = {}
     for node in nodes:
         if weighted(node.module) and len(set(node.outputs)) == 1:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of, weighted
+
+if TYPE_CHECKING:
+    from torch_pruning.dependency import DependencyGraph, Node
+    from torch_pruning.dependency import Group as Found
+
+Indices = Sequence[object]
+"""Of channels; the library hands its own kind of index about, which only it looks into."""
+
+IndexMapping = Callable[[Indices], Indices]
+"""From the indices of one layer's channels to those of the next one's."""
 
 _MOST_INDICES = 300_000
 
@@ -42,7 +52,7 @@ class Group:
 
 
 def channel_groups(
-    graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any], str | None], model: nn.Module
+    graph: DependencyGraph, names: dict[nn.Module, str], why_blocked: Callable[[Node], str | None], model: nn.Module
 ) -> tuple[Group, ...]:
     """Every group of channels that a layer of the model writes.
 
@@ -62,7 +72,7 @@ class _Walk:
     def __init__(self) -> None:
         self.mapped = 0
 
-    def counted(self, mapping: Callable[[Any], Any], indices: Any) -> Any:
+    def counted(self, mapping: IndexMapping, indices: Indices) -> Indices:
         found = mapping(indices)
         self.mapped += len(found)
         if self.mapped > _MOST_INDICES:
@@ -70,18 +80,20 @@ class _Walk:
         return found
 
 
-class _Counted(list[Any]):
+class _Counted(list[IndexMapping | None]):
     """A dependency's index mappings, which count what they map."""
 
-    def __init__(self, mappings: list[Any], walk: _Walk) -> None:
+    def __init__(self, mappings: list[IndexMapping | None], walk: _Walk) -> None:
         super().__init__(mappings)
         self._walk = walk
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[IndexMapping | None]:
         return (mapping and partial(self._walk.counted, mapping) for mapping in super().__iter__())
 
 
-def _groups(graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any], str | None]) -> Iterator[Group]:
+def _groups(
+    graph: DependencyGraph, names: dict[nn.Module, str], why_blocked: Callable[[Node], str | None]
+) -> Iterator[Group]:
     """The group of every layer that is in no group before it."""
     nodes = graph.module2node
     walk = _Walk()
@@ -105,7 +117,9 @@ def _groups(graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any]
         yield _group(found, graph, names, why_blocked)
 
 
-def _group(found: Any, graph: Any, names: dict[nn.Module, str], why_blocked: Callable[[Any], str | None]) -> Group:
+def _group(
+    found: Found, graph: DependencyGraph, names: dict[nn.Module, str], why_blocked: Callable[[Node], str | None]
+) -> Group:
     root, width = found[0].dep.target, len(found[0].idxs)
     members = []
     reason = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from raydistill.errors import ConfigError, Fault
 
-Example = Tensor | Sequence[Any] | Mapping[str, Any]
+Example = Tensor | Sequence[object] | Mapping[str, object]
 """The input, the positional inputs, or the named ones."""
 
 
-def call(model: nn.Module, example: Example) -> Any:
+def call(model: nn.Module, example: Example) -> object:
     """The model's output on its inputs."""
     if isinstance(example, Tensor):
         return model(example)
@@ -28,11 +27,11 @@ def call(model: nn.Module, example: Example) -> Any:
 def map_tensors(example: Example, change: Callable[[Tensor], Tensor]) -> Example:
     """The same inputs with every floating-point tensor changed; all others stay."""
 
-    def one(value: Any) -> Any:
+    def one(value: object) -> object:
         return change(value) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     if isinstance(example, Tensor):
-        return one(example)
+        return change(example) if example.is_floating_point() else example
     if isinstance(example, Mapping):
         return {name: one(value) for name, value in example.items()}
     if isinstance(example, Sequence) and not isinstance(example, str):
@@ -63,7 +62,7 @@ def noise_like(example: Example) -> Example:
     return map_tensors(example, lambda t: torch.randn(t.shape, generator=generator).to(t.device, t.dtype))
 
 
-def tensors(output: Any) -> list[Tensor]:
+def tensors(output: object) -> list[Tensor]:
     """The floating-point tensors of an output, in order, however it nests them."""
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies.extension import Extension
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS, STRUCTURES
+from raydistill.compression.thinning.inputs import Example
 from raydistill.compression.thinning.report import ThinningReport
 from raydistill.compression.thinning.thin import thin
 from raydistill.errors import ConfigError, Fault, close_match
@@ -51,9 +51,9 @@ class StructureRemover(Extension):
         self._dataset = dataset
         if thinning_func_str is not None and type(self).structures is not STRUCTURES:
             self.structures = _BY_FUNCTION[thinning_func_str]
-        self._bound: tuple[nn.Module, Optimizer, MaskSet, Any] | None = None
+        self._bound: tuple[nn.Module, Optimizer, MaskSet, Example] | None = None
 
-    def bind(self, model: nn.Module, optimizer: Optimizer, masks: MaskSet, example_input: Any) -> None:
+    def bind(self, model: nn.Module, optimizer: Optimizer, masks: MaskSet, example_input: Example | None) -> None:
         """What to thin. example_input: as for `thin`; None where the dataset's name gives it.
 
         Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, MutableMapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +128,7 @@ def untraceable(model: nn.Module, example_input: Example) -> str:
     return ""
 
 
-def _check(model: nn.Module, masks: Any, structures: Collection[str]) -> None:
+def _check(model: nn.Module, masks: object, structures: Collection[str]) -> None:
     for structure in structures:
         if structure not in STRUCTURES:
             raise ConfigError(Fault("structures", "is not known", structure, close_match(structure, STRUCTURES)))

@@ -14,7 +14,6 @@ import copy
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ class _OptunaSearcher(Searcher):
     def __init__(self, space: SearchSpace, seed: int, startup: int = 10) -> None:
         self._space, self._seed, self.startup = space, seed, startup
         self._first = SobolSearcher(space, seed)
-        self._made: dict[Any, Any] = {}  # Optuna's trials of what was seen: a cache, no state
+        self._made: dict[object, object] = {}  # Optuna's trials of what was seen: a cache, no state
 
     def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar]:
         usable = comparable(seen, stages, self.startup)

@@ -40,6 +40,7 @@ from raydistill.training.footprint import LATENCY
 from raydistill.training.optimizer import check_optimization
 
 TRAINING = "training."
+LOOP = "train.args."
 SPARSITY = "sparsity"
 _PLANNED = 0.3
 """What planned sparsity weighs in a score, beside the metric that selects."""
@@ -137,7 +138,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     warm_start: tuple[Entry, ...] = ()
     if "warm_start" in raw:
         warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
-    faults += _training_paths(dimensions, str(file))
+    faults += _training_paths(dimensions, str(file), bool(raw.get("train")))
     if sections is not None:
         sections = _resolved(sections, file)
         if metrics:
@@ -225,7 +226,7 @@ def _collected(faults: list[Fault | str], parse: Any, *arguments: Any) -> Any:
         return None
 
 
-def _training_paths(dimensions: tuple[Dimension, ...], file: str) -> list[Fault]:
+def _training_paths(dimensions: tuple[Dimension, ...], file: str, has_loop: bool = False) -> list[Fault]:
     searchable = [
         *(field.name for field in settings(Training) if field.setting.searchable and field.name != "optimizer"),
         *(f"optimizer.{field.name}" for field in settings(Optimizer) if field.setting.searchable),
@@ -239,7 +240,12 @@ def _training_paths(dimensions: tuple[Dimension, ...], file: str) -> list[Fault]
             faults.append(Fault(f"{file}: search.{path}", "trials must be of one length", ABSENT, way_out))
         elif head == "training" and name not in searchable and not name.startswith("optimizer.args."):
             faults.append(Fault(f"{file}: search.{path}", "unknown key", ABSENT, close_match(name, searchable)))
-        elif head.partition("[")[0] not in sections:
+        elif head == "train" and not path.startswith(LOOP):
+            faults.append(Fault(f"{file}: search.{path}", "unknown key", ABSENT, f"as in {LOOP}NAME"))
+        elif head == "train" and not has_loop:
+            rule = "is for a training loop of one's own"
+            faults.append(Fault(f"{file}: search.{path}", rule, ABSENT, "name it: 'train: pkg.mod:function'"))
+        elif head.partition("[")[0] not in (*sections, "train"):
             faults.append(Fault(f"{file}: search.{path}", "unknown section", ABSENT, close_match(head, sections)))
     return faults
 
@@ -294,6 +300,9 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
         if taught.end_epoch is not None and taught.end_epoch <= taught.start_epoch:
             rule = f"must be above start_epoch {taught.start_epoch}"
             faults.append(Fault(f"{file}: distillation.end_epoch", rule, taught.end_epoch))
+    if sections.train is not None and sections.workers_per_trial > 1:
+        rule = "must be 1: a training loop of one's own trains in one process"
+        faults.append(Fault(f"{file}: workers_per_trial", rule, sections.workers_per_trial))
     faults += check_optimization(sections.training, f"{file}: training")
     _collected(faults, check_own, sections.searcher, sections.trial_scheduler, file)
     if asha.grace_period is not None and asha.grace_period > sections.training.epochs:

@@ -16,6 +16,7 @@ from raydistill.parts import DatasetConfig, Optimizer, Role, Setting, Training
 from raydistill.parts.kinds import NUMBER, Count, NotNegative, Number, Own, Positive, Whole
 from raydistill.parts.optimizer import SGD
 from raydistill.tasks.base import TaskConfig
+from raydistill.training.config import OwnLoop
 
 _FREE = Setting(role=Role.FREE)
 """What a resumed sweep may say otherwise. num_samples may only grow. Constraints decide what is on the front and
@@ -51,6 +52,21 @@ class TaskSection(Section):
 
     def config(self) -> TaskConfig:
         return TaskConfig(self.name, self.args)
+
+
+class TrainSection(Section):
+    """A training loop of one's own; a bare ``pkg.mod:function`` is short for its name."""
+
+    name: Own
+    args: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, said: Any) -> Any:
+        return {"name": said} if isinstance(said, str) else said
+
+    def loop(self, drawn: Mapping[str, Any] | None = None) -> OwnLoop:
+        return OwnLoop(self.name, {**self.args, **(drawn or {})})
 
 
 class TrainingSection(Section, Training):  # type: ignore[misc]
@@ -231,6 +247,7 @@ class SweepSections(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     model: ModelSection
     task: TaskSection = Field(default_factory=TaskSection)
+    train: TrainSection | None = None
     dataset: DatasetSection = Field(default_factory=DatasetSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     baseline: BaselineSection = Field(default_factory=BaselineSection)

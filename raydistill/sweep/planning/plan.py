@@ -27,7 +27,7 @@ from raydistill.schedule import (
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
 from raydistill.search.figures import own_figure
 from raydistill.search.searchers import GridSearcher, Searcher
-from raydistill.sweep.file.load import TRAINING, Sweep, relocate, training_values
+from raydistill.sweep.file.load import LOOP, TRAINING, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
 from raydistill.sweep.planning.methods import make_searcher, make_trial_scheduler
 from raydistill.sweep.planning.seeds import Seeds
@@ -36,6 +36,7 @@ from raydistill.tasks import TaskShape
 from raydistill.training import Distillation, RunConfig
 from raydistill.training.footprint import measured
 from raydistill.training.optimizer import make_optimizer
+from raydistill.training.own_loop import loop_of
 
 _FEW = 16
 """Trials that are drawn and checked before the data are read; all are with them."""
@@ -127,6 +128,7 @@ def plan_sweep(
         sweep = replace(sweep, schedule=parse_schedule(mapping, said.source, said.warnings))
     faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
     faults.collect(_check_baseline, sweep, model, inputs)
+    faults.collect(_check_loop, sweep)
     faults.collect(_check_figures, sweep, model, inputs)
     dimensions = list(sweep.dimensions)
     with faults.collecting():
@@ -185,9 +187,16 @@ def check_plan(sweep: Sweep) -> None:
         plan_sweep(sweep, known, at_most=_FEW)
 
 
-def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec | None) -> RunConfig:
-    """The run of a trial, or of the baseline, before it is placed."""
+def run_config(
+    sweep: Sweep,
+    training: TrainingSection,
+    schedule: ScheduleSpec | None,
+    values: Mapping[str, Scalar] | None = None,
+) -> RunConfig:
+    """The run of a trial with what was drawn for it, or of the baseline, before it is placed."""
     sections = sweep.sections
+    drawn = values or {}
+    of_loop = {path.removeprefix(LOOP): value for path, value in drawn.items() if path.startswith(LOOP)}
     return RunConfig(
         arch=sections.model.arch,
         model_args=sections.model.args,
@@ -195,6 +204,8 @@ def run_config(sweep: Sweep, training: TrainingSection, schedule: ScheduleSpec |
         dataset=sweep.dataset,
         seed=sections.seed,
         schedule=schedule,
+        train=None if sections.train is None else sections.train.loop(of_loop),
+        values=dict(drawn) if sections.train is not None else {},
         **dict(training),
     )
 
@@ -233,6 +244,12 @@ def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, 
         check(run.schedule, model, inputs)
 
 
+def _check_loop(sweep: Sweep) -> None:
+    """Raises ConfigError where the training loop of one's own cannot be had."""
+    if sweep.sections.train is not None:
+        loop_of(baseline_config(sweep), f"{sweep.file}: train.name")
+
+
 def _check_figures(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     """Raises ConfigError where a figure of one's own fails on the untrained network."""
     for path in sweep.own_figures:
@@ -256,14 +273,14 @@ def _trial(
     """
     source = sweep.schedule.source
     training = training_values(sweep.sections.training, values, str(sweep.file))
-    of_schedule = {path: value for path, value in values.items() if not path.startswith(TRAINING)}
+    of_schedule = {path: value for path, value in values.items() if not path.startswith((TRAINING, LOOP))}
     schedule = parse_schedule(
         with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search", of_weights), source
     )
     planned = _check_schedule(sweep, schedule, model, inputs)
     if training.optimizer != Optimizer():
         make_optimizer(model, training, f"{sweep.file}: training")
-    run = replace(run_config(sweep, training, schedule), distillation=_distillation(sweep))
+    run = replace(run_config(sweep, training, schedule, values), distillation=_distillation(sweep))
     return TrialPlan(trial_id, values, run, planned)
 
 

@@ -85,7 +85,7 @@ class Journal:
             raise unwritable(path, error) from error
         self._follower.begin(path)
 
-    def append(self, event: str, **data: Any) -> None:
+    def append(self, event: str, **data: object) -> None:
         """Write one event. It is with the operating system on return, on the disk too if it is a durable one.
 
         Raises:
@@ -213,7 +213,7 @@ def _check(metrics: EpochMetrics) -> EpochMetrics:
     return metrics
 
 
-def _map_files(data: Any, change: Callable[[str], str]) -> Any:
+def _map_files(data: Any, change: Callable[[str], str]) -> object:
     """A record, metrics or a list of them, with every checkpoint's name changed."""
     if isinstance(data, list):
         return [_map_files(one, change) for one in data]

@@ -53,18 +53,20 @@ def check_gone(kept: str, history: History, left: Sequence[str]) -> None:
         raise ConfigError(Fault(kept, rule, ABSENT, way_out))
 
 
-def check_same(file: Path, history: History, config: Mapping[str, Any], dataset: Mapping[str, Any], plan: Plan) -> None:
+def check_same(
+    file: Path, history: History, config: Mapping[str, object], dataset: Mapping[str, object], plan: Plan
+) -> None:
     """Raises ConfigError naming everything in which a resumed sweep differs from the one that was started."""
     if history.start is None:
         return
     way_out = "change it back, or start another sweep with --name NAME"
     faults, free = [], _may_change(SweepSections)
-    started_at, now_at = (said.get("tracking", {}).get("uri") for said in (history.start["config"], config))
+    started_at, now_at = (_tracking_uri(said) for said in (history.start["config"], config))
     if now_at is None and is_masked(started_at or ""):
         rule = f"is needed again: the sweep was started with {started_at}, and its password is not kept"
         faults.append(Fault("--tracking-uri", rule, ABSENT, "give it, or set MLFLOW_TRACKING_URI"))
     for path, old, new in differences(masked_all(_completed(history.start["config"])), config):
-        if path == "num_samples" and isinstance(new, int) and new < old:
+        if path == "num_samples" and isinstance(new, int) and isinstance(old, int) and new < old:
             faults.append(Fault(f"{file}: {path}", f"may grow on --resume, not shrink (it was {old})", new))
         elif not any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in free):
             faults.append(Fault(f"{file}: {path}", f"must be as the sweep was started ({short(old)})", new, way_out))
@@ -83,7 +85,12 @@ def check_same(file: Path, history: History, config: Mapping[str, Any], dataset:
         raise ConfigError(*faults)
 
 
-def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _tracking_uri(config: Mapping[str, Any]) -> str | None:
+    uri: str | None = config.get("tracking", {}).get("uri")
+    return uri
+
+
+def _completed(config: Mapping[str, object]) -> Mapping[str, object]:
     """What a sweep was started with, and what this version adds to it: the defaults of sections that are newer."""
     try:
         today = SweepSections.model_validate(dict(config)).model_dump(mode="json")
@@ -92,7 +99,7 @@ def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**today, **{key: config[key] for key in ("schedule", "warm_start") if key in config}}
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: object, new: object, path: str = "") -> Iterator[tuple[str, object, object]]:
     """(key path, old value, new value) of every leaf that differs."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import TypedDict
 from urllib.parse import urlsplit
 
 from raydistill.errors import ABSENT, ConfigError, Fault
@@ -27,8 +30,15 @@ def check_tracking(sweep: Sweep, store: Store) -> None:
         raise ConfigError(Fault("--tracking-uri", rule, ABSENT, "pip install boto3, or name an MLflow server"))
 
 
-def mlflow_files(sweep: Sweep, store: Store) -> dict[str, Any]:
+class MlflowFiles(TypedDict, total=False):
     """What `SweepLog` has to know of files that are not in a folder of this machine."""
+
+    lent: Callable[[str], AbstractContextManager[Path]]
+    artifacts: str
+
+
+def mlflow_files(sweep: Sweep, store: Store) -> MlflowFiles:
+    """Nothing, where the storage is a folder of this machine."""
     if not store.outlives_this_machine:
         return {}
     kept = store.reference(store.root / sweep.sections.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
@@ -86,7 +85,7 @@ def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
 
 
 def _evaluate(
-    checkpoint: str, store: Store, shared: list[Any], share: Share, arch: str
+    checkpoint: str, store: Store, shared: list[object], share: Share, arch: str
 ) -> Evaluation | RaydistillError:
     torch.set_num_threads(share.threads)
     try:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ray import tune
 
@@ -15,6 +15,9 @@ from raydistill.cluster.survey import cannot_run
 from raydistill.errors import Fault, ResourceError
 from raydistill.sweep.search_driver import SearchDriver
 from raydistill.training.memory import WAY_OUT
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
 
 LOST_MACHINE = "its machine was lost: switched off, taken back by the cloud, or cut off from the network"
 
@@ -38,23 +41,23 @@ class TuneCallback(tune.Callback):
         self._last_words = last_words
         self._losses: Counter[str] = Counter()
 
-    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks; the journal holds this one's state
+    def __getstate__(self) -> dict[str, object]:  # Tune pickles its callbacks; the journal holds this one's state
         return {}
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
         self._beat()
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         trial_id, why = trial.config["trial_id"], why_it_died(_latest_error(trial), self._last_words)
         if why == LOST_MACHINE and self._losses[trial_id] < MOST_LOSSES:
             self._losses[trial_id] += 1
             trial.run_metadata.num_failures -= 1  # no fault of the trial's, and of max_failures
         self._search_driver.retried(trial_id, why)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         self._search_driver.completed(trial.config["trial_id"])
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         text = _latest_error(trial)
         trial_id, why = trial.config["trial_id"], why_it_died(text, self._last_words)
         broken = why if disk_is_full(text) else self._broken(text)
@@ -125,7 +128,7 @@ def node_of(text: str) -> str:
     return next(filter(None, found.groups())) if found else ""
 
 
-def _latest_error(trial: Any) -> str:
+def _latest_error(trial: Trial) -> str:
     """What Tune wrote down of the trial's latest failure; "" if it could not."""
     path = getattr(trial, "error_file", None)
     try:

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 from ray import tune
 
@@ -31,14 +30,14 @@ class Interrupt(tune.Stopper):
         self.requested = False
         self.halted = False
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         return False
 
     def stop_all(self) -> bool:
         return self.requested or self.halted
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Interrupt:  # Tune copies what it is given; the flag must stay one
-        return self
+    def __deepcopy__(self, memo: dict[int, object]) -> Interrupt:
+        return self  # Tune copies what it is given; the flag must stay one
 
 
 def _nothing() -> None:

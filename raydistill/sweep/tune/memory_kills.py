@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from typing import Any
 
 MADE_FOR = "2.60"
 """The Ray whose insides these are."""
@@ -42,13 +41,13 @@ def survive_memory_kills() -> bool:
         return False
 
     @functools.wraps(before)
-    def actor_task_failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+    def actor_task_failed(self: object, tracked_actor_task: object, exception: Exception) -> None:
         if isinstance(exception, killed):
             exception = died(error_msg=str(exception))
         before(self, tracked_actor_task, exception)
 
     @functools.wraps(first)
-    def first_result(self: Any) -> Any:
+    def first_result(self: object) -> object:
         try:
             return first(self)
         except killed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ray.tune.search import Searcher
 
@@ -18,23 +17,25 @@ class TuneSearcher(Searcher):
         super().__init__()
         self._search_driver = search_driver
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: Mapping[str, Any], **_: Any) -> bool:
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: Mapping[str, object], **_: object
+    ) -> bool:
         return True
 
-    def __getstate__(self) -> dict[str, Any]:  # Tune pickles it; the journal holds the state
+    def __getstate__(self) -> dict[str, object]:  # Tune pickles it; the journal holds the state
         return {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TuneSearcher:
+    def __deepcopy__(self, memo: dict[int, object]) -> TuneSearcher:
         return self
 
-    def suggest(self, trial_id: str) -> Any:  # Tune's own trial id is of no use: it changes with every leg
+    def suggest(self, trial_id: str) -> object:  # Tune's own trial id is of no use: it changes with every leg
         leg = self._search_driver.next_leg()
         if leg is None:
             return Searcher.FINISHED if self._search_driver.done else None
         plan = Lazy(leg.plan.trial_id, leg.plan)
         return {"trial_id": leg.plan.trial_id, "plan": plan, "known": leg.known, "until": leg.until}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, object] | None = None, error: bool = False) -> None:
         """The search driver hears of it from the callback."""
 
     def save(self, checkpoint_path: str) -> None:

@@ -1,0 +1,134 @@
+"""A training loop of one's own as `fit` is: a generator of the epochs, each when its checkpoint is written."""
+
+from __future__ import annotations
+
+import inspect
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from raydistill.compression.ranks import Ranks
+from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
+from raydistill.records import EpochMetrics
+from raydistill.resolve import in_folder, resolve
+from raydistill.tasks import Task
+from raydistill.training import memory
+from raydistill.training.config import RunConfig
+from raydistill.training.determinism import seed_everything, training_environment
+from raydistill.training.start import task_of, weights_of
+from raydistill.training.trial import Trial
+
+_END_S = 30.0
+
+
+class StopTraining(BaseException):
+    """The trial ends here, stopped by the search or by the user. It is no error: let it pass."""
+
+
+def loop_of(config: RunConfig, where: str = "train.name") -> Callable[[Trial], Any]:
+    """The user's function.
+
+    Raises:
+        ConfigError: it cannot be imported, or takes anything but a trial.
+    """
+    assert config.train is not None
+    found = resolve(config.train.name, {}, where, "training loop")
+    if not callable(found):
+        raise ConfigError(Fault(where, "must be a function of a trial", config.train.name))
+    try:
+        inspect.signature(found).bind(object())
+    except TypeError as error:
+        rule = f"must be a function of a trial ({error})"
+        raise ConfigError(Fault(where, rule, config.train.name, "as in def train(trial): ...")) from error
+    except ValueError:  # of C code
+        pass
+    return found  # type: ignore[no-any-return]
+
+
+def own_epochs(config: RunConfig, task: Task | None = None, ranks: Ranks | None = None) -> Iterator[EpochMetrics]:
+    """See `raydistill.training.fit`."""
+    from raydistill.training.loop import device_of
+
+    if ranks is not None and ranks.several:
+        raise ConfigError(Fault("train", "a loop of one's own trains in one process", ABSENT, "use one worker"))
+    if config.continue_from is not None:
+        raise ConfigError(Fault("continue_from", "is not for a loop of one's own", config.continue_from, "init_from"))
+    loop = loop_of(config)
+    with training_environment(config.threads, config.deterministic):
+        prepared = task_of(config) if task is None else task.wanted_by(weights_of(config), config.dataset)
+        seed_everything(config.seed)
+        trial = Trial(config, prepared, device_of(config.device))
+        whole = config.epochs
+        with memory.said_plainly("training", config.batch_size):
+            yielded = _yielded(loop, trial) if _is_generator(loop) else _reported(loop, trial)
+            try:
+                yield from _kept(yielded, trial)
+            finally:
+                yielded.close()
+    if trial.first_epoch < whole:
+        rule = f"ended after {trial.first_epoch} of {whole} epochs"
+        raise TrainingError(Fault("train", rule, ABSENT, "yield once an epoch, from trial.first_epoch on"))
+
+
+def _is_generator(loop: Callable[..., Any]) -> bool:
+    return inspect.isgeneratorfunction(loop) or inspect.isgeneratorfunction(getattr(loop, "__call__", None))  # noqa: B004
+
+
+def _kept(metrics: Iterator[Mapping[str, float]], trial: Trial) -> Iterator[EpochMetrics]:
+    for found in metrics:
+        yield trial.keep(found)
+
+
+def _yielded(loop: Callable[[Trial], Any], trial: Trial) -> Generator[Mapping[str, float], None, None]:
+    with in_folder():
+        made = loop(trial)
+    try:
+        yield from made
+    finally:
+        made.close()
+
+
+def _reported(loop: Callable[[Trial], Any], trial: Trial) -> Generator[Mapping[str, float], None, None]:
+    """A plain function, in a thread of its own that stands still while an epoch is looked at."""
+    told: queue.Queue[tuple[str, Any]] = queue.Queue()
+    go_on: queue.Queue[bool] = queue.Queue()
+    threads = torch.get_num_threads()
+
+    def report(metrics: Mapping[str, float]) -> None:
+        told.put(("metrics", metrics))
+        if not go_on.get():
+            raise StopTraining
+
+    def run() -> None:
+        torch.set_num_threads(threads)  # OpenMP counts them a thread
+        try:
+            with in_folder():
+                loop(trial)
+            told.put(("end", None))
+        except StopTraining:
+            told.put(("end", None))
+        except BaseException as error:
+            told.put(("error", error))
+
+    trial.reported = report
+    thread = threading.Thread(target=run, name="training", daemon=True)
+    thread.start()
+    waiting = False
+    try:
+        while True:
+            kind, value = told.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            waiting = True
+            yield value
+            waiting = False
+            go_on.put(True)
+    finally:
+        if waiting:
+            go_on.put(False)
+        thread.join(_END_S)

@@ -1,0 +1,262 @@
+"""What a training loop of one's own is given: a network, a CompressionScheduler for it, a place to keep it all.
+
+    def train(trial):
+        model = trial.network()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=trial.args["lr"])
+        scheduler = trial.begin(model, optimizer)
+        for epoch in trial.epochs_left():
+            scheduler.on_epoch_begin(epoch)
+            ...                                  # the loop that is drawn in `raydistill.compression.policies.base`
+            metrics = {"top1": ..., "loss": ...}
+            scheduler.on_epoch_end(epoch, **metrics)
+            yield metrics
+
+Of the metrics ``train_loss`` may be left out (the validation loss stands for it then), those of the task may not. When
+they are yielded the checkpoint is written; the code behind the ``yield`` runs only if the trial goes on. A loop
+that nobody can make a generator of (a trainer with callbacks) is a plain function that calls `Trial.report`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from raydistill.compression import CompressionScheduler, build, sparsity, weights
+from raydistill.compression.structure import Change, structure_state
+from raydistill.compression.summaries import sparsity_csv
+from raydistill.errors import ABSENT, CheckpointError, Fault, TrainingError, close_match
+from raydistill.files import write_atomically
+from raydistill.metrics import LOSS
+from raydistill.records import EpochMetrics
+from raydistill.schedule import ScheduleSpec, dump_schedule
+from raydistill.tasks import Task
+from raydistill.training import checkpoint as saved
+from raydistill.training.config import RunConfig
+from raydistill.training.distiller_checkpoint import optimizer_state, read_any
+from raydistill.training.identity import check_same_run, run_identity
+from raydistill.training.optimizer import make_optimizer, order_of
+from raydistill.training.start import removed_layers
+from raydistill.training.teacher import add_teacher
+
+TRAIN_LOSS = "train_loss"
+_DENSE = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
+
+
+class Trial:
+    """One run of a loop of one's own.
+
+    values: what the sweep drew, by key path. args: the loop's own arguments, with what was drawn of them
+    (``train.args.NAME``). task: what the file says is trained; its feeds, loss and evaluation may be used or not.
+    state: whatever else is to be kept in the checkpoint, tensors and plain values; `begin` brings it back.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, device: torch.device) -> None:
+        self.config, self.task, self.device = config, task, device
+        self.values: Mapping[str, bool | int | float | str] = dict(config.values)
+        self.args: Mapping[str, Any] = {} if config.train is None else dict(config.train.args)
+        self.epochs, self.batch_size, self.seed = config.epochs, config.batch_size, config.seed
+        self.state: dict[str, Any] = {}
+        self.history: list[EpochMetrics] = []
+        self.reported: Callable[[Mapping[str, float]], None] | None = None
+        self._start = None if config.init_from is None else read_any(config.init_from)
+        arguments = {**removed_layers(self._start), **config.model_args}
+        self._arguments = arguments
+        self._identity = run_identity(config, task, self._start, arguments)
+        self._schedule_text = "" if config.schedule is None else dump_schedule(config.schedule)
+        self._begun: tuple[Change, ...] = ()
+        self._engine: tuple[nn.Module, Optimizer, CompressionScheduler] | None = None
+        self._dense_sizes: Mapping[str, int] = {}
+        self._clock = time.perf_counter()
+
+    @property
+    def folder(self) -> Path:
+        """The trial's own; empty at its start but for what an earlier leg of it has left."""
+        return Path(str(self.config.out_dir)).resolve()
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is pruned: the baseline of a sweep."""
+        return self.config.schedule is None
+
+    @property
+    def first_epoch(self) -> int:
+        """Known after `begin`."""
+        return self.history[-1].epoch + 1 if self.history else 0
+
+    def epochs_left(self) -> range:
+        return range(self.first_epoch, self.epochs)
+
+    def network(self) -> nn.Module:
+        """The file's network on the device, with the weights that the run starts from (in a sweep the baseline's)."""
+        model = self.task.network(self.config.arch, self._arguments, fetch=self._start is None)
+        self._dense_sizes = {name: weight.numel() for name, weight in weights(model)}
+        if self._start is not None:
+            self._begun = saved.load_weights(model, self._start, str(self.config.init_from))
+        return model.to(self.device)
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """The one of the file's ``training`` section."""
+        return make_optimizer(model, self.config)
+
+    def kept_state(self) -> Mapping[str, Any]:
+        """What `state` was in the last epoch that was kept, before `begin`; {} where the trial has not begun."""
+        content = self._kept()
+        own = content.get("own", {})
+        if not isinstance(own, dict):
+            raise CheckpointError(Fault(str(self.folder), "is damaged: its 'own' is not what it must be", ABSENT))
+        return own
+
+    def set_random_state(self) -> None:
+        """Torch's, numpy's and Python's, as they were at the end of the last epoch that was kept."""
+        content = self._kept()
+        if content.get("rng") is not None:
+            saved.set_rng_state(content["rng"])
+
+    def begin(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        example_input: Sequence[Any] | None = None,
+        random_state: bool = True,
+    ) -> CompressionScheduler:
+        """The scheduler of this trial's schedule for a model and its optimizer; where the trial was interrupted, both
+        have the state of its last epoch then, and torch's random state is that too.
+
+        model: `network`'s, or the same layers by other means. example_input: left out, the task's. random_state: False
+        leaves that to the caller (`set_random_state`).
+
+        Raises:
+            ConfigError: the schedule does not fit. CheckpointError: the checkpoint is of another run.
+        """
+        if not self._dense_sizes:
+            self._dense_sizes = {name: weight.numel() for name, weight in weights(model)}
+        inputs = self.task.example_input() if example_input is None else tuple(example_input)
+        scheduler = build(self.config.schedule or _DENSE, model, optimizer, inputs, self.config.strict)
+        scheduler.structure = self._begun
+        if self.config.distillation is not None:
+            self._identity["distillation"] = add_teacher(self.config, self.task, model, scheduler, self.device)
+        self._engine = (model, optimizer, scheduler)
+        path = self.folder / saved.FILE_NAME
+        if self.config.out_dir is not None and self.config.resume and path.exists():
+            self._resume(path, model, optimizer, scheduler, random_state)
+        self._clock = time.perf_counter()
+        return scheduler
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """For a loop that is no generator, at the end of each epoch; it does not come back where the trial ends."""
+        if self.reported is None:
+            raise RuntimeError("a loop that yields its metrics does not report them")
+        self.reported(metrics)
+
+    def keep(self, metrics: Mapping[str, float]) -> EpochMetrics:
+        """Write down an epoch: its checkpoint, its figures. The engine calls it for whatever is yielded or reported.
+
+        Raises:
+            TrainingError: the figures are not the task's, or not finite; or the loop did not begin.
+            StorageError: the checkpoint could not be written.
+        """
+        if self._engine is None:
+            raise TrainingError(Fault("train", "must call trial.begin(model, optimizer) before its first epoch"))
+        model, optimizer, scheduler = self._engine
+        epoch = self.first_epoch
+        figures = self._checked(metrics, epoch)
+        total, by_layer = sparsity(model, self._dense_sizes)
+        seconds = time.perf_counter() - self._clock
+        self._clock = time.perf_counter()
+        path = None if self.config.out_dir is None else self.folder / saved.FILE_NAME
+        found = EpochMetrics(
+            epoch=epoch,
+            epochs=self.epochs,
+            train_loss=figures.pop(TRAIN_LOSS, figures[LOSS]),
+            metrics=figures,
+            learning_rate=float(optimizer.param_groups[0]["lr"]),
+            sparsity=total,
+            layer_sparsity=by_layer,
+            samples_per_second=0.0,
+            seconds=seconds,
+            timestamp_ms=time.time_ns() // 1_000_000,
+            checkpoint=None if path is None else str(path),
+        )
+        self.history.append(found)
+        if path is not None:
+            saved.write_checkpoint(path, self._content(model, optimizer, scheduler))
+            write_atomically(path.with_name("sparsity.csv"), sparsity_csv(model))
+            if self._schedule_text and epoch == 0:
+                write_atomically(path.with_name("schedule.yaml"), self._schedule_text)
+        return found
+
+    def _checked(self, metrics: object, epoch: int) -> dict[str, float]:
+        known = (*self.task.metrics, TRAIN_LOSS)
+        if epoch >= self.epochs:
+            raise TrainingError(Fault("train", f"yields more than the {self.epochs} epochs of a trial", epoch + 1))
+        if not isinstance(metrics, Mapping):
+            way_out = f"yield a mapping with {', '.join(self.task.metrics)}"
+            raise TrainingError(Fault("train", "yields no metrics", type(metrics).__name__, way_out))
+        for name in metrics:
+            if name not in known:
+                raise TrainingError(
+                    Fault("train", "yields a metric that the task does not know", name, close_match(name, known))
+                )
+        for name in self.task.metrics:
+            if name not in metrics:
+                raise TrainingError(Fault("train", f"yields no '{name}'", list(metrics), "the task names its metrics"))
+        figures = {name: float(metrics[name]) for name in known if name in metrics}
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise TrainingError(Fault(f"epoch {epoch}", f"{name} must be finite", value, "lower the learning rate"))
+        return figures
+
+    def _content(self, model: nn.Module, optimizer: Optimizer, scheduler: CompressionScheduler) -> dict[str, Any]:
+        precision = self.config.precision
+        return {
+            "epoch": self.history[-1].epoch,
+            "run": self._identity,
+            "schedule": self._schedule_text,
+            "schedule_hash": saved.schedule_hash(self._schedule_text),
+            "precision": "fp32" if precision == "auto" else precision,
+            "dataset": self.task.name,
+            **self.task.described(),
+            "model": model.state_dict(),
+            "structure": structure_state(scheduler.structure),
+            "optimizer": optimizer.state_dict(),
+            "optimizer_name": type(optimizer).__name__,
+            "scheduler": scheduler.state_dict(),
+            "rng": saved.rng_state(),
+            "history": [metrics.to_json() for metrics in self.history],
+            "own": self.state,
+        }
+
+    def _kept(self) -> Mapping[str, Any]:
+        path = self.folder / saved.FILE_NAME
+        there = self.config.out_dir is not None and self.config.resume and path.exists()
+        return saved.read_checkpoint(path) if there else {}
+
+    def _resume(
+        self,
+        path: Path,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: CompressionScheduler,
+        random_state: bool,
+    ) -> None:
+        content, where = saved.read_checkpoint(path), str(path)
+        saved.require(content, where, "schedule_hash", "optimizer", "scheduler", "rng", "history")
+        check_same_run(content, where, self._identity, self._schedule_text)
+        scheduler.structure = saved.load_weights(model, content, where, self._begun)
+        names, groups = order_of(model, optimizer), len(optimizer.param_groups)
+        state, fault = optimizer_state(content, names, where, type(optimizer).__name__, groups)
+        if state is None:
+            raise CheckpointError(fault)
+        optimizer.load_state_dict(state)
+        scheduler.load_state_dict(content["scheduler"])
+        if random_state:
+            saved.set_rng_state(content["rng"])
+        self.history = [EpochMetrics.from_json(entry) for entry in content["history"]]
+        self.state = dict(self.kept_state())

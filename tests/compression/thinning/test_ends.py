@@ -1,0 +1,42 @@
+"""A trace ends before a recurrent layer and begins anew behind it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.thinning.ends import left_as_they_are, recurrent
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.lstm, self.after = nn.Linear(3, 4), nn.LSTM(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y, (hidden, _) = self.lstm(self.before(x))
+        return self.after(y), hidden
+
+
+def test_what_reaches_it_is_told_and_what_comes_out_of_it_is_marked() -> None:
+    model = Net()
+    marked: list[tuple[Tensor, str]] = []
+
+    def mark(tensor: Tensor, why: str) -> Tensor:
+        marked.append((tensor, why))
+        return tensor.detach() * 0
+
+    assert [name for name, _ in recurrent(model)] == ["lstm"]
+    x = torch.randn(2, 1, 3)
+    with left_as_they_are(model, mark) as reached:
+        out, hidden = model(x)
+    assert [name for _, name in reached] == ["lstm"]
+    assert torch.equal(reached[0][0], model.before(x))
+    assert {why for _, why in marked} == {"comes out of lstm, which is not thinned"}
+    assert len(marked) == 3  # the output, the hidden state and the cell
+    assert torch.equal(out, model.after.bias.expand_as(out))
+    assert not hidden.any()
+    left = model(x)[1]
+    assert left.any(), "nothing is left in the model"
+    assert not model.lstm._forward_hooks
+    assert not model.lstm._forward_pre_hooks

@@ -1,0 +1,32 @@
+"""What a trial scheduler compares, and what it answers where it never pauses."""
+
+from __future__ import annotations
+
+from raydistill.search import Objective
+from raydistill.search.decisions import GO_ON, RunAll, Verdict, by_objectives, by_score
+
+FIGURES = {"top1": 0.7, "loss": 1.5, "sparsity": 0.2, "macs": 1e6, "planned_sparsity": 0.9}
+
+
+def test_quality_is_as_it_is_now_and_size_as_it_is_planned() -> None:
+    top1, loss = Objective("top1", "max"), Objective("loss", "min")
+    sparsity, macs = Objective("sparsity", "max"), Objective("macs", "min")
+    assert (sparsity.of_network, macs.of_network, top1.of_network) == (True, True, False)
+    assert by_objectives([top1, sparsity])(FIGURES) == (0.7, 0.9)
+    assert by_objectives([macs, loss, sparsity])(FIGURES) == (-1.5, 0.9)  # once for all that pruning drives
+    assert by_objectives([top1, loss])(FIGURES) == (0.7, -1.5)
+    assert by_objectives([top1, Objective("sparsity", "min")])(FIGURES) == (0.7, -0.9)
+
+
+def test_a_score_is_the_weighted_sum() -> None:
+    assert by_score({"top1": 2.0, "planned_sparsity": 0.5, "loss": -1.0})(FIGURES) == (2 * 0.7 + 0.5 * 0.9 - 1.5,)
+
+
+def test_without_a_trial_scheduler_every_trial_goes_on_and_none_waits() -> None:
+    everything = RunAll()
+    assert everything.result(0, 5, FIGURES) == Verdict(GO_ON, "")
+    everything.failed(0)
+    everything.promoted(0)
+    assert everything.promotable({0, 1}, drained=True) is None
+    assert everything.until(0, 1) is None
+    assert everything.why_not_promoted(0) == ""

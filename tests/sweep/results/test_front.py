@@ -1,0 +1,52 @@
+"""What a damaged checkpoint costs the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raydistill.errors import CheckpointError, DataError, Fault
+from raydistill.records import BASELINE, FAILED
+from raydistill.sweep.results import front
+from tests.sweep.sessions import finished, is_in, session_of, with_baseline, with_test
+
+
+def test_the_second_time_a_trial_is_lost_and_its_place_free(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    session = session_of(write_sweep, tmp_path)
+    with_baseline(session)
+    for trial_id, top1 in (("t0000", 0.8), ("t0001", 0.7)):
+        is_in(finished(trial_id, top1, 0.5, f"{tmp_path}/{trial_id}.pt"), session)
+    session.trained_again.add("t0000")
+    damaged = CheckpointError(Fault(f"{tmp_path}/t0000.pt", "is damaged"))
+    front._lose(session, "t0000", damaged)
+    record = session.ledger.records["t0000"]
+    assert (record.state, record.reason) == (FAILED, f"{tmp_path}/t0000.pt: is damaged")
+    assert session.observer.warnings == [f"trial t0000 is lost: {tmp_path}/t0000.pt: is damaged"]  # type: ignore[attr-defined]
+    assert {row.record.trial_id for row in session.ledger.front() if row.pareto} == {BASELINE, "t0001"}
+
+
+def test_any_other_error_and_one_of_the_baseline_is_raised(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    session = session_of(write_sweep, tmp_path)
+    with_baseline(session)
+    is_in(finished("t0000", 0.8, 0.5, f"{tmp_path}/t0000.pt"), session)
+    session.trained_again.add("t0000")
+    for trial_id, error in (
+        ("t0000", DataError("no images")),
+        ("t0000", CheckpointError(Fault("elsewhere.pt", "is damaged"))),
+        (BASELINE, CheckpointError(Fault(str(session.ledger.records[BASELINE].checkpoint), "is damaged"))),
+    ):
+        with pytest.raises(type(error)) as caught:
+            front._lose(session, trial_id, error)
+        assert caught.value is error
+    assert session.ledger.records["t0000"].state != FAILED
+
+
+def test_what_is_tested_is_not_tested_again(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    session = session_of(write_sweep, tmp_path)
+    with_baseline(session)
+    is_in(with_test(finished("t0000", 0.8, 0.5)), session)
+    is_in(finished("t0001", 0.1, 0.1), session)  # not on the front
+    front.test_front(session)
+    assert session.observer.steps == []  # type: ignore[attr-defined]
