@@ -168,7 +168,7 @@ def test_the_readmes_task_is_trained(config: RunConfig, tmp_path: Path) -> None:
     """As it stands there."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
     begin = text.index("    import torch\n    from raydistill.metrics")
-    code = textwrap.dedent(text[begin : text.index("\n## One run", begin)])
+    code = textwrap.dedent(text[begin : text.index("\nA training loop of your own", begin)])
     names: dict[str, Any] = {"__name__": "readme"}
     exec(compile(code, "README.md", "exec"), names)
     run = replace(config, schedule=None, out_dir=str(tmp_path / "readme"))
