@@ -160,7 +160,7 @@ def test_what_is_no_class_of_its_section_is_not_called(
     mapping = {section: {"touch called": {"class": class_name}}, "policies": []}
     mapping["policies"] = [{kind: {"instance_name": "touch called"}, "epochs": [0]}]
     model = nn.Linear(4, 4)
-    with pytest.raises(ConfigError, match=rf"{section}\.touch called\.class: is not a \w+, got '{class_name}'"):
+    with pytest.raises(ConfigError, match=rf"{section}\.touch called\.class: is not an? \w+, got '{class_name}'"):
         check(parse_schedule(mapping, "s.yaml"), model)
     assert not list(tmp_path.iterdir())
 
