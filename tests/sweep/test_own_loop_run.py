@@ -88,17 +88,17 @@ def test_what_is_wrong_is_one_line_before_anything_starts(changed: dict[str, Any
 @pytest.mark.parametrize(
     ("loop", "arch", "weight", "needs"),
     [
-        (f"{LOOPS}:dies_once", "tests.tasks.own:net", "0.weight", "torch"),
-        ("tests.adapters.loops:lightning_that_dies", "tests.tasks.own:net", "0.weight", "lightning"),
-        (
-            "tests.adapters.loops:transformers_that_dies",
-            "tests.adapters.loops:wrapped_net",
-            "net.0.weight",
-            "accelerate",
+        pytest.param(f"{LOOPS}:dies_once", "tests.tasks.own:net", "0.weight", "torch", id="generator"),
+        pytest.param(
+            "tests.adapters.loops:lightning_that_dies", "tests.tasks.own:net", "0.weight", "lightning",
+            id="lightning", marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "tests.adapters.loops:transformers_that_dies", "tests.adapters.loops:wrapped_net", "net.0.weight",
+            "accelerate", id="transformers", marks=pytest.mark.long,
         ),
     ],
-    ids=["generator", "lightning", "transformers"],
-)
+)  # fmt: skip
 def test_killed_trials_and_a_killed_driver_lose_nothing(
     loop: str, arch: str, weight: str, needs: str, tmp_path: Path
 ) -> None:

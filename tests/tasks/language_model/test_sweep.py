@@ -71,6 +71,7 @@ def test_its_data_may_be_one_file_and_must_be_there(file: Path, tmp_path: Path) 
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_it_is_swept(file: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     ended = subprocess.run(
