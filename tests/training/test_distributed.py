@@ -19,6 +19,7 @@ from raydistill.compression.ranks import LostWorker, Ranks
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import StorageError, TrainingError
 from raydistill.models.simplenet import SimpleNet
+from raydistill.parts import Optimizer
 from raydistill.records import EpochMetrics
 from raydistill.schedule import parse_schedule
 from raydistill.tasks import TaskConfig
@@ -166,6 +167,18 @@ def test_every_kind_of_policy(ranks: Crew, config: RunConfig, dataset, kind: str
         assert shapes["conv2.weight"].shape[0] < 16
     elif kind not in ("plateau", "DropFilter"):
         assert expected[-1].sparsity > 0.01
+
+
+@pytest.mark.slow
+def test_accumulated_clipped_warmed_up_and_averaged(ranks: Crew, config: RunConfig, dataset) -> None:
+    """The last step is of one batch of three rows; the average of the weights is one process's too."""
+    said = Optimizer(
+        accumulate=2, clip_norm=0.5, warmup_epochs=1.5, ema=0.8, no_decay=("biases",),
+        groups=({"parameters": ["fc3.*"], "lr": 0.02},),
+    )  # fmt: skip
+    config = replace(config, schedule=parse_schedule(AGP, "s.yaml"), optimizer=said)
+    expected = check(ranks, config, dataset, 2)
+    assert expected[-1].layer_sparsity["fc1.weight"] == pytest.approx(0.7, abs=1e-4)
 
 
 @pytest.mark.slow
