@@ -163,7 +163,7 @@ def _ask(target: str, question: Callable[[_Head], T]) -> T:
 
     def ask() -> None:
         try:
-            said.put((question(ray._raylet._Head(address=target)), None))
+            said.put((question(ray._raylet.GcsClient(address=target)), None))
         except BaseException as error:
             said.put((None, error))
 
