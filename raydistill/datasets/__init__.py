@@ -1,4 +1,6 @@
-"""The menu of datasets. A user's own comes in as ``pkg.mod:factory``, called with the `DatasetConfig`."""
+"""The menu of datasets. A user's own comes in as ``pkg.mod:factory``, called with the `DatasetConfig`; besides the
+datasets here it may give torch's own (see `own_data`).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.datasets.arrays import AUGMENTATIONS, RESIZED_CROP, ArrayDataset
+from raydistill.datasets.batched import BatchedDataset
 from raydistill.datasets.config import DatasetConfig
 from raydistill.datasets.fetch import DatasetUnavailable
 from raydistill.datasets.preprocessing import Preprocessing
 from raydistill.datasets.streamed import StreamedDataset
-from raydistill.errors import ConfigError, DataError, Fault, close_match
+from raydistill.errors import ConfigError, Fault, close_match
 from raydistill.resolve import resolve
 
 __all__ = [
     "ArrayDataset",
+    "BatchedDataset",
     "DatasetConfig",
     "DatasetUnavailable",
     "Preprocessing",
@@ -27,7 +31,7 @@ __all__ = [
     "names",
 ]
 
-Dataset = ArrayDataset | StreamedDataset
+Dataset = ArrayDataset | StreamedDataset | BatchedDataset
 
 NAMES = ("cifar10", "digits", "imagefolder")
 CACHE_DIR = Path("~/.cache/raydistill")
@@ -107,7 +111,7 @@ def load(
     cache_dir: Path = CACHE_DIR,
     wanted: Preprocessing | None = None,
     made_for: tuple[int, int] | None = None,
-) -> ArrayDataset | StreamedDataset:
+) -> Dataset:
     """The dataset that `config` names, or its fallback where that one is neither on disk nor downloadable.
 
     search_dirs: where cifar10 is looked for when there is no data_dir, before cache_dir. cache_dir: where decoded
@@ -166,10 +170,11 @@ def _load(
 
         return digits(config, wanted)
     dataset = _resolve(config.name, "name")(config)
-    if not isinstance(dataset, (ArrayDataset, StreamedDataset)):
-        rule = f"'{config.name}' must return an ArrayDataset or a StreamedDataset"
-        raise DataError(Fault("dataset.name", rule, type(dataset).__name__))
-    return dataset
+    if isinstance(dataset, (ArrayDataset, StreamedDataset, BatchedDataset)):
+        return dataset
+    from raydistill.datasets.own_data import own_data
+
+    return own_data(dataset, config)
 
 
 def _resolve(name: object, key: str) -> Any:

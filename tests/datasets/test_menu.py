@@ -43,7 +43,7 @@ def test_a_users_factory_gets_the_configuration(own: str) -> None:
 
 
 def test_a_factory_must_give_a_dataset(own: str) -> None:
-    with pytest.raises(DataError, match="must return an ArrayDataset or a StreamedDataset, got 'NoneType'"):
+    with pytest.raises(DataError, match=r"must return an ArrayDataset, a StreamedDataset, a torch .* got 'NoneType'"):
         load(DatasetConfig(f"{own}:nothing"))
 
 

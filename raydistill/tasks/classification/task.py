@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from raydistill import datasets, models
-from raydistill.datasets import Dataset, DatasetConfig, Preprocessing
+from raydistill.datasets import BatchedDataset, Dataset, DatasetConfig, Preprocessing
 from raydistill.errors import CheckpointError, ConfigError, Fault
 from raydistill.metrics import FRACTION, MAX, Metric
 from raydistill.models.menu import MENU
 from raydistill.parts import identity as of_parts
-from raydistill.tasks.base import TRAIN, Batch, Loading, Network, Task, TaskShape, Weights
+from raydistill.tasks.base import TRAIN, Batch, Feed, Loading, Network, Task, TaskShape, Weights
+from raydistill.tasks.classification.batched_feed import BatchedFeed
 from raydistill.tasks.classification.evaluate import evaluate
 from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
@@ -23,6 +24,7 @@ from raydistill.tasks.classification.loss import EarlyExit, classification_loss,
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tasks.classification.preprocessing import described, difference, of_weights, sized, translated
 
+FLOATS = "its images are floats and are used as they are: nothing is normalised or resized"
 _EXIT_ARGUMENTS = ("loss_weights", "thresholds")
 
 
@@ -57,9 +59,10 @@ class Classification(Task):
         own_loss: str = "",
     ) -> None:
         self.dataset, self.early_exit, self.own_loss = dataset, early_exit, own_loss
+        seen = None if dataset.as_they_are else seen
         self.preprocessing = seen or dataset.preprocessing
         self.name, self.used_fallback = dataset.name, dataset.used_fallback
-        self.warning, self.note = dataset.warning, difference(seen, dataset)
+        self.warning, self.note = dataset.warning, FLOATS if dataset.as_they_are else difference(seen, dataset)
         self.metrics = {**METRICS, **_of_exits(early_exit)}
 
     @classmethod
@@ -86,7 +89,9 @@ class Classification(Task):
     def example_input(self, rows: int = 1) -> tuple[Tensor, ...]:
         return self.shape.example_input(rows)
 
-    def feed(self, split: str, loading: Loading) -> TrainFeed | EvalFeed:
+    def feed(self, split: str, loading: Loading) -> Feed:
+        if isinstance(self.dataset, BatchedDataset):
+            return BatchedFeed(self.dataset, split, loading, self.preprocessing)
         size, fraction, device, ranks, seen = (
             loading.batch_size, loading.fraction, loading.device, loading.ranks, self.preprocessing,
         )  # fmt: skip
@@ -125,7 +130,9 @@ class Classification(Task):
             raise CheckpointError(Fault(where, rule, content.get("num_classes")))
 
     def teach(self, teacher: nn.Module, weights: Weights) -> nn.Module:
-        """Where the teacher wants other preprocessing, it gets it."""
+        """Where the teacher wants other preprocessing, it gets it; of images that are used as they are nobody knows."""
+        if self.dataset.as_they_are:
+            return teacher
         return translated(teacher, self.preprocessing, of_weights(weights))
 
     def described(self) -> dict[str, Any]:
