@@ -33,7 +33,13 @@ __all__ = [
 
 Dataset = ArrayDataset | StreamedDataset | BatchedDataset
 
-NAMES = ("cifar10", "digits", "imagefolder")
+TORCHVISION = {
+    "cifar100": (100, 3, 32), "emnist": (47, 1, 28), "fashion_mnist": (10, 1, 28), "kmnist": (10, 1, 28),
+    "mnist": (10, 1, 28), "stl10": (10, 3, 96), "svhn": (10, 3, 32), "usps": (10, 1, 16),
+}  # fmt: skip
+"""torchvision's: classes, channels and side of an image in pixels."""
+KNOWN = {"cifar10": (10, 3, 32), "digits": (10, 1, 32), **TORCHVISION}
+NAMES = ("cifar10", "digits", "imagefolder", *TORCHVISION)
 CACHE_DIR = Path("~/.cache/raydistill")
 SEARCH_DIRS = (Path("data"),)
 
@@ -141,10 +147,16 @@ def load(
 
 def facts(config: DatasetConfig) -> tuple[int, tuple[int, int, int]] | None:
     """Classes and (C, H, W) of the images that `load` would give, where the name alone says them; else None."""
-    if not {config.name, config.fallback or config.name} <= {"cifar10", "digits"} or config.data_dir is not None:
+    if config.data_dir is not None and config.name not in TORCHVISION:
         return None
-    height, width = config.image_size or (32, 32)
-    return 10, (1 if config.channels == "grey" else 3, int(height), int(width))
+    found = {KNOWN.get(name) for name in (config.name, config.fallback or config.name)}
+    shapes = {None if known is None else (known[0], known[2]) for known in found}
+    only = shapes.pop()
+    if only is None or shapes:
+        return None
+    classes, side = only
+    height, width = config.image_size or (side, side)
+    return classes, (1 if config.channels == "grey" else 3, int(height), int(width))
 
 
 def _load(
@@ -169,6 +181,10 @@ def _load(
         from raydistill.datasets.digits import digits
 
         return digits(config, wanted)
+    if config.name in TORCHVISION:
+        from raydistill.datasets.torchvision_sets import torchvision_set
+
+        return torchvision_set(config, search_dirs, cache_dir)
     dataset = _resolve(config.name, "name")(config)
     if isinstance(dataset, (ArrayDataset, StreamedDataset, BatchedDataset)):
         return dataset
