@@ -97,3 +97,30 @@ def stream(config: DatasetConfig) -> dict[str, object]:
 def loaders(config: DatasetConfig) -> dict[str, object]:
     train = DataLoader(Pictures(0, 33), batch_size=5, shuffle=True, collate_fn=nested, drop_last=True)
     return {"train": train, "validation": DataLoader(Pictures(33, 10), 4, collate_fn=nested)}
+
+
+class Spots(Dataset[tuple[np.ndarray, list[int]]]):
+    """A spot in red, green and blue is the label of that number; any of them may be there. Another one is never."""
+
+    def __len__(self) -> int:
+        return 80
+
+    def __getitem__(self, position: int) -> tuple[np.ndarray, list[int]]:
+        image = np.full((8, 8, 3), 20, dtype=np.uint8)
+        labels = [position >> bit & 1 for bit in range(3)]
+        for channel in np.flatnonzero(labels):
+            top = position % 5
+            image[top : top + 4, :4, channel] = 220
+        return image, [*labels, 0]
+
+
+def spots(config: DatasetConfig) -> dict[str, object]:
+    return {"train": Spots(), "classes": ["red", "green", "blue", "infrared"]}
+
+
+def spot_batches(config: DatasetConfig) -> dict[str, object]:
+    def collate(items: list[tuple[np.ndarray, list[int]]]) -> tuple[Tensor, Tensor]:
+        images = np.stack([image for image, _ in items])
+        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor([labels for _, labels in items])
+
+    return {"train": DataLoader(Spots(), 16, shuffle=True, collate_fn=collate), "validation": Spots()}
