@@ -24,6 +24,8 @@ def write_confusion(network: Network, task: Task, loading: Loading, path: Path) 
     classes = task.described().get("classes")
     if classes is None:
         raise ConfigError(Fault("confusion", "is for a task with classes", task.name, "leave it out"))
+    if task.described().get("multi_label"):
+        raise ConfigError(Fault("confusion", "is for one label an image", task.name, "leave it out"))
     model = network.model.to(loading.device)
     matrix = ConfusionMatrix(len(classes))
     for batch in task.feed(TEST, loading).epoch(0):

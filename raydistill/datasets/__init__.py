@@ -1,4 +1,6 @@
-"""The menu of datasets. A user's own comes in as ``pkg.mod:factory``, called with the `DatasetConfig`."""
+"""The menu of datasets. A user's own comes in as ``pkg.mod:factory``, called with the `DatasetConfig`; besides the
+datasets here it may give torch's own (see `own_data`).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.datasets.arrays import AUGMENTATIONS, RESIZED_CROP, ArrayDataset
+from raydistill.datasets.batched import BatchedDataset
 from raydistill.datasets.config import DatasetConfig
 from raydistill.datasets.fetch import DatasetUnavailable
 from raydistill.datasets.preprocessing import Preprocessing
 from raydistill.datasets.streamed import StreamedDataset
-from raydistill.errors import ConfigError, DataError, Fault, close_match
+from raydistill.errors import ConfigError, Fault, close_match
 from raydistill.resolve import resolve
 
 __all__ = [
     "ArrayDataset",
+    "BatchedDataset",
     "DatasetConfig",
     "DatasetUnavailable",
     "Preprocessing",
@@ -27,9 +31,15 @@ __all__ = [
     "names",
 ]
 
-Dataset = ArrayDataset | StreamedDataset
+Dataset = ArrayDataset | StreamedDataset | BatchedDataset
 
-NAMES = ("cifar10", "digits", "imagefolder")
+TORCHVISION = {
+    "cifar100": (100, 3, 32), "emnist": (47, 1, 28), "fashion_mnist": (10, 1, 28), "kmnist": (10, 1, 28),
+    "mnist": (10, 1, 28), "stl10": (10, 3, 96), "svhn": (10, 3, 32), "usps": (10, 1, 16),
+}  # fmt: skip
+"""torchvision's: classes, channels and side of an image in pixels."""
+KNOWN = {"cifar10": (10, 3, 32), "digits": (10, 1, 32), **TORCHVISION}
+NAMES = ("cifar10", "digits", "imagefolder", *TORCHVISION)
 CACHE_DIR = Path("~/.cache/raydistill")
 SEARCH_DIRS = (Path("data"),)
 
@@ -107,7 +117,7 @@ def load(
     cache_dir: Path = CACHE_DIR,
     wanted: Preprocessing | None = None,
     made_for: tuple[int, int] | None = None,
-) -> ArrayDataset | StreamedDataset:
+) -> Dataset:
     """The dataset that `config` names, or its fallback where that one is neither on disk nor downloadable.
 
     search_dirs: where cifar10 is looked for when there is no data_dir, before cache_dir. cache_dir: where decoded
@@ -137,10 +147,16 @@ def load(
 
 def facts(config: DatasetConfig) -> tuple[int, tuple[int, int, int]] | None:
     """Classes and (C, H, W) of the images that `load` would give, where the name alone says them; else None."""
-    if not {config.name, config.fallback or config.name} <= {"cifar10", "digits"} or config.data_dir is not None:
+    if config.data_dir is not None and config.name not in TORCHVISION:
         return None
-    height, width = config.image_size or (32, 32)
-    return 10, (1 if config.channels == "grey" else 3, int(height), int(width))
+    found = {KNOWN.get(name) for name in (config.name, config.fallback or config.name)}
+    shapes = {None if known is None else (known[0], known[2]) for known in found}
+    only = shapes.pop()
+    if only is None or shapes:
+        return None
+    classes, side = only
+    height, width = config.image_size or (side, side)
+    return classes, (1 if config.channels == "grey" else 3, int(height), int(width))
 
 
 def _load(
@@ -165,11 +181,16 @@ def _load(
         from raydistill.datasets.digits import digits
 
         return digits(config, wanted)
+    if config.name in TORCHVISION:
+        from raydistill.datasets.torchvision_sets import torchvision_set
+
+        return torchvision_set(config, search_dirs, cache_dir)
     dataset = _resolve(config.name, "name")(config)
-    if not isinstance(dataset, (ArrayDataset, StreamedDataset)):
-        rule = f"'{config.name}' must return an ArrayDataset or a StreamedDataset"
-        raise DataError(Fault("dataset.name", rule, type(dataset).__name__))
-    return dataset
+    if isinstance(dataset, (ArrayDataset, StreamedDataset, BatchedDataset)):
+        return dataset
+    from raydistill.datasets.own_data import own_data
+
+    return own_data(dataset, config)
 
 
 def _resolve(name: object, key: str) -> Any:

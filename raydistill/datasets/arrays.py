@@ -26,8 +26,9 @@ class ArrayDataset:
     """All images of one dataset; arrays may be read-only and nothing writes to them.
 
     mean, std: per channel, of the train pixels scaled to [0, 1]. train_images, test_images: uint8
-    (N, H, W, 3), or (N, H, W, 1) of grey ones.
-    train_labels, test_labels: int64 (N,). train_index, validation_index: int64 positions in train_images, disjoint.
+    (N, H, W, 3), or (N, H, W, 1) of grey ones; float32 ones are used as they are, whatever mean and std say.
+    train_labels, test_labels: int64 (N,); of images with several labels uint8 (N, classes) of 0 and 1.
+    train_index, validation_index: int64 positions in train_images, disjoint.
     used_fallback: this is not the dataset that was asked for. warning: what the user has to be told, or "".
 
     Raises:
@@ -56,22 +57,30 @@ class ArrayDataset:
             ("train", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
         ):
-            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            if images.dtype not in (np.uint8, np.float32) or images.ndim != 4 or images.shape[3] not in (1, 3):
                 found = f"{images.dtype} {images.shape}"
-                raise DataError(
-                    Fault(where, f"{split}_images must be uint8 of shape (N, H, W, 3) or (N, H, W, 1)", found)
-                )
+                rule = f"{split}_images must be uint8 (or float32) of shape (N, H, W, 3) or (N, H, W, 1)"
+                raise DataError(Fault(where, rule, found))
             if not images.flags.c_contiguous:
                 raise DataError(Fault(where, f"{split}_images must be contiguous", way_out="np.ascontiguousarray"))
+            if labels.ndim == 2:
+                shape = (len(images), len(self.classes))
+                if labels.dtype != np.uint8 or labels.shape != shape or not len(labels) or labels.max() > 1:
+                    rule = f"{split}_labels must be uint8 of 0 and 1, (images, classes) = {shape}"
+                    raise DataError(Fault(where, rule, f"{labels.dtype} {labels.shape}"))
+                continue
             if labels.dtype != np.int64 or labels.shape != images.shape[:1] or not len(labels):
                 found = f"{labels.dtype} {labels.shape} for {len(images)} images"
                 raise DataError(Fault(where, f"{split}_labels must be int64, one an image, one at least", found))
             if labels.min() < 0 or labels.max() >= len(self.classes):
                 found = f"{labels.min()} to {labels.max()}"
                 raise DataError(Fault(where, f"{split}_labels must be in 0 to {len(self.classes) - 1}", found))
-        if self.train_images.shape[1:] != self.test_images.shape[1:]:
-            found = f"{self.train_images.shape[1:]} and {self.test_images.shape[1:]}"
-            raise DataError(Fault(where, "train and test images must be of one size", found))
+        kinds = [(images.shape[1:], images.dtype.name) for images in (self.train_images, self.test_images)]
+        if kinds[0] != kinds[1]:
+            found = " and ".join(f"{shape} {dtype}" for shape, dtype in kinds)
+            raise DataError(Fault(where, "train and test images must be of one size and type", found))
+        if self.train_labels.ndim != self.test_labels.ndim:
+            raise DataError(Fault(where, "train and test must both have one label an image, or both several"))
 
         for key, index in (("train_index", self.train_index), ("validation_index", self.validation_index)):
             if not len(index) or index.min() < 0 or index.max() >= len(self.train_images):
@@ -88,7 +97,18 @@ class ArrayDataset:
     def preprocessing(self) -> Preprocessing:
         """The dataset's own, that networks which are trained on it from the beginning have."""
         channels, height, width = self.image_shape
-        return Preprocessing(self.mean, self.std, (height, width), channels="grey" if channels == 1 else "rgb")
+        mean, std = as_they_are(channels) if self.as_they_are else (self.mean, self.std)
+        return Preprocessing(mean, std, (height, width), channels="grey" if channels == 1 else "rgb")
+
+    @property
+    def as_they_are(self) -> bool:
+        """Whether its images are floats, which nobody normalises or resizes."""
+        return bool(self.train_images.dtype != np.uint8)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.train_labels.ndim == 2
 
     @property
     def num_classes(self) -> int:
@@ -98,6 +118,11 @@ class ArrayDataset:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(value.nbytes for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray))
+
+
+def as_they_are(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) that leave an image's values as they are when it is normalised: (value / 255 - 0) / (1 / 255)."""
+    return (0.0,) * channels, (1 / 255,) * channels
 
 
 def channel_statistics(images: np.ndarray, chunk: int = 1024) -> tuple[tuple[float, ...], tuple[float, ...]]:

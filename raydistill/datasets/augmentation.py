@@ -22,9 +22,10 @@ _OWN = 2
 class Augmentation:
     """A named change of training images, in place of crops and flips.
 
-    change: (images, generator) to images: uint8 (B, C, H, W) of the dataset's size in, the same shape and type out, on
-    their device. generator: a CPU generator, all the chance there is to be: it begins anew in each batch, by (seed,
-    epoch, batch) alone. It is given the rows of all ranks together, so that these have what one process would have.
+    change: (images, generator) to images: uint8 (B, C, H, W) of the dataset's size in (float32 where its images
+    are), the same shape and type out, on their device. generator: a CPU generator, all the chance there is to be: it
+    begins anew in each batch, by (seed, epoch, batch) alone. It is given the rows of all ranks together, so that these
+    have what one process would have.
     """
 
     name: str
@@ -38,9 +39,10 @@ class Augmentation:
             raise TrainingError(
                 Fault("dataset.augment", f"{self.name} fails ({type(error).__name__}: {error})")
             ) from error
-        if not isinstance(changed, Tensor) or (changed.shape, changed.dtype) != (images.shape, torch.uint8):
+        if not isinstance(changed, Tensor) or (changed.shape, changed.dtype) != (images.shape, images.dtype):
             given = f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
-            rule = f"{self.name} must give uint8 images of the shape it gets, {tuple(images.shape)}"
+            kind = str(images.dtype).removeprefix("torch.")
+            rule = f"{self.name} must give {kind} images of the shape it gets, {tuple(images.shape)}"
             raise TrainingError(Fault("dataset.augment", rule, given))
         return changed
 

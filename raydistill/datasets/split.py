@@ -28,11 +28,14 @@ def stratified_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(kept, held out): ascending int64 positions in `labels`, disjoint, together all of it.
 
-    Of a class with n images, floor(n * fraction + 1/2) are held out, but at least one and at most n - 1.
+    labels: int64 (N,), or (N, L) of images with several labels, which are split as if they were of one class. Of a
+    class with n images, floor(n * fraction + 1/2) are held out, but at least one and at most n - 1.
 
     Raises:
         DataError: a class has fewer than two images, so that it cannot be in both.
     """
+    if labels.ndim == 2:
+        labels, classes = np.zeros(len(labels), dtype=np.int64), ("all",)
     held_out: list[np.ndarray] = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -63,6 +63,16 @@ class StreamedDataset:
         return Preprocessing(self.mean, self.std, self.image_size, self.shorter_side, self.interpolation, self.channels)
 
     @property
+    def as_they_are(self) -> bool:
+        """Never: its images are uint8, which are normalised; see `ArrayDataset`."""
+        return False
+
+    @property
+    def multi_label(self) -> bool:
+        """Never: a file lies in the folder of one class."""
+        return False
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 

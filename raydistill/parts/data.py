@@ -26,7 +26,8 @@ _OTHER_DATA = Setting(option=None, role=Role.MAY_CHANGE)
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """name: ``cifar10``, ``imagefolder``, ``digits`` or ``pkg.mod:factory``.
+    """name: ``cifar10``, ``imagefolder``, ``digits``, one of torchvision's (``mnist``, ``fashion_mnist``, ``kmnist``,
+    ``emnist``, ``usps``, ``svhn``, ``cifar100``, ``stl10``) or ``pkg.mod:factory``.
 
     data_dir: a cifar-10-batches-py folder (or its parent) or an image-folder tree; of other tasks than classification
     what they say. fallback: the dataset to go on with where `name` is neither on disk nor downloadable. validation:
@@ -41,7 +42,9 @@ class DatasetConfig:
 
     name: Annotated[
         str,
-        Setting("cifar10, imagefolder, digits or pkg.mod:factory.", option="dataset", role=Role.MAY_CHANGE),
+        Setting(
+            "cifar10, imagefolder, digits, mnist, svhn, ... or pkg.mod:factory.", option="dataset", role=Role.MAY_CHANGE
+        ),
     ] = "cifar10"
     data_dir: Annotated[
         str | None,

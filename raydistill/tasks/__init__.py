@@ -93,7 +93,8 @@ def metrics_of(config: TaskConfig, where: str = "task") -> Mapping[str, Metric]:
     Raises:
         ConfigError: no such task, or one that does not say its metrics.
     """
-    return _class_of(config, where).metrics
+    found: Mapping[str, Metric] = _called(_class_of(config, where).judged_by, config, where)
+    return found
 
 
 def _class_of(config: TaskConfig, where: str) -> type[Task]:

@@ -140,6 +140,11 @@ class Task(ABC):
         """What is known before data are read, for `load` of the same arguments; None where that is nothing."""
         return None
 
+    @classmethod
+    def judged_by(cls, **args: Any) -> Mapping[str, Metric]:
+        """The metrics before data are read, where they depend on the arguments of `load`."""
+        return cls.metrics
+
     @abstractmethod
     def feed(self, split: str, loading: Loading) -> Feed:
         """One split: ``train``, ``validation`` or ``test``; `raydistill.tasks.feeds` has ready ones."""

@@ -34,7 +34,12 @@ def test_its_face() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"train_images": np.zeros((6, 5, 4, 3), np.float32)}, "train_images must be uint8"),
+        ({"train_images": np.zeros((6, 5, 4, 3), np.float64)}, "train_images must be uint8"),
+        ({"train_images": np.zeros((6, 5, 4, 3), np.float32)}, "of one size and type"),
+        ({"train_labels": np.zeros((6, 2), np.int64)}, "train_labels must be uint8 of 0 and 1"),
+        ({"train_labels": np.zeros((6, 3), np.uint8)}, "(images, classes) = (6, 2)"),
+        ({"train_labels": np.full((6, 2), 2, np.uint8)}, "uint8 of 0 and 1"),
+        ({"train_labels": np.zeros((6, 2), np.uint8)}, "one label an image, or both several"),
         ({"train_images": np.zeros((6, 3, 5, 4), np.uint8)}, "(N, H, W, 3)"),
         ({"train_images": np.zeros((6, 3, 5, 4), np.uint8).transpose(0, 2, 3, 1)}, "contiguous"),
         ({"train_labels": np.zeros(5, np.int64)}, "one an image"),

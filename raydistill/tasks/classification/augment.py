@@ -1,8 +1,9 @@
 """Random crop, flip and normalisation of whole batches of uint8 images.
 
-Shapes: images are uint8 (B, H, W, C), of 3 channels or 1. A crop is a window of the image padded with `PADDING` zeros
-(of the raw pixels, as torchvision's RandomCrop pads): (dy, dx) in [0, 2 * PADDING] is its upper left corner, (PADDING,
-PADDING) leaves the image as it is. A flip mirrors left and right and comes before the crop.
+Shapes: images are uint8 (B, H, W, C), of 3 channels or 1; float32 ones are cropped and flipped alike. A crop is a
+window of the image padded with `PADDING` zeros (of the raw pixels, as torchvision's RandomCrop pads): (dy, dx) in
+[0, 2 * PADDING] is its upper left corner, (PADDING, PADDING) leaves the image as it is. A flip mirrors left and right
+and comes before the crop.
 
 There are two gathers, which give the same pixels: `WindowGather` for CPUs, where a row of the crop is one copy of
 C * W bytes, and `gather_pixels` for devices that gather single pixels in parallel.
@@ -58,14 +59,19 @@ def draw_epoch(count: int, augment: str, seed: int, epoch: int) -> EpochDraw:
 class WindowGather:
     """Crops on the CPU, at memory speed: keeps one padded batch and reads windows of C * W bytes out of it."""
 
-    def __init__(self, batch: int, height: int, width: int, channels: int = 3) -> None:
+    def __init__(
+        self, batch: int, height: int, width: int, channels: int = 3, dtype: torch.dtype = torch.uint8
+    ) -> None:
         self._shape = (batch, height, width, channels)
-        self._padded = torch.zeros(batch, height + 2 * PADDING, width + 2 * PADDING, channels, dtype=torch.uint8)
+        self._padded = torch.zeros(batch, height + 2 * PADDING, width + 2 * PADDING, channels, dtype=dtype)
         self._stride = width + 2 * PADDING
         starts = self._padded.numel() // channels - width + 1
         # one item a window: numpy then copies a whole row of the crop as a single element
         self._windows: np.ndarray = np.ndarray(
-            (starts,), f"V{channels * width}", self._padded.numpy(), strides=(channels,)
+            (starts,),
+            f"V{channels * width * dtype.itemsize}",
+            self._padded.numpy(),
+            strides=(channels * dtype.itemsize,),
         )
         self._images: np.ndarray = np.arange(batch)[:, None] * (height + 2 * PADDING) * self._stride
         self._rows: np.ndarray = np.arange(height) * self._stride
@@ -78,7 +84,7 @@ class WindowGather:
         inner[:flipped] = images[:flipped].flip(2)
         inner[flipped:] = images[flipped:]
         start = self._images[:count] + (dy * self._stride + dx)[:, None] + self._rows
-        crops = self._windows[start].view(np.uint8).reshape(count, height, width, channels)
+        crops = self._windows[start].view(self._padded.numpy().dtype).reshape(count, height, width, channels)
         return torch.from_numpy(crops)
 
 

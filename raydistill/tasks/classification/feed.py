@@ -21,7 +21,7 @@ from raydistill.tasks.classification.augment import EpochDraw, Fit, Normalise, W
 from raydistill.tasks.feeds import batch_bounds, own_rows, row_counts, share
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""images float32 (B, 3, H, W), normalised; labels int64 (B,)."""
+"""images float32 (B, 3, H, W), normalised; labels int64 (B,), or uint8 (B, classes) where an image has several."""
 
 
 class TrainFeed:
@@ -49,7 +49,7 @@ class TrainFeed:
         preprocessing: Preprocessing | None = None,
     ) -> None:
         dataset, seen = _seen_as(dataset, preprocessing)
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         if seed < 0:
             raise ConfigError(Fault("training.seed", "must be 0 or more", seed))
         self._dataset, self._device, self._seed = dataset, torch.device(device), seed
@@ -62,14 +62,15 @@ class TrainFeed:
         self._slices = [  # one's own augmentation is given all ranks' rows
             slice(start, stop) if self._own else own_rows(start, stop, self._ranks) for start, stop in self._bounds
         ]
-        self._normalise = _Prepare(dataset, seen, self._device, channels_last)
+        self._normalise = Prepare(dataset, seen, self._device, channels_last)
         self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
         self._windows: WindowGather | None = None
         if isinstance(dataset, ArrayDataset):
             if self._device.type == "cpu":
                 channels, height, width = dataset.image_shape
                 largest = max(len(range(self.samples)[rows]) for rows in self._slices)
-                self._windows = WindowGather(largest, height, width, channels)
+                dtype = torch.float32 if dataset.as_they_are else torch.uint8
+                self._windows = WindowGather(largest, height, width, channels, dtype)
             else:
                 self._resident = _to_device(dataset, dataset.train_index, self._device)
 
@@ -162,7 +163,7 @@ class EvalFeed:
         preprocessing: Preprocessing | None = None,
     ) -> None:
         dataset, seen = _seen_as(dataset, preprocessing)
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         if split not in ("train", "validation", "test"):
             raise ConfigError(Fault("split", "must be train, validation or test", split))
         self._dataset, self._device = dataset, torch.device(device)
@@ -177,7 +178,7 @@ class EvalFeed:
             self.samples = len(self._index)
         self._bounds = [(start, min(start + batch_size, self.samples)) for start in range(0, self.samples, batch_size)]
         self.batches = len(self._bounds)
-        self._normalise = _Prepare(dataset, seen, self._device, channels_last)
+        self._normalise = Prepare(dataset, seen, self._device, channels_last)
 
     def rows(self, index: int) -> tuple[int, int]:
         """(this rank's rows of a batch, the same): evaluation adds up what each rank has counted."""
@@ -205,7 +206,7 @@ class EvalFeed:
             yield self._normalise(images), torch.from_numpy(labels[rows]).to(self._device)
 
 
-class _Prepare:
+class Prepare:
     """uint8 images of a dataset to what the network sees."""
 
     def __init__(self, dataset: Dataset, seen: Preprocessing, device: torch.device, channels_last: bool) -> None:
@@ -216,9 +217,11 @@ class _Prepare:
         return self._normalise(self._fit(images))
 
 
-def _seen_as(dataset: Dataset, wanted: Preprocessing | None) -> tuple[Dataset, Preprocessing]:
+def _seen_as(
+    dataset: ArrayDataset | StreamedDataset, wanted: Preprocessing | None
+) -> tuple[ArrayDataset | StreamedDataset, Preprocessing]:
     """The dataset, its files decoded as `wanted` says, and what the network is to see."""
-    if wanted is None:
+    if wanted is None or dataset.as_they_are:
         return dataset, dataset.preprocessing
     other = (wanted.image_size, wanted.resize) != (dataset.image_shape[1:], dataset.preprocessing.resize)
     if isinstance(dataset, StreamedDataset) and other:
@@ -240,13 +243,15 @@ def _to_device(
     dataset: ArrayDataset, index: np.ndarray, device: torch.device, chunk: int = 4096
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels of `index` on `device`, moved in chunks so that the host never holds a second copy."""
-    images = torch.empty((len(index), *dataset.train_images.shape[1:]), dtype=torch.uint8, device=device)
+    dtype = torch.float32 if dataset.as_they_are else torch.uint8
+    images = torch.empty((len(index), *dataset.train_images.shape[1:]), dtype=dtype, device=device)
     for start in range(0, len(index), chunk):
         rows = index[start : start + chunk]
         images[start : start + len(rows)] = _take(dataset.train_images, rows).to(device)
     return images, torch.from_numpy(dataset.train_labels[index]).to(device)
 
 
-def _check_batch_size(batch_size: int) -> None:
+def check_batch_size(batch_size: int) -> None:
+    """Raises ConfigError: it is below 1."""
     if batch_size < 1:
         raise ConfigError(Fault("training.batch_size", "must be 1 or more", batch_size))

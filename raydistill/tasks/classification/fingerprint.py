@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from raydistill.datasets import Dataset
+from raydistill.datasets import BatchedDataset, Dataset
 
 _HOW_IT_IS_READ = ("root", "workers", "used_fallback", "warning")
 _ADDED = ("shorter_side", "interpolation", "channels")
@@ -15,8 +15,11 @@ _ADDED = ("shorter_side", "interpolation", "channels")
 
 
 def fingerprint_of_dataset(dataset: Dataset) -> str:
-    """Content hash of a loaded dataset: the images, the labels, the split."""
+    """Content hash of a loaded dataset: the images, the labels, the split; of a `BatchedDataset` what it says."""
     digest = hashlib.blake2b(digest_size=8)
+    if isinstance(dataset, BatchedDataset):
+        digest.update(dataset.described().encode())
+        return digest.hexdigest()
     for field in fields(dataset):
         if field.name in _HOW_IT_IS_READ:
             continue

@@ -60,8 +60,10 @@ class Loss:
 
 
 @functools.lru_cache(maxsize=16)
-def own_loss(path: str) -> Loss:
+def own_loss(path: str, multi_label: bool = False) -> Loss:
     """The loss that ``pkg.mod:LOSS`` names, tried on two images of three classes.
+
+    multi_label: labels are float (B, classes) of 0 and 1.
 
     Raises:
         ConfigError: it is no `Loss`, fails, or gives no scalar that can be differentiated.
@@ -71,7 +73,8 @@ def own_loss(path: str) -> Loss:
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.25, 0.5, -0.5]], requires_grad=True)
     try:
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            value = loss.of(logits, torch.tensor([0, 2]))
+            labels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]) if multi_label else torch.tensor([0, 2])
+            value = loss.of(logits, labels)
     except Exception as error:
         raise ConfigError(Fault(where, f"'{path}' fails ({type(error).__name__}: {error})")) from error
     if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad or not bool(value.isfinite()):

@@ -1,4 +1,6 @@
-"""Images with one label each: resident on the device where they fit, cross-entropy, top1 and top5."""
+"""Images with one label each: resident on the device where they fit, cross-entropy, top1 and top5. Or with several:
+binary cross-entropy, mean average precision and F1 (see `multi_label`).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from raydistill import datasets, models
-from raydistill.datasets import Dataset, DatasetConfig, Preprocessing
+from raydistill.datasets import BatchedDataset, Dataset, DatasetConfig, Preprocessing
 from raydistill.errors import CheckpointError, ConfigError, Fault
 from raydistill.metrics import FRACTION, MAX, Metric
 from raydistill.models.menu import MENU
 from raydistill.parts import identity as of_parts
-from raydistill.tasks.base import TRAIN, Batch, Loading, Network, Task, TaskShape, Weights
+from raydistill.tasks.base import TRAIN, Batch, Feed, Loading, Network, Task, TaskShape, Weights
+from raydistill.tasks.classification import multi_label
+from raydistill.tasks.classification.batched_feed import BatchedFeed
 from raydistill.tasks.classification.evaluate import evaluate
 from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
@@ -23,6 +27,8 @@ from raydistill.tasks.classification.loss import EarlyExit, classification_loss,
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tasks.classification.preprocessing import described, difference, of_weights, sized, translated
 
+FLOATS = "its images are floats and are used as they are: nothing is normalised or resized"
+_SEVERAL = "task.args.multi_label"
 _EXIT_ARGUMENTS = ("loss_weights", "thresholds")
 
 
@@ -45,6 +51,9 @@ class ImageShape:
 class Classification(Task):
     """dataset: its images. seen: what the network sees of them; None: the dataset's own preprocessing. early_exit: for
     a network with several exits. own_loss: ``pkg.mod:LOSS``; "" is the cross-entropy.
+
+    The arguments of `load`: ``loss``, ``loss_weights`` and ``thresholds`` of early exits, and ``multi_label: true``
+    where images have several labels each.
     """
 
     metrics = METRICS
@@ -57,16 +66,26 @@ class Classification(Task):
         own_loss: str = "",
     ) -> None:
         self.dataset, self.early_exit, self.own_loss = dataset, early_exit, own_loss
+        seen = None if dataset.as_they_are else seen
         self.preprocessing = seen or dataset.preprocessing
         self.name, self.used_fallback = dataset.name, dataset.used_fallback
-        self.warning, self.note = dataset.warning, difference(seen, dataset)
-        self.metrics = {**METRICS, **_of_exits(early_exit)}
+        self.warning, self.note = dataset.warning, FLOATS if dataset.as_they_are else difference(seen, dataset)
+        self.metrics = multi_label.METRICS if dataset.multi_label else {**METRICS, **_of_exits(early_exit)}
 
     @classmethod
     def load(cls, data: DatasetConfig, weights: Weights, **args: Any) -> Classification:
         wanted = sized(of_weights(weights), data.image_size)
-        early_exit, loss = _early_exit(args), _checked_loss(args)
-        return cls(datasets.load(data, wanted=wanted, made_for=_made_for(weights)), wanted, early_exit, loss)
+        early_exit, loss, several = _early_exit(args), _checked_loss(args), _several(args)
+        dataset = datasets.load(data, wanted=wanted, made_for=_made_for(weights))
+        if dataset.multi_label != several:
+            has = "several labels an image" if dataset.multi_label else "one label an image"
+            way_out = "leave it out" if several else "task: {args: {multi_label: true}}"
+            raise ConfigError(Fault(_SEVERAL, f"dataset '{dataset.name}' has {has}", several, way_out))
+        return cls(dataset, wanted, early_exit, loss)
+
+    @classmethod
+    def judged_by(cls, **args: Any) -> Mapping[str, Metric]:
+        return multi_label.METRICS if _several(args) else METRICS
 
     @classmethod
     def check(cls, data: DatasetConfig) -> None:
@@ -90,7 +109,9 @@ class Classification(Task):
     def example_input(self, rows: int = 1) -> tuple[Tensor, ...]:
         return self.shape.example_input(rows)
 
-    def feed(self, split: str, loading: Loading) -> TrainFeed | EvalFeed:
+    def feed(self, split: str, loading: Loading) -> Feed:
+        if isinstance(self.dataset, BatchedDataset):
+            return BatchedFeed(self.dataset, split, loading, self.preprocessing)
         size, fraction, device, ranks, seen = (
             loading.batch_size, loading.fraction, loading.device, loading.ranks, self.preprocessing,
         )  # fmt: skip
@@ -102,12 +123,18 @@ class Classification(Task):
 
     def loss(self, network: Network, batch: Batch) -> Tensor:
         images, labels = batch
+        if self.dataset.multi_label:
+            of = own_loss(self.own_loss, True).of if self.own_loss else multi_label.binary_cross_entropy
+            return classification_loss(network(images), labels.float(), (), of)
         weights = self.early_exit.loss_weights if self.early_exit is not None else ()
         if self.own_loss:
             return classification_loss(network(images), labels, weights, own_loss(self.own_loss).of)
         return classification_loss(network(images), labels, weights)
 
     def evaluate(self, network: nn.Module, feed: Any, loading: Loading) -> Mapping[str, float]:
+        if self.dataset.multi_label:
+            several = multi_label.evaluate_multi_label
+            return several(network, feed.epoch(0), "", loading.device, loading.precision, loading.ranks).metrics
         thresholds = self.early_exit.thresholds if self.early_exit is not None else ()
         found = evaluate(network, feed.epoch(0), "", loading.device, loading.precision, thresholds, loading.ranks)
         return found.metrics
@@ -129,13 +156,16 @@ class Classification(Task):
             raise CheckpointError(Fault(where, rule, content.get("num_classes")))
 
     def teach(self, teacher: nn.Module, weights: Weights) -> nn.Module:
-        """Where the teacher wants other preprocessing, it gets it."""
+        """Where the teacher wants other preprocessing, it gets it; of images that are used as they are nobody knows."""
+        if self.dataset.as_they_are:
+            return teacher
         return translated(teacher, self.preprocessing, of_weights(weights))
 
     def described(self) -> dict[str, Any]:
         return {
             "classes": list(self.dataset.classes),
             "num_classes": self.dataset.num_classes,
+            **({"multi_label": True} if self.dataset.multi_label else {}),
             **described(self.preprocessing),
         }
 
@@ -145,6 +175,7 @@ class Classification(Task):
             **of_parts(data),
             **({} if self.early_exit is None else {"early_exit": asdict(self.early_exit)}),
             **({"loss": self.own_loss} if self.own_loss else {}),
+            **({"multi_label": True} if self.dataset.multi_label else {}),
             **({} if own else {"preprocessing": self.preprocessing.to_plain()}),
         }
 
@@ -157,12 +188,14 @@ class Classification(Task):
 
 
 def _early_exit(args: Mapping[str, Any]) -> EarlyExit | None:
-    unknown = sorted(set(args) - {*_EXIT_ARGUMENTS, "loss"})
+    unknown = sorted(set(args) - {*_EXIT_ARGUMENTS, "loss", "multi_label"})
     if unknown:
-        known = ", ".join((*_EXIT_ARGUMENTS, "loss"))
+        known = ", ".join((*_EXIT_ARGUMENTS, "loss", "multi_label"))
         raise ConfigError(Fault(f"task.args.{unknown[0]}", "unknown key", args[unknown[0]], f"it takes {known}"))
     if not set(args) & set(_EXIT_ARGUMENTS):
         return None
+    if _several(args):
+        raise ConfigError(Fault(_SEVERAL, "early exits are for one label an image", True, "leave one of them out"))
     return EarlyExit(*(_numbers(args.get(name, ())) for name in _EXIT_ARGUMENTS))
 
 
@@ -172,8 +205,15 @@ def _checked_loss(args: Mapping[str, Any]) -> str:
         return ""
     if not isinstance(path, str) or ":" not in path:
         raise ConfigError(Fault("task.args.loss", "must be one's own, as pkg.mod:LOSS", path))
-    own_loss(path)
+    own_loss(path, _several(args))
     return path
+
+
+def _several(args: Mapping[str, Any]) -> bool:
+    value = args.get("multi_label", False)
+    if not isinstance(value, bool):
+        raise ConfigError(Fault(_SEVERAL, "must be true or false", value))
+    return value
 
 
 def _numbers(value: Any) -> Any:

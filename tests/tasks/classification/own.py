@@ -27,6 +27,14 @@ def erased(images: Tensor, generator: torch.Generator) -> Tensor:
 SMOOTHED = Loss("smoothed", smoothed)
 ERASED = Augmentation("erased", erased)
 
+
+def soft_f1(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of all labels of the batch, each counted by its probability."""
+    said = logits.sigmoid()
+    return 1 - 2 * (said * labels).sum() / (said + labels).sum()
+
+
+SOFT_F1 = Loss("soft f1", soft_f1)
 A_LOSS_A_SAMPLE = Loss("each", lambda logits, labels: functional.cross_entropy(logits, labels, reduction="none"))
 CONSTANT = Loss("constant", lambda logits, labels: torch.tensor(1.0))
 LOSES_ITS_WAY = Loss("lost", lambda logits, labels: functional.cross_entropy(logits, labels[:1]))
