@@ -28,7 +28,7 @@ class OptionsOf:
     the names of the fields. panel: the heading of their help.
     """
 
-    part: type[Any]
+    part: type[object]
     panel: str
 
 
@@ -114,7 +114,7 @@ def _value(field: Described, given: Any) -> Any:
     return given
 
 
-def arguments(text: str, option: str) -> Mapping[str, Any]:
+def arguments(text: str, option: str) -> Mapping[str, object]:
     """``{betas: [0.9, 0.98]}``, or without the braces.
 
     Raises:

@@ -12,7 +12,7 @@ from raydistill.parts.kinds import FINITE, LARGEST
 from raydistill.parts.setting import Described, settings
 
 
-def out_of_bounds(values: Any, prefix: str) -> list[Fault]:
+def out_of_bounds(values: object, prefix: str) -> list[Fault]:
     """What is wrong with the fields of an instance of a part. prefix: of their names, as ``training.``."""
     faults = []
     for field in settings(type(values)):
@@ -30,7 +30,7 @@ def out_of_bounds(values: Any, prefix: str) -> list[Fault]:
     return faults
 
 
-def _rule(field: Described, value: Any, kind: type) -> str:
+def _rule(field: Described, value: object, kind: type) -> str:
     """What `value` breaks, "" where it is good or has no bounds."""
     lows = [bound for bound in field.said if isinstance(bound, Ge | Gt)]
     highs: list[Any] = [bound.lt for bound in field.said if isinstance(bound, Lt)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, GroupedMetadata, Gt, Lt
 
 
-def _no_bool(value: Any) -> Any:
+def _no_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number")  # pydantic would read true as 1
     return value
@@ -17,21 +17,21 @@ def _no_bool(value: Any) -> Any:
 class _Number(GroupedMetadata):
     """What pydantic must be told of a number; it is not imported before it asks."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         from pydantic import BeforeValidator
 
         yield BeforeValidator(_no_bool)
 
 
 class _Finite(GroupedMetadata):
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         from pydantic import AllowInfNan
 
         yield AllowInfNan(False)
 
 
 class _OwnName(GroupedMetadata):
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         from pydantic import StringConstraints
 
         yield StringConstraints(pattern=r"^[^:]+:[^:]+$")

@@ -37,7 +37,7 @@ class Setting:
     role: Role = Role.FIXED
     metavar: str | None = None
     path: bool = False
-    read: Callable[[str], Any] | None = None
+    read: Callable[[str], object] | None = None
     excluded_too: bool = False
     searchable: bool = True
     younger: tuple[str, ...] = ()
@@ -53,13 +53,15 @@ class Described:
 
     name: str
     kind: Any
-    said: tuple[Any, ...]
-    default: Any
+    said: tuple[object, ...]
+    default: object
     setting: Setting
 
 
-def settings(part: type[Any]) -> tuple[Described, ...]:
+def settings(part: type[object]) -> tuple[Described, ...]:
     """The fields of a dataclass that have a `Setting`, in their order."""
+    if not dataclasses.is_dataclass(part):
+        return ()
     hints = get_type_hints(part, include_extras=True)
     found = []
     for field in dataclasses.fields(part):
@@ -74,11 +76,11 @@ def settings(part: type[Any]) -> tuple[Described, ...]:
     return tuple(found)
 
 
-def names(part: type[Any], role: Role) -> tuple[str, ...]:
+def names(part: type[object], role: Role) -> tuple[str, ...]:
     return tuple(field.name for field in settings(part) if field.setting.role is role)
 
 
-def identity(values: Any) -> dict[str, Any]:
+def identity(values: object) -> dict[str, Any]:
     """What the weights depend on, of an instance of a part."""
     return {
         field.name: _plain(getattr(values, field.name))
@@ -87,7 +89,7 @@ def identity(values: Any) -> dict[str, Any]:
     }
 
 
-def hashed(values: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
+def hashed(values: object, plain: Mapping[str, object]) -> dict[str, object]:
     """Of `plain`, the instance `values` of a part as a mapping, what a run that starts anew depends on."""
     left_out = {
         field.name
@@ -97,7 +99,7 @@ def hashed(values: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in left_out}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A part inside a part as a mapping of what is said in it."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
@@ -106,12 +108,12 @@ def _plain(value: Any) -> Any:
     return {name: _without_tuples(entry) for name, entry in said.items() if entry != defaults[name]}
 
 
-def _without_tuples(value: Any) -> Any:
+def _without_tuples(value: object) -> object:
     """As a file gives it back, so that what was read compares equal."""
     if isinstance(value, Mapping):
         return {key: _without_tuples(entry) for key, entry in value.items()}
     return [_without_tuples(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def _unknown(field: Described, values: Any, where: str) -> bool:
+def _unknown(field: Described, values: object, where: str) -> bool:
     return where in field.setting.younger and getattr(values, field.name) == field.default

@@ -15,8 +15,8 @@ from raydistill.training.teacher import digest
 
 
 def run_identity(
-    config: RunConfig, task: Task, start: Mapping[str, Any] | None, arguments: Mapping[str, Any]
-) -> dict[str, Any]:
+    config: RunConfig, task: Task, start: Mapping[str, Any] | None, arguments: Mapping[str, object]
+) -> dict[str, object]:
     """Plain values, for the checkpoint. start: the one that it begins with. The number of epochs may grow."""
     return {
         "arch": config.arch,
@@ -29,7 +29,7 @@ def run_identity(
     }
 
 
-def check_same_run(content: Mapping[str, Any], where: str, identity: Mapping[str, Any], schedule_text: str) -> None:
+def check_same_run(content: Mapping[str, Any], where: str, identity: Mapping[str, object], schedule_text: str) -> None:
     """Raises CheckpointError where a checkpoint is of a run with other values."""
     now = {**identity, "schedule": schedule_hash(schedule_text)}
     before = {**content["run"], "schedule": content["schedule_hash"]}

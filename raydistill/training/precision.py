@@ -71,7 +71,7 @@ def _shortest_steps(
     return {precision: min(turn[precision] for turn in turns[_WARM_UP:]) for precision in precisions}
 
 
-def _random_like(value: Any, device: torch.device) -> Any:
+def _random_like(value: object, device: torch.device) -> object:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value.to(device) if isinstance(value, Tensor) else value
     drawn = torch.randn(value.shape, dtype=value.dtype, device=device)
@@ -90,7 +90,7 @@ def _step_seconds(precision: str, model: nn.Module, inputs: tuple[Any, ...], dev
     return time.perf_counter() - start
 
 
-def flattened(output: Any) -> Iterator[Tensor]:
+def flattened(output: object) -> Iterator[Tensor]:
     """The tensors in a network's output of any nesting."""
     if isinstance(output, Tensor):
         yield output

@@ -101,19 +101,19 @@ def _real_keys(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) ->
     return keys, holder
 
 
-def _keys_of(holder: type | None) -> dict[str, Any]:
+def _keys_of(holder: type | None) -> dict[str, object]:
     """The keys of a section, or of a dataclass that stands for one, with their types."""
     if isinstance(holder, type) and issubclass(holder, BaseModel):
         return {name: field.annotation for name, field in holder.model_fields.items()}
     return {field.name: field.type for field in fields(holder)} if is_dataclass(holder) else {}
 
 
-def _holder_in(kind: Any) -> type | None:
+def _holder_in(kind: object) -> type | None:
     inside = [option for option in (kind, *get_args(kind)) if isinstance(option, type) and is_dataclass(option)]
     return section_of(kind) or next(iter(inside), None)
 
 
-def section_of(kind: Any) -> type[BaseModel] | None:
+def section_of(kind: object) -> type[BaseModel] | None:
     """The section that a key of such a type holds, if any."""
     sections = [
         option for option in (kind, *get_args(kind)) if isinstance(option, type) and issubclass(option, BaseModel)

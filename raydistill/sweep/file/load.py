@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ _PLANNED = 0.3
 """What planned sparsity weighs in a score, beside the metric that selects."""
 
 S = TypeVar("S", TrialSchedulerSection, SearcherSection)
+T = TypeVar("T")
 _INLINE = re.compile(r": ((?:baseline\.)?schedule|search): ")
 SCORABLE = ("train_loss", "sparsity", "planned_sparsity")
 """What a trial scheduler's score may weigh beside the task's metrics."""
@@ -122,7 +123,8 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     faults += found
     broken = {fault.where.removeprefix(f"{file}: ").partition(".")[0] for fault in found}
     schedule = _schedule(raw.get("schedule"), file, faults) if "schedule" not in broken else None
-    dimensions, per_layer = (), ()
+    dimensions: tuple[Dimension, ...] = ()
+    per_layer: tuple[PerLayer, ...] = ()
     if "search" not in broken:
         dimensions, per_layer = _collected(faults, parse_space, raw["search"], f"{file}: search") or ((), ())
     metrics = _metrics(raw.get("task"), file, faults) if "task" not in broken else {}
@@ -156,7 +158,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     )
 
 
-def training_values(training: TrainingSection, values: Mapping[str, Any], source: str) -> TrainingSection:
+def training_values(training: TrainingSection, values: Mapping[str, object], source: str) -> TrainingSection:
     """The training section with a trial's drawn ``training.*`` values put in.
 
     Raises:
@@ -218,7 +220,7 @@ def _schedule(node: Any, file: Path, faults: list[Fault | str]) -> ScheduleSpec 
         return None
 
 
-def _collected(faults: list[Fault | str], parse: Any, *arguments: Any) -> Any:
+def _collected(faults: list[Fault | str], parse: Callable[..., T], *arguments: object) -> T | None:
     try:
         return parse(*arguments)
     except RaydistillError as error:
@@ -252,7 +254,7 @@ def _training_paths(dimensions: tuple[Dimension, ...], file: str, has_loop: bool
 
 def _resolved(sections: SweepSections, file: Path) -> SweepSections:
     """Paths made absolute: a trial runs elsewhere."""
-    update: dict[str, Any] = {}
+    update: dict[str, object] = {}
     if sections.dataset.data_dir is not None:
         data_dir = str(beside(file, sections.dataset.data_dir))
         update["dataset"] = sections.dataset.model_copy(update={"data_dir": data_dir})
@@ -311,7 +313,7 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     return faults
 
 
-def _metrics(node: Any, file: Path, faults: list[Fault | str]) -> Mapping[str, Metric]:
+def _metrics(node: object, file: Path, faults: list[Fault | str]) -> Mapping[str, Metric]:
     """Those of the task that a file names; {} where there is none such."""
     section = TaskSection.model_validate(node or {})
     return _collected(faults, metrics_of, section.config(), f"{file}: task") or {}
@@ -370,7 +372,7 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
     sections = sweep.sections
     grace = sections.trial_scheduler.grace_period
     baseline = sections.baseline
-    update: dict[str, Any] = {"training": sections.training.model_copy(update={"epochs": new})}
+    update: dict[str, object] = {"training": sections.training.model_copy(update={"epochs": new})}
     if grace is not None:
         scaled = min(new, max(1, round(grace * ratio)))
         update["trial_scheduler"] = sections.trial_scheduler.model_copy(update={"grace_period": scaled})
@@ -382,7 +384,7 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
     if baseline.checkpoint is None:
         epochs = baseline.epochs or old
         shorter = max(1, round(epochs * min(1.0, ratio)))
-        changed: dict[str, Any] = {"epochs": shorter}
+        changed: dict[str, object] = {"epochs": shorter}
         if baseline.schedule is not None:
             _schedule_of_baseline(sweep)
             changed["schedule"] = scale_epochs(baseline.schedule, epochs, shorter)

@@ -41,7 +41,7 @@ class Measured:
     metrics: Mapping[str, Metric]
     dense: float
     command: str
-    model_args: Mapping[str, Any] = field(default_factory=dict)
+    model_args: Mapping[str, object] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -183,7 +183,7 @@ def _relative(path: Path, file: Path) -> str:
         return str(path.resolve())
 
 
-def _flow(value: Any) -> str:
+def _flow(value: object) -> str:
     """A value on one line of YAML; 1.0e-05 and not 1e-05, which YAML 1.1 reads as text."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
     return text.removesuffix("...").strip()
