@@ -39,7 +39,8 @@ TORCHVISION = {
 }  # fmt: skip
 """torchvision's: classes, channels and side of an image in pixels."""
 KNOWN = {"cifar10": (10, 3, 32), "digits": (10, 1, 32), **TORCHVISION}
-NAMES = ("cifar10", "digits", "imagefolder", *TORCHVISION)
+HUGGING_FACE = "hugging_face"
+NAMES = ("cifar10", "digits", "imagefolder", HUGGING_FACE, *TORCHVISION)
 CACHE_DIR = Path("~/.cache/raydistill")
 SEARCH_DIRS = (Path("data"),)
 
@@ -103,7 +104,7 @@ def check(config: DatasetConfig) -> None:
         isinstance(size, Sequence) and len(size) == 2 and all(_is_count(side) and side > 0 for side in size)
     )
     require(good_size, "image_size", "must be [height, width] in pixels", size, "for example [32, 32]")
-    if config.args and ":" not in str(config.name):
+    if config.args and config.name != HUGGING_FACE and ":" not in str(config.name):
         require(
             False, "args", f"'{config.name}' takes no args", dict(config.args), "they are for a factory of your own"
         )
@@ -185,6 +186,10 @@ def _load(
         from raydistill.datasets.torchvision_sets import torchvision_set
 
         return torchvision_set(config, search_dirs, cache_dir)
+    if config.name == HUGGING_FACE:
+        from raydistill.datasets.hugging_face import hugging_face
+
+        return hugging_face(config, cache_dir)
     dataset = _resolve(config.name, "name")(config)
     if isinstance(dataset, (ArrayDataset, StreamedDataset, BatchedDataset)):
         return dataset

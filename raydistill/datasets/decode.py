@@ -10,6 +10,7 @@ start methods run the caller's main script again.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -144,9 +145,18 @@ def size_of(path: str) -> tuple[int, int]:
         return decode_image(path, None, resize=False).shape[:2]  # which says what is wrong
 
 
-def _read(path: str) -> Image.Image:
+def decode_content(content: bytes, where: str) -> Image.Image:
+    """A file's content in RGB, as `decode_image` has it. where: what to call it in errors.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    return _read(where, io.BytesIO(content))
+
+
+def _read(path: str, content: io.BytesIO | None = None) -> Image.Image:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path if content is None else content, formats=FORMATS) as image:
             return _rgb(image)
     except DataError:
         raise

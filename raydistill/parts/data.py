@@ -27,7 +27,8 @@ _OTHER_DATA = Setting(option=None, role=Role.MAY_CHANGE)
 @dataclass(frozen=True)
 class DatasetConfig:
     """name: ``cifar10``, ``imagefolder``, ``digits``, one of torchvision's (``mnist``, ``fashion_mnist``, ``kmnist``,
-    ``emnist``, ``usps``, ``svhn``, ``cifar100``, ``stl10``) or ``pkg.mod:factory``.
+    ``emnist``, ``usps``, ``svhn``, ``cifar100``, ``stl10``), ``hugging_face`` (a local folder) or
+    ``pkg.mod:factory``.
 
     data_dir: a cifar-10-batches-py folder (or its parent) or an image-folder tree; of other tasks than classification
     what they say. fallback: the dataset to go on with where `name` is neither on disk nor downloadable. validation:

@@ -58,7 +58,7 @@ def test_a_factory_can_ask_for_the_fallback_unless_the_user_named_a_folder(own: 
 
 
 def test_names() -> None:
-    assert names() == sorted(["cifar10", "digits", "imagefolder", *TORCHVISION])
+    assert names() == sorted(["cifar10", "digits", "imagefolder", "hugging_face", *TORCHVISION])
 
 
 @pytest.mark.parametrize(
