@@ -44,7 +44,10 @@ __all__ = [
     "metrics_of",
 ]
 
-MENU = {"classification": "raydistill.tasks.classification:Classification"}
+MENU = {
+    "classification": "raydistill.tasks.classification:Classification",
+    "detection": "raydistill.tasks.detection:Detection",
+}
 
 
 def load(config: TaskConfig, data: DatasetConfig, weights: Weights, where: str = "task") -> Task:
