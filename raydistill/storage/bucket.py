@@ -202,7 +202,7 @@ class _Pushed(Workplace):
         if changed:
             self._lease.check()
         for path in changed:
-            self._objects.put(f"{self._key}/{path.name}", read_or_nothing(path))
+            self._put(path)
         if time.monotonic() >= self._others_due:
             self.push_others()
 
@@ -212,7 +212,12 @@ class _Pushed(Workplace):
         for path in sorted(self.folder.iterdir()):
             left_out = path.name in (LOCK, *_EACH_TIME) or path.name.startswith(".") or not path.is_file()
             if not left_out and self._changed(path):
-                self._objects.put(f"{self._key}/{path.name}", read_or_nothing(path), outage_s)
+                self._put(path, outage_s)
+
+    def _put(self, path: Path, outage_s: float | None = None) -> None:
+        content = read_or_nothing(path)
+        if content:  # it may have gone with its disk since it was looked at: what the bucket has of it stays
+            self._objects.put(f"{self._key}/{path.name}", content, outage_s)
 
     def _changed(self, path: Path) -> bool:
         try:

@@ -50,6 +50,7 @@ MENU = {
     "language_model": "raydistill.tasks.language_model:LanguageModel",
     "regression": "raydistill.tasks.regression:Regression",
     "recommender": "raydistill.tasks.recommender:Recommender",
+    "detection": "raydistill.tasks.detection:Detection",
 }
 
 

@@ -150,6 +150,22 @@ def test_only_what_changed_is_pushed(machine: MakeStore) -> None:
             assert path.read_bytes() == b"marked again"
 
 
+def test_a_file_that_goes_while_it_is_pushed_leaves_what_was_kept(
+    machine: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that dies between the look at a checkpoint and its reading."""
+    here = machine("here")
+    trial = here.reference(here.root / "tiny" / "trials" / "t0000")
+    with here.workplace(trial, "this trial", 0.0) as place:
+        checkpoint = place.folder / "checkpoint.pt"
+        checkpoint.write_bytes(b"epoch 1")
+        place.push()
+        checkpoint.write_bytes(b"epoch 12")
+        monkeypatch.setattr(place._lease, "check", checkpoint.unlink)  # type: ignore[attr-defined]
+        place.push()
+        assert here.objects.get("tiny/trials/t0000/checkpoint.pt")[0] == b"epoch 1"
+
+
 def test_a_trial_that_another_machine_took_over_pushes_no_more(machine: MakeStore) -> None:
     here, there = machine("here"), machine("there")
     trial = here.reference(here.root / "tiny" / "trials" / "t0000")
