@@ -32,6 +32,7 @@ def assert_trained_again(folder: Path, names: list[str], before: Mapping[str, Tr
         assert len(read_history(folder / "trials" / name / "checkpoint.pt")) == known.epochs
 
 
+@pytest.mark.long
 def test_damage_between_two_runs(write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
     write_sweep(("num_samples", 2))
     sweep(tmp_path, "space.yaml", "--cpu")

@@ -206,6 +206,7 @@ def test_users_who_are_not_evaluated_are_told_of_and_a_wrong_network_is_one_line
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_is_swept_and_beats_chance(config: RunConfig, root: Path, tmp_path: Path) -> None:
     space = yaml.safe_load((root / "search_spaces/neumf.yaml").read_text())

@@ -233,6 +233,7 @@ def test_weights_bring_their_scales(config: RunConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_is_swept_and_the_knee_is_better_than_the_mean(root: Path, tmp_path: Path) -> None:
     space = yaml.safe_load((root / "search_spaces/regression.yaml").read_text())
