@@ -17,7 +17,7 @@ class Chance:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        own = random.Random(seed)
+        own = random.Random(seed)  # nosec B311 - images, not secrets
         numpy_state = np.random.RandomState(np.random.MT19937(seed)).get_state()
         self._own: _States = (torch.Generator().manual_seed(seed).get_state(), numpy_state, own.getstate())
         self._others = self._now()

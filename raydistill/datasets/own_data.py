@@ -326,7 +326,7 @@ def _kept_labels(source: Dataset[object], length: int, config: DatasetConfig) ->
     for key in ("targets", "labels"):
         try:
             kept = np.asarray(getattr(source, key))
-        except Exception:  # it has none, or of another kind
+        except Exception:  # nosec B112 - it has none, or of another kind
             continue
         if kept.shape != (length,) or not np.issubdtype(kept.dtype, np.integer):
             continue

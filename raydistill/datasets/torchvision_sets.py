@@ -236,7 +236,7 @@ def _unpack(archive: Path) -> None:
             opened.extractall(folder, filter="data")
     elif archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as files:
-            files.extractall(folder)
+            files.extractall(folder)  # nosec B202 - zipfile keeps what is in it inside the folder
         for inner in sorted(folder.rglob("*balanced*.gz")):
             _unpack(inner)
     elif archive.suffix == ".gz":
