@@ -103,9 +103,12 @@ def _plain(value: object) -> object:
     """A part inside a part as a mapping of what is said in it."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
-    said = {field.name: getattr(value, field.name) for field in settings(type(value))}
-    defaults = {field.name: field.default for field in settings(type(value))}
-    return {name: _without_tuples(entry) for name, entry in said.items() if entry != defaults[name]}
+    said = {field.name: getattr(value, field.name) for field in settings(type(value)) if not _is_default(field, value)}
+    return {name: _without_tuples(entry) for name, entry in said.items()}
+
+
+def _is_default(field: Described, values: object) -> bool:
+    return bool(getattr(values, field.name) == field.default)
 
 
 def _without_tuples(value: object) -> object:
@@ -116,4 +119,4 @@ def _without_tuples(value: object) -> object:
 
 
 def _unknown(field: Described, values: object, where: str) -> bool:
-    return where in field.setting.younger and getattr(values, field.name) == field.default
+    return where in field.setting.younger and _is_default(field, values)

@@ -107,11 +107,7 @@ class Trial:
 
     def kept_state(self) -> Mapping[str, Any]:
         """What `state` was in the last epoch that was kept, before `begin`; {} where the trial has not begun."""
-        content = self._kept()
-        own = content.get("own", {})
-        if not isinstance(own, dict):
-            raise CheckpointError(Fault(str(self.folder), "is damaged: its 'own' is not what it must be", ABSENT))
-        return own
+        return self._own_state(self._kept())
 
     def set_random_state(self) -> None:
         """Torch's, numpy's and Python's, as they were at the end of the last epoch that was kept."""
@@ -233,6 +229,12 @@ class Trial:
             "own": self.state,
         }
 
+    def _own_state(self, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        own = content.get("own", {})
+        if not isinstance(own, dict):
+            raise CheckpointError(Fault(str(self.folder), "is damaged: its 'own' is not what it must be", ABSENT))
+        return own
+
     def _kept(self) -> Mapping[str, Any]:
         path = self.folder / saved.FILE_NAME
         there = self.config.out_dir is not None and self.config.resume and path.exists()
@@ -259,4 +261,4 @@ class Trial:
         if random_state:
             saved.set_rng_state(content["rng"])
         self.history = [EpochMetrics.from_json(entry) for entry in content["history"]]
-        self.state = dict(self.kept_state())
+        self.state = dict(self._own_state(content))

@@ -101,10 +101,11 @@ def fitted(model: nn.Module, content: Mapping[str, Any], where: str) -> dict[str
     state: Mapping[str, Tensor] = content["model"]
     for prefix in _prefixes(state):
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        if own.keys() <= inside.keys() | _supplied(model, inside, own):
+        if own.keys() <= inside.keys() | _supplied(inside, own):
             state = inside if prefix else state
             break
-    missing_ones = [name for name in own if name not in state and name not in _supplied(model, state, own)]
+    supplied = _supplied(state, own)
+    missing_ones = [name for name in own if name not in state and name not in supplied]
     unexpected = [name for name in state if name not in own]
     if missing_ones or unexpected:
         parts = [
@@ -114,7 +115,6 @@ def fitted(model: nn.Module, content: Mapping[str, Any], where: str) -> dict[str
         ]
         way_out = "name the architecture and the arguments that it was trained with"
         raise CheckpointError(Fault(where, " and ".join(parts), ABSENT, way_out))
-    supplied = _supplied(model, state, own)
     found = {}
     for name in own:
         same = next((twin for twin in supplied.get(name, ()) if twin in state), None)
@@ -127,7 +127,7 @@ def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:
     yield from dict.fromkeys(f"{name.partition('.')[0]}." for name in state if "." in name)
 
 
-def _supplied(model: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def _supplied(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Names a file need not have: by each its other names in the model; counters have none."""
     by_place: dict[tuple[int, torch.Size], list[str]] = {}
     for name, value in own.items():
