@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from raydistill.tasks import TaskConfig
 from raydistill.training import OwnLoop, RunConfig, fit, read_checkpoint
 from raydistill.training.determinism import seed_everything
 from tests.adapters.loops import lightning_module, loaders, quiet
+from tests.adapters.resumed import assert_goes_on_bit_for_bit
 from tests.tasks.own import net
 
 lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
@@ -102,19 +102,8 @@ def test_policies_act_as_in_a_loop_by_hand_losses_included(tmp_path: Path) -> No
 
 
 def test_it_is_stopped_after_any_epoch_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    before = threading.active_count()
     schedule = parse_schedule(AGP, "s")
-    whole = list(fit(run(tmp_path / "whole", schedule)))
-    found = []
-    for _ in range(4):
-        part = fit(run(tmp_path / "parts", schedule))
-        found.append(next(part))
-        part.close()
-    assert [epoch.epoch for epoch in found] == [0, 1, 2, 3]
-    assert [epoch.metrics for epoch in found] == [epoch.metrics for epoch in whole]
-    one, other = (read_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("whole", "parts"))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert threading.active_count() == before
+    assert_goes_on_bit_for_bit(lambda folder: run(folder, schedule), tmp_path)
 
 
 def test_metrics_that_are_not_logged_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

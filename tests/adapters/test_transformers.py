@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from raydistill.tasks import TaskConfig
 from raydistill.training import OwnLoop, RunConfig, fit, read_checkpoint
 from raydistill.training.determinism import seed_everything
 from tests.adapters.loops import trainer, wrapped_net
+from tests.adapters.resumed import assert_goes_on_bit_for_bit
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
@@ -76,17 +76,6 @@ def test_a_regularizer_s_penalty_is_in_the_loss(tmp_path: Path) -> None:
 
 
 def test_it_is_stopped_after_any_epoch_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    before = threading.active_count()
     schedule = parse_schedule(AGP, "s")
-    whole = list(fit(run(tmp_path / "whole", schedule)))
-    found = []
-    for _ in range(4):
-        part = fit(run(tmp_path / "parts", schedule))
-        found.append(next(part))
-        part.close()
-    assert [epoch.epoch for epoch in found] == [0, 1, 2, 3]
-    assert [epoch.metrics for epoch in found] == [epoch.metrics for epoch in whole]
+    whole = assert_goes_on_bit_for_bit(lambda folder: run(folder, schedule), tmp_path)
     assert whole[-1].layer_sparsity["net.0.weight"] == pytest.approx(0.5)
-    one, other = (read_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("whole", "parts"))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert threading.active_count() == before
