@@ -88,6 +88,8 @@ def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> N
 
 
 def _first(output: object) -> torch.Tensor:
+    import torch
+
     if isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
         output = output[0]
     found = getattr(output, "logits", None)
