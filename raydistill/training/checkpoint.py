@@ -252,22 +252,21 @@ def load_weights(
     """
     if content.get("plain"):
         content = {**content, "model": fitted(model, content, where)}
-    own, state = model.state_dict(), content["model"]
-    for name in (*own, *state):
-        if name not in state:
-            raise CheckpointError(Fault(where, f"has no '{name}'", ABSENT, "it belongs to another architecture"))
-        if name not in own:
-            raise CheckpointError(Fault(where, f"has '{name}', the model does not", ABSENT, "choose its architecture"))
-    structure: tuple[Change, ...]
-    if content.get("plain"):
-        structure = ()
-        _check_shapes(model, state, where)
-    elif "structure" in content:
+    state = content["model"]
+    structure: tuple[Change, ...] = ()
+    if not content.get("plain") and "structure" in content:
         structure = structure_from(content["structure"], f"{where}: structure")
         if structure[: len(begun)] != tuple(begun):
             rule = "begins with other changes than those of the network that the run starts from"
             raise CheckpointError(Fault(f"{where}: structure", rule, ABSENT, _WAY_OUT))
         replay(model, structure[len(begun) :], f"{where}: structure")
+    own = model.state_dict()
+    for name in (*own, *state):
+        if name not in state:
+            raise CheckpointError(Fault(where, f"has no '{name}'", ABSENT, "it belongs to another architecture"))
+        if name not in own:
+            raise CheckpointError(Fault(where, f"has '{name}', the model does not", ABSENT, "choose its architecture"))
+    if content.get("plain") or "structure" in content:
         _check_shapes(model, state, where)
     else:
         change = reshape_like(model, state, where)
