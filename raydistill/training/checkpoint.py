@@ -176,6 +176,11 @@ def load_model(path: str | Path, arch: str | None = None) -> nn.Module:
 
 def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> nn.Module:
     """`load_model` from a checkpoint that is read already; where: its path, for errors."""
+    return built(content, where, arch)[0]
+
+
+def built(content: Mapping[str, Any], where: str, arch: str | None = None) -> tuple[nn.Module, tuple[Change, ...]]:
+    """`model_of`, and the changes that were made to what its factory builds."""
     known, arguments = arch_of(content, where, arch), content["run"]["model_args"]
     if content.get("plain"):
         content = {**content, "num_classes": num_classes_of(content, known)}
@@ -183,8 +188,8 @@ def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) ->
         require(content, where, "num_classes")
     _check_size(known, content, where)
     model = models.create(known, content.get("num_classes"), arguments, fetch=False, sizes=content.get("sizes"))
-    load_weights(model, content, where)
-    return model.eval()
+    structure = load_weights(model, content, where)
+    return model.eval(), structure
 
 
 def arch_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> str:

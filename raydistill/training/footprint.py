@@ -57,17 +57,22 @@ def footprint(
     example = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), arch)).example_input()
     model = model_of(content, str(checkpoint), arch)
     deploy(model, example)
+    figures = figures_of(model, example)
+    for path in own:
+        figure = resolve_object(path, {}, NetworkFigure, "figure of the network", "figure")
+        figures[figure.name] = measured(figure, model, example)
+    return {**figures, LATENCY: latency_ms(model, example, device)} if latency else figures
+
+
+def figures_of(model: nn.Module, example: tuple[Any, ...]) -> dict[str, float]:
+    """The figures of a network as it is, by the names of `raydistill.metrics.FOOTPRINT`, without its latency."""
     tensors = [*model.parameters(), *model.buffers()]
-    figures = {
+    return {
         "macs": float(total_macs(model, example)),
         "parameters": float(sum(int(torch.count_nonzero(p)) for p in model.parameters())),
         "size_bytes": float(sum(_dense(tensor) for tensor in tensors)),
         "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in tensors)),
     }
-    for path in own:
-        figure = resolve_object(path, {}, NetworkFigure, "figure of the network", "figure")
-        figures[figure.name] = measured(figure, model, example)
-    return {**figures, LATENCY: latency_ms(model, example, device)} if latency else figures
 
 
 def measured(figure: NetworkFigure, model: nn.Module, example: tuple[Any, ...]) -> float:
