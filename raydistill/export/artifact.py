@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, StorageError
@@ -23,10 +24,14 @@ from raydistill.export.formats import Format, Runner
 from raydistill.export.latency import DENSE, THIS, Row, batch_that_helps, side_by_side
 from raydistill.export.manifest import File, Manifest, Port
 from raydistill.files import full_disk, unwritable, write_atomically
+from raydistill.tasks import TaskConfig
 from raydistill.training.footprint import figures_of
 
 AGREES = 1e-4
 """What an output may differ by, of the largest output where that is above 1."""
+
+REFERENCE = "reference.safetensors"
+"""Reference samples, by the names of the inputs, and what the masked network gives for them."""
 
 TORCH = "torch"
 
@@ -37,6 +42,7 @@ def write_artifact(
     folder: Path,
     *,
     source: Mapping[str, Any],
+    task: Mapping[str, Any] | None = None,
     figures: Mapping[str, Mapping[str, float]] | None = None,
     dense: Deployed | None = None,
     latency: bool = True,
@@ -47,8 +53,9 @@ def write_artifact(
     """Write `folder`, which must not be there, or be empty: it appears whole or not at all.
 
     A format that this network cannot have, or whose file does not give the masked network's outputs, is left out, and
-    the manifest says why. figures: by split, the metrics the checkpoint was evaluated with. dense: what it is measured
-    beside. threads: of latency; None: torch's. arch: a factory as the user names it. tell: hears what is being done.
+    the manifest says why. task: its name, arguments and dataset, to be verified with. figures: by split, the metrics
+    that the checkpoint was evaluated with. dense: what it is measured beside. threads: of latency; None: torch's.
+    arch: a factory as the user names it. tell: hears what is being done.
 
     Raises:
         ConfigError: the folder holds something, or no format could be written.
@@ -59,7 +66,10 @@ def write_artifact(
     work = folder.parent / f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         work.mkdir(parents=True)
-        manifest = _described(network, source, figures or {}, dense)
+        manifest = _described(network, source, task, figures or {}, dense)
+        samples = dict(zip(network.input_names, network.inputs, strict=True)) | {network.output_name: network.outputs}
+        write_atomically(work / REFERENCE, save({name: value.contiguous() for name, value in samples.items()}))
+        manifest = replace(manifest, files=(_file(work / REFERENCE, "reference"),))
         for form in formats:
             tell(f"writing {form.NAME}")
             manifest = _with_format(manifest, form, network, work, arch)
@@ -98,11 +108,17 @@ def _clear_left(folder: Path) -> None:
 
 
 def _described(
-    network: Deployed, source: Mapping[str, Any], figures: Mapping[str, Mapping[str, float]], dense: Deployed | None
+    network: Deployed,
+    source: Mapping[str, Any],
+    task: Mapping[str, Any] | None,
+    figures: Mapping[str, Mapping[str, float]],
+    dense: Deployed | None,
 ) -> Manifest:
     content = network.network.content
     run = content["run"]
-    task = {"name": _name_of(run.get("task")), **({"multi_label": True} if content.get("multi_label") else {})}
+    data = str(content.get("dataset", ""))
+    known = {"name": TaskConfig().name if network.classes else "", "dataset": {"name": data}, "data": data}
+    task = {**(task or known), **({"multi_label": True} if content.get("multi_label") else {})}
     inputs = tuple(
         Port(name, tuple(None if axis == batch else size for axis, size in enumerate(value.shape)), _dtype(value))
         for name, value, batch in zip(network.input_names, network.inputs, network.batch_axes, strict=True)
@@ -114,7 +130,6 @@ def _described(
         model_args=dict(run["model_args"]),
         source=dict(source),
         task=task,
-        dataset=str(content.get("dataset", "")),
         inputs=inputs,
         output=Port(network.output_name, shape, _dtype(network.outputs)),
         preprocessing=network.preprocessing,
@@ -126,12 +141,6 @@ def _described(
         largest_output=float(network.outputs.abs().max()),
         versions={"torch": torch.__version__},
     )
-
-
-def _name_of(task: object) -> str:
-    """A run says its task by name, or with its arguments; of a classification it says nothing."""
-    name = task.get("name") if isinstance(task, Mapping) else task
-    return str(name or "classification")
 
 
 def _cost(network: Deployed) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,19 +74,27 @@ class Deployed:
         return {**content, "model": state, "scheduler": {}, "history": [], "structure": structure_state(structure)}
 
 
-def deployed(checkpoint: str | Path, arch: str | None = None, inputs: Sequence[Tensor] | None = None) -> Deployed:
+def deployed(
+    checkpoint: str | Path,
+    arch: str | None = None,
+    inputs: Sequence[Tensor] | None = None,
+    example: Callable[[int], tuple[Any, ...]] | None = None,
+) -> Deployed:
     """Read a checkpoint, thin its network and fold its batch norms.
 
     arch: what the user calls it (see `checkpoint.load_model`). inputs: reference samples; None: noise of the shape it
-    was trained on.
+    was trained on. example: gives inputs of so many samples; None: as the checkpoint or its architecture says.
 
     Raises:
         CheckpointError, ConfigError: it cannot be used.
     """
     network = read_network(Path(checkpoint), arch)
-    one, two = network.example_input(1), network.example_input(2)
+    example = example or network.example_input
+    one, two = example(1), example(2)
+    if not all(isinstance(value, Tensor) for value in one):
+        raise ConfigError(Fault(str(checkpoint), "is of a network whose inputs are not all tensors"))
     axes = tuple(_batch_axis(a, b) for a, b in zip(one, two, strict=True))
-    samples = tuple(_noise(value) for value in network.example_input(REFERENCE_SAMPLES)) if inputs is None else inputs
+    samples = tuple(_noise(value) for value in example(REFERENCE_SAMPLES)) if inputs is None else tuple(inputs)
     with torch.no_grad():
         output = network.model(*samples)
     single = first_of(output)
@@ -94,7 +102,7 @@ def deployed(checkpoint: str | Path, arch: str | None = None, inputs: Sequence[T
     done = deploy(model, one)
     if single is not output:
         model = FirstOutput(model).eval()
-    return Deployed(network, model, done, sparsity(network.model)[0], tuple(samples), axes, single)
+    return Deployed(network, model, done, sparsity(network.model)[0], samples, axes, single)
 
 
 class FirstOutput(nn.Module):

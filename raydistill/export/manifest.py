@@ -40,6 +40,7 @@ class File:
 class Manifest:
     """arch, model_args: of the factory. source: the sweep's name, trial, seed and searched values, or the checkpoint.
 
+    task: its name, arguments and dataset, as far as they are known; data: what was trained on.
     figures: by split, the metrics of the masked network's evaluation; samples beside them. network: sparsity and the
     footprint (see `training.footprint`); dense: that of the dense network, as far as it is known. agreement: by format,
     the largest difference of an output to the masked network's, of `outputs_range`. changes: lines on what was removed
@@ -50,7 +51,6 @@ class Manifest:
     model_args: Mapping[str, Any]
     source: Mapping[str, Any]
     task: Mapping[str, Any]
-    dataset: str
     inputs: tuple[Port, ...]
     output: Port
     preprocessing: Mapping[str, Any] | None

@@ -32,6 +32,7 @@ from raydistill.sweep.planning.resources import Share, must_wait, trial_share
 from raydistill.sweep.planning.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.planning.task import sweep_task
 from raydistill.sweep.record.journal import FORMAT, History, Journal, parse_journal, read_journal
+from raydistill.sweep.record.judgement import Judgement
 from raydistill.sweep.record.ledger import Ledger
 from raydistill.sweep.record.observer import Observer
 from raydistill.sweep.record.resume import JOURNAL, check_gone, check_same, check_start
@@ -136,7 +137,7 @@ def run_sweep(
             log.connect()
             with Journal(folder / JOURNAL, follower, kept) as journal:
                 interrupt.begun = True
-                _open(journal, history, sweep_id, sweep.config(), about, seeds)
+                _open(journal, history, sweep_id, sweep, about, seeds)
                 log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()
                 ledger = Ledger(journal, history, log, observer, sweep.objectives, sweep.metrics, sweep.constraints)
@@ -209,12 +210,14 @@ def _open(
     journal: Journal,
     history: History,
     sweep_id: str,
-    config: Mapping[str, object],
+    sweep: Sweep,
     dataset: Mapping[str, str],
     seeds: Seeds,
 ) -> None:
+    config = sweep.config()
+    judged_by = Judgement(sweep.metrics, sweep.objectives, sweep.constraints).to_json()
     if history.start is not None:
-        journal.append("sweep_resumed", config=config)
+        journal.append("sweep_resumed", config=config, judged_by=judged_by)
         return
     versions = {"ray": ray.__version__, "torch": torch.__version__, "numpy": np.__version__}
     journal.append(
@@ -222,6 +225,7 @@ def _open(
         format=FORMAT,
         sweep_id=sweep_id,
         config=config,
+        judged_by=judged_by,
         dataset=dataset,
         seeds=seeds_to_json(seeds),
         versions=versions,

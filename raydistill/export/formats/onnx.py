@@ -38,7 +38,7 @@ class Onnx:
 
     def check(self, where: str) -> None:
         for package in ("onnx", "onnxscript", "onnxruntime"):
-            need(package, "onnx", where)
+            need(package, where)
 
     def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
         size = sum(tensor.numel() * tensor.element_size() for tensor in network.model.state_dict().values())
@@ -114,8 +114,8 @@ def onnx_model(
     Raises:
         ConfigError: the packages are missing, or the model cannot be exported.
     """
-    need("onnx", "onnx", where)
-    need("onnxscript", "onnx", where)
+    need("onnx", where)
+    need("onnxscript", where)
     import onnx  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -29,7 +29,7 @@ class OpenVino:
     ABOUT: ClassVar[str] = "for OpenVINO on CPUs and GPUs of Intel's, of any batch size"
 
     def check(self, where: str) -> None:
-        need("openvino", "openvino", where)
+        need("openvino", where)
 
     def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
         self.check(self.NAME)
@@ -83,6 +83,7 @@ class OpenVino:
         name = manifest.inputs[0].name
         return (
             "import openvino",
-            f'network = openvino.Core().compile_model("{_FILE}")',
+            # f32: left to itself it takes bf16 where the processor has it, and gives other outputs
+            f'network = openvino.Core().compile_model("{_FILE}", config={{"INFERENCE_PRECISION_HINT": "f32"}})',
             f"{manifest.output.name} = network([{name}])[0]",
         )

@@ -7,10 +7,10 @@ import importlib.util
 from raydistill.errors import ABSENT, ConfigError, Fault
 
 
-def need(package: str, extra: str, where: str) -> None:
-    """Raises ConfigError where a package is not installed; extra: the one of raydistill's that has it."""
+def need(package: str, where: str) -> None:
+    """Raises ConfigError where a package is not installed."""
     if not has(package):
-        raise ConfigError(Fault(where, f"needs the package {package}", ABSENT, f"pip install 'raydistill[{extra}]'"))
+        raise ConfigError(Fault(where, f"needs the package {package}", ABSENT, f"pip install {package}"))
 
 
 def has(package: str) -> bool:

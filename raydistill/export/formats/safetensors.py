@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -115,7 +116,8 @@ def plain_source(model: nn.Module) -> str:
         return ""
     imports = "".join(f"import {name}\n" for name in _MODULES if name in code.globals)
     lines = [f"            {name!r}: {layer}," for name, layer in layers.items()]
-    body = [f"    {line}" for line in code.src.strip().splitlines() if line.strip()]
+    freed = re.compile(r"; +(?:\w+ = )+None\b")  # torch.fx lets go of each tensor after its last use
+    body = [f"    {freed.sub('', line)}" for line in code.src.strip().splitlines() if line.strip()]
     return _TEMPLATE.format(imports=imports, layers="\n".join(lines), forward="\n".join(body))
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import ray
 import torch
 
-from raydistill.errors import CheckpointError, Fault, RaydistillError, ResourceError, TrackingError
+from raydistill.errors import CheckpointError, ConfigError, Fault, RaydistillError, ResourceError, TrackingError
+from raydistill.export import deployed
 from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
 from raydistill.storage import Store
 from raydistill.sweep.planning.resources import Share
@@ -18,7 +19,7 @@ from raydistill.sweep.trial.checkpoint_damage import is_of, named
 from raydistill.sweep.tune.callback import why_it_died
 from raydistill.tasks import VALIDATION, Loading, Task, Weights
 from raydistill.tracking import SweepLog
-from raydistill.training import evaluate_checkpoint, load_model, read_checkpoint
+from raydistill.training import evaluate_checkpoint, read_checkpoint
 
 
 def test_front(session: Session) -> None:
@@ -106,36 +107,41 @@ def publish_front(session: Session, log: SweepLog) -> None:
     members = [row for row in session.ledger.front() if row.pareto and row.record.checkpoint and row.record.last]
     session.observer.step(f"logging the front's models, {len(members)}")
     arch = session.sweep.sections.model.arch
-    if not members:
+    if not any(row.knee and row.record.trial_id != BASELINE for row in members):
         log.withdraw_knee()
     for row in members:
         record, last = row.record, row.record.last
         if last is None or record.checkpoint is None or session.interrupt.requested:
             continue
-        metrics = {**last.metrics, "sparsity": last.sparsity}
+        metrics = {**last.metrics, "sparsity": last.sparsity, **last.footprint}
         metrics |= record.test.named_by_split if record.test is not None else {}
         with session.store.lent(record.checkpoint) as path:
             try:
-                network, example = load_model(path, arch), _example(session.task, path)
+                example, task = _example(session.task, path, arch)
+                network = deployed(path, arch, (torch.from_numpy(example),), task.example_input)
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
                 test_front(session)
                 publish_front(session, log)  # what is logged already is not logged twice
                 return
+            except ConfigError as error:
+                session.observer.warning(f"the model of {record.trial_id} is not logged: {error.faults[0]}")
+                continue
+        params = {**record.values, "deployed": "; ".join(network.deployment.lines)}
         try:
-            member = log.log_model(record.trial_id, network, example, metrics, record.values)
+            member = log.log_model(record.trial_id, network.model, example, metrics, params)
         except TrackingError as error:
             session.observer.warning(str(error))
             continue
-        if row.knee:
+        if row.knee and record.trial_id != BASELINE:  # the dense network is nobody's pruned one
             log.register_knee(member)
 
 
-def _example(task: Task, checkpoint: str | Path) -> np.ndarray:
-    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens."""
+def _example(task: Task, checkpoint: str | Path, arch: str) -> tuple[np.ndarray, Task]:
+    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens;
+    and the task that gives such."""
     content = read_checkpoint(checkpoint)
-    weights = Weights.of_checkpoint(content, str(checkpoint))
-    task = task.wanted_by(weights)
+    task = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), arch))
     batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
     inputs: np.ndarray = task.inputs(batch)[0].contiguous().numpy()
-    return inputs
+    return inputs, task
