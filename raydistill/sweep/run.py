@@ -23,6 +23,7 @@ from raydistill.errors import RaydistillError, RayLostError
 from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
+from raydistill.search.highlights import progress
 from raydistill.storage import Store, open_store
 from raydistill.sweep.baseline import ensure_baseline
 from raydistill.sweep.file.load import Sweep
@@ -44,7 +45,7 @@ from raydistill.sweep.session import Session
 from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.tune.interrupt import Interrupt
 from raydistill.tasks import Task, TaskConfig
-from raydistill.tracking import SweepLog, has_runs
+from raydistill.tracking import DatasetCard, SweepLog, has_runs
 
 _LOST_S = 15.0
 """For MLflow, when Ray has gone: soon Ray ends the process."""
@@ -61,7 +62,8 @@ class Outcome:
     kept: the sweep's folder as the journal names it, a path or a URI; folder: the same on this machine.
 
     interrupted: by a signal; the sweep can be resumed. model: the knee as the registry has it ("simplenet"); "": it has
-    none of this sweep. recorded: False where MLflow takes nothing any more; the journal has it all.
+    none of this sweep. recorded: False where MLflow takes nothing any more; the journal has it all. front_page: the
+    address of the front in MLflow's interface, once that is open.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class Outcome:
     kept: str
     model: str = ""
     recorded: bool = True
+    front_page: str = ""
 
 
 def run_sweep(
@@ -133,7 +136,7 @@ def run_sweep(
             if must_wait(share, nodes):
                 observer.step(f"no node has {share} yet: waiting for the cluster to start one")
             sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
-            log = _log(sweep, store, sweep_id, task, observer)
+            log = _log(sweep, store, sweep_id, task, about["fingerprint"], observer)
             log.connect()
             with Journal(folder / JOURNAL, follower, kept) as journal:
                 interrupt.begun = True
@@ -269,6 +272,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         kept=session.kept,
         model=log.registered,
         recorded=not log.broken,
+        front_page=log.front_page,
     )
 
 
@@ -283,7 +287,8 @@ def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0)
         for record in ledger.running():
             ledger.ended(record.trial_id, INTERRUPTED, "the sweep was interrupted")
     finally:
-        log.front(ledger.front(), session.sweep.objectives, session.sweep.metrics)
+        rows, judged = ledger.front(), (session.sweep.objectives, session.sweep.metrics)
+        log.front(rows, *judged, progress(rows, *judged))
         if timeout_s:
             session.observer.step("delivering to MLflow")
         left = log.finish(state, timeout_s)
@@ -292,7 +297,7 @@ def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0)
             session.observer.warning(f"{rule}; once it answers again --resume sends them")
 
 
-def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, observer: Observer) -> SweepLog:
+def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, fingerprint: str, observer: Observer) -> SweepLog:
     sections = sweep.sections
     folder = store.root / sections.name
     tags = {
@@ -310,4 +315,7 @@ def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, observer: Observ
         **{f"search.{d.path}": d.distribution.describe() for d in sweep.dimensions},
     }
     files = mlflow_files(sweep, store)
-    return SweepLog(sections.tracking.uri, folder, sections.name, sweep_id, params, tags, observer.warning, **files)
+    dataset = DatasetCard(task.name, fingerprint)
+    return SweepLog(
+        sections.tracking.uri, folder, sections.name, sweep_id, params, tags, observer.warning, dataset=dataset, **files
+    )
