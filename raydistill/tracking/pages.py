@@ -69,11 +69,6 @@ def note(
     known |= {objective.name: objective.metric for objective in objectives if objective.metric is not None}
     names = list(dict.fromkeys([first, "sparsity", *(objective.name for objective in objectives)]))
     lines = [f"**{name}**: " + ", ".join(f"{objective.name} {objective.direction}" for objective in objectives), ""]
-    searched = {path.removeprefix("search."): text for path, text in about.items() if path.startswith("search.")}
-    if searched:
-        lines += ["Searched:", "", *(f"- `{path}`: {text}" for path, text in list(searched.items())[:_ROWS])]
-        lines += [f"- and {len(searched) - _ROWS} more"] if len(searched) > _ROWS else []
-        lines += [""]
     front = [row for row in rows if row.pareto]
     heads = ["trial", *(f"{one} (validation)" if one in metrics else one for one in names), f"{first} (test)", ""]
     lines += [f"The Pareto front, {len(front)} of {len(rows)} finished:", ""]
@@ -91,4 +86,8 @@ def note(
         load = f'mlflow.pyfunc.load_model("models:/{registered}@pareto-knee")'
         lines += ["", "Each is a logged model of its run, thinned and folded. The knee:", "", f"    {load}"]
     lines += ["", f"As a folder to take away: `raydistill pick {name} --trial TRIAL`"]
+    searched = {path.removeprefix("search."): text for path, text in about.items() if path.startswith("search.")}
+    if searched:
+        lines += ["", "Searched:", "", *(f"- `{path}`: {text}" for path, text in list(searched.items())[:_ROWS])]
+        lines += [f"- and {len(searched) - _ROWS} more"] if len(searched) > _ROWS else []
     return "\n".join(lines)

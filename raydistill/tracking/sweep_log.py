@@ -23,7 +23,7 @@ from raydistill.metrics import Metric
 from raydistill.records import FAILED, FINISHED, STOPPED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.tracking import models, pages
 from raydistill.tracking.figures import FrontRow, Objective, write_front
-from raydistill.tracking.keys import key, layer_key, param_text, registered_name, tag_text
+from raydistill.tracking.keys import key, param_text, registered_name, tag_text
 from raydistill.tracking.models import KNEE_ALIAS, LoggedMember
 from raydistill.tracking.sink import PARENT, MlflowSink, RunCard
 from raydistill.tracking.store import OPTION, locate, undisturbed
@@ -54,6 +54,7 @@ class SweepLog:
     parent's. report: called with one line for each thing the user should know (from another thread). lent: gives a
     trial's file by its name in the records, to read; None: the names are paths. artifacts: where a database without a
     server keeps its artifacts; None is a folder in `storage`. dataset: what every run is trained on.
+    run_name: of the parent run, where that is not the experiment's.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class SweepLog:
         lent: Callable[[str], AbstractContextManager[Path]] | None = None,
         artifacts: str | None = None,
         dataset: DatasetCard | None = None,
+        run_name: str | None = None,
     ) -> None:
         self.name, self.sweep_id, self.storage = name, sweep_id, Path(storage).absolute()
         self._asked_uri, self._report = uri, report
         self._lent, self._artifacts, self._dataset = lent, artifacts, dataset
+        self._run_name = run_name or name
         self._params, self._tags = dict(params or {}), dict(tags or {})
         self._cards: dict[str, RunCard] = {}
         self._last: dict[str, EpochMetrics] = {}
@@ -142,7 +145,7 @@ class SweepLog:
         if self._writer is None:
             self.connect()
         writer, _ = self._live()
-        self._cards[PARENT] = RunCard(self.name, now_ms())
+        self._cards[PARENT] = RunCard(self._run_name, now_ms())
         writer.start()
         self._reopen(PARENT)
         writer.put(PARENT, Action("its parameters", self._send_params))
@@ -168,10 +171,8 @@ class SweepLog:
         self.epoch(PARENT, metrics)
 
     def run_result(self, evaluation: Evaluation, last: EpochMetrics, artifacts: Sequence[Path] = ()) -> None:
-        """Log what a single run has come to: figures of a split, each layer's sparsity, its files."""
-        values = evaluation.named_by_split
-        values |= {layer_key("sparsity", weight): value for weight, value in last.layer_sparsity.items()}
-        self._put(PARENT, metrics=values, step=last.epoch, timestamp_ms=last.timestamp_ms)
+        """Log what a single run has come to: figures of a split, and its files."""
+        self._put(PARENT, metrics=evaluation.named_by_split, step=last.epoch, timestamp_ms=last.timestamp_ms)
         for path in artifacts:
             if path.exists():
                 self._live()[0].put(PARENT, Action(f"file '{path.name}'", _upload_file(path), replaces=path.name))
@@ -191,9 +192,9 @@ class SweepLog:
         self._put(record.trial_id, params=record.values, tags=tags)
         if record.last is not None:
             self.epoch(record.trial_id, record.last)  # a reused baseline has no other; sent twice it is still one
-            layers = {layer_key("sparsity", weight): value for weight, value in record.last.layer_sparsity.items()}
-            layers |= record.last.footprint
-            self._put(record.trial_id, metrics=layers, step=record.last.epoch, timestamp_ms=record.last.timestamp_ms)
+            # each layer's sparsity is in sparsity.csv: as metrics they would stand before all that has a course
+            cost, last = record.last.footprint, record.last
+            self._put(record.trial_id, metrics=cost, step=last.epoch, timestamp_ms=last.timestamp_ms)
         self._log_test(record)
         writer, _ = self._live()
         for artifact in map(str, artifacts):
