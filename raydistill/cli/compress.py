@@ -190,7 +190,7 @@ def compress(
     act_hist: Annotated[
         float | None,
         typer.Option(
-            "--act-hist", min=0.0, max=1.0, help="The same of this fraction of the images.", rich_help_panel=_LOOK
+            "--act-hist", min=0.0, max=1.0, help="The same of this fraction of the samples.", rich_help_panel=_LOOK
         ),
     ] = None,
     thinnify: Annotated[

@@ -54,11 +54,11 @@ def sensitivity(
     weights: Annotated[
         list[str] | None, typer.Option("--weights", help="Only weights that match, such as 'layer1.*'; repeatable.")
     ] = None,
-    split: Annotated[Split, typer.Option(help="The images it is evaluated on.")] = Split.VALIDATION,
+    split: Annotated[Split, typer.Option(help="The part of the data it is evaluated on.")] = Split.VALIDATION,
     images: Annotated[
         int | None, typer.Option(min=1, help="Evaluate on so many of them, always the same ones; left out, all.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 256,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Samples a batch.")] = 256,
     out_dir: Annotated[Path, typer.Option("--out-dir", "-o", help="Where CSV and plot go.")] = Path("sensitivity"),
     write_space: Annotated[
         Path | None,

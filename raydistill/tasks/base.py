@@ -157,6 +157,10 @@ class Task(ABC):
     def example_input(self, rows: int = 1) -> tuple[Any, ...]:
         """Positional inputs of the network, of so many samples; the values do not matter."""
 
+    def example_batch(self, rows: int, device: torch.device) -> Batch | None:
+        """One of the train split, where a network in train mode takes more than `example_input`; else None."""
+        return None
+
     @torch.no_grad()
     def evaluate(self, network: nn.Module, feed: Feed, loading: Loading) -> Mapping[str, float]:
         """The metrics over a whole feed, of all ranks together and the same on each. In eval mode; the network's own

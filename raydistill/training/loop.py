@@ -192,7 +192,12 @@ class _Run:
             resumed
             if resumed is not None
             else arithmetic.choose(
-                config.precision, self.model, self.device, self.task.example_input(rows), config.deterministic
+                config.precision,
+                self.model,
+                self.device,
+                self.task.example_input(rows),
+                config.deterministic,
+                self._example_loss(rows),
             )
         )
         self.stepping.compute_in(self.precision)
@@ -206,6 +211,10 @@ class _Run:
         self._checked = -1
         if self.folder is not None and self.schedule_text and ranks.first:
             write_atomically(self.folder / "schedule.yaml", self.schedule_text)
+
+    def _example_loss(self, rows: int) -> Callable[[nn.Module], Tensor] | None:
+        batch = self.task.example_batch(rows, self.device) if self.config.precision == "auto" else None
+        return None if batch is None else lambda network: self.task.loss(network, batch)
 
     def settle(self) -> None:
         """Make sure that all ranks begin at the same place.
