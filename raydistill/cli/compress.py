@@ -16,7 +16,7 @@ from raydistill.cli.options import NONE, Given, OptionsOf, arguments, typed, wit
 from raydistill.cli.sensitivity import Sense, sensitivity
 from raydistill.cli.summary import KINDS
 from raydistill.cli.summary import summary as show_summary
-from raydistill.parts import Arithmetic, Batches, Chance, DatasetConfig, Optimization, Optimizer, Output, Shares
+from raydistill.parts import Arithmetic, Batches, Chance, DatasetConfig, Optimization, Optimizer, Output, Pixels, Shares
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,6 +72,7 @@ def compress(
     reset_optimizer: Annotated[
         bool, typer.Option("--reset-optimizer", help="Of --resume-from take the weights only, and begin at epoch 0.")
     ] = False,
+    pixels: Annotated[Given, OptionsOf(Pixels, _DATA)] = NONE,
     batches: Annotated[Given, OptionsOf(Batches, _TRAIN)] = NONE,
     optimization: Annotated[Given, OptionsOf(Optimization, _TRAIN)] = NONE,
     optimizer: Annotated[Given, OptionsOf(Optimizer, _TRAIN)] = NONE,
@@ -282,6 +283,7 @@ def compress(
         train=loop,
         model_args={**model_arguments, **({"pretrained": True} if pretrained else {})},
         dataset=DatasetConfig(**data),
+        **pixels,
         **batches,
         **_optimization(optimization, optimizer, given),
         **chance,

@@ -237,7 +237,10 @@ def adopted(given: str, run: RunConfig, task: Task, folder: Path) -> Path:
     arguments = {**run.model_args, **content["run"]["model_args"]}
     network = task.network(run.arch, arguments, fetch=False)
     structure = load_weights(network, content, given)
-    path = folder / digest(network.state_dict()) / FILE_NAME
+    known = digest(network.state_dict())
+    if run.mean is not None:  # the same weights on other pixels are another network
+        known = hashlib.sha256(repr((known, run.mean, run.std)).encode()).hexdigest()[: len(known)]
+    path = folder / known / FILE_NAME
     if not path.exists():
         write_checkpoint(
             path,

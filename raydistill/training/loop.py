@@ -21,10 +21,10 @@ from raydistill.compression.ranks import Ranks
 from raydistill.compression.structure import Change, structure_state
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.datasets.config import DatasetConfig
-from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
+from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault, TrainingError
 from raydistill.files import write_atomically
 from raydistill.metrics import LOSS
-from raydistill.parts import out_of_bounds
+from raydistill.parts import out_of_bounds, pixel_faults
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import TRAIN, VALIDATION, Loading, Task, Weights
@@ -40,7 +40,7 @@ from raydistill.training.events import EventLog
 from raydistill.training.identity import check_same_run, run_identity
 from raydistill.training.optimizer import check_optimization, make_optimizer, order_of
 from raydistill.training.replica import Replica
-from raydistill.training.start import removed_layers, task_of, weights_of
+from raydistill.training.start import prepared_for, removed_layers
 from raydistill.training.stepping import Stepping
 from raydistill.training.teacher import add_teacher, check_distillation
 
@@ -82,7 +82,7 @@ def fit(
 
         def begin() -> _Run:
             with memory.said_plainly("before the first epoch", config.batch_size):
-                prepared = task_of(config) if task is None else task.wanted_by(weights_of(config), config.dataset)
+                prepared = prepared_for(config, task)
                 return _Run(config, prepared, on_step, ranks)
 
         run = ranks.together(begin)
@@ -426,6 +426,10 @@ class _Run:
 def check_run(config: RunConfig) -> None:
     """Raises ConfigError with all that is wrong, as far as it shows without network and data."""
     faults: list[Fault | str] = [*out_of_bounds(config, "training."), *check_optimization(config)]
+    faults += pixel_faults(config)
+    if config.mean is not None and config.init_from is None and config.continue_from is None:
+        way_out = "leave it out: what is trained anew has the data's own"
+        faults.append(Fault("mean", "is for weights that a run starts from, and there are none", ABSENT, way_out))
     if config.init_from is not None and config.continue_from is not None:
         faults.append(Fault("init_from", "cannot stand beside continue_from", config.init_from, "keep one of the two"))
     if config.distillation is not None:

@@ -122,6 +122,10 @@ def publish_front(session: Session, log: SweepLog) -> None:
                 test_front(session)
                 publish_front(session, log)  # what is logged already is not logged twice
                 return
+        if example is None:
+            takes = "as MLflow's models do: members of the front stay checkpoints, none is registered"
+            session.observer.warning(f"{arch} is not called with one tensor, {takes}")
+            return
         try:
             member = log.log_model(record.trial_id, network, example, metrics, record.values)
         except TrackingError as error:
@@ -131,11 +135,15 @@ def publish_front(session: Session, log: SweepLog) -> None:
             log.register_knee(member)
 
 
-def _example(task: Task, checkpoint: str | Path) -> np.ndarray:
-    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens."""
+def _example(task: Task, checkpoint: str | Path) -> np.ndarray | None:
+    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens;
+    None where they are no tensor."""
     content = read_checkpoint(checkpoint)
     weights = Weights.of_checkpoint(content, str(checkpoint))
     task = task.wanted_by(weights)
     batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
-    inputs: np.ndarray = task.inputs(batch)[0].contiguous().numpy()
-    return inputs
+    first = task.inputs(batch)[0]
+    if not isinstance(first, torch.Tensor):
+        return None
+    samples: np.ndarray = first.contiguous().numpy()
+    return samples
