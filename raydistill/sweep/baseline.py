@@ -261,7 +261,7 @@ def _never_trained(network: nn.Module) -> EpochMetrics:
     """What is known of a network that another tool has trained."""
     total, by_layer = sparsity(network)
     now = time.time_ns() // 1_000_000
-    return EpochMetrics(0, 1, 0.0, {}, 0.0, total, by_layer, 0.0, 0.0, now)
+    return EpochMetrics(0, 1, None, {}, 0.0, total, by_layer, 0.0, 0.0, now)
 
 
 def given_baseline(checkpoint: str, run: RunConfig, task: Task) -> EpochMetrics:

@@ -11,7 +11,7 @@
             scheduler.on_epoch_end(epoch, **metrics)
             yield metrics
 
-Of the metrics ``train_loss`` may be left out (the validation loss stands for it then), those of the task may not. When
+Of the metrics ``train_loss`` may be left out, and is not recorded then; those of the task may not. When
 they are yielded the checkpoint is written; the code behind the ``yield`` runs only if the trial goes on. A loop
 that nobody can make a generator of (a trainer with callbacks) is a plain function that calls `Trial.report`.
 """
@@ -33,7 +33,6 @@ from raydistill.compression.structure import Change, structure_state
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.errors import ABSENT, CheckpointError, Fault, TrainingError, close_match
 from raydistill.files import write_atomically
-from raydistill.metrics import LOSS
 from raydistill.records import EpochMetrics
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import Task
@@ -170,7 +169,7 @@ class Trial:
         found = EpochMetrics(
             epoch=epoch,
             epochs=self.epochs,
-            train_loss=figures.pop(TRAIN_LOSS, figures[LOSS]),
+            train_loss=figures.pop(TRAIN_LOSS, None),
             metrics=figures,
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             sparsity=total,
