@@ -11,21 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from raydistill import models
+from raydistill.compression.structure import Change
 from raydistill.datasets import DatasetConfig
 from raydistill.tasks import Task, Weights
 from raydistill.tasks.classification.preprocessing import described, of_checkpoint
-from raydistill.training.checkpoint import arch_of, model_of
+from raydistill.training.checkpoint import arch_of, built
 from raydistill.training.distiller_checkpoint import read_any
 
 
 @dataclass(frozen=True)
 class Network:
     """content: of its checkpoint, with what it leaves unsaid of its preprocessing and architecture. model: on the CPU,
-    in eval mode."""
+    in eval mode. structure: the changes that made it of what its factory builds."""
 
     path: Path
     content: Mapping[str, Any]
     model: nn.Module
+    structure: tuple[Change, ...] = ()
 
     @property
     def arch(self) -> str:
@@ -39,12 +41,12 @@ class Network:
         """The task as this network wants its data, unless the user's `data` say otherwise."""
         return task.wanted_by(self.weights, data)
 
-    def example_input(self) -> tuple[Tensor, ...]:
-        """One sample of the shape it was trained on; Distiller's checkpoints do not say it, their arch does."""
+    def example_input(self, rows: int = 1) -> tuple[Tensor, ...]:
+        """Samples of the shape it was trained on; Distiller's checkpoints do not say it, their arch does."""
         if "image_shape" in self.content:
-            return (torch.zeros(1, *self.content["image_shape"]),)
+            return (torch.zeros(rows, *self.content["image_shape"]),)
         arguments = {**self.content.get("sizes", {}), **self.content["run"]["model_args"]}
-        return models.example_input(self.arch, arguments, num_classes=self.content.get("num_classes"))
+        return models.example_input(self.arch, arguments, rows, num_classes=self.content.get("num_classes"))
 
 
 def read_network(checkpoint: Path, arch: str | None = None) -> Network:
@@ -58,4 +60,4 @@ def read_network(checkpoint: Path, arch: str | None = None) -> Network:
     seen = of_checkpoint(content, str(checkpoint), known)
     said = {} if seen is None else described(seen)
     content = {**content, **said, "run": {**content["run"], "arch": known}}
-    return Network(checkpoint, content, model_of(content, str(checkpoint), known))
+    return Network(checkpoint, content, *built(content, str(checkpoint), known))

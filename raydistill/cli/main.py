@@ -13,12 +13,16 @@ import typer
 from raydistill.cli.check import check
 from raydistill.cli.compress import compress
 from raydistill.cli.doctor import doctor
+from raydistill.cli.export import export
 from raydistill.cli.failure import fail
+from raydistill.cli.front import front
 from raydistill.cli.help import Command
 from raydistill.cli.menus import models, tasks
+from raydistill.cli.pick import pick
 from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
+from raydistill.cli.verify import verify
 from raydistill.errors import RaydistillError
 from raydistill.resolve import share_folder
 
@@ -32,7 +36,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=Command, short_help="Prune one network in many ways; print the best.")(sweep)
+app.command(cls=Command, short_help="Show the front of a sweep.")(front)
+app.command(cls=Command, short_help="Take a trial of a sweep away, in formats that others run.")(pick)
+app.command(cls=Command, short_help="Is what was taken away what its manifest says?")(verify)
 app.command(cls=Command, short_help="Train one network, pruned as a schedule says.")(compress)
+app.command(cls=Command, short_help="Write any checkpoint's network in formats that others run.")(export)
 app.command(cls=Command, short_help="Does a schedule fit a model, and what would it do?")(check)
 app.command(cls=Command, short_help="Show what a network is made of.")(summary)
 app.command(cls=Command, short_help="Prune each weight alone; draw what accuracy is left.")(sensitivity)

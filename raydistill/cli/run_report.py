@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from raydistill.tracking import SweepLog
 
 
+EXPERIMENT = "compress"
+"""All single runs of a store are in one: there they can be compared."""
+
+
 class RunReport:
     """Prints and appends to ``folder/run.log``; with `uri` or the embedded store, also to MLflow.
 
@@ -48,7 +52,10 @@ class RunReport:
             from raydistill.tracking import SweepLog
 
             tags = {"kind": "compress"}
-            self._log = SweepLog(uri, folder.parent, folder.name, self._identity(), params, tags, self.warn)
+            identity = self._identity()
+            self._log = SweepLog(
+                uri, folder.parent, EXPERIMENT, identity, params, tags, self.warn, run_name=folder.name
+            )
 
     def __enter__(self) -> RunReport:
         if self._log is not None:

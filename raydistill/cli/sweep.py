@@ -145,12 +145,12 @@ def _search(loaded: Sweep, storage: str, resume: bool, cluster: Address | None, 
     if outcome.interrupted:
         console.print(f"interrupted; resume with:\n  {again}", soft_wrap=True)
         raise typer.Exit(130)
-    _report(outcome, loaded.metrics, again, console)
+    _report(outcome, loaded.metrics, again, console, storage)
     if not outcome.recorded:
         raise typer.Exit(1)
 
 
-def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console: Console) -> None:
+def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console: Console, storage: str) -> None:
     from raydistill.cli.tables import counts, front_report, infeasible_lines
 
     for part in front_report(outcome.rows, outcome.dataset, metrics):
@@ -163,12 +163,28 @@ def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console
         console.print(f"These figures are of the fallback dataset {outcome.dataset}.", style="bold yellow")
     for title, text in (
         ("open MLflow", _how_to_open(outcome.tracking_uri)),
+        ("its front", outcome.front_page),
         ("resume", again),
         ("checkpoints", f"{_shown(outcome.kept)}/trials/*/checkpoint.pt"),
         ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
+        ("take it away", _pick(outcome, storage)),
     ):
         if text:
             console.print(f"{title:<12} {text}", soft_wrap=True, markup=False)
+
+
+def _pick(outcome: Outcome, storage: str) -> str:
+    """The command that gives the knee as a folder; "" where there is none."""
+    from raydistill.records import BASELINE
+
+    knee = next((row.record for row in outcome.rows if row.knee and row.record.trial_id != BASELINE), None)
+    if knee is None:
+        return ""
+    name = outcome.kept.rpartition("/")[2]
+    words = ["raydistill", "pick", name, "--knee", "-o", f"{name}-{knee.trial_id}"]
+    words += ["--storage", storage] if storage != "sweeps" else []
+    words += ["--arch", knee.arch] if ":" in knee.arch else []
+    return shlex.join(words)
 
 
 def _how_to_open(uri: str) -> str:

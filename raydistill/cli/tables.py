@@ -43,14 +43,19 @@ def _told(metric: Metric, value: float) -> str:
     return shown(metric, value) if metric.is_fraction else f"{value:.4f}"
 
 
-def front_report(rows: Sequence[FrontRow], dataset: str, metrics: Mapping[str, Metric]) -> tuple[Text, Table]:
-    """The front's members, sparsity ascending, and the dense baseline in any case; the knee is marked.
+def front_report(
+    rows: Sequence[FrontRow], dataset: str, metrics: Mapping[str, Metric], every: bool = False
+) -> tuple[Text, Table]:
+    """The front's members, sparsity ascending, and the dense baseline in any case; the knee is marked. every: whatever
+    other rows there are, too.
 
     Figures of a member that was trained with several seeds are means and sample standard deviations.
     """
     name = selecting(metrics)
     metric = metrics[name]
-    members = [row for row in rows if row.record.last is not None and (row.pareto or row.record.trial_id == BASELINE)]
+    members = [
+        row for row in rows if row.record.last is not None and (every or row.pareto or row.record.trial_id == BASELINE)
+    ]
     numbers = sorted({len(row.runs) for row in members if row.record.trial_id != BASELINE}) or [1]
     seeds = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     title = Text(f"Pareto front: {dataset}, {name} on its validation and test split, seeds: {seeds}", style="bold")
@@ -64,7 +69,7 @@ def front_report(rows: Sequence[FrontRow], dataset: str, metrics: Mapping[str, M
     table.add_column("")
     for row in sorted(members, key=lambda row: row.record.trial_id != BASELINE):
         dense = row.record.trial_id == BASELINE
-        notes = [_place(row)] if dense else []
+        notes = [_place(row)] if dense else [] if row.pareto else ["infeasible" if row.violations else "dominated"]
         notes += ["knee"] if row.knee else []
         notes += ["warm start"] if "warm_start" in row.record.extra else []
         table.add_row(
@@ -72,7 +77,7 @@ def front_report(rows: Sequence[FrontRow], dataset: str, metrics: Mapping[str, M
             _spread(OF_NETWORK["sparsity"], [run.last.sparsity if run.last else None for run in row.runs]),
             _spread(metric, [run.last.metrics[name] if run.last else None for run in row.runs]),
             _spread(metric, [run.test.metrics[name] if run.test else None for run in row.runs]),
-            *(_amount(row.values[other]) for other in others),
+            *(amount(row.values[other]) for other in others),
             ", ".join(notes),
         )
     return title, table
@@ -86,7 +91,7 @@ def _place(row: FrontRow) -> str:
 _SHORT = {"size_bytes": "bytes", "compressed_size_bytes": "bytes, packed", "latency_ms": "ms"}
 
 
-def _amount(value: float) -> str:
+def amount(value: float) -> str:
     """1.23 M, 45.6 k, 0.789: three digits that mean something."""
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= size:

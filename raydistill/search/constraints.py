@@ -32,6 +32,9 @@ class Constraint:
     bound: float
     path: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.figure} {self.comparison} {self.bound:g}"
+
     def violation(self, value: float) -> str:
         """How `value` breaks the constraint, in words; "" where it does not. A figure that is not there breaks it."""
         if math.isnan(value):
@@ -89,11 +92,12 @@ def against_dense(metrics: Mapping[str, Metric]) -> dict[str, str]:
 
 def violations(record: TrialRecord, constraints: Sequence[Constraint], baseline: TrialRecord | None) -> tuple[str, ...]:
     """Every constraint that a trial breaks, in words; the baseline is held against itself."""
-    said = (constraint.violation(_value(constraint.figure, record, baseline)) for constraint in constraints)
+    said = (constraint.violation(figure_value(constraint.figure, record, baseline)) for constraint in constraints)
     return tuple(words for words in said if words)
 
 
-def _value(figure: str, record: TrialRecord, baseline: TrialRecord | None) -> float:
+def figure_value(figure: str, record: TrialRecord, baseline: TrialRecord | None) -> float:
+    """A figure of a trial, or what it has lost against the baseline; NaN where it is not known."""
     if record.last is None:
         return math.nan
     for ending, sign in ((_DROP, 1.0), (_RISE, -1.0)):

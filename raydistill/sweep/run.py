@@ -23,6 +23,7 @@ from raydistill.errors import RaydistillError, RayLostError
 from raydistill.files import clear_temporaries
 from raydistill.records import FAILED, FINISHED, INTERRUPTED, TrialRecord
 from raydistill.search import FrontRow
+from raydistill.search.highlights import progress
 from raydistill.storage import Store, open_store
 from raydistill.sweep.baseline import ensure_baseline
 from raydistill.sweep.file.load import Sweep
@@ -32,6 +33,7 @@ from raydistill.sweep.planning.resources import Share, must_wait, trial_share
 from raydistill.sweep.planning.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
 from raydistill.sweep.planning.task import data_of, sweep_task
 from raydistill.sweep.record.journal import FORMAT, History, Journal, parse_journal, read_journal
+from raydistill.sweep.record.judgement import Judgement
 from raydistill.sweep.record.ledger import Ledger
 from raydistill.sweep.record.observer import Observer
 from raydistill.sweep.record.resume import JOURNAL, check_gone, check_same, check_start
@@ -43,7 +45,7 @@ from raydistill.sweep.session import Session
 from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.tune.interrupt import Interrupt
 from raydistill.tasks import Task
-from raydistill.tracking import SweepLog, has_runs
+from raydistill.tracking import DatasetCard, SweepLog, has_runs
 
 _LOST_S = 15.0
 """For MLflow, when Ray has gone: soon Ray ends the process."""
@@ -60,7 +62,8 @@ class Outcome:
     kept: the sweep's folder as the journal names it, a path or a URI; folder: the same on this machine.
 
     interrupted: by a signal; the sweep can be resumed. model: the knee as the registry has it ("simplenet"); "": it has
-    none of this sweep. recorded: False where MLflow takes nothing any more; the journal has it all.
+    none of this sweep. recorded: False where MLflow takes nothing any more; the journal has it all. front_page: the
+    address of the front in MLflow's interface, once that is open.
     """
 
     folder: Path
@@ -73,6 +76,7 @@ class Outcome:
     kept: str
     model: str = ""
     recorded: bool = True
+    front_page: str = ""
 
 
 def run_sweep(
@@ -132,11 +136,11 @@ def run_sweep(
             if must_wait(share, nodes):
                 observer.step(f"no node has {share} yet: waiting for the cluster to start one")
             sweep_id = history.start["sweep_id"] if history.start else uuid.uuid4().hex
-            log = _log(sweep, store, sweep_id, task, observer)
+            log = _log(sweep, store, sweep_id, task, about["fingerprint"], observer)
             log.connect()
             with Journal(folder / JOURNAL, follower, kept) as journal:
                 interrupt.begun = True
-                _open(journal, history, sweep_id, sweep.config(), about, seeds)
+                _open(journal, history, sweep_id, sweep, about, seeds)
                 log.start()  # not before: a driver killed in between would leave a run that no sweep knows
                 observer.started()
                 ledger = Ledger(journal, history, log, observer, sweep.objectives, sweep.metrics, sweep.constraints)
@@ -209,12 +213,14 @@ def _open(
     journal: Journal,
     history: History,
     sweep_id: str,
-    config: Mapping[str, object],
+    sweep: Sweep,
     dataset: Mapping[str, str],
     seeds: Seeds,
 ) -> None:
+    config = sweep.config()
+    judged_by = Judgement(sweep.metrics, sweep.objectives, sweep.constraints).to_json()
     if history.start is not None:
-        journal.append("sweep_resumed", config=config)
+        journal.append("sweep_resumed", config=config, judged_by=judged_by)
         return
     versions = {"ray": ray.__version__, "torch": torch.__version__, "numpy": np.__version__}
     journal.append(
@@ -222,6 +228,7 @@ def _open(
         format=FORMAT,
         sweep_id=sweep_id,
         config=config,
+        judged_by=judged_by,
         dataset=dataset,
         seeds=seeds_to_json(seeds),
         versions=versions,
@@ -265,6 +272,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         kept=session.kept,
         model=log.registered,
         recorded=not log.broken,
+        front_page=log.front_page,
     )
 
 
@@ -279,7 +287,8 @@ def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0)
         for record in ledger.running():
             ledger.ended(record.trial_id, INTERRUPTED, "the sweep was interrupted")
     finally:
-        log.front(ledger.front(), session.sweep.objectives, session.sweep.metrics)
+        rows, judged = ledger.front(), (session.sweep.objectives, session.sweep.metrics)
+        log.front(rows, *judged, progress(rows, *judged))
         if timeout_s:
             session.observer.step("delivering to MLflow")
         left = log.finish(state, timeout_s)
@@ -288,7 +297,7 @@ def _close(session: Session, log: SweepLog, state: str, timeout_s: float = 60.0)
             session.observer.warning(f"{rule}; once it answers again --resume sends them")
 
 
-def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, observer: Observer) -> SweepLog:
+def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, fingerprint: str, observer: Observer) -> SweepLog:
     sections = sweep.sections
     folder = store.root / sections.name
     tags = {
@@ -306,4 +315,7 @@ def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, observer: Observ
         **{f"search.{d.path}": d.distribution.describe() for d in sweep.dimensions},
     }
     files = mlflow_files(sweep, store)
-    return SweepLog(sections.tracking.uri, folder, sections.name, sweep_id, params, tags, observer.warning, **files)
+    dataset = DatasetCard(task.name, fingerprint)
+    return SweepLog(
+        sections.tracking.uri, folder, sections.name, sweep_id, params, tags, observer.warning, dataset=dataset, **files
+    )

@@ -4,16 +4,19 @@ MLflow itself is imported when a sweep starts, not with this package.
 """
 
 from raydistill.tracking.figures import front_html, front_png, front_table
+from raydistill.tracking.models import VersionCard
 from raydistill.tracking.read_back import RankedSweep, RankedTrial, ranked_trials
 from raydistill.tracking.store import embedded_uri, has_runs
-from raydistill.tracking.sweep_log import LoggedMember, SweepLog
+from raydistill.tracking.sweep_log import DatasetCard, LoggedMember, SweepLog
 from raydistill.tracking.visit import Visit, visit
 
 __all__ = [
+    "DatasetCard",
     "LoggedMember",
     "RankedSweep",
     "RankedTrial",
     "SweepLog",
+    "VersionCard",
     "Visit",
     "embedded_uri",
     "front_html",

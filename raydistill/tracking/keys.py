@@ -26,11 +26,6 @@ def key(name: str) -> str:
     return _shortened(text, KEY_LIMIT)
 
 
-def layer_key(prefix: str, weight: str) -> str:
-    """A metric key for one weight: ``sparsity/conv1.weight``."""
-    return key(f"{prefix}/{weight.replace('/', '_')}")
-
-
 def param_text(value: object) -> str:
     """A param's text: floats exact, so that a trial can be repeated from it."""
     return _shortened(masked(str(value)), PARAM_LIMIT)

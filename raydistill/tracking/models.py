@@ -37,7 +37,17 @@ class LoggedMember:
     model_name: str
 
 
-def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> None:
+@dataclass(frozen=True)
+class VersionCard:
+    """description: Markdown. tags: shown beside it."""
+
+    description: str
+    tags: Mapping[str, str]
+
+
+def export(
+    model: torch.nn.Module, input_example: np.ndarray, folder: Path, metadata: Mapping[str, object] | None = None
+) -> None:
     """Write `model` as an MLflow model folder, without any server. input_example: (2 or more, ...) float32, or
     int64 where the network reads numbers of things. Of an output of several parts the first one stays.
 
@@ -73,6 +83,7 @@ def export(model: torch.nn.Module, input_example: np.ndarray, folder: Path) -> N
             warnings.simplefilter("ignore")
             mlflow.pytorch.save_model(
                 model, str(folder), signature=signature, input_example=example, serialization_format="pt2",
+                metadata=dict(metadata or {}),
                 pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", "numpy"],
             )  # fmt: skip
     except OSError:
@@ -142,9 +153,10 @@ def upload(
 
 
 def register(
-    client: MlflowClient, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, name: str
-) -> None:
-    """Give the member's model the alias `KNEE_ALIAS` under `name`, a valid registered name.
+    client: MlflowClient, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, name: str,
+    alias: str = KNEE_ALIAS, about: VersionCard | None = None,
+) -> None:  # fmt: skip
+    """Give the member's model an alias under `name`, a valid registered name.
 
     A version made for it before is used again.
     """
@@ -165,21 +177,25 @@ def register(
             tags={SWEEP_TAG: sweep_id, TRIAL_TAG: member.trial_id},
         ).version  # fmt: skip
     _link(client, logged.model_id, name, int(version))
-    client.set_registered_model_alias(name, KNEE_ALIAS, version)
+    if about is not None:
+        client.update_model_version(name, version, about.description)
+        for tag, text in about.tags.items():
+            client.set_model_version_tag(name, version, tag, text)
+    client.set_registered_model_alias(name, alias, version)
 
 
-def withdraw(client: MlflowClient, sweep_id: str, name: str) -> None:
+def withdraw(client: MlflowClient, sweep_id: str, name: str, alias: str = KNEE_ALIAS) -> None:
     """Take the alias from the sweep's version, if it has it."""
     from mlflow.exceptions import MlflowException
 
     try:
-        version = client.get_model_version_by_alias(name, KNEE_ALIAS)
+        version = client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if is_permanent(error):  # there is no such model, or no such alias
             return
         raise
     if version.tags.get(SWEEP_TAG) == sweep_id:
-        client.delete_registered_model_alias(name, KNEE_ALIAS)
+        client.delete_registered_model_alias(name, alias)
 
 
 def _link(client: MlflowClient, model_id: str, name: str, version: int) -> None:

@@ -6,23 +6,25 @@ Every method returns at once; a background thread delivers. Calling one twice wi
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydistill.errors import Fault, StorageError, TrackingError
 from raydistill.masking import masked
 from raydistill.metrics import Metric
-from raydistill.records import FAILED, FINISHED, EpochMetrics, Evaluation, TrialRecord
-from raydistill.tracking import models
+from raydistill.records import FAILED, FINISHED, STOPPED, EpochMetrics, Evaluation, TrialRecord
+from raydistill.tracking import models, pages
 from raydistill.tracking.figures import FrontRow, Objective, write_front
-from raydistill.tracking.keys import key, layer_key, param_text, registered_name, tag_text
-from raydistill.tracking.models import LoggedMember
+from raydistill.tracking.keys import key, param_text, registered_name, tag_text
+from raydistill.tracking.models import KNEE_ALIAS, LoggedMember
 from raydistill.tracking.sink import PARENT, MlflowSink, RunCard
 from raydistill.tracking.store import OPTION, locate, undisturbed
 from raydistill.tracking.writer import Action, Broken, Point, TrackingWriter, Unavailable, batches
@@ -36,6 +38,14 @@ PENDING = "mlflow_pending"
 """Folder in the storage for exported models that MLflow does not have yet."""
 
 
+@dataclass(frozen=True)
+class DatasetCard:
+    """name, digest: of the data, as MLflow names a dataset."""
+
+    name: str
+    digest: str
+
+
 class SweepLog:
     """Writes one sweep.
 
@@ -43,7 +53,8 @@ class SweepLog:
     run and of the registered model. sweep_id: unique to this sweep, the same when it is resumed. params, tags: the
     parent's. report: called with one line for each thing the user should know (from another thread). lent: gives a
     trial's file by its name in the records, to read; None: the names are paths. artifacts: where a database without a
-    server keeps its artifacts; None is a folder in `storage`.
+    server keeps its artifacts; None is a folder in `storage`. dataset: what every run is trained on.
+    run_name: of the parent run, where that is not the experiment's.
     """
 
     def __init__(
@@ -57,10 +68,13 @@ class SweepLog:
         report: Callable[[str], None] | None = None,
         lent: Callable[[str], AbstractContextManager[Path]] | None = None,
         artifacts: str | None = None,
+        dataset: DatasetCard | None = None,
+        run_name: str | None = None,
     ) -> None:
         self.name, self.sweep_id, self.storage = name, sweep_id, Path(storage).absolute()
         self._asked_uri, self._report = uri, report
-        self._lent, self._artifacts = lent, artifacts
+        self._lent, self._artifacts, self._dataset = lent, artifacts, dataset
+        self._run_name = run_name or name
         self._params, self._tags = dict(params or {}), dict(tags or {})
         self._cards: dict[str, RunCard] = {}
         self._last: dict[str, EpochMetrics] = {}
@@ -86,6 +100,13 @@ class SweepLog:
     def uri(self) -> str:
         """The tracking URI in use, for ``mlflow ui --backend-store-uri``."""
         return self._live()[1].place.uri
+
+    @property
+    def front_page(self) -> str:
+        """The address of the front in MLflow's interface, which ``mlflow ui`` serves where there is no server; "" as
+        long as there is no experiment."""
+        _, sink = self._live()
+        return pages.front_page(self.uri, sink.experiment_id, self.sweep_id) if sink.experiment_id else ""
 
     @property
     def errors(self) -> list[str]:
@@ -124,7 +145,7 @@ class SweepLog:
         if self._writer is None:
             self.connect()
         writer, _ = self._live()
-        self._cards[PARENT] = RunCard(self.name, now_ms())
+        self._cards[PARENT] = RunCard(self._run_name, now_ms())
         writer.start()
         self._reopen(PARENT)
         writer.put(PARENT, Action("its parameters", self._send_params))
@@ -150,10 +171,8 @@ class SweepLog:
         self.epoch(PARENT, metrics)
 
     def run_result(self, evaluation: Evaluation, last: EpochMetrics, artifacts: Sequence[Path] = ()) -> None:
-        """Log what a single run has come to: figures of a split, each layer's sparsity, its files."""
-        values = evaluation.named_by_split
-        values |= {layer_key("sparsity", weight): value for weight, value in last.layer_sparsity.items()}
-        self._put(PARENT, metrics=values, step=last.epoch, timestamp_ms=last.timestamp_ms)
+        """Log what a single run has come to: figures of a split, and its files."""
+        self._put(PARENT, metrics=evaluation.named_by_split, step=last.epoch, timestamp_ms=last.timestamp_ms)
         for path in artifacts:
             if path.exists():
                 self._live()[0].put(PARENT, Action(f"file '{path.name}'", _upload_file(path), replaces=path.name))
@@ -161,8 +180,8 @@ class SweepLog:
     def trial_ended(self, record: TrialRecord, artifacts: Sequence[str | Path] = ()) -> None:
         """Log what the trial has come to, upload its files, end its run.
 
-        FINISHED, FAILED, or KILLED for a trial that was stopped or interrupted. artifacts: as `lent` knows them; what
-        does not exist is left out.
+        FINISHED, also for a trial that was stopped early (its tag ``state`` says so), FAILED, or KILLED for one that
+        was interrupted. artifacts: as `lent` knows them; what does not exist is left out.
         """
         if record.trial_id not in self._cards:
             self.trial_started(record)
@@ -173,9 +192,9 @@ class SweepLog:
         self._put(record.trial_id, params=record.values, tags=tags)
         if record.last is not None:
             self.epoch(record.trial_id, record.last)  # a reused baseline has no other; sent twice it is still one
-            layers = {layer_key("sparsity", weight): value for weight, value in record.last.layer_sparsity.items()}
-            layers |= record.last.footprint
-            self._put(record.trial_id, metrics=layers, step=record.last.epoch, timestamp_ms=record.last.timestamp_ms)
+            # each layer's sparsity is in sparsity.csv: as metrics they would stand before all that has a course
+            cost, last = record.last.footprint, record.last
+            self._put(record.trial_id, metrics=cost, step=last.epoch, timestamp_ms=last.timestamp_ms)
         self._log_test(record)
         writer, _ = self._live()
         for artifact in map(str, artifacts):
@@ -187,11 +206,19 @@ class SweepLog:
             else:
                 continue
             writer.put(record.trial_id, Action(f"file '{name}'", upload, replaces=name))
-        status = {FINISHED: "FINISHED", FAILED: "FAILED"}.get(record.state, "KILLED")
+        status = {FINISHED: "FINISHED", STOPPED: "FINISHED", FAILED: "FAILED"}.get(record.state, "KILLED")
         self._end(record.trial_id, status, record.ended_ms or now_ms())
 
-    def front(self, rows: Sequence[FrontRow], objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> None:
+    def front(
+        self,
+        rows: Sequence[FrontRow],
+        objectives: Sequence[Objective],
+        metrics: Mapping[str, Metric],
+        progress: Mapping[str, float] | None = None,
+    ) -> None:
         """Write pareto.csv, pareto.png and pareto.html into the storage and the parent run, and tag the children.
+
+        progress: figures of the front as a whole, metrics of the parent run, step by step of finished trials.
 
         Drawn by the background thread (0.6 s); of fronts that come faster than that only the latest is drawn.
         """
@@ -202,7 +229,21 @@ class SweepLog:
             for path in front.draw():
                 client.log_artifact(run_id, str(path))
 
+        def describe(client: MlflowClient, run_id: str) -> None:
+            _, sink = self._live()
+            runs = f"#/experiments/{sink.experiment_id}/runs/"
+            text = pages.note(
+                self.name, self._params, rows, objectives, metrics, lambda trial_id: runs + sink.run_id(trial_id),
+                self._registered,
+            )  # fmt: skip
+            client.set_tag(run_id, pages.NOTE_TAG, tag_text(text))
+            state = pages.view(self.sweep_id, objectives, metrics)
+            client.set_experiment_tag(sink.experiment_id, pages.SHARED_VIEW + pages.view_key(self.sweep_id), state)
+
         self._live()[0].put(PARENT, Action("the front's files", draw_and_upload, replaces="front"))
+        self._live()[0].put(PARENT, Action("the front's page", describe, replaces="page"))
+        if progress:
+            self._put(PARENT, metrics=progress, step=len(rows), timestamp_ms=now_ms())
         for row in rows:
             trial_id = row.record.trial_id
             tags = {"pareto": tag_text(row.pareto), "pareto_rank": tag_text(row.rank), "knee": tag_text(row.knee)}
@@ -219,10 +260,11 @@ class SweepLog:
         input_example: np.ndarray,
         metrics: Mapping[str, float] | None = None,
         params: Mapping[str, object] | None = None,
+        metadata: Mapping[str, object] | None = None,
     ) -> LoggedMember:
         """Export `model` (on the CPU) here and send it as an MLflow model of the trial's run.
 
-        input_example: of images (2, C, H, W) float32.
+        input_example: of images (2, C, H, W) float32. metadata: plain values beside the model, such as preprocessing.
 
         Raises:
             TrackingError: torch.export cannot trace the model.
@@ -235,7 +277,7 @@ class SweepLog:
             pending.mkdir(parents=True, exist_ok=True)
             # A folder of its own: an earlier export of the same trial may be on its way just now.
             folder = Path(tempfile.mkdtemp(prefix=f"{trial_id}-", dir=pending)) / "model"
-            models.export(model, input_example, folder)
+            models.export(model, input_example, folder, metadata)
         except OSError as error:
             rule = f"the exported model cannot be written ({error.strerror or error})"
             raise StorageError(Fault(str(pending), rule, way_out="free some space, then resume")) from error
@@ -253,30 +295,40 @@ class SweepLog:
         writer.put(trial_id, Action("its model", send, replaces="model"))
         return member
 
-    def register_knee(self, member: LoggedMember, name: str | None = None) -> str:
-        """Register the member's model with the alias ``pareto-knee``, under the sweep's name or another.
+    def register(
+        self,
+        member: LoggedMember,
+        alias: str = KNEE_ALIAS,
+        about: models.VersionCard | None = None,
+        name: str | None = None,
+    ) -> str:
+        """Register the member's model with an alias, under the sweep's name or another.
 
-        Returns the name as the registry has it (without slashes and colons): ``models:/<name>@pareto-knee``.
+        about: what its page says. Returns the name as the registry has it (without slashes and colons):
+        ``models:/<name>@pareto-knee``.
         """
         writer, sink = self._live()
         registered = registered_name(name or self.name)
 
         def send(client: MlflowClient, run_id: str) -> None:
-            models.register(client, sink.experiment_id, run_id, self.sweep_id, member, registered)
-            self._registered = registered
+            models.register(client, sink.experiment_id, run_id, self.sweep_id, member, registered, alias, about)
+            if alias == KNEE_ALIAS:
+                self._registered = registered
 
-        writer.put(member.trial_id, Action("registering its model", send, replaces="registration"))
+        writer.put(member.trial_id, Action("registering its model", send, replaces=f"registration as {alias}"))
         return registered
 
-    def withdraw_knee(self, name: str | None = None) -> None:
-        """Take the alias ``pareto-knee`` from a model of this sweep's; another sweep's keeps it."""
+    def withdraw(self, alias: str = KNEE_ALIAS, name: str | None = None) -> None:
+        """Take an alias from a model of this sweep's; another sweep's keeps it."""
         registered = registered_name(name or self.name)
 
         def send(client: MlflowClient, run_id: str) -> None:
-            models.withdraw(client, self.sweep_id, registered)
-            self._registered = ""
+            models.withdraw(client, self.sweep_id, registered, alias)
+            if alias == KNEE_ALIAS:
+                self._registered = ""
 
-        self._live()[0].put(PARENT, Action("withdrawing the knee", send, replaces=f"withdrawal of {registered}"))
+        replaces = f"withdrawal of {registered}@{alias}"
+        self._live()[0].put(PARENT, Action("withdrawing an alias", send, replaces=replaces))
 
     def finish(self, state: str = FINISHED, timeout_s: float = 60.0) -> int:
         """End the parent run (FINISHED, FAILED, or KILLED if interrupted), deliver what waits, stop the thread.
@@ -339,6 +391,8 @@ class SweepLog:
         def reopen(client: MlflowClient, run_id: str) -> None:
             if sink.was_there(run):
                 client.update_run(run_id, status="RUNNING")
+            if self._dataset is not None:
+                _log_dataset(client, run_id, self._dataset)
 
         writer.put(run, Action("opening", reopen))
 
@@ -380,6 +434,14 @@ class _Front:
             if not self._paths:
                 self._paths = write_front(*self._arguments)
             return self._paths
+
+
+def _log_dataset(client: MlflowClient, run_id: str, card: DatasetCard) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"name": card.name})
+    dataset = Dataset(card.name[:500], card.digest[:36], "raydistill", source)
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def now_ms() -> int:

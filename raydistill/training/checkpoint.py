@@ -176,6 +176,11 @@ def load_model(path: str | Path, arch: str | None = None) -> nn.Module:
 
 def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> nn.Module:
     """`load_model` from a checkpoint that is read already; where: its path, for errors."""
+    return built(content, where, arch)[0]
+
+
+def built(content: Mapping[str, Any], where: str, arch: str | None = None) -> tuple[nn.Module, tuple[Change, ...]]:
+    """`model_of`, and the changes that were made to what its factory builds."""
     known, arguments = arch_of(content, where, arch), content["run"]["model_args"]
     if content.get("plain"):
         content = {**content, "num_classes": num_classes_of(content, known)}
@@ -183,8 +188,8 @@ def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) ->
         require(content, where, "num_classes")
     _check_size(known, content, where)
     model = models.create(known, content.get("num_classes"), arguments, fetch=False, sizes=content.get("sizes"))
-    load_weights(model, content, where)
-    return model.eval()
+    structure = load_weights(model, content, where)
+    return model.eval(), structure
 
 
 def arch_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> str:
@@ -252,22 +257,21 @@ def load_weights(
     """
     if content.get("plain"):
         content = {**content, "model": fitted(model, content, where)}
-    own, state = model.state_dict(), content["model"]
-    for name in (*own, *state):
-        if name not in state:
-            raise CheckpointError(Fault(where, f"has no '{name}'", ABSENT, "it belongs to another architecture"))
-        if name not in own:
-            raise CheckpointError(Fault(where, f"has '{name}', the model does not", ABSENT, "choose its architecture"))
-    structure: tuple[Change, ...]
-    if content.get("plain"):
-        structure = ()
-        _check_shapes(model, state, where)
-    elif "structure" in content:
+    state = content["model"]
+    structure: tuple[Change, ...] = ()
+    if not content.get("plain") and "structure" in content:
         structure = structure_from(content["structure"], f"{where}: structure")
         if structure[: len(begun)] != tuple(begun):
             rule = "begins with other changes than those of the network that the run starts from"
             raise CheckpointError(Fault(f"{where}: structure", rule, ABSENT, _WAY_OUT))
         replay(model, structure[len(begun) :], f"{where}: structure")
+    own = model.state_dict()
+    for name in (*own, *state):
+        if name not in state:
+            raise CheckpointError(Fault(where, f"has no '{name}'", ABSENT, "it belongs to another architecture"))
+        if name not in own:
+            raise CheckpointError(Fault(where, f"has '{name}', the model does not", ABSENT, "choose its architecture"))
+    if content.get("plain") or "structure" in content:
         _check_shapes(model, state, where)
     else:
         change = reshape_like(model, state, where)

@@ -1,7 +1,7 @@
 """What a pruned network costs to keep and to run: figures that a sweep can optimise or bound.
 
-All are of the network as it would be deployed: filters and channels that are zero as a whole are taken out first (see
-`raydistill.compression.thinning`), which leaves its outputs as they are.
+All are of the network as it is deployed, registered and exported: filters and channels that are zero as a whole are
+taken out and batch norms folded first (see `raydistill.compression.deployment`), which leaves its outputs as they are.
 
 - ``macs``: multiply-accumulates of one image, counted as `compression.summaries` does; single zeros still count.
 - ``parameters``: those that are not zero.
@@ -12,7 +12,6 @@ All are of the network as it would be deployed: filters and channels that are ze
 
 from __future__ import annotations
 
-import contextlib
 import math
 import statistics
 import time
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
+from raydistill.compression.deployment import deploy
 from raydistill.compression.summaries import total_macs
 from raydistill.errors import Fault, RaydistillError, TrainingError
 from raydistill.metrics import NetworkFigure
@@ -55,18 +55,24 @@ def footprint(
     """
     content = read_checkpoint(checkpoint)
     example = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), arch)).example_input()
-    model = thinned(model_of(content, str(checkpoint), arch), example)
+    model = model_of(content, str(checkpoint), arch)
+    deploy(model, example)
+    figures = figures_of(model, example)
+    for path in own:
+        figure = resolve_object(path, {}, NetworkFigure, "figure of the network", "figure")
+        figures[figure.name] = measured(figure, model, example)
+    return {**figures, LATENCY: latency_ms(model, example, device)} if latency else figures
+
+
+def figures_of(model: nn.Module, example: tuple[Any, ...]) -> dict[str, float]:
+    """The figures of a network as it is, by the names of `raydistill.metrics.FOOTPRINT`, without its latency."""
     tensors = [*model.parameters(), *model.buffers()]
-    figures = {
+    return {
         "macs": float(total_macs(model, example)),
         "parameters": float(sum(int(torch.count_nonzero(p)) for p in model.parameters())),
         "size_bytes": float(sum(_dense(tensor) for tensor in tensors)),
         "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in tensors)),
     }
-    for path in own:
-        figure = resolve_object(path, {}, NetworkFigure, "figure of the network", "figure")
-        figures[figure.name] = measured(figure, model, example)
-    return {**figures, LATENCY: latency_ms(model, example, device)} if latency else figures
 
 
 def measured(figure: NetworkFigure, model: nn.Module, example: tuple[Any, ...]) -> float:
@@ -81,19 +87,6 @@ def measured(figure: NetworkFigure, model: nn.Module, example: tuple[Any, ...]) 
     if not math.isfinite(value):
         raise TrainingError(Fault(f"figure {figure.name}", "must be a finite number", value))
     return value
-
-
-def thinned(model: nn.Module, example: tuple[Any, ...]) -> nn.Module:
-    """The model without its dead filters and channels; as it is where there are none, or where it cannot be traced."""
-    if not any(_has_dead_structure(weight) for weight in model.parameters() if weight.dim() >= 2):
-        return model
-    from raydistill.compression.thinning import thin  # imports Torch-Pruning, which few trials need
-
-    smaller = copy_of(model)
-    with contextlib.suppress(RaydistillError):
-        thin(smaller, None, example)
-        return smaller
-    return model
 
 
 def latency_ms(model: nn.Module, example: tuple[Any, ...], device: str = "cpu") -> float:
@@ -111,11 +104,6 @@ def latency_ms(model: nn.Module, example: tuple[Any, ...], device: str = "cpu") 
                 torch.cuda.synchronize(target)
             times.append(time.perf_counter() - start)
     return 1000.0 * statistics.median(times[_WARM_UP:])
-
-
-def _has_dead_structure(weight: Tensor) -> bool:
-    zero = (weight == 0).flatten(2) if weight.dim() > 2 else (weight == 0).unsqueeze(2)
-    return bool(zero.all(dim=2).all(dim=1).any() or zero.all(dim=2).all(dim=0).any())
 
 
 def _dense(tensor: Tensor) -> int:

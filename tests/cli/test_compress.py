@@ -189,7 +189,7 @@ def test_figures_are_in_mlflow(raydistill: Command, tmp_path: Path, monkeypatch:
     assert raydistill(*common, "--epochs", "2").code == 0
     assert raydistill(*common, "--epochs", "3").code == 0
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
-    (found,) = client.search_runs([client.get_experiment_by_name("one").experiment_id])
+    (found,) = client.search_runs([client.get_experiment_by_name("compress").experiment_id])
     assert found.info.status == "FINISHED"
     assert found.data.params["arch"] == "simplenet_cifar"
     history = client.get_metric_history(found.info.run_id, "sparsity")

@@ -131,7 +131,7 @@ def assert_complete(store: Store, folder: Path, before: dict[str, list[int]]) ->
     assert Counter(run.data.tags.get("raydistill.trial_id", "") for run in runs) == dict.fromkeys(
         ["", BASELINE, *ends], 1
     )
-    status = {FINISHED: "FINISHED", STOPPED: "KILLED"}
+    status = {FINISHED: "FINISHED", STOPPED: "FINISHED"}
     for run in runs:
         trial_id = run.data.tags.get("raydistill.trial_id")
         if trial_id is None:

@@ -32,7 +32,9 @@ def test_constraints_decide_what_is_registered(write_sweep: Callable[..., Path],
     write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.01"]))
     shown = sweep(tmp_path, "space.yaml", "--cpu", "--resume")
     assert "models:/tiny@pareto-knee" in shown
-    assert set(aliases()) == {"pareto-knee"}
+    assert set(aliases()) == {"pareto-knee", "pareto-max-top1", "pareto-max-sparsity"}
+    assert "raydistill pick tiny --knee -o tiny-t000" in shown
+    assert "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=front-" in shown
     run = client.get_run(client.search_model_versions("name = 'tiny'")[0].run_id)
     assert run.data.tags["raydistill.trial_id"] != BASELINE
     assert (run.data.tags["pareto"], run.data.tags["feasible"]) == ("true", "true")

@@ -126,7 +126,7 @@ def assert_complete(folder: Path, name: str, trials: int, damaged: Collection[st
     }
     runs = mlflow_runs(folder, name)
     assert set(runs) == {"", BASELINE, *ends}
-    status = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
+    status = {FINISHED: "FINISHED", STOPPED: "FINISHED", FAILED: "FAILED"}
     for trial_id, record in history.records.items():
         epochs = epochs_of(history, trial_id)
         assert [metrics.epoch for metrics in epochs] == list(range(len(epochs)))

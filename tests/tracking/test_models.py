@@ -83,7 +83,7 @@ def test_the_knee_loads_by_its_alias_and_predicts_any_batch(storage: Path, mlflo
     log = open_log(storage)
     log.trial_started(trial("t0000"))
     log.trial_ended(trial("t0000"))
-    log.register_knee(log.log_model("t0000", network, EXAMPLE, {"top1": 0.5, "test_top1": 0.45}, {"lr": 0.1}))
+    log.register(log.log_model("t0000", network, EXAMPLE, {"top1": 0.5, "test_top1": 0.45}, {"lr": 0.1}))
     assert log.finish() == 0
     assert log.errors == []
 
@@ -121,7 +121,7 @@ def test_sending_again_makes_no_second_model_or_version(storage: Path, mlflow_at
         log = open_log(storage)
         log.trial_started(trial("t0000"))
         for _ in range(2):
-            log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+            log.register(log.log_model("t0000", Simple(), EXAMPLE))
         assert log.finish() == 0
         assert log.errors == []
     client = mlflow_at.MlflowClient()
@@ -131,10 +131,10 @@ def test_sending_again_makes_no_second_model_or_version(storage: Path, mlflow_at
 
     log = open_log(storage)  # the knee moves to another trial, and back
     log.trial_started(trial("t0001"))
-    log.register_knee(log.log_model("t0001", Simple(), EXAMPLE))
+    log.register(log.log_model("t0001", Simple(), EXAMPLE))
     assert log.flush(30) == 0
     assert client.get_model_version_by_alias("simplenet", "pareto-knee").tags["raydistill.trial_id"] == "t0001"
-    log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+    log.register(log.log_model("t0000", Simple(), EXAMPLE))
     assert log.finish() == 0
     assert client.get_model_version_by_alias("simplenet", "pareto-knee").tags["raydistill.trial_id"] == "t0000"
     assert len(client.search_model_versions("name = 'simplenet'")) == 2
@@ -158,19 +158,19 @@ def test_a_half_uploaded_model_is_replaced(storage: Path, mlflow_at, trial) -> N
 def test_the_knee_is_registered_when_mlflow_has_taken_it(storage: Path, mlflow_at, trial) -> None:
     log = open_log(storage)
     log.trial_started(trial("t0000"))
-    log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+    log.register(log.log_model("t0000", Simple(), EXAMPLE))
     log.finish()
     assert log.registered == "simplenet"
     other = SweepLog(None, storage, "simplenet", "sweep-2")
     other.start()
-    other.withdraw_knee()
+    other.withdraw()
     other.finish()
     client = mlflow_at.MlflowClient()
     assert client.get_model_version_by_alias("simplenet", "pareto-knee").tags["raydistill.sweep_id"] == "sweep-1"
     log = open_log(storage)
     assert log.registered == ""
-    log.withdraw_knee()
-    log.withdraw_knee(name="never-registered")
+    log.withdraw()
+    log.withdraw(name="never-registered")
     log.finish()
     assert log.errors == other.errors == []
     assert client.get_registered_model("simplenet").aliases == {}
@@ -186,7 +186,7 @@ def test_a_knee_that_mlflow_refuses_is_not_called_registered(storage: Path, mlfl
     monkeypatch.setattr(models, "register", refused)
     log = open_log(storage)
     log.trial_started(trial("t0000"))
-    log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+    log.register(log.log_model("t0000", Simple(), EXAMPLE))
     log.finish()
     assert log.registered == ""
     assert len(log.errors) == 1
@@ -196,7 +196,7 @@ def test_names_that_mlflow_forbids(storage: Path, mlflow_at, trial) -> None:
     log = SweepLog(None, storage, "net: 'v1.5'/x", "s")
     log.start()
     log.trial_started(trial("t0000"))
-    registered = log.register_knee(log.log_model("t0000", Simple(), EXAMPLE))
+    registered = log.register(log.log_model("t0000", Simple(), EXAMPLE))
     assert log.finish() == 0
     assert log.errors == []
     assert registered == "net- 'v1.5'-x"

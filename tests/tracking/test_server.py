@@ -105,7 +105,7 @@ def test_nothing_is_lost_and_nothing_doubled_over_a_killed_server(
     log.front(front_rows(records, OBJECTIVES), OBJECTIVES, METRICS)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
     member = log.log_model("t0000", network, np.zeros((2, 3, 8, 8), dtype=np.float32), {"test_top1": 0.5})
-    log.register_knee(member)
+    log.register(member)
     assert log.finish(timeout_s=60) == 0
     assert slowest < 10, "a trial was held up by the server"
     assert all("does not answer" in line for line in told), told

@@ -70,7 +70,7 @@ def test_a_sweep_from_start_to_end_and_sent_twice(storage: Path, runs, records) 
     assert parent.data.params == {"num_samples": "3"}
     assert parent.data.tags["dataset"] == "digits"
     assert {name: run.info.status for name, run in by_name.items()} == {
-        "simplenet": "FINISHED", BASELINE: "FINISHED", "t0000": "FINISHED", "t0001": "FINISHED", "t0002": "KILLED",
+        "simplenet": "FINISHED", BASELINE: "FINISHED", "t0000": "FINISHED", "t0001": "FINISHED", "t0002": "FINISHED",
         "t0003": "FAILED",
     }  # fmt: skip
     for name, run in by_name.items():
@@ -83,7 +83,6 @@ def test_a_sweep_from_start_to_end_and_sent_twice(storage: Path, runs, records) 
     assert run.data.params == {"pruners.conv1_pruner.final_sparsity": "0.5", "policies.0.frequency": "2"}
     assert run.data.metrics == {
         "top1": 0.85, "top5": 1.0, "loss": 1.25, "train_loss": 1.5, "learning_rate": 0.1, "sparsity": 0.5,
-        "sparsity/conv1.weight": 0.5, "sparsity/fc1.weight": 0.25,
     }  # fmt: skip
     wanted = {"dataset": "digits", "arch": "simplenet_cifar", "seed": "7", "state": "finished", "trial_id": "t0000"}
     wanted |= {"end_reason": "ran all its epochs", "pareto": "true", "pareto_rank": "0"}
@@ -216,7 +215,7 @@ def test_a_trial_that_leaves_the_front_loses_its_tag(storage: Path, runs, trial)
 def test_many_values_and_odd_names_go_beyond_one_batch(storage: Path, runs, epoch, trial) -> None:
     weights = {f"layer{i}.größe/weight:{i}": i / 1300 for i in range(1300)}
     values = {f"per_layer.l{i}.weight.final_sparsity": i / 250 for i in range(250)}
-    record = trial("t0000", values=values, last=epoch(2, layer_sparsity=weights), reason="x" * 9000)
+    record = trial("t0000", values=values, last=epoch(2, footprint=weights), reason="x" * 9000)
     log = open_log(storage)
     log.trial_started(record)
     log.trial_ended(record)
@@ -224,7 +223,7 @@ def test_many_values_and_odd_names_go_beyond_one_batch(storage: Path, runs, epoc
     assert log.errors == []
     run = runs(log.uri)["t0000"]
     assert len(run.data.params) == 250
-    assert sum(name.startswith("sparsity/") for name in run.data.metrics) == 1300
+    assert sum(name.startswith("layer") for name in run.data.metrics) == 1300
     assert len(run.data.tags["end_reason"]) == 8000
 
 

@@ -15,7 +15,7 @@ from raydistill.metrics import Metric
 from raydistill.tasks import Batch, Feed, Loading, Network, Task
 from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit
-from raydistill.training.footprint import footprint, latency_ms, thinned
+from raydistill.training.footprint import footprint, latency_ms
 
 
 def test_a_dense_simplenet(tmp_path: Path) -> None:
@@ -77,11 +77,6 @@ def test_dead_filters_are_taken_out_and_single_zeros_are_packed(monkeypatch: pyt
     assert figures["size_bytes"] == 4 * (24 + 6)
     # 24 elements: 3 bytes of bitmap and 18 values of 4 bytes = 75, less than 96; the 6 dense ones stay 24
     assert figures["compressed_size_bytes"] == 75 + 24
-
-
-def test_a_model_without_dead_structure_is_left_alone() -> None:
-    model = Small()
-    assert thinned(model, (torch.zeros(1, 8),)) is model
 
 
 def test_latency_grows_with_the_network() -> None:

@@ -133,7 +133,8 @@ def test_a_file_of_before_there_were_records_gets_one_when_it_goes_on(
 @pytest.mark.parametrize(
     ("structure", "says"),
     [
-        ([{"change": "folded"}], r"structure\[0\].change: is not known, got 'folded'"),
+        ([{"change": "folded"}], r"structure\[0\].norms: must map layers to batch norms"),
+        ([{"change": "bent"}], r"structure\[0\].change: is not known, got 'bent'"),
         ([3], "must be a list of changes"),
         ([{"change": "thinned", "outputs": {"conv2": {"width": 16, "kept": [3, 2]}}, "inputs": {}}], "each once"),
         ([{"change": "thinned", "outputs": {"nowhere": {"width": 16, "kept": [3]}}, "inputs": {}}], "no such layer"),

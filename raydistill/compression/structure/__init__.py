@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol, TypeVar
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import Cut
+from raydistill.compression.structure.folded import Folded
 from raydistill.compression.structure.thinned import Selection, Thinned
 from raydistill.errors import CheckpointError, Fault, close_match
 
@@ -48,10 +49,13 @@ class StructureChange:
             tensors[name] = self.cuts[name](tensors[name])
 
 
-MENU: dict[str, type[Thinned]] = {Thinned.NAME: Thinned}
+MENU: dict[str, type[Thinned] | type[Folded]] = {kind.NAME: kind for kind in (Thinned, Folded)}
 """By the name that stands in a checkpoint, the class that has `from_state`."""
 
-__all__ = ["Change", "MENU", "Selection", "StructureChange", "Thinned", "replay", "structure_from", "structure_state"]
+__all__ = [
+    "Change", "Folded", "MENU", "Selection", "StructureChange", "Thinned", "replay", "structure_from",
+    "structure_state",
+]  # fmt: skip
 
 
 def structure_state(structure: Sequence[Change]) -> list[dict[str, object]]:

@@ -168,7 +168,7 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
     if kind == "sweep_started":
         history.start = dict(event)
     elif kind == "sweep_resumed" and history.start is not None:
-        history.start["config"] = event["config"]
+        history.start |= {key: event[key] for key in ("config", "judged_by") if key in event}
     elif kind in ("baseline", "trial_started"):
         record = TrialRecord.from_json(event["record"])
         if record.last is not None:

@@ -10,6 +10,7 @@ from raydistill.metrics import Metric
 from raydistill.records import BASELINE, ENDED, PAUSED, RUNNING, EpochMetrics, Evaluation, TrialRecord
 from raydistill.search import FrontRow, Objective, front_rows
 from raydistill.search.constraints import Constraint
+from raydistill.search.highlights import progress
 from raydistill.sweep.record.journal import History, Journal
 from raydistill.sweep.record.observer import Observer
 from raydistill.tracking import SweepLog
@@ -134,7 +135,7 @@ class Ledger:
         self._observer.front(rows)
         if time.monotonic() - self._front_sent > FRONT_EVERY_S:
             self._front_sent = time.monotonic()
-            self._log.front(rows, self._objectives, self._metrics)
+            self._log.front(rows, self._objectives, self._metrics, progress(rows, self._objectives, self._metrics))
 
 
 def files_of(record: TrialRecord) -> list[str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import ray
 import torch
 
-from raydistill.errors import CheckpointError, Fault, RaydistillError, ResourceError, TrackingError
+from raydistill.errors import CheckpointError, ConfigError, Fault, RaydistillError, ResourceError, TrackingError
+from raydistill.export import Deployed, deployed
 from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
+from raydistill.search import FrontRow, highlights
+from raydistill.search.pick import described
 from raydistill.storage import Store
 from raydistill.sweep.planning.resources import Share
 from raydistill.sweep.results.retrain import tell, train_again
@@ -17,8 +21,13 @@ from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import is_of, named
 from raydistill.sweep.tune.callback import why_it_died
 from raydistill.tasks import VALIDATION, Loading, Task, Weights
-from raydistill.tracking import SweepLog
-from raydistill.training import evaluate_checkpoint, load_model, read_checkpoint
+from raydistill.tracking import SweepLog, VersionCard
+from raydistill.training import evaluate_checkpoint, read_checkpoint
+
+_PREFIX = "pareto-"
+"""Of the aliases in the registry: ``pareto-knee``, ``pareto-max-top1``, ..."""
+
+_TAG_LIMIT = 5000
 
 
 def test_front(session: Session) -> None:
@@ -99,51 +108,79 @@ def _evaluate(
 
 
 def publish_front(session: Session, log: SweepLog) -> None:
-    """Log the front's members as MLflow models and register the knee.
+    """Log the front's members as MLflow models and register those that have a name: the knee, the best in each
+    objective.
 
-    Where nothing is on the front nothing stays registered: a knee of this sweep's that was feasible once is none now.
+    What is logged is what is delivered: thinned and folded. Where nothing is on the front nothing stays registered: a
+    knee of this sweep's that was feasible once is none now.
     """
-    members = [row for row in session.ledger.front() if row.pareto and row.record.checkpoint and row.record.last]
+    rows, sweep = session.ledger.front(), session.sweep
+    members = [row for row in rows if row.pareto and row.record.checkpoint and row.record.last]
     session.observer.step(f"logging the front's models, {len(members)}")
-    arch = session.sweep.sections.model.arch
-    if not members:
-        log.withdraw_knee()
+    named_members = highlights.members(rows, sweep.objectives)
+    for alias in [highlights.KNEE, *(f"{o.direction}-{o.name}" for o in sweep.objectives)]:
+        if alias not in named_members:
+            log.withdraw(_PREFIX + alias)
     for row in members:
         record, last = row.record, row.record.last
         if last is None or record.checkpoint is None or session.interrupt.requested:
             continue
-        metrics = {**last.metrics, "sparsity": last.sparsity}
+        metrics = {**last.metrics, "sparsity": last.sparsity, **last.footprint}
         metrics |= record.test.named_by_split if record.test is not None else {}
         with session.store.lent(record.checkpoint) as path:
             try:
-                network, example = load_model(path, arch), _example(session.task, path)
+                example, task = _example(session.task, path, record.arch)
+                if example is None:
+                    takes = "as MLflow's models do: members of the front stay checkpoints, none is registered"
+                    session.observer.warning(f"{record.arch} is not called with one tensor, {takes}")
+                    return
+                network = deployed(path, record.arch, (torch.from_numpy(example),), task.example_input)
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
                 test_front(session)
                 publish_front(session, log)  # what is logged already is not logged twice
                 return
-        if example is None:
-            takes = "as MLflow's models do: members of the front stay checkpoints, none is registered"
-            session.observer.warning(f"{arch} is not called with one tensor, {takes}")
-            return
+            except ConfigError as error:
+                session.observer.warning(f"the model of {record.trial_id} is not logged: {error.faults[0]}")
+                continue
+        lines = "; ".join(network.deployment.lines)
+        about = {"preprocessing": network.preprocessing, "classes": network.classes, "deployed": lines}
         try:
-            member = log.log_model(record.trial_id, network, example, metrics, record.values)
+            member = log.log_model(
+                record.trial_id, network.model, example, metrics, {**record.values, "deployed": lines},
+                {name: value for name, value in about.items() if value},
+            )  # fmt: skip
         except TrackingError as error:
             session.observer.warning(str(error))
             continue
-        if row.knee:
-            log.register_knee(member)
+        for alias, trial_id in named_members.items():
+            if trial_id == record.trial_id:
+                log.register(member, _PREFIX + alias, _version_card(session, row, network))
 
 
-def _example(task: Task, checkpoint: str | Path) -> np.ndarray | None:
-    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens;
-    None where they are no tensor."""
+def _version_card(session: Session, row: FrontRow, network: Deployed) -> VersionCard:
+    """What the registry says of a member: its figures, where it is from, how its inputs are prepared."""
+    name, record = session.sweep.sections.name, row.record
+    said = "; ".join(described(row, session.sweep.metrics, session.ledger.records.get(BASELINE)))
+    lines = [f"Trial {record.trial_id} of the sweep {name}: {said}.", "", *network.deployment.lines, ""]
+    lines += [f"As a folder to take away: `raydistill pick {name} --trial {record.trial_id}`"]
+    tags = {"arch": record.arch, "dataset": record.dataset, "trial": record.trial_id}
+    if network.preprocessing is not None:
+        tags["preprocessing"] = json.dumps(network.preprocessing)
+    if network.classes:
+        tags["classes"] = json.dumps(network.classes)[:_TAG_LIMIT]
+    if record.last is not None:
+        tags |= {key: f"{value:.6g}" for key, value in record.last.metrics.items()}
+        tags |= {"sparsity": f"{record.last.sparsity:.6g}"}
+        tags |= {key: f"{value:.6g}" for key, value in record.last.footprint.items()}
+    return VersionCard("\n".join(lines), tags)
+
+
+def _example(task: Task, checkpoint: str | Path, arch: str) -> tuple[np.ndarray | None, Task]:
+    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens,
+    None where they are no tensor; and the task that gives such."""
     content = read_checkpoint(checkpoint)
-    weights = Weights.of_checkpoint(content, str(checkpoint))
-    task = task.wanted_by(weights)
+    task = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), arch))
     batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
     first = task.inputs(batch)[0]
-    if not isinstance(first, torch.Tensor):
-        return None
-    samples: np.ndarray = first.contiguous().numpy()
-    return samples
+    return (first.contiguous().numpy() if isinstance(first, torch.Tensor) else None), task

@@ -16,9 +16,11 @@ def unsettled(model: nn.Module) -> nn.Module:
 
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            normal(module.running_mean, 0.0, 0.3)
-            module.running_var.copy_(0.5 + torch.rand(module.running_var.shape))
-            normal(module.weight, 1.0, 0.3)
+            if module.running_mean is not None:
+                normal(module.running_mean, 0.0, 0.3)
+                module.running_var.copy_(0.5 + torch.rand(module.running_var.shape))
+            if module.weight is not None:
+                normal(module.weight, 1.0, 0.3)
         if isinstance(getattr(module, "bias", None), Tensor):
             normal(module.bias, 0.1, 0.5)
     return model.eval()

@@ -1,0 +1,249 @@
+"""From a checkpoint to an artifact folder: thinned, folded, written in each format, held against the masked network,
+measured, described."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, StorageError
+from raydistill.export import classify
+from raydistill.export.deployed import Deployed
+from raydistill.export.formats import Format, Runner
+from raydistill.export.latency import DENSE, THIS, Row, batch_that_helps, side_by_side
+from raydistill.export.manifest import File, Manifest, Port
+from raydistill.files import full_disk, unwritable, write_atomically
+from raydistill.tasks import TaskConfig
+from raydistill.training.footprint import figures_of
+
+AGREES = 1e-4
+"""What an output may differ by, of the largest output where that is above 1."""
+
+REFERENCE = "reference.safetensors"
+"""Reference samples, by the names of the inputs, and what the masked network gives for them."""
+
+TORCH = "torch"
+
+
+def write_artifact(
+    network: Deployed,
+    formats: Sequence[Format],
+    folder: Path,
+    *,
+    source: Mapping[str, Any],
+    task: Mapping[str, Any] | None = None,
+    figures: Mapping[str, Mapping[str, float]] | None = None,
+    dense: Deployed | None = None,
+    latency: bool = True,
+    threads: int | None = None,
+    arch: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Manifest:
+    """Write `folder`, which must not be there, or be empty: it appears whole or not at all.
+
+    A format that this network cannot have, or whose file does not give the masked network's outputs, is left out, and
+    the manifest says why. task: its name, arguments and dataset, to be verified with. figures: by split, the metrics
+    that the checkpoint was evaluated with. dense: what it is measured beside. threads: of latency; None: torch's.
+    arch: a factory as the user names it. tell: hears what is being done.
+
+    Raises:
+        ConfigError: the folder holds something, or no format could be written.
+        StorageError: the disk cannot take it.
+    """
+    _check_free(folder)
+    _clear_left(folder)
+    work = folder.parent / f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    try:
+        work.mkdir(parents=True)
+        manifest = _described(network, source, task, figures or {}, dense)
+        samples = dict(zip(network.input_names, network.inputs, strict=True)) | {network.output_name: network.outputs}
+        write_atomically(work / REFERENCE, save({name: value.contiguous() for name, value in samples.items()}))
+        manifest = replace(manifest, files=(_file(work / REFERENCE, "reference"),))
+        for form in formats:
+            tell(f"writing {form.NAME}")
+            manifest = _with_format(manifest, form, network, work, arch)
+        if not manifest.formats:
+            raise ConfigError(*manifest.left_out.values())
+        if manifest.preprocessing is not None and manifest.classes and "onnx" in manifest.formats:
+            write_atomically(work / classify.FILE_NAME, classify.SOURCE)
+        if latency:
+            tell("measuring latency")
+            rows = _latency(network, dense, manifest, formats, work, threads, arch)
+            manifest = replace(manifest, latency=tuple(asdict(row) | {"speedup": row.speedup} for row in rows))
+        manifest.write(work)
+        os.rename(work, folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return manifest
+
+
+def _check_free(folder: Path) -> None:
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if taken:
+        raise ConfigError(Fault(str(folder), "is there already", ABSENT, "choose another folder, or remove it first"))
+
+
+def _clear_left(folder: Path) -> None:
+    """What a process that was killed has left beside it."""
+    for path in folder.parent.glob(f".{folder.name}.*.tmp"):
+        pid = path.name.removeprefix(f".{folder.name}.").partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _described(
+    network: Deployed,
+    source: Mapping[str, Any],
+    task: Mapping[str, Any] | None,
+    figures: Mapping[str, Mapping[str, float]],
+    dense: Deployed | None,
+) -> Manifest:
+    content = network.network.content
+    run = content["run"]
+    data = str(content.get("dataset", ""))
+    known = {"name": TaskConfig().name if network.classes else "", "dataset": {"name": data}, "data": data}
+    task = {**(task or known), **({"multi_label": True} if content.get("multi_label") else {})}
+    inputs = tuple(
+        Port(name, tuple(None if axis == batch else size for axis, size in enumerate(value.shape)), _dtype(value))
+        for name, value, batch in zip(network.input_names, network.inputs, network.batch_axes, strict=True)
+    )
+    rows = network.inputs[0].shape[network.batch_axes[0]]
+    shape = tuple(None if size == rows and axis == 0 else size for axis, size in enumerate(network.outputs.shape))
+    return Manifest(
+        arch=network.network.arch,
+        model_args=dict(run["model_args"]),
+        source=dict(source),
+        task=task,
+        inputs=inputs,
+        output=Port(network.output_name, shape, _dtype(network.outputs)),
+        preprocessing=network.preprocessing,
+        classes=tuple(network.classes),
+        figures={split: dict(metrics) for split, metrics in figures.items()},
+        network=_cost(network),
+        dense={} if dense is None else _cost(dense),
+        changes=network.deployment.lines,
+        largest_output=float(network.outputs.abs().max()),
+        versions={"torch": torch.__version__},
+    )
+
+
+def _cost(network: Deployed) -> dict[str, float]:
+    example = network.batch(1)
+    return {"sparsity": network.sparsity, **figures_of(network.model, example)}
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path, arch: str | None) -> Manifest:
+    """The manifest with one format more, its files written; or with why it was left out."""
+    own = work / f".{form.NAME}"
+    own.mkdir()
+    try:
+        names = form.write(network, own)
+        difference = disagreement(form.runner(own, manifest, arch=arch), network.inputs, network.outputs)
+        most = AGREES * max(1.0, manifest.largest_output)
+        if not difference <= most:
+            rule = f"its outputs differ from the masked network's by {difference:.2g}, more than {most:.2g}"
+            raise ConfigError(Fault(form.NAME, rule))
+        known = {file.name for file in manifest.files}
+        files = [_file(own / name, form.NAME) for name in names if name not in known]
+        for name in names:
+            os.replace(own / name, work / name)
+    except StorageError:
+        raise
+    except RaydistillError as error:
+        return replace(manifest, left_out={**manifest.left_out, form.NAME: str(error.faults[0])})
+    except Exception as error:
+        full = full_disk(error)
+        if full is not None:
+            raise unwritable(work, full) from error
+        why = str(Fault(form.NAME, f"cannot be written or run ({type(error).__name__}: {error})"))
+        return replace(manifest, left_out={**manifest.left_out, form.NAME: why})
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+    agreement = {**manifest.agreement, form.NAME: difference}
+    return replace(manifest, files=(*manifest.files, *files), agreement=agreement)
+
+
+def disagreement(run: Runner, inputs: Sequence[Tensor], outputs: Tensor) -> float:
+    """The largest difference of an output, NaN where one is no number.
+
+    Raises:
+        ConfigError: the output has another shape.
+    """
+    found = run(inputs)
+    if found.shape != outputs.shape:
+        rule = f"its output must have the shape {tuple(outputs.shape)}"
+        raise ConfigError(Fault("output", rule, tuple(found.shape)))
+    return float((found.float() - outputs.float()).abs().max()) if outputs.numel() else 0.0
+
+
+def _file(path: Path, form: str) -> File:
+    content = path.read_bytes()
+    packed = len(gzip.compress(content, 6, mtime=0))
+    return File(path.name, form, len(content), packed, hashlib.sha256(content).hexdigest())
+
+
+def _latency(
+    network: Deployed,
+    dense: Deployed | None,
+    manifest: Manifest,
+    formats: Sequence[Format],
+    work: Path,
+    threads: int | None,
+    arch: str | None,
+) -> list[Row]:
+    """torch with the networks as they are, then each other runtime that a format was written for."""
+    threads = threads or torch.get_num_threads()
+    runners: dict[str, dict[str, Runner]] = {TORCH: {THIS: _in_torch(network)}}
+    if dense is not None:
+        runners[TORCH][DENSE] = _in_torch(dense)
+    for form in formats:
+        if form.NAME not in manifest.formats or form.RUNTIME in runners:
+            continue
+        runners[form.RUNTIME] = {THIS: form.runner(work, manifest, threads, arch)}
+        if dense is not None:
+            beside = work / ".dense"
+            beside.mkdir(exist_ok=True)
+            try:
+                form.write(dense, beside)
+                runners[form.RUNTIME][DENSE] = form.runner(beside, manifest, threads, arch)
+            except RaydistillError:
+                pass  # the dense network cannot be had in this format: this one is measured alone
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+    rows = []
+    for runtime, found in runners.items():
+        best = batch_that_helps(lambda rows, run=found[THIS]: run(network.batch(rows)), threads)  # type: ignore[misc]
+        for batch in dict.fromkeys((1, best)):
+            inputs = network.batch(batch)
+            passes = {name: (lambda run=run, inputs=inputs: run(inputs)) for name, run in found.items()}
+            rows.append(side_by_side(passes, runtime, threads, batch))  # type: ignore[arg-type]
+    return rows
+
+
+def _in_torch(network: Deployed) -> Runner:
+    def run(inputs: Sequence[Tensor]) -> Tensor:
+        with torch.inference_mode():
+            output: Tensor = network.model(*inputs)
+        return output
+
+    return run

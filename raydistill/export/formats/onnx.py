@@ -1,0 +1,152 @@
+"""A network as an ONNX file with a free batch size."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
+from raydistill.export.formats.base import Runner
+from raydistill.export.formats.packages import need
+from raydistill.files import write_atomically
+
+if TYPE_CHECKING:
+    from onnx import ModelProto  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    from raydistill.export.deployed import Deployed
+    from raydistill.export.manifest import Manifest
+
+_FILE = "model.onnx"
+_MOST_BYTES = 2_000_000_000
+"""A single file of protocol buffers holds less than 2 GiB."""
+
+
+class Onnx:
+    NAME: ClassVar[str] = "onnx"
+    RUNTIME: ClassVar[str] = "onnxruntime"
+    ABOUT: ClassVar[str] = "for onnxruntime and whatever else reads ONNX, of any batch size"
+
+    def check(self, where: str) -> None:
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            need(package, where)
+
+    def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in network.model.state_dict().values())
+        if size > _MOST_BYTES:
+            raise ConfigError(Fault(self.NAME, "a file holds less than 2 GB of weights", size, "use pt2"))
+        said = {"preprocessing": network.preprocessing, "classes": network.classes}
+        model = onnx_model(
+            network.model, network.batch(2), network.batch_axes, network.input_names, network.output_name,
+            {key: value for key, value in said.items() if value}, self.NAME,
+        )  # fmt: skip
+        write_atomically(folder / _FILE, model.SerializeToString())
+        return (_FILE,)
+
+    def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
+        self.check(self.NAME)
+        import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        path = folder / _FILE
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of many classes of its own
+            rule = f"cannot be loaded by onnxruntime ({str(error).strip().splitlines()[0]})"
+            raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
+        names = [entry.name for entry in session.get_inputs()]
+
+        def run(inputs: Sequence[Tensor]) -> Tensor:
+            fed = {name: value.contiguous().numpy() for name, value in zip(names, inputs, strict=True)}
+            return torch.from_numpy(session.run(None, fed)[0])
+
+        return run
+
+    def use(self, manifest: Manifest) -> tuple[str, ...]:
+        name = manifest.inputs[0].name
+        return (
+            "import onnxruntime",
+            f'session = onnxruntime.InferenceSession("{_FILE}")',
+            f'({manifest.output.name},) = session.run(None, {{"{name}": {name}}})',
+        )
+
+
+def write_onnx(
+    model: nn.Module, example: Tensor, path: Path, properties: Mapping[str, object] | None = None, where: str = "onnx"
+) -> int:
+    """Write it; returns the size in bytes.
+
+    example: one sample, (1, ...). properties: plain values, kept as JSON in the file's metadata. where: for errors.
+
+    Raises:
+        ConfigError: the packages are missing, or the model cannot be exported.
+        StorageError: the file cannot be written.
+    """
+    batch = example.repeat(2, *[1] * (example.dim() - 1))  # of two samples: of one the exporter fixes the size
+    content: bytes = onnx_model(model, (batch,), (0,), properties=properties, where=where).SerializeToString()
+    write_atomically(path, content)
+    return len(content)
+
+
+def onnx_model(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    batch_axes: Sequence[int],
+    input_names: Sequence[str] | None = None,
+    output_name: str | None = None,
+    properties: Mapping[str, object] | None = None,
+    where: str = "onnx",
+) -> ModelProto:
+    """The model in memory, its weights in it. inputs: two samples or more; batch_axes: where in each they lie.
+
+    Raises:
+        ConfigError: the packages are missing, or the model cannot be exported.
+    """
+    need("onnx", where)
+    need("onnxscript", where)
+    import onnx  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    batch = torch.export.Dim("batch", min=1)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                model, tuple(inputs), dynamo=True, dynamic_shapes=tuple({axis: batch} for axis in batch_axes),
+                input_names=None if input_names is None else list(input_names),
+                output_names=None if output_name is None else [output_name], verbose=False,
+            )  # fmt: skip
+        except Exception as error:  # the exporter refuses models in many ways
+            raise ConfigError(Fault(where, f"the network cannot be exported ({innermost(error)})")) from error
+    assert program is not None
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "model.onnx"
+        program.save(str(whole))
+        written = onnx.load(whole)
+    if properties:
+        onnx.helper.set_model_props(written, {key: json.dumps(value) for key, value in properties.items()})
+    return written
+
+
+def innermost(error: BaseException) -> str:
+    """The first line of what began it: around that stand pages on how to report it."""
+    while (error.__cause__ or error.__context__) is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason is given")
+    return f"{type(error).__name__}: {first}"

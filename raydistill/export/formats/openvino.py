@@ -1,0 +1,89 @@
+"""A network for OpenVINO."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
+from raydistill.export.formats.base import Runner
+from raydistill.export.formats.onnx import innermost
+from raydistill.export.formats.packages import need
+from raydistill.files import unwritable
+
+if TYPE_CHECKING:
+    from raydistill.export.deployed import Deployed
+    from raydistill.export.manifest import Manifest
+
+_FILE, _WEIGHTS = "model.xml", "model.bin"
+
+
+class OpenVino:
+    NAME: ClassVar[str] = "openvino"
+    RUNTIME: ClassVar[str] = "openvino"
+    ABOUT: ClassVar[str] = "for OpenVINO on CPUs and GPUs of Intel's, of any batch size"
+
+    def check(self, where: str) -> None:
+        need("openvino", where)
+
+    def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
+        self.check(self.NAME)
+        import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        batch = torch.export.Dim("batch", min=1)
+        shapes = tuple({axis: batch} for axis in network.batch_axes)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            try:
+                from raydistill.export.formats.pt2 import input_shapes
+
+                program = torch.export.export(
+                    network.model, network.batch(2), dynamic_shapes=input_shapes(network, shapes)
+                )
+                model = openvino.convert_model(program)
+            except Exception as error:
+                rule = f"OpenVINO cannot convert the network ({innermost(error)})"
+                raise ConfigError(Fault(self.NAME, rule, ABSENT, "use onnx")) from error
+        for port, name in zip(model.inputs, network.input_names, strict=True):
+            port.get_tensor().set_names({name})
+        model.outputs[0].get_tensor().set_names({network.output_name})
+        try:
+            openvino.save_model(model, str(folder / _FILE), compress_to_fp16=False)
+        except RuntimeError as error:
+            raise unwritable(folder / _FILE, OSError(str(error))) from error
+        return (_FILE, _WEIGHTS)
+
+    def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
+        self.check(self.NAME)
+        import openvino
+
+        path = folder / _FILE
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
+        }
+        try:
+            core = openvino.Core()
+            compiled = core.compile_model(core.read_model(path), "CPU", settings)
+        except RuntimeError as error:
+            rule = f"cannot be loaded by OpenVINO ({str(error).strip().splitlines()[0]})"
+            raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
+
+        def run(inputs: Sequence[Tensor]) -> Tensor:
+            return torch.from_numpy(compiled([value.contiguous().numpy() for value in inputs])[0].copy())
+
+        return run
+
+    def use(self, manifest: Manifest) -> tuple[str, ...]:
+        name = manifest.inputs[0].name
+        return (
+            "import openvino",
+            # f32: left to itself it takes bf16 where the processor has it, and gives other outputs
+            f'network = openvino.Core().compile_model("{_FILE}", config={{"INFERENCE_PRECISION_HINT": "f32"}})',
+            f"{manifest.output.name} = network([{name}])[0]",
+        )

@@ -1,0 +1,156 @@
+"""A network as torch.export's archive: runs without the code it was written in."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
+from raydistill.export.formats.base import Runner
+from raydistill.export.formats.onnx import innermost
+from raydistill.files import write_atomically
+
+if TYPE_CHECKING:
+    from raydistill.export.deployed import Deployed
+    from raydistill.export.manifest import Manifest
+
+_FILE = "model.pt2"
+_PLAIN = re.compile(r"[-+*/()\w\s.,='<>&|~^%]*")
+_WORDS = re.compile(
+    r"Symbol|Integer|Rational|Float|Mul|Add|Pow|Max|Min|Mod|PythonMod|FloorDiv|CeilDiv|IntTrueDiv|Eq|Ne|Lt|Le|Gt|Ge|And|"
+    r"Or|Not|positive|integer|nonnegative|nonzero|real|True|False|Abs|oo|int_oo|batch|[suz]+\d+"
+)
+"""All that an expression of sizes is made of, beside symbols such as s0."""
+
+
+class Pt2:
+    NAME: ClassVar[str] = "pt2"
+    RUNTIME: ClassVar[str] = "torch"
+    ABOUT: ClassVar[str] = "torch.export's archive: torch runs it without the network's own code"
+
+    def check(self, where: str) -> None:
+        return
+
+    def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
+        logging.getLogger("torch.export").setLevel(logging.ERROR)
+        batch = torch.export.Dim("batch", min=1)
+        shapes = tuple({axis: batch} for axis in network.batch_axes)
+        said = {"preprocessing": network.preprocessing, "classes": network.classes}
+        buffer = io.BytesIO()
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            try:
+                program = torch.export.export(
+                    network.model, network.batch(2), dynamic_shapes=input_shapes(network, shapes)
+                )
+                torch.export.save(program, buffer, extra_files={"raydistill.json": json.dumps(said)})
+            except Exception as error:  # tracing fails in many ways
+                way_out = "see torch.export's rules on data-dependent control flow"
+                rule = f"torch.export cannot trace the network ({innermost(error)})"
+                raise ConfigError(Fault(self.NAME, rule, ABSENT, way_out)) from error
+        write_atomically(folder / _FILE, buffer.getvalue())
+        return (_FILE,)
+
+    def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
+        path = folder / _FILE
+        check_archive(path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = torch.export.load(path).module()
+        except Exception as error:
+            rule = f"cannot be loaded by torch.export ({innermost(error)})"
+            raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
+
+        def run(inputs: Sequence[Tensor]) -> Tensor:
+            with torch.no_grad():
+                output: Tensor = model(*inputs)
+            return output
+
+        return run
+
+    def use(self, manifest: Manifest) -> tuple[str, ...]:
+        name = manifest.inputs[0].name
+        return (
+            "import torch",
+            f'network = torch.export.load("{_FILE}").module()',
+            f"{manifest.output.name} = network({name})",
+        )
+
+
+def input_shapes(network: Deployed, shapes: tuple[dict[int, Any], ...]) -> Any:
+    """In the form that the network's signature wants: one with ``*inputs`` gets them as one tuple."""
+    from raydistill.export.deployed import FirstOutput
+
+    return (shapes,) if isinstance(network.model, FirstOutput) else shapes
+
+
+def check_archive(path: Path) -> None:
+    """An archive that torch.export loads without running anything that the file says.
+
+    Raises:
+        CheckpointError: it is none, or asks for a pickle, a library, or an expression that is more than arithmetic.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                _check_member(archive, member, str(path))
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError, ValueError, RecursionError) as error:
+        rule = f"is no archive of torch.export's ({error})"
+        raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
+
+
+def _check_member(archive: zipfile.ZipFile, member: str, where: str) -> None:
+    name = member.rpartition("/")[2]
+    if name.endswith(".json") and "/extra/" not in member:
+        for key, value in _entries(json.loads(archive.read(member))):
+            if key == "use_pickle" and value:
+                raise _refused(where, member, "asks for a pickle")
+            if key == "expr_str" and not _is_arithmetic(value):
+                raise _refused(where, member, f"has an expression that is no arithmetic: {value!r}")
+            if key == "target" and isinstance(value, str) and not _is_operator(value):
+                raise _refused(where, member, f"calls {value}, which is no operator of torch")
+    elif name.endswith(".pt"):
+        try:
+            torch.load(io.BytesIO(archive.read(member)), weights_only=True)
+        except Exception as error:
+            raise _refused(where, member, "cannot be read without running code") from error
+    elif name.endswith((".so", ".cpp", ".cubin", ".pkl")) or "custom_obj" in name or "script_obj" in name:
+        raise _refused(where, member, "is code or an object, not a tensor")
+
+
+def _entries(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key, value
+            yield from _entries(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _entries(value)
+
+
+def _is_arithmetic(text: object) -> bool:
+    if not isinstance(text, str) or not _PLAIN.fullmatch(text):
+        return False
+    words = re.findall(r"[A-Za-z_]\w*", text)
+    return all(_WORDS.fullmatch(word) for word in words)
+
+
+def _is_operator(target: str) -> bool:
+    return target.startswith(("torch.ops.aten.", "torch.ops.higher_order.", "_operator.", "operator.", "math.")) or (
+        target in ("torch.sym_float", "torch.sym_int", "torch.sym_max", "torch.sym_min", "torch.sym_not")
+    )
+
+
+def _refused(where: str, member: str, what: str) -> CheckpointError:
+    return CheckpointError(Fault(where, f"'{member}' {what}", ABSENT, "export it again, and trust no other"))

@@ -1,0 +1,135 @@
+"""What is deployed gives what the masked network gave."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.deployment import deploy
+from raydistill.compression.structure import replay
+from raydistill.models import MENU
+from tests.compression.structure.test_thinned import pruned
+from tests.compression.thinning.conftest import relative, unsettled
+
+
+def norms_of(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "left"),
+    [
+        ("resnet20_cifar", 32, 0),
+        ("vgg11_bn_cifar", 32, 0),
+        ("mobilenet", 64, 0),
+        ("simplenet_cifar", 32, 0),
+        # each block's first norm reads a sum, and so does the last one of all: 9 + 1; the stem's conv is read twice
+        ("preact_resnet20_cifar", 32, 10),
+    ],
+)
+@torch.no_grad()
+def test_it_is_smaller_and_gives_the_same(arch: str, size: int, left: int) -> None:
+    model = pruned(arch, 0.4, 0).eval()
+    before, norms = copy.deepcopy(model), norms_of(model)
+    images = torch.randn(2, 3, size, size)
+    done = deploy(model, (images[:1],))
+    assert relative(model(images), before(images)) < 1e-4
+    assert norms_of(model) == left
+    assert done.folded == norms - left
+    assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in before.parameters())
+    assert f"{done.removed:,} parameters removed that were zero as a whole" in done.lines
+
+    fresh = replay(MENU[arch]().eval(), done.changes)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(images), model(images))
+
+
+class TwoReaders(nn.Module):
+    """What the conv gives is added to what its norm makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        return self.norm(maps) + maps
+
+
+class TwoVisits(TwoReaders):
+    """The norm follows the conv at one time, and something else at another."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.norm(self.conv(images)).relu())
+
+
+class GivesBoth(TwoReaders):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        maps = self.conv(images)
+        return maps, self.norm(maps)
+
+
+class OtherAxis(nn.Module):
+    """Linear layers over the last dimension, a norm over the one before, which is as long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.norm(self.linear(rows))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (TwoReaders(), (2, 3, 6, 6)),
+        (TwoVisits(), (2, 3, 6, 6)),
+        (GivesBoth(), (2, 3, 6, 6)),
+        (OtherAxis(), (2, 4, 3)),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), (2, 3, 6, 6)),
+    ],
+)
+@torch.no_grad()
+def test_a_norm_that_cannot_be_folded_stays(model: nn.Module, shape: tuple[int, ...]) -> None:
+    unsettled(model).eval()
+    inputs = torch.randn(shape)
+    before = model(inputs)
+    done = deploy(model, (inputs,))
+    assert done.changes == ()
+    after = model(inputs)
+    for a, b in zip(
+        after if isinstance(after, tuple) else (after,), before if isinstance(before, tuple) else (before,), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_what_cannot_be_traced_is_said() -> None:
+    class Refuses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            if images.shape[0] == 1:
+                raise ValueError("one image is not enough")
+            result: Tensor = self.norm(self.conv(images))
+            return result
+
+    model = Refuses()
+    model.conv.weight.data[0] = 0.0
+    done = deploy(model, (torch.zeros(1, 3, 6, 6),))
+    assert done.changes == ()
+    assert [note.partition(":")[0] for note in done.notes] == ["not thinned", "batch norms are not folded"]
+    assert all("one image is not enough" in note for note in done.notes)
+
+
+def test_a_network_without_dead_structure_and_norms_is_left_alone() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
+    before = dict(model.named_parameters())
+    done = deploy(model, (torch.zeros(1, 8),))
+    assert done.lines == ("nothing to remove or to fold",)
+    assert all(model.get_parameter(name) is parameter for name, parameter in before.items())
