@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -329,7 +330,10 @@ def compress(
         if sense is not None:
             data_dir = None if config.dataset.data_dir is None else Path(config.dataset.data_dir)
             named, rows = config.dataset.name, config.batch_size
-            sensitivity(at, arch, named, data_dir, sense, sense_range, batch_size=rows, out_dir=folder)
+            said = json.dumps(dict(config.task.args))  # which is YAML too
+            sensitivity(
+                at, arch, config.task.name, said, named, data_dir, sense, sense_range, batch_size=rows, out_dir=folder
+            )
         if thinnify:
             at = on_checkpoint.thinnify(at, arch, folder, console)  # what is exported is the thinned one
         if export_onnx is not None:
