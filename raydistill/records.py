@@ -27,7 +27,8 @@ BASELINE = "baseline"
 @dataclass(frozen=True)
 class EpochMetrics:
     """One trained epoch. metrics: of the validation split, by the names and in the order of the run's task (see
-    `raydistill.metrics`). train_loss: the mean over the epoch. samples_per_second: trained.
+    `raydistill.metrics`). train_loss: the mean over the epoch; None where a training loop of one's own does not say it.
+    samples_per_second: trained.
 
     footprint: in a sweep, of a trial's last epoch, what the network then costs (macs, parameters, ...; see
     `raydistill.training.footprint`).
@@ -35,7 +36,7 @@ class EpochMetrics:
 
     epoch: int
     epochs: int
-    train_loss: float
+    train_loss: float | None
     metrics: Mapping[str, float]
     learning_rate: float
     sparsity: float
@@ -48,10 +49,10 @@ class EpochMetrics:
 
     @property
     def scalars(self) -> dict[str, float]:
-        """What an epoch is followed by: the task's metrics, then train_loss, learning_rate and sparsity."""
+        """What an epoch is followed by: the task's metrics, train_loss where it is known, learning_rate, sparsity."""
         return {
             **self.metrics,
-            "train_loss": self.train_loss,
+            **({} if self.train_loss is None else {"train_loss": self.train_loss}),
             "learning_rate": self.learning_rate,
             "sparsity": self.sparsity,
         }

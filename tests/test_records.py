@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -52,3 +53,10 @@ def test_a_figure_is_found_by_its_name_wherever_it_stands() -> None:
 
 def test_figures_of_a_split_are_named_by_it() -> None:
     assert Evaluation("test", {"top1": 0.5}, 3).named_by_split == {"test_top1": 0.5}
+
+
+def test_a_loss_that_nobody_said_is_absent_and_no_number_stands_for_it() -> None:
+    unsaid = replace(EPOCH, train_loss=None)
+    assert EpochMetrics.from_json(json.loads(json.dumps(unsaid.to_json()))) == unsaid
+    assert list(unsaid.scalars) == ["bits_per_byte", "loss", "learning_rate", "sparsity"]
+    assert math.isnan(unsaid.value("train_loss"))

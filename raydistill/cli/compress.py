@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from raydistill.cli.options import NONE, Given, OptionsOf, arguments, typed, wit
 from raydistill.cli.sensitivity import Sense, sensitivity
 from raydistill.cli.summary import KINDS
 from raydistill.cli.summary import summary as show_summary
-from raydistill.parts import Arithmetic, Batches, Chance, DatasetConfig, Optimization, Optimizer, Output, Shares
+from raydistill.parts import Arithmetic, Batches, Chance, DatasetConfig, Optimization, Optimizer, Output, Pixels, Shares
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,6 +73,7 @@ def compress(
     reset_optimizer: Annotated[
         bool, typer.Option("--reset-optimizer", help="Of --resume-from take the weights only, and begin at epoch 0.")
     ] = False,
+    pixels: Annotated[Given, OptionsOf(Pixels, _DATA)] = NONE,
     batches: Annotated[Given, OptionsOf(Batches, _TRAIN)] = NONE,
     optimization: Annotated[Given, OptionsOf(Optimization, _TRAIN)] = NONE,
     optimizer: Annotated[Given, OptionsOf(Optimizer, _TRAIN)] = NONE,
@@ -190,7 +192,7 @@ def compress(
     act_hist: Annotated[
         float | None,
         typer.Option(
-            "--act-hist", min=0.0, max=1.0, help="The same of this fraction of the images.", rich_help_panel=_LOOK
+            "--act-hist", min=0.0, max=1.0, help="The same of this fraction of the samples.", rich_help_panel=_LOOK
         ),
     ] = None,
     thinnify: Annotated[
@@ -282,6 +284,7 @@ def compress(
         train=loop,
         model_args={**model_arguments, **({"pretrained": True} if pretrained else {})},
         dataset=DatasetConfig(**data),
+        **pixels,
         **batches,
         **_optimization(optimization, optimizer, given),
         **chance,
@@ -327,7 +330,10 @@ def compress(
         if sense is not None:
             data_dir = None if config.dataset.data_dir is None else Path(config.dataset.data_dir)
             named, rows = config.dataset.name, config.batch_size
-            sensitivity(at, arch, named, data_dir, sense, sense_range, batch_size=rows, out_dir=folder)
+            said = json.dumps(dict(config.task.args))  # which is YAML too
+            sensitivity(
+                at, arch, config.task.name, said, named, data_dir, sense, sense_range, batch_size=rows, out_dir=folder
+            )
         if thinnify:
             at = on_checkpoint.thinnify(at, arch, folder, console)  # what is exported is the thinned one
         if export_onnx is not None:

@@ -81,9 +81,10 @@ class RunReport:
         speed = (
             f"  {metrics.samples_per_second:,.0f}/s" if metrics.samples_per_second else ""
         )  # an own loop counts none
+        trained = "" if metrics.train_loss is None else f" (train {metrics.train_loss:.4f})"
         self.say(
-            f"{metrics.epoch + 1:>3}/{metrics.epochs}  loss {metrics.metrics[LOSS]:.4f} "
-            f"(train {metrics.train_loss:.4f})  {first_in_words(metrics.metrics, self._metrics)}  "
+            f"{metrics.epoch + 1:>3}/{metrics.epochs}  loss {metrics.metrics[LOSS]:.4f}"
+            f"{trained}  {first_in_words(metrics.metrics, self._metrics)}  "
             f"sparsity {percent(metrics.sparsity)} %{speed}"
         )
         if self._log is not None:

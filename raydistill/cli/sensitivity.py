@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raydistill.cli.options import arguments
+
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from raydistill.compression.sensitivity import Point
     from raydistill.errors import ConfigError
     from raydistill.metrics import Metric
+    from raydistill.tasks import TaskConfig
 
 _NAME_WIDTH = 34
 
@@ -40,11 +43,15 @@ class Split(str, Enum):
 def sensitivity(
     checkpoint: Annotated[Path, typer.Option(help="The trained network, a checkpoint.pt.", show_default=False)],
     arch: Annotated[str | None, typer.Option("--arch", "-a", help="Its architecture; the checkpoint knows it.")] = None,
+    task_name: Annotated[
+        str, typer.Option("--task", help="What it is for (raydistill tasks), or pkg.mod:Class.")
+    ] = "classification",
+    task_args: Annotated[str | None, typer.Option(help="Its arguments, as 'bptt: 35'.", metavar="YAML")] = None,
     dataset: Annotated[
         str | None, typer.Option(help="cifar10, imagefolder, digits or pkg.mod:factory; left out, what it saw.")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="A cifar-10-batches-py folder, or a tree of class folders.")
+        Path | None, typer.Option(help="CIFAR-10's folder, a tree of class folders, or what else the task reads.")
     ] = None,
     sense: Annotated[Sense, typer.Option(help="What is pruned: single weights, filters or channels.")] = Sense.ELEMENT,
     sense_range: Annotated[
@@ -54,11 +61,11 @@ def sensitivity(
     weights: Annotated[
         list[str] | None, typer.Option("--weights", help="Only weights that match, such as 'layer1.*'; repeatable.")
     ] = None,
-    split: Annotated[Split, typer.Option(help="The images it is evaluated on.")] = Split.VALIDATION,
+    split: Annotated[Split, typer.Option(help="The part of the data it is evaluated on.")] = Split.VALIDATION,
     images: Annotated[
         int | None, typer.Option(min=1, help="Evaluate on so many of them, always the same ones; left out, all.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 256,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Samples a batch.")] = 256,
     out_dir: Annotated[Path, typer.Option("--out-dir", "-o", help="Where CSV and plot go.")] = Path("sensitivity"),
     write_space: Annotated[
         Path | None,
@@ -80,6 +87,7 @@ def sensitivity(
     from raydistill.analysis.sensitivity import KeptPoints, Sensitivity, check_starts_a_sweep
     from raydistill.compression.sensitivity import levels, sensitivity_png
     from raydistill.errors import ConfigError
+    from raydistill.tasks import TaskConfig
     from raydistill.training import device_of
 
     console = Console(highlight=False)
@@ -92,7 +100,8 @@ def sensitivity(
     if write_space is not None:
         _check_space(write_space, sense, split, steps, max_drop, overwrite)
     network = read_network(checkpoint, arch)
-    subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size)
+    task = TaskConfig(task_name, {} if task_args is None else arguments(task_args, "--task-args"))
+    subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size, task)
     if subject.task.warning:
         console.print(f"warning: {subject.task.warning}", style="bold yellow")
     if subject.task.note:
@@ -127,7 +136,7 @@ def sensitivity(
         console.print(f"interrupted: {done} of {whole} points are measured; the same command goes on", soft_wrap=True)
         raise typer.Exit(130)
     if write_space is not None:
-        _write_space(write_space, subject, [p for p in shown if p.level in steps], max_drop, console)
+        _write_space(write_space, subject, task, [p for p in shown if p.level in steps], max_drop, console)
 
 
 def _check_space(
@@ -150,7 +159,9 @@ def _check_space(
         raise ConfigError(Fault("--max-drop", "must be above 0 and below 1", max_drop, "as in 0.1, ten points of top1"))
 
 
-def _write_space(file: Path, subject: Sensitivity, points: Sequence[Point], max_drop: float, console: Console) -> None:
+def _write_space(
+    file: Path, subject: Sensitivity, task: TaskConfig, points: Sequence[Point], max_drop: float, console: Console
+) -> None:
     import shlex
     import sys
 
@@ -172,6 +183,7 @@ def _write_space(file: Path, subject: Sensitivity, points: Sequence[Point], max_
         model_args=run.get("model_args") or {},
         dataset={**vars(subject.dataset), "augment": run.get("augment", "auto")},
         training=run,
+        task=task,
     )
     found = tolerances(points, *subject.metric, max_drop, subject.samples)
     write_atomically(file, space_text(file, measured, found))

@@ -4,6 +4,7 @@ and what depends on them. A sweep file's sections, the options and a run's ident
 from raydistill.parts.check import out_of_bounds
 from raydistill.parts.data import DatasetConfig
 from raydistill.parts.optimizer import Optimizer
+from raydistill.parts.pixels import Pixels, pixel_faults
 from raydistill.parts.setting import Role, Setting, hashed, identity, names, settings
 from raydistill.parts.training import Arithmetic, Batches, Chance, Optimization, Output, Place, Shares, Training
 
@@ -15,6 +16,7 @@ __all__ = [
     "Optimization",
     "Optimizer",
     "Output",
+    "Pixels",
     "Place",
     "Role",
     "Setting",
@@ -24,5 +26,6 @@ __all__ = [
     "identity",
     "names",
     "out_of_bounds",
+    "pixel_faults",
     "settings",
 ]

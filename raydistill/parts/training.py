@@ -20,7 +20,7 @@ class Batches:
     """How long it trains, and on how much at a time."""
 
     epochs: Annotated[Count, Setting("Epochs in all.", role=Role.MAY_CHANGE, searchable=False)] = 60
-    batch_size: Annotated[Count, Setting("Images a step.", ("-b",))] = 256
+    batch_size: Annotated[Count, Setting("Samples a step.", ("-b",))] = 256
 
 
 _SGD = Optimizer()

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from raydistill.errors import ConfigError, Fault
 from raydistill.search.objectives import Objective
 
 GO_ON, STOP, PAUSE = "go on", "stop", "pause"
@@ -106,9 +107,16 @@ def by_objectives(objectives: Sequence[Objective]) -> Measure:
 
 
 def by_score(weights: Mapping[str, float]) -> Measure:
-    """One number: a weighted sum of figures. Bare top1 would stop whatever prunes hard."""
+    """One number: a weighted sum of figures. Bare top1 would stop whatever prunes hard.
+
+    What it gives raises ConfigError where one of them is not there: train_loss, which a loop of one's own need not say.
+    """
 
     def measure(figures: Figures) -> tuple[float, ...]:
+        for name in weights:
+            if name not in figures:
+                rule, way_out = f"weighs '{name}', which the trials do not report", f"yield {name}, or weigh another"
+                raise ConfigError(Fault("trial_scheduler.score", rule, list(figures), way_out))
         return (float(sum(weight * float(figures[name]) for name, weight in weights.items())),)
 
     return measure

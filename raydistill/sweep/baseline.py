@@ -237,7 +237,10 @@ def adopted(given: str, run: RunConfig, task: Task, folder: Path) -> Path:
     arguments = {**run.model_args, **content["run"]["model_args"]}
     network = task.network(run.arch, arguments, fetch=False)
     structure = load_weights(network, content, given)
-    path = folder / digest(network.state_dict()) / FILE_NAME
+    known = digest(network.state_dict())
+    if run.mean is not None:  # the same weights on other pixels are another network
+        known = hashlib.sha256(repr((known, run.mean, run.std)).encode()).hexdigest()[: len(known)]
+    path = folder / known / FILE_NAME
     if not path.exists():
         write_checkpoint(
             path,
@@ -258,7 +261,7 @@ def _never_trained(network: nn.Module) -> EpochMetrics:
     """What is known of a network that another tool has trained."""
     total, by_layer = sparsity(network)
     now = time.time_ns() // 1_000_000
-    return EpochMetrics(0, 1, 0.0, {}, 0.0, total, by_layer, 0.0, 0.0, now)
+    return EpochMetrics(0, 1, None, {}, 0.0, total, by_layer, 0.0, 0.0, now)
 
 
 def given_baseline(checkpoint: str, run: RunConfig, task: Task) -> EpochMetrics:

@@ -31,7 +31,7 @@ from raydistill.sweep.file.warm_entries import SweepEntry
 from raydistill.sweep.planning.plan import check_plan, plan_sweep
 from raydistill.sweep.planning.resources import Share, must_wait, trial_share
 from raydistill.sweep.planning.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
-from raydistill.sweep.planning.task import sweep_task
+from raydistill.sweep.planning.task import data_of, sweep_task
 from raydistill.sweep.record.journal import FORMAT, History, Journal, parse_journal, read_journal
 from raydistill.sweep.record.judgement import Judgement
 from raydistill.sweep.record.ledger import Ledger
@@ -44,7 +44,7 @@ from raydistill.sweep.results.retrain import train_lost
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.tune.interrupt import Interrupt
-from raydistill.tasks import Task, TaskConfig
+from raydistill.tasks import Task
 from raydistill.tracking import DatasetCard, SweepLog, has_runs
 
 _LOST_S = 15.0
@@ -100,13 +100,13 @@ def run_sweep(
     check_tracking(sweep, store)
     store.check()
     history = check_start_of(sweep, store, resume)
-    check_plan(sweep)  # what is wrong with the file is said before the images are read
+    check_plan(sweep)  # what is wrong with the file is said before the data are read
     seeds = _seeds(sweep, store.root, history, observer)
     where = f"{sweep.file}: resources_per_trial"
     if address is None:
         here = [this_machine()]  # before Ray takes seconds to start
         _team(sweep, trial_share(sweep.sections.resources_per_trial, here, where, "this machine"), here)
-    observer.step(f"loading {sweep.dataset.name if sweep.task.name == TaskConfig().name else sweep.task.name}")
+    observer.step(f"loading {data_of(sweep.task, sweep.dataset)}")
     task = sweep_task(sweep)
     for line in filter(None, (task.warning, task.note)):
         observer.warning(line)

@@ -20,10 +20,12 @@ from raydistill import models
 from raydistill.compression.ranks import Ranks
 from raydistill.datasets.config import DatasetConfig
 from raydistill.metrics import LOSS, Metric
+from raydistill.parts import Pixels
 from raydistill.tasks.fingerprint import fingerprint
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
+_UNSAID = Pixels()
 _REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Batch = Any
@@ -44,13 +46,15 @@ class Weights:
     """The weights that a network begins with. content: of the checkpoint they are from (see
     `raydistill.training.distiller_checkpoint.read_any`); None where they are published ones or fresh.
 
-    where: the file, for errors. arch, arguments: as the caller calls the network.
+    where: the file, for errors. arch, arguments: as the caller calls the network. pixels: what the user says of them,
+    where the file says nothing.
     """
 
     arch: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     content: Mapping[str, Any] | None = None
     where: str = "model.arch"
+    pixels: Pixels = _UNSAID
 
     @classmethod
     def of_checkpoint(cls, content: Mapping[str, Any], where: str, arch: str | None = None) -> Weights:
@@ -156,6 +160,10 @@ class Task(ABC):
     @abstractmethod
     def example_input(self, rows: int = 1) -> tuple[Any, ...]:
         """Positional inputs of the network, of so many samples; the values do not matter."""
+
+    def example_batch(self, rows: int, device: torch.device) -> Batch | None:
+        """One of the train split, where a network in train mode takes more than `example_input`; else None."""
+        return None
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, feed: Feed, loading: Loading) -> Mapping[str, float]:

@@ -16,17 +16,19 @@ _MEMORY_A_BYTE = 8
 """What a byte of a file takes at most while it is read: itself, decoded, and what is made of it."""
 
 
-def check_no_images(data: DatasetConfig, names: Sequence[str] = (), own: bool = False) -> None:
-    """What a dataset section may not say where there are no images.
+def check_no_images(
+    data: DatasetConfig, names: Sequence[str] = (), own: bool = False, why: str = "is for images, and there are none"
+) -> None:
+    """What a dataset section may not say where no image has a label.
 
-    names: of datasets that the task knows. own: it takes ``pkg.mod:factory``.
+    names: of datasets that the task knows. own: it takes ``pkg.mod:factory``. why: the rule, for errors.
 
     Raises:
         ConfigError: all faults together.
     """
     usual = DatasetConfig()
     faults = [
-        Fault(f"dataset.{key}", "is for images, and there are none", getattr(data, key), "leave it out")
+        Fault(f"dataset.{key}", why, getattr(data, key), "leave it out")
         for key in ("image_size", "augment", "channels", "fallback")
         if getattr(data, key) != getattr(usual, key)
     ]

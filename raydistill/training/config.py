@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
-from raydistill.parts import Chance, DatasetConfig, Output, Place, Shares, Training
+from raydistill.parts import Chance, DatasetConfig, Output, Pixels, Place, Shares, Training
 from raydistill.schedule import ScheduleSpec
 from raydistill.tasks.base import TaskConfig
 
@@ -41,7 +41,7 @@ class OwnLoop:
 
 
 @dataclass(frozen=True)
-class RunConfig(Output, Place, Shares, Chance, Training):
+class RunConfig(Output, Place, Pixels, Shares, Chance, Training):
     """One run of `fit`: its parts, and what belongs to none of them.
 
     arch: a name on the models' menu, or ``pkg.mod:factory``. task: what is trained. lr, momentum, weight_decay,
@@ -54,6 +54,7 @@ class RunConfig(Output, Place, Shares, Chance, Training):
     init_from: a checkpoint whose weights the run starts from (epoch 0, fresh optimizer); one of Distiller's brings its
     masks too.
     continue_from: a checkpoint that the run goes on from, in the epoch after it, with its optimizer and masks.
+    mean, std: of the pixels that the weights it starts from have seen, where their file does not say it.
     effective_train_size, effective_valid_size, effective_test_size: fractions in (0, 1] of the splits that are used;
     of train other images in each epoch, of the others always the same.
     out_dir: where ``checkpoint.pt``, TensorBoard events and tables go; None writes nothing.

@@ -41,7 +41,7 @@ class EventLog:
         if self._writer is None:
             return
         scalars = {
-            "loss/train": metrics.train_loss,
+            **({} if metrics.train_loss is None else {"loss/train": metrics.train_loss}),
             **{f"{name}/validation": value for name, value in metrics.metrics.items()},
             "learning_rate": metrics.learning_rate,
             "sparsity/total": metrics.sparsity,

@@ -18,13 +18,13 @@ from torch.optim import Optimizer
 
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
 from raydistill.compression.ranks import Ranks
-from raydistill.compression.structure import Change, structure_state
+from raydistill.compression.structure import Change
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.datasets.config import DatasetConfig
-from raydistill.errors import CheckpointError, ConfigError, Fault, TrainingError
+from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
 from raydistill.files import write_atomically
 from raydistill.metrics import LOSS
-from raydistill.parts import out_of_bounds
+from raydistill.parts import out_of_bounds, pixel_faults
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import TRAIN, VALIDATION, Loading, Task, Weights
@@ -35,12 +35,13 @@ from raydistill.training.allocator import keep_freed_memory
 from raydistill.training.average import AveragedWeights
 from raydistill.training.config import RunConfig
 from raydistill.training.determinism import epoch_seed, seed_everything, training_environment
-from raydistill.training.distiller_checkpoint import optimizer_state, read_any
+from raydistill.training.distiller_checkpoint import read_any
 from raydistill.training.events import EventLog
-from raydistill.training.identity import check_same_run, run_identity
-from raydistill.training.optimizer import check_optimization, make_optimizer, order_of
+from raydistill.training.identity import run_identity
+from raydistill.training.kept import Kept
+from raydistill.training.optimizer import check_optimization, make_optimizer
 from raydistill.training.replica import Replica
-from raydistill.training.start import removed_layers, task_of, weights_of
+from raydistill.training.start import prepared_for, removed_layers
 from raydistill.training.stepping import Stepping
 from raydistill.training.teacher import add_teacher, check_distillation
 
@@ -82,7 +83,7 @@ def fit(
 
         def begin() -> _Run:
             with memory.said_plainly("before the first epoch", config.batch_size):
-                prepared = task_of(config) if task is None else task.wanted_by(weights_of(config), config.dataset)
+                prepared = prepared_for(config, task)
                 return _Run(config, prepared, on_step, ranks)
 
         run = ranks.together(begin)
@@ -180,6 +181,10 @@ class _Run:
         self.average = None if decay is None else AveragedWeights(self.model, decay, self.scheduler.masks)
         if config.distillation is not None:
             self.identity["distillation"] = add_teacher(config, self.task, self.model, self.scheduler, self.device)
+        self.kept = Kept(
+            self.model, self.optimizer, self.scheduler, self.task, self.identity, self.schedule_text,
+            config.optimizer.name,
+        )  # fmt: skip
         for name, mask in (start or {}).get("masks", {}).items():  # of Distiller's
             self.scheduler.masks.set(name, mask)
         self.history: list[EpochMetrics] = []
@@ -192,7 +197,12 @@ class _Run:
             resumed
             if resumed is not None
             else arithmetic.choose(
-                config.precision, self.model, self.device, self.task.example_input(rows), config.deterministic
+                config.precision,
+                self.model,
+                self.device,
+                self.task.example_input(rows),
+                config.deterministic,
+                self._example_loss(rows),
             )
         )
         self.stepping.compute_in(self.precision)
@@ -206,6 +216,10 @@ class _Run:
         self._checked = -1
         if self.folder is not None and self.schedule_text and ranks.first:
             write_atomically(self.folder / "schedule.yaml", self.schedule_text)
+
+    def _example_loss(self, rows: int) -> Callable[[nn.Module], Tensor] | None:
+        batch = self.task.example_batch(rows, self.device) if self.config.precision == "auto" else None
+        return None if batch is None else lambda network: self.task.loss(network, batch)
 
     def settle(self) -> None:
         """Make sure that all ranks begin at the same place.
@@ -337,24 +351,7 @@ class _Run:
     def _state(self, trained: Mapping[str, Tensor]) -> dict[str, Any]:
         """trained: the weights that training goes on with, where those that are kept are others."""
         averaged = {} if self.average is None else {"trained": dict(trained), "average": self.average.state_dict()}
-        return {
-            **averaged,
-            "epoch": self.history[-1].epoch,
-            "run": self.identity,
-            "schedule": self.schedule_text,
-            "schedule_hash": saved.schedule_hash(self.schedule_text),
-            "precision": self.precision,
-            "dataset": self.task.name,
-            **self.task.described(),
-            "model": self.model.state_dict(),
-            "structure": structure_state(self.scheduler.structure),
-            "optimizer": self.optimizer.state_dict(),
-            "optimizer_name": self.config.optimizer.name,
-            "stepping": self.stepping.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "rng": saved.rng_state(),
-            "history": [metrics.to_json() for metrics in self.history],
-        }
+        return self.kept.content(self.precision, self.history, stepping=self.stepping.state_dict(), **averaged)
 
     def _continue(self, content: dict[str, Any]) -> None:
         """Take up another run's weights, optimizer and masks; its policies too if this run has the same schedule."""
@@ -366,7 +363,7 @@ class _Run:
             way_out = "raise epochs, or start again at epoch 0 (init_from, --reset-optimizer)"
             raise ConfigError(Fault("training.epochs", rule, self.config.epochs, way_out))
         self._take_weights(content, where)
-        state, why_fresh = self._optimizer_state(content, where)
+        state, why_fresh = self.kept.optimizer_state(content, where)
         if state is not None:
             self.optimizer.load_state_dict(state)
         else:
@@ -382,15 +379,11 @@ class _Run:
         if content["rng"] is not None:
             saved.set_rng_state(content["rng"])
 
-    def _optimizer_state(self, content: Mapping[str, Any], where: str) -> tuple[dict[str, Any] | None, str]:
-        names, groups = order_of(self.model, self.optimizer), len(self.optimizer.param_groups)
-        return optimizer_state(content, names, where, self.config.optimizer.name, groups)
-
     def _take_weights(self, content: Mapping[str, Any], where: str) -> None:
         """A checkpoint's weights, those that training goes on with; its scale of fp16 and its average."""
         kept = content["model"]
         trained = {**content, "model": {**kept, **content.get("trained", {})}}
-        self.scheduler.structure = saved.load_weights(self.model, trained, where, self.scheduler.structure)
+        self.kept.take_weights(trained, where)
         self.stepping.compute_in(content["precision"])
         self.stepping.load_state_dict(content.get("stepping", {}))
         if self.average is not None and "average" in content:
@@ -400,23 +393,19 @@ class _Run:
 
     def _resume(self) -> str:
         """Take up the state of ``checkpoint.pt``; returns the precision it was trained in."""
-        content = saved.read_checkpoint(str(self.path))
-        saved.require(content, str(self.path), "schedule_hash", "optimizer", "scheduler", "rng", "history", "precision")
-        check_same_run(content, str(self.path), self.identity, self.schedule_text)
-        self._take_weights(content, str(self.path))
-        state, fault = self._optimizer_state(content, str(self.path))
-        if state is None:
-            raise CheckpointError(fault)
-        self.optimizer.load_state_dict(state)
-        self.scheduler.load_state_dict(content["scheduler"])
-        saved.set_rng_state(content["rng"])
-        self.history = [EpochMetrics.from_json(entry) for entry in content["history"]]
+        content, where = saved.read_checkpoint(str(self.path)), str(self.path)
+        saved.require(content, where, "precision")
+        self.history = self.kept.resume(content, where, self._take_weights)
         return content["precision"]
 
 
 def check_run(config: RunConfig) -> None:
     """Raises ConfigError with all that is wrong, as far as it shows without network and data."""
     faults: list[Fault | str] = [*out_of_bounds(config, "training."), *check_optimization(config)]
+    faults += pixel_faults(config)
+    if config.mean is not None and config.init_from is None and config.continue_from is None:
+        way_out = "leave it out: what is trained anew has the data's own"
+        faults.append(Fault("mean", "is for weights that a run starts from, and there are none", ABSENT, way_out))
     if config.init_from is not None and config.continue_from is not None:
         faults.append(Fault("init_from", "cannot stand beside continue_from", config.init_from, "keep one of the two"))
     if config.distillation is not None:

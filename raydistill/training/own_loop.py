@@ -18,7 +18,7 @@ from raydistill.tasks import Task
 from raydistill.training import memory
 from raydistill.training.config import RunConfig
 from raydistill.training.determinism import seed_everything, training_environment
-from raydistill.training.start import task_of, weights_of
+from raydistill.training.start import prepared_for
 from raydistill.training.trial import Trial
 
 _END_S = 30.0
@@ -58,7 +58,7 @@ def own_epochs(config: RunConfig, task: Task | None = None, ranks: Ranks | None 
         raise ConfigError(Fault("continue_from", "is not for a loop of one's own", config.continue_from, "init_from"))
     loop = loop_of(config)
     with training_environment(config.threads, config.deterministic):
-        prepared = task_of(config) if task is None else task.wanted_by(weights_of(config), config.dataset)
+        prepared = prepared_for(config, task)
         seed_everything(config.seed)
         trial = Trial(config, prepared, device_of(config.device))
         whole = config.epochs

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from raydistill import models, tasks
+from raydistill.errors import ConfigError, Fault
+from raydistill.parts import Pixels, pixel_faults
 from raydistill.tasks import Task, Weights
 from raydistill.tasks.classification.preprocessing import described, of_published
 from raydistill.training import checkpoint as saved
@@ -21,13 +23,16 @@ def weights_of(config: RunConfig) -> Weights:
     or fresh.
 
     Raises:
-        CheckpointError: those weights cannot be read.
+        CheckpointError: those weights cannot be read. ConfigError: what is said of their pixels is wrong.
     """
     own = Path(config.out_dir) / saved.FILE_NAME if config.out_dir is not None and config.resume else None
+    pixels = Pixels(mean=config.mean, std=config.std)
+    if faults := pixel_faults(pixels):
+        raise ConfigError(*faults)
     for path in (own, config.continue_from, config.init_from):
         if path is not None and (path is not own or own.exists()):  # type: ignore[union-attr]
-            return Weights(config.arch, config.model_args, read_any(path), str(path))
-    return Weights(config.arch, config.model_args, where="model.args.pretrained")
+            return Weights(config.arch, config.model_args, read_any(path), str(path), pixels)
+    return Weights(config.arch, config.model_args, where="model.args.pretrained", pixels=pixels)
 
 
 def task_of(config: RunConfig) -> Task:
@@ -36,7 +41,40 @@ def task_of(config: RunConfig) -> Task:
     Raises:
         ConfigError, DataError, CheckpointError: it cannot be had.
     """
-    return tasks.load(config.task, config.dataset, weights_of(config))
+    weights = weights_of(config)
+    task = tasks.load(config.task, config.dataset, weights)
+    check_pixels(task, weights)
+    return task
+
+
+def prepared_for(config: RunConfig, task: Task | None) -> Task:
+    """`task_of`, or a task that is loaded already, as the weights of this run want it."""
+    if task is None:
+        return task_of(config)
+    weights = weights_of(config)
+    task = task.wanted_by(weights, config.dataset)
+    check_pixels(task, weights)
+    return task
+
+
+def check_pixels(task: Task, weights: Weights) -> None:
+    """Raises ConfigError where the user says what pixels the weights want, and the task cannot give them these."""
+    said = weights.pixels
+    if said.mean is None or said.std is None:
+        return
+    found = task.described().get("preprocessing")
+    if found is None:
+        raise ConfigError(Fault("mean", f"is for images that are classified, not for {task.name}", list(said.mean)))
+    if (tuple(found["mean"]), tuple(found["std"])) == (said.mean, said.std):
+        return
+    now = [list(said.mean), list(said.std)]
+    if len(found["mean"]) != len(said.mean):
+        rule = f"must have {len(found['mean'])} numbers each, as the images of {task.name} have channels"
+        raise ConfigError(Fault("mean, std", rule, now, "see --channels"))
+    if weights.content is not None and weights.content.get("plain"):
+        raise ConfigError(Fault("mean, std", f"have no use: {task.name} gives images that are used as they are", now))
+    rule = f"are for plain weights; {weights.where} says its own, {found['mean']} and {found['std']}"
+    raise ConfigError(Fault("mean, std", rule, now, "leave them out"))
 
 
 def removed_layers(content: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@
             scheduler.on_epoch_end(epoch, **metrics)
             yield metrics
 
-Of the metrics ``train_loss`` may be left out (the validation loss stands for it then), those of the task may not. When
+Of the metrics ``train_loss`` may be left out, and is not recorded then; those of the task may not. When
 they are yielded the checkpoint is written; the code behind the ``yield`` runs only if the trial goes on. A loop
 that nobody can make a generator of (a trainer with callbacks) is a plain function that calls `Trial.report`.
 """
@@ -29,19 +29,19 @@ from torch import nn
 from torch.optim import Optimizer
 
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
-from raydistill.compression.structure import Change, structure_state
+from raydistill.compression.structure import Change
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.errors import ABSENT, CheckpointError, Fault, TrainingError, close_match
 from raydistill.files import write_atomically
-from raydistill.metrics import LOSS
 from raydistill.records import EpochMetrics
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import Task
 from raydistill.training import checkpoint as saved
 from raydistill.training.config import RunConfig
-from raydistill.training.distiller_checkpoint import optimizer_state, read_any
-from raydistill.training.identity import check_same_run, run_identity
-from raydistill.training.optimizer import make_optimizer, order_of
+from raydistill.training.distiller_checkpoint import read_any
+from raydistill.training.identity import run_identity
+from raydistill.training.kept import Kept
+from raydistill.training.optimizer import make_optimizer
 from raydistill.training.start import removed_layers
 from raydistill.training.teacher import add_teacher
 
@@ -71,7 +71,7 @@ class Trial:
         self._identity = run_identity(config, task, self._start, arguments)
         self._schedule_text = "" if config.schedule is None else dump_schedule(config.schedule)
         self._begun: tuple[Change, ...] = ()
-        self._engine: tuple[nn.Module, Optimizer, CompressionScheduler] | None = None
+        self._engine: Kept | None = None
         self._dense_sizes: Mapping[str, int] = {}
         self._clock = time.perf_counter()
 
@@ -79,6 +79,10 @@ class Trial:
     def folder(self) -> Path:
         """The trial's own; empty at its start but for what an earlier leg of it has left."""
         return Path(str(self.config.out_dir)).resolve()
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / saved.FILE_NAME
 
     @property
     def is_dense(self) -> bool:
@@ -138,10 +142,13 @@ class Trial:
         scheduler.structure = self._begun
         if self.config.distillation is not None:
             self._identity["distillation"] = add_teacher(self.config, self.task, model, scheduler, self.device)
-        self._engine = (model, optimizer, scheduler)
-        path = self.folder / saved.FILE_NAME
-        if self.config.out_dir is not None and self.config.resume and path.exists():
-            self._resume(path, model, optimizer, scheduler, random_state)
+        self._engine = Kept(
+            model, optimizer, scheduler, self.task, self._identity, self._schedule_text, type(optimizer).__name__
+        )
+        content = self._kept()
+        if content:
+            self.history = self._engine.resume(content, str(self._path), random_state=random_state)
+            self.state = dict(self._own_state(content))
         self._clock = time.perf_counter()
         return scheduler
 
@@ -160,17 +167,17 @@ class Trial:
         """
         if self._engine is None:
             raise TrainingError(Fault("train", "must call trial.begin(model, optimizer) before its first epoch"))
-        model, optimizer, scheduler = self._engine
+        model, optimizer = self._engine.model, self._engine.optimizer
         epoch = self.first_epoch
         figures = self._checked(metrics, epoch)
         total, by_layer = sparsity(model, self._dense_sizes)
         seconds = time.perf_counter() - self._clock
         self._clock = time.perf_counter()
-        path = None if self.config.out_dir is None else self.folder / saved.FILE_NAME
+        path = None if self.config.out_dir is None else self._path
         found = EpochMetrics(
             epoch=epoch,
             epochs=self.epochs,
-            train_loss=figures.pop(TRAIN_LOSS, figures[LOSS]),
+            train_loss=figures.pop(TRAIN_LOSS, None),
             metrics=figures,
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             sparsity=total,
@@ -182,7 +189,8 @@ class Trial:
         )
         self.history.append(found)
         if path is not None:
-            saved.write_checkpoint(path, self._content(model, optimizer, scheduler))
+            precision = "fp32" if self.config.precision == "auto" else self.config.precision
+            saved.write_checkpoint(path, self._engine.content(precision, self.history, own=self.state))
             write_atomically(path.with_name("sparsity.csv"), sparsity_csv(model))
             if self._schedule_text and epoch == 0:
                 write_atomically(path.with_name("schedule.yaml"), self._schedule_text)
@@ -209,26 +217,6 @@ class Trial:
                 raise TrainingError(Fault(f"epoch {epoch}", f"{name} must be finite", value, "lower the learning rate"))
         return figures
 
-    def _content(self, model: nn.Module, optimizer: Optimizer, scheduler: CompressionScheduler) -> dict[str, Any]:
-        precision = self.config.precision
-        return {
-            "epoch": self.history[-1].epoch,
-            "run": self._identity,
-            "schedule": self._schedule_text,
-            "schedule_hash": saved.schedule_hash(self._schedule_text),
-            "precision": "fp32" if precision == "auto" else precision,
-            "dataset": self.task.name,
-            **self.task.described(),
-            "model": model.state_dict(),
-            "structure": structure_state(scheduler.structure),
-            "optimizer": optimizer.state_dict(),
-            "optimizer_name": type(optimizer).__name__,
-            "scheduler": scheduler.state_dict(),
-            "rng": saved.rng_state(),
-            "history": [metrics.to_json() for metrics in self.history],
-            "own": self.state,
-        }
-
     def _own_state(self, content: Mapping[str, Any]) -> Mapping[str, Any]:
         own = content.get("own", {})
         if not isinstance(own, dict):
@@ -236,29 +224,5 @@ class Trial:
         return own
 
     def _kept(self) -> Mapping[str, Any]:
-        path = self.folder / saved.FILE_NAME
-        there = self.config.out_dir is not None and self.config.resume and path.exists()
-        return saved.read_checkpoint(path) if there else {}
-
-    def _resume(
-        self,
-        path: Path,
-        model: nn.Module,
-        optimizer: Optimizer,
-        scheduler: CompressionScheduler,
-        random_state: bool,
-    ) -> None:
-        content, where = saved.read_checkpoint(path), str(path)
-        saved.require(content, where, "schedule_hash", "optimizer", "scheduler", "rng", "history")
-        check_same_run(content, where, self._identity, self._schedule_text)
-        scheduler.structure = saved.load_weights(model, content, where, self._begun)
-        names, groups = order_of(model, optimizer), len(optimizer.param_groups)
-        state, fault = optimizer_state(content, names, where, type(optimizer).__name__, groups)
-        if state is None:
-            raise CheckpointError(fault)
-        optimizer.load_state_dict(state)
-        scheduler.load_state_dict(content["scheduler"])
-        if random_state:
-            saved.set_rng_state(content["rng"])
-        self.history = [EpochMetrics.from_json(entry) for entry in content["history"]]
-        self.state = dict(self._own_state(content))
+        there = self.config.out_dir is not None and self.config.resume and self._path.exists()
+        return saved.read_checkpoint(self._path) if there else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def test_what_is_said_stands_in_both_and_passwords_in_neither(tmp_path: Path) ->
         of.say("reads https://me:secretword@host/x")
         of.warn("look out")
         of.epoch(epoch(2))
+        of.epoch(replace(epoch(3), train_loss=None, samples_per_second=0.0))
         table = Table()
         table.add_column("a column")
         of.say(table)
@@ -42,6 +44,7 @@ def test_what_is_said_stands_in_both_and_passwords_in_neither(tmp_path: Path) ->
     assert "secretword" not in text.getvalue()
     assert "warning: look out" in lines
     assert "  3/10  loss 0.9000 (train 1.5000)  top1 70.00 %  sparsity 25.00 %  1,234/s" in lines
+    assert "  4/10  loss 0.9000  top1 70.00 %  sparsity 25.00 %" in lines
     assert "a column" in text.getvalue()
 
 

@@ -12,6 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from raydistill import tasks
+from raydistill.datasets import DatasetConfig
+from raydistill.sweep.file.load import load_sweep
+from raydistill.tasks import TaskConfig, Weights
+from raydistill.training import RunConfig, evaluate_checkpoint, fit
 from raydistill.training.checkpoint import write_checkpoint
 from tests.cli.conftest import Ended
 
@@ -166,6 +171,29 @@ def test_a_search_space_is_written_that_a_sweep_takes(
     assert "--write-space: space.yaml is there already; add --overwrite" in again.err
     assert (tmp_path / "space.yaml").read_bytes() == before
     assert sensitivity(*arguments, "--overwrite", checkpoint="dense.pt").code == 0
+
+
+def test_a_network_of_another_task_is_measured_by_its_metric_and_searched_as_it(
+    raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task, data = TaskConfig("regression", {"loss": "huber"}), DatasetConfig("diabetes", validation=0.3)
+    run = RunConfig("mlp", data, task=task, epochs=2, precision="fp32", device="cpu", tensorboard=False, out_dir="run")
+    list(fit(run))
+    options = ("--task", "regression", "--task-args", "loss: huber", "--dataset", "diabetes")
+    command = ("sensitivity", "--checkpoint", "run/checkpoint.pt", *options, "--sense-range", "0", "0.9", "0.4")
+    ended = raydistill(*command, "--write-space", "space.yaml", "--max-drop", "0.9")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("rmse on the validation split of diabetes (106 samples), one weight pruned")
+    task_of_network = tasks.load(task, data, Weights("mlp"))
+    dense = evaluate_checkpoint("run/checkpoint.pt", task_of_network, "validation", "cpu")
+    assert float(rows(tmp_path / "sensitivity")[0]["rmse"]) == pytest.approx(dense.metrics["rmse"], rel=1e-4)
+    sweep = load_sweep(tmp_path / "space.yaml")
+    assert (sweep.task, sweep.dataset.name, sweep.dataset.validation) == (task, "diabetes", 0.3)
+    assert [(o.name, o.direction) for o in sweep.objectives] == [("rmse", "min"), ("sparsity", "max")]
+    wrong = raydistill(*command[:3], "--task", "regresion")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "task.name: unknown task, got 'regresion'; did you mean 'regression'?" in wrong.err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from raydistill.errors import ConfigError
 from raydistill.search import Objective
 from raydistill.search.decisions import GO_ON, RunAll, Verdict, by_objectives, by_score
 
@@ -20,6 +23,15 @@ def test_quality_is_as_it_is_now_and_size_as_it_is_planned() -> None:
 
 def test_a_score_is_the_weighted_sum() -> None:
     assert by_score({"top1": 2.0, "planned_sparsity": 0.5, "loss": -1.0})(FIGURES) == (2 * 0.7 + 0.5 * 0.9 - 1.5,)
+
+
+def test_a_score_of_what_is_not_reported_is_one_line() -> None:
+    """A training loop of one's own need not say its train_loss."""
+    with pytest.raises(ConfigError) as caught:
+        by_score({"top1": 1.0, "train_loss": -1.0})(FIGURES)
+    line = "trial_scheduler.score: weighs 'train_loss', which the trials do not report, got ['top1', 'loss', 'sparsity'"
+    assert str(caught.value).startswith(line)
+    assert str(caught.value).endswith("yield train_loss, or weigh another")
 
 
 def test_without_a_trial_scheduler_every_trial_goes_on_and_none_waits() -> None:

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from raydistill import datasets
 from raydistill.datasets import Dataset, DatasetConfig
 from raydistill.errors import CheckpointError
 from raydistill.schedule import parse_schedule
-from raydistill.sweep.baseline import baseline_hash, finished, given_baseline
+from raydistill.sweep.baseline import adopted, baseline_hash, finished, given_baseline
 from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
-from raydistill.training import RunConfig, fit
+from raydistill.training import RunConfig, fit, read_checkpoint
+from raydistill.training.start import task_of
 from tests.sweep.test_warm_run import sweep
 
 DECAY = {
@@ -138,3 +140,19 @@ def test_a_model_that_ends_the_baselines_process_is_told_so(write_sweep: Callabl
     told = " ".join(sweep(tmp_path, "space.yaml", "--cpu", code=2).split())
     assert f"baseline: its process ended itself by os._exit(7) in {tmp_path}/own_model.py, line 12, in forward" in told
     assert "memory" not in told
+
+
+def test_plain_weights_are_adopted_with_the_pixels_that_are_said_of_them(trained: RunConfig, tmp_path: Path) -> None:
+    plain = tmp_path / "model.pt"
+    torch.save(read_checkpoint(f"{trained.out_dir}/checkpoint.pt")["model"], plain)
+    told = replace(trained, out_dir=None, init_from=str(plain), mean=(0.1, 0.1, 0.1), std=(1.0, 1.0, 1.0))
+    losses, paths = [], []
+    for run in (told, replace(told, mean=None, std=None), replace(told, mean=(0.2, 0.2, 0.2))):
+        task = task_of(run)
+        path = adopted(str(plain), run, task, tmp_path / "baselines")
+        assert read_checkpoint(path)["preprocessing"]["mean"] == (
+            task.described()["mean"] if run.mean is None else list(run.mean)
+        )
+        losses.append(given_baseline(str(path), run, task).metrics["loss"])
+        paths.append(path)
+    assert len(set(losses)) == len(set(paths)) == 3

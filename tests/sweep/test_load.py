@@ -14,11 +14,13 @@ from raydistill.sweep.file.load import Overrides, load_sweep
 from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.tasks import TaskShape
 from raydistill.tasks.classification import ImageShape
+from raydistill.tasks.detection import Detection
 from raydistill.tasks.language_model import LanguageModel
 from raydistill.tasks.language_model.vocabulary import Vocabulary
 from raydistill.tasks.recommender import Recommender
 from raydistill.tasks.recommender.interactions import interactions
 from raydistill.tasks.regression import Regression
+from tests.tasks.detection.shapes import write
 from tests.tasks.recommender import ratings
 
 CIFAR = ImageShape(10, (3, 32, 32))
@@ -247,8 +249,9 @@ def test_numbers_that_yaml_reads_as_text(write_sweep: WriteSweep) -> None:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda file: file.name)
-def test_every_search_space_loads(file: Path) -> None:
+def test_every_search_space_loads(file: Path, tmp_path: Path) -> None:
     sweep = load_sweep(file)
-    plan = plan_sweep(sweep, SHAPES[sweep.task.name])
+    task = Detection(str(write(tmp_path / "shapes", {"train": 2, "val": 1})))
+    plan = plan_sweep(sweep, {**SHAPES, "detection": task}[sweep.task.name])
     assert len(plan.trials) >= 1
     assert all(0 <= trial.planned_sparsity < 1 for trial in plan.trials)

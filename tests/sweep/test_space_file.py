@@ -67,6 +67,7 @@ def test_the_file_is_a_valid_sweep_with_bounds_and_start_points(tmp_path: Path) 
         )
     ]
     text = file.read_text()
+    assert "task:" not in text
     assert "{uniform: [0.45, 0.99]}}    # bears all that was measured, 0.9" in text
     assert max(len(line) for line in text.splitlines()) <= 120
 

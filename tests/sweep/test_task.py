@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from raydistill.datasets import DatasetConfig
 from raydistill.sweep.file.load import Sweep, load_sweep
 from raydistill.sweep.planning.plan import check_plan
-from raydistill.sweep.planning.task import sweep_task
+from raydistill.sweep.planning.task import data_of, sweep_task
 from raydistill.sweep.record.journal import read_journal
+from raydistill.tasks import TaskConfig
 from raydistill.tasks.classification import Classification
 from raydistill.training import evaluate_checkpoint, read_checkpoint
 from raydistill.training.checkpoint import write_checkpoint
@@ -100,3 +102,17 @@ def test_trials_start_from_the_baselines(write_sweep: WriteSweep, given: Path, t
         assert last.metrics["top1"] == pytest.approx(
             evaluate_checkpoint(path, task, "validation", "cpu").metrics["top1"]
         )
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "said"),
+    [
+        ("classification", DatasetConfig(), "cifar10"),
+        ("classification", DatasetConfig("digits", data_dir="/data/there"), "digits"),
+        ("detection", DatasetConfig(data_dir="/data/coco"), "coco (detection)"),
+        ("regression", DatasetConfig("diabetes"), "diabetes (regression)"),
+        ("mine:Points", DatasetConfig(), "mine:Points"),
+    ],
+)
+def test_what_is_loaded_is_said_by_its_own_name(task: str, data: DatasetConfig, said: str) -> None:
+    assert data_of(TaskConfig(task), data) == said

@@ -121,6 +121,16 @@ def test_identical_points_are_one_also_where_they_are_nan(storage: Path, runs, e
     assert len(metric_points(log.uri, run_id, "train_loss")) == 2
 
 
+def test_a_train_loss_that_nobody_said_is_no_point(storage: Path, runs, epoch, trial) -> None:
+    log = open_log(storage)
+    log.trial_started(trial("t0000", state=RUNNING))
+    log.epoch("t0000", epoch(0, train_loss=None))
+    log.finish()
+    run = runs(log.uri)["t0000"]
+    assert "train_loss" not in run.data.metrics
+    assert run.data.metrics["top1"] == 0.5
+
+
 def test_interrupted_then_resumed(storage: Path, runs, epoch, trial) -> None:
     log = open_log(storage)
     log.trial_started(trial("t0000", state=RUNNING))

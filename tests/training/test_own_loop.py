@@ -71,6 +71,16 @@ def test_both_forms_learn_the_same(tmp_path: Path) -> None:
     assert one == other
 
 
+@pytest.mark.parametrize(("loop", "said"), [("train", False), ("as_the_engine_does", True)])
+def test_a_train_loss_is_recorded_where_the_loop_says_it(loop: str, said: bool, tmp_path: Path) -> None:
+    task = TaskConfig("tests.tasks.own:Line") if said else TaskConfig(f"{LOOPS}:Points")
+    (epoch,) = fit(replace(run(tmp_path, loop), task=task, epochs=1, schedule=None))
+    kept = read_checkpoint(tmp_path / "checkpoint.pt")["history"][0]
+    assert kept["train_loss"] == epoch.train_loss
+    assert ("train_loss" in epoch.scalars) is said
+    assert (epoch.train_loss is not None) is said
+
+
 def test_a_loop_that_does_what_the_engine_does_learns_what_the_engine_learns(tmp_path: Path) -> None:
     schedule = {
         **SCHEDULE,

@@ -18,8 +18,8 @@ from torchvision.transforms import v2
 
 from raydistill import datasets, models
 from raydistill.datasets import DatasetConfig, Preprocessing
-from raydistill.errors import CheckpointError
-from raydistill.tasks import Loading
+from raydistill.errors import CheckpointError, ConfigError
+from raydistill.tasks import Loading, TaskConfig
 from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 from raydistill.tasks.classification.preprocessing import (
@@ -401,3 +401,60 @@ def test_only_layers_that_keep_the_shape_can_be_left_out(name: str) -> None:
 
     with pytest.raises(ConfigError, match="refuses its arguments"):
         models.create("resnet20_cifar", 10, {"removed": [name]})
+
+
+OTHER = {"mean": [0.1, 0.2, 0.3], "std": [0.9, 0.8, 0.7], "image_size": [32, 32]}
+SAID = {"mean": (0.1, 0.2, 0.3), "std": (0.9, 0.8, 0.7)}
+
+
+@pytest.fixture
+def plain(own: Path, tmp_path: Path) -> Path:
+    """The weights of a checkpoint, and nothing else."""
+    path = tmp_path / "model.pt"
+    torch.save(read_checkpoint(own)["model"], path)
+    return path
+
+
+def test_what_is_said_of_plain_weights_is_as_if_their_file_said_it(
+    plain: Path, own: Path, trees: tuple[Path, ...], tmp_path: Path
+) -> None:
+    content = read_checkpoint(own)
+    whole = tmp_path / "whole.pt"
+    write_checkpoint(whole, {**content, "preprocessing": OTHER, "mean": OTHER["mean"], "std": OTHER["std"]})
+    data = DatasetConfig("imagefolder", str(trees[0]))
+    arch = content["run"]["arch"]
+    run = RunConfig(arch, data, continue_from=str(plain), device="cpu", **SAID)  # type: ignore[arg-type]
+    task = task_of(run)
+    assert task.described()["mean"] == OTHER["mean"]
+    said = evaluate_checkpoint(plain, task, "test", device="cpu", arch=arch)
+    unsaid = task_of(replace(run, mean=None, std=None))
+    expected = evaluate_checkpoint(whole, unsaid, "test", device="cpu", arch=arch)
+    assert said == expected
+    assert evaluate_checkpoint(plain, unsaid, "test", device="cpu", arch=arch).metrics["loss"] != said.metrics["loss"]
+    trained = replace(run, continue_from=None, init_from=str(plain), epochs=1, out_dir=str(tmp_path / "run"))
+    list(fit(trained))
+    kept = read_checkpoint(tmp_path / "run/checkpoint.pt")
+    assert (kept["preprocessing"]["mean"], kept["run"]["std"]) == (OTHER["mean"], SAID["std"])
+    with pytest.raises(CheckpointError, match=r"was trained with mean \(0.1, 0.2, 0.3\), got None"):
+        list(fit(replace(trained, mean=None, std=None, epochs=2)))
+
+
+def test_what_cannot_be_said_of_weights_is_one_line(plain: Path, own: Path, trees: tuple[Path, ...]) -> None:
+    arch = read_checkpoint(own)["run"]["arch"]
+    data = DatasetConfig("imagefolder", str(trees[0]))
+    run = RunConfig(arch, data, init_from=str(plain), device="cpu", **SAID)  # type: ignore[arg-type]
+    for wrong, rule in (
+        (replace(run, init_from=str(own)), r"^mean, std: are for plain weights; .*checkpoint.pt says its own, .*leave"),
+        (replace(run, mean=(0.5,), std=(0.5,)), r"^mean, std: must have 3 numbers each, .*; see --channels$"),
+        (replace(run, std=None), r"^std: is missing beside mean; give both$"),
+    ):
+        with pytest.raises(ConfigError, match=rule) as caught:
+            task_of(wrong)
+        assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(
+        ConfigError, match=r"^mean: is for weights that a run starts from, and there are none; leave it"
+    ):
+        next(fit(replace(run, init_from=None)))
+    other = RunConfig("mlp", DatasetConfig("diabetes"), task=TaskConfig("regression"), device="cpu", **SAID)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^mean: is for images that are classified, not for diabetes, got"):
+        task_of(other)

@@ -22,7 +22,7 @@ Indices = Sequence[object]
 IndexMapping = Callable[[Indices], Indices]
 """From the indices of one layer's channels to those of the next one's."""
 
-_MOST_INDICES = 300_000
+_MOST_INDICES, _MOST_STEPS = 300_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,16 @@ class _Endless(Exception):
 
 
 class _Walk:
-    """How many indices the library may map from one layer on."""
+    """How many indices the library may map from one layer on, and over how many edges of its graph: it looks at every
+    edge before for each one more."""
 
     def __init__(self) -> None:
-        self.mapped = 0
+        self.mapped = self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps > _MOST_STEPS:
+            raise _Endless
 
     def counted(self, mapping: IndexMapping, indices: Indices) -> Indices:
         found = mapping(indices)
@@ -81,13 +87,14 @@ class _Walk:
 
 
 class _Counted(list[IndexMapping | None]):
-    """A dependency's index mappings, which count what they map."""
+    """A dependency's index mappings, which count what they map and how often they are asked for."""
 
     def __init__(self, mappings: list[IndexMapping | None], walk: _Walk) -> None:
         super().__init__(mappings)
         self._walk = walk
 
     def __iter__(self) -> Iterator[IndexMapping | None]:
+        self._walk.step()
         return (mapping and partial(self._walk.counted, mapping) for mapping in super().__iter__())
 
 
@@ -105,7 +112,7 @@ def _groups(
             continue
         pruner = graph.get_pruner_of_module(module)
         width = pruner.get_out_channels(module)
-        walk.mapped = 0
+        walk.mapped = walk.steps = 0
         try:
             found = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(width)))
         except _Endless:

@@ -15,6 +15,7 @@ from raydistill.compression.structure import StructureChange, Thinned
 from raydistill.compression.structure.cut import cut
 from raydistill.compression.thinning import account
 from raydistill.compression.thinning.align import aligned_filters, prune_instead
+from raydistill.compression.thinning.constants import read_constants
 from raydistill.compression.thinning.decide import STRUCTURES, Plan
 from raydistill.compression.thinning.graph import drop_hooks, trace
 from raydistill.compression.thinning.inputs import Example, kind, to_device
@@ -119,8 +120,10 @@ def thin(
 def untraceable(model: nn.Module, example_input: Example) -> str:
     """Why `thin` takes nothing out of this model, however much of it is zero; empty where it can take something."""
     work = _working_copy(model, {}, torch.float32)
+    example = to_device(example_input, *kind(work))
     try:
-        graph = trace(work, to_device(example_input, *kind(work)))
+        graph = trace(work, example)
+        read_constants(work, example, graph.training)
     except ConfigError as error:
         return "; ".join(fault if isinstance(fault, str) else fault.rule for fault in error.faults)
     if not graph.groups and any(map(weighted, model.modules())):

@@ -114,7 +114,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        ConfigError: everything that is wrong, as far as it shows without the model and the images.
+        ConfigError: everything that is wrong, as far as it shows without the model and the data.
     """
     file = Path(file)
     raw = _with_overrides(read_yaml(file), overrides or Overrides())

@@ -16,6 +16,7 @@ from raydistill.metrics import Metric, selecting, shown
 from raydistill.parts import Optimizer
 from raydistill.parts.optimizer import SGD
 from raydistill.sweep.file.spec import DatasetSection, TrainingSection
+from raydistill.tasks.base import TaskConfig
 from raydistill.training.optimizer import learning_rate
 
 PRUNED_UNTIL = 0.75
@@ -44,6 +45,7 @@ class Measured:
     model_args: Mapping[str, object] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    task: TaskConfig = field(default_factory=TaskConfig)
 
 
 def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], num_samples: int = 16) -> str:
@@ -59,7 +61,9 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
     epochs, said = measured.epochs, dict(measured.training)
     training = _training(epochs, said)
     model = {"arch": measured.arch, **({"args": dict(measured.model_args)} if measured.model_args else {})}
-    dataset = _changed(DatasetSection, measured.dataset, ("name",))
+    classifies = measured.task == TaskConfig()
+    task = {"name": measured.task.name, **({"args": dict(measured.task.args)} if measured.task.args else {})}
+    dataset = _changed(DatasetSection, measured.dataset, ("name",) if classifies else ())
     if dataset.get("data_dir"):
         dataset["data_dir"] = _relative(Path(dataset["data_dir"]), file)
     name = selecting(measured.metrics)
@@ -78,7 +82,8 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
         f"name: {sweep_name(file)}",
         "",
         f"model: {_flow(model)}",
-        f"dataset: {_flow(dataset)}",
+        *([] if classifies else [f"task: {_flow(task)}"]),
+        *([f"dataset: {_flow(dataset)}"] if dataset else []),
         f"training: {_flow(training)}    # lr: {LR_SHARE:g} of the dense network's",
         "",
         "baseline:",

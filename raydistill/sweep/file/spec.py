@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from raydistill.parts import DatasetConfig, Optimizer, Role, Setting, Training
+from raydistill.parts import DatasetConfig, Optimizer, Pixels, Role, Setting, Training, pixel_faults
 from raydistill.parts.kinds import NUMBER, Count, NotNegative, Number, Own, Positive, Whole
 from raydistill.parts.optimizer import SGD
 from raydistill.tasks.base import TaskConfig
@@ -87,10 +87,11 @@ class TrainingSection(Section, Training):  # type: ignore[misc]
         return self
 
 
-class BaselineSection(Section):
+class BaselineSection(Section, Pixels):  # type: ignore[misc]  # mypy does not see that it is frozen
     """The dense network that all trials start from: trained by the sweep, or taken from `checkpoint`.
 
     epochs, batch_size and lr default to the training section's, as everything else does. schedule: LR schedulers only.
+    mean, std: of the pixels that the checkpoint's weights have seen, where it does not say it.
     """
 
     epochs: Count | None = None
@@ -98,6 +99,14 @@ class BaselineSection(Section):
     lr: Positive | None = None
     schedule: dict[str, Any] | None = None
     checkpoint: str | None = None
+
+    @model_validator(mode="after")
+    def _pixels_are_of_a_checkpoint(self) -> BaselineSection:
+        for fault in pixel_faults(self):
+            raise ValueError(str(fault))
+        if self.mean is not None and self.checkpoint is None:
+            raise ValueError("mean and std are for the weights of 'checkpoint', and there is none; leave them out")
+        return self
 
     def of_training(self, optimizer: Optimizer | None = None) -> dict[str, Any]:
         """What is said otherwise than in the training section. optimizer: the one there, which may have the rate."""

@@ -233,7 +233,7 @@ def baseline_config(sweep: Sweep) -> RunConfig:
         faults += policies_beyond(schedule, training.epochs, "baseline.epochs")
         if faults:
             raise ConfigError(*relocate(tuple(faults)))
-    return run_config(sweep, training, schedule)
+    return replace(run_config(sweep, training, schedule), mean=section.mean, std=section.std)
 
 
 def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from raydistill.datasets import DatasetConfig
 from raydistill.sweep.file.load import Sweep
 from raydistill.sweep.planning.plan import baseline_config
-from raydistill.tasks import Task
+from raydistill.tasks import Task, TaskConfig
 from raydistill.training.start import task_of
+
+
+def data_of(task: TaskConfig, data: DatasetConfig) -> str:
+    """What is about to be loaded, in words: a dataset's name; of another task than classification the task's too."""
+    if task.name == TaskConfig().name:
+        return data.name
+    if data.data_dir is not None:
+        return f"{Path(data.data_dir).name} ({task.name})"
+    return task.name if data.name == DatasetConfig().name else f"{data.name} ({task.name})"
 
 
 def sweep_task(sweep: Sweep) -> Task:

@@ -207,6 +207,7 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
 def _check(metrics: EpochMetrics) -> EpochMetrics:
     """Raises TypeError where a figure is no number."""
     numbers = [getattr(metrics, f.name) for f in fields(metrics) if f.type in ("int", "float")]
+    numbers += [] if metrics.train_loss is None else [metrics.train_loss]
     numbers += [*metrics.layer_sparsity.values(), *metrics.footprint.values(), *metrics.metrics.values()]
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
         raise TypeError("a figure is no number")

@@ -74,7 +74,7 @@ def check_same(
     if not faults and started_with["fingerprint"] != dataset["fingerprint"]:
         rule = f"must be the one the sweep was started with ({started_with['name']}, {started_with['fingerprint']})"
         found = f"{dataset['name']}, {dataset['fingerprint']}"
-        faults.append(Fault(f"{file}: dataset", rule, found, "bring those images back, or use --name NAME"))
+        faults.append(Fault(f"{file}: dataset", rule, found, "bring those data back, or use --name NAME"))
     if not faults and plan.searcher.startup >= ALL:  # what one that learns draws depends on num_samples, which may grow
         values = {trial.trial_id: dict(trial.values) for trial in plan.trials}
         for trial_id, record in history.records.items():

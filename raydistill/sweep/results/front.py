@@ -130,6 +130,10 @@ def publish_front(session: Session, log: SweepLog) -> None:
         with session.store.lent(record.checkpoint) as path:
             try:
                 example, task = _example(session.task, path, record.arch)
+                if example is None:
+                    takes = "as MLflow's models do: members of the front stay checkpoints, none is registered"
+                    session.observer.warning(f"{record.arch} is not called with one tensor, {takes}")
+                    return
                 network = deployed(path, record.arch, (torch.from_numpy(example),), task.example_input)
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
@@ -172,11 +176,11 @@ def _version_card(session: Session, row: FrontRow, network: Deployed) -> Version
     return VersionCard("\n".join(lines), tags)
 
 
-def _example(task: Task, checkpoint: str | Path, arch: str) -> tuple[np.ndarray, Task]:
-    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens;
-    and the task that gives such."""
+def _example(task: Task, checkpoint: str | Path, arch: str) -> tuple[np.ndarray | None, Task]:
+    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens,
+    None where they are no tensor; and the task that gives such."""
     content = read_checkpoint(checkpoint)
     task = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), arch))
     batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
-    inputs: np.ndarray = task.inputs(batch)[0].contiguous().numpy()
-    return inputs, task
+    first = task.inputs(batch)[0]
+    return (first.contiguous().numpy() if isinstance(first, torch.Tensor) else None), task

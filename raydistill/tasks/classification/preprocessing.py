@@ -15,6 +15,7 @@ from raydistill.datasets import Dataset
 from raydistill.datasets.preprocessing import LUMINANCE, Preprocessing, imagenet_geometry
 from raydistill.models.menu import CIFAR, MENU
 from raydistill.models.pretrained import published
+from raydistill.parts import Pixels
 from raydistill.tasks.base import Weights
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -83,6 +84,14 @@ def sized(wanted: Preprocessing | None, size: Sequence[int] | None) -> Preproces
     if wanted is None or size is None or wanted.image_size == tuple(size):
         return wanted
     return replace(wanted, image_size=(size[0], size[1]), resize=None)
+
+
+def as_said(pixels: Pixels, dataset: Dataset) -> Preprocessing | None:
+    """The dataset's own with the mean and deviation that the user says; None where nobody says any."""
+    own = dataset.preprocessing
+    if pixels.mean is None or pixels.std is None or len(pixels.mean) != len(own.mean):
+        return None
+    return replace(own, mean=pixels.mean, std=pixels.std)
 
 
 def difference(wanted: Preprocessing | None, dataset: Dataset) -> str:

@@ -25,7 +25,7 @@ from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
 from raydistill.tasks.classification.loss import EarlyExit, classification_loss, own_loss
 from raydistill.tasks.classification.metrics import METRICS
-from raydistill.tasks.classification.preprocessing import described, difference, of_weights, sized, translated
+from raydistill.tasks.classification.preprocessing import as_said, described, difference, of_weights, sized, translated
 
 FLOATS = "its images are floats and are used as they are: nothing is normalised or resized"
 _SEVERAL = "task.args.multi_label"
@@ -81,7 +81,7 @@ class Classification(Task):
             has = "several labels an image" if dataset.multi_label else "one label an image"
             way_out = "leave it out" if several else "task: {args: {multi_label: true}}"
             raise ConfigError(Fault(_SEVERAL, f"dataset '{dataset.name}' has {has}", several, way_out))
-        return cls(dataset, wanted, early_exit, loss)
+        return cls(dataset, wanted or as_said(weights.pixels, dataset), early_exit, loss)
 
     @classmethod
     def judged_by(cls, **args: Any) -> Mapping[str, Metric]:
@@ -140,7 +140,10 @@ class Classification(Task):
         return found.metrics
 
     def wanted_by(self, weights: Weights, data: DatasetConfig | None = None) -> Classification:
-        wanted = sized(of_weights(weights), None if data is None else data.image_size)
+        size = None if data is None else data.image_size
+        wanted = sized(of_weights(weights), size) or as_said(weights.pixels, self.dataset)
+        if wanted is None and weights.content is not None and weights.content.get("plain"):
+            wanted = sized(self.preprocessing, size)  # they say nothing: as it was loaded for them
         return Classification(self.dataset, wanted, self.early_exit, self.own_loss)
 
     def as_trained(self, run: Mapping[str, Any]) -> Classification:

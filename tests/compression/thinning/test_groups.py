@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from raydistill.compression.thinning.graph import trace
 from raydistill.compression.thinning.groups import Group
+from tests.tasks.detection.shapes import small
 
 
 class Net(nn.Module):
@@ -52,3 +54,13 @@ def test_a_grouped_conv_joins_what_it_reads() -> None:
     assert sorted(reader.where.tolist()) == [0, 1, 2, 3]
     assert len(set(reader.channels.tolist())) == 4
     assert isinstance(joined, Group)
+
+
+@pytest.mark.slow  # ten thousand steps of the library's
+def test_a_walk_that_does_not_end_is_given_up_and_the_others_are_followed() -> None:
+    """A detector's boxes are picked by index, again and again: the library's walk from there took hours."""
+    groups = trace(small(3).eval(), torch.rand(1, 3, 48, 48)).groups
+    given_up = [group for group in groups if group.blocked == "what its channels are coupled with cannot be followed"]
+    assert 0 < len(given_up) < len(groups)
+    followed = {member.layer for group in groups if group.blocked is None for member in group.side("out")}
+    assert {"backbone.0", "backbone.3"} <= followed

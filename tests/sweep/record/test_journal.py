@@ -141,6 +141,18 @@ def test_figures_that_are_no_numbers(tmp_path: Path, figure: str) -> None:
     assert len(found.epochs) == 5
 
 
+def test_a_train_loss_may_be_absent_but_is_a_number_where_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    with Journal(path) as journal:
+        journal.append("epoch", trial_id="t0001", metrics=replace(metrics(3), train_loss=None).to_json())
+    history = read_journal(path)
+    assert [found.train_loss for trial, found in history.epochs if trial == "t0001"] == [1.5, 1.5, 1.5, None]
+    with Journal(path) as journal:
+        journal.append("epoch", trial_id="t0001", metrics={**metrics(3).to_json(), "train_loss": "low"})
+    assert len(read_journal(path).lost) == 1
+
+
 def test_a_trial_whose_start_is_lost_is_drawn_again(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     write(path)
