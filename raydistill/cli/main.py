@@ -17,6 +17,7 @@ from raydistill.cli.export import export
 from raydistill.cli.failure import fail
 from raydistill.cli.front import front
 from raydistill.cli.help import Command
+from raydistill.cli.init import init
 from raydistill.cli.menus import models, tasks
 from raydistill.cli.pick import pick
 from raydistill.cli.sensitivity import sensitivity
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=Command, short_help="Prune one network in many ways; print the best.")(sweep)
+app.command(cls=Command, short_help="Write a sweep file for your network and data.")(init)
 app.command(cls=Command, short_help="Show the front of a sweep.")(front)
 app.command(cls=Command, short_help="Take a trial of a sweep away, in formats that others run.")(pick)
 app.command(cls=Command, short_help="Is what was taken away what its manifest says?")(verify)
