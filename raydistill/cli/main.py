@@ -20,6 +20,7 @@ from raydistill.cli.help import Command
 from raydistill.cli.init import init
 from raydistill.cli.menus import models, tasks
 from raydistill.cli.pick import pick
+from raydistill.cli.schema import schema
 from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
@@ -48,6 +49,7 @@ app.command(cls=Command, short_help="Show what a network is made of.")(summary)
 app.command(cls=Command, short_help="Prune each weight alone; draw what accuracy is left.")(sensitivity)
 app.command(cls=Command, short_help="List the networks that can be named.")(models)
 app.command(cls=Command, short_help="List the tasks that can be named.")(tasks)
+app.command(cls=Command, short_help="Print a file format as a JSON schema, for editors.")(schema)
 app.command(cls=Command, short_help="Look at every machine that a sweep would run on.")(doctor)
 
 
