@@ -59,6 +59,7 @@ def init(
 
     from rich.console import Console
 
+    from raydistill.cli.lines import warn
     from raydistill.files import write_atomically
     from raydistill.sweep.file.space_file import may_write, sweep_name
 
@@ -74,7 +75,7 @@ def init(
     write_atomically(file, text)
     console = Console(highlight=False)
     for note in notes:
-        console.print(note, soft_wrap=True, markup=False)
+        warn(console, note)
     name = shlex.quote(str(file))
     console.print(
         f"{file}: change what you like, then\n  raydistill sweep {name} --dry-run\n  raydistill sweep {name}",

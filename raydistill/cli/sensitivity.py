@@ -83,6 +83,7 @@ def sensitivity(
     from raydistill.training import device_of
 
     console = Console(highlight=False)
+    from raydistill.cli.lines import warn
     from raydistill.cli.tables import heading
 
     try:
@@ -94,7 +95,7 @@ def sensitivity(
     network = read_network(checkpoint, arch)
     subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size)
     if subject.task.warning:
-        console.print(f"warning: {subject.task.warning}", style="bold yellow")
+        warn(console, subject.task.warning)
     if subject.task.note:
         console.print(subject.task.note, soft_wrap=True, markup=False)
     if write_space is not None:

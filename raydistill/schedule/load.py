@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeGuard, overload
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.schedule.file_kind import SCHEDULE, check_kind
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
 from raydistill.schedule.yaml_file import dump_yaml, read_yaml
 
@@ -27,7 +28,7 @@ def load_schedule(path: str | Path, strict: bool = False, source: str = "") -> S
     spec's `warnings` say so.
 
     Raises:
-        ConfigError: as `read_yaml` and `parse_schedule`.
+        ConfigError: as `read_yaml` and `parse_schedule`, or it is another kind of file.
     """
     source = source or str(path)
     warnings: list[str] = []
@@ -36,7 +37,9 @@ def load_schedule(path: str | Path, strict: bool = False, source: str = "") -> S
         rule = f"'{key}' is given twice, in lines {first} and {last}: the last counts"
         warnings.append(str(Fault(source, rule, ABSENT, "keep one of the two")))
 
-    return parse_schedule(read_yaml(path, None if strict else twice), source, tuple(warnings))
+    said = read_yaml(path, None if strict else twice)
+    check_kind(said, SCHEDULE, source)
+    return parse_schedule(said, source, tuple(warnings))
 
 
 def parse_schedule(mapping: Mapping[str, object], source: str, warnings: tuple[str, ...] = ()) -> ScheduleSpec:

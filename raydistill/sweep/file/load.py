@@ -22,6 +22,7 @@ from raydistill.metrics import MAX, Metric, selecting
 from raydistill.parts import Optimizer, Training, settings
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, parse_yaml, read_yaml, scale_epochs
+from raydistill.schedule.file_kind import SWEEP, check_kind
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
 from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.file.faults import validate
@@ -118,6 +119,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
     """
     file = Path(file)
     said = read_yaml(file) if text is None else parse_yaml(text, str(file))
+    check_kind(said, SWEEP, str(file))
     raw = _with_overrides(said, overrides or Overrides())
     faults: list[Fault | str] = []
     sections, found = validate(SweepSections, raw, str(file))
