@@ -39,9 +39,7 @@ def compress(
     context: typer.Context,
     file: Annotated[
         Path | None,
-        typer.Argument(
-            help="A run file: a sweep file's model, task, dataset, training and schedule.", metavar="FILE"
-        ),
+        typer.Argument(help="A run file: a sweep file's model, task, dataset, training and schedule.", metavar="FILE"),
     ] = None,
     arch: Annotated[
         str, typer.Option("--arch", "-a", help="simplenet_cifar, ... (raydistill models), or pkg.mod:factory.")

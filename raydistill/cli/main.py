@@ -33,7 +33,6 @@ app = typer.Typer(
     help="Search how hard each layer of a network can be pruned: accuracy against sparsity, with Ray and MLflow.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
