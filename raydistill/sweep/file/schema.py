@@ -5,6 +5,7 @@ sections, with what they leave to other rooms put in: schedules, distributions, 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -17,6 +18,7 @@ from raydistill.metrics import DIRECTIONS
 from raydistill.parts import DatasetConfig, Optimizer, Training, settings
 from raydistill.search import Choice, LogUniform, QUniform, RandInt, Uniform
 from raydistill.search.constraints import FORM
+from raydistill.sweep.file import spec
 from raydistill.sweep.file.run_file import RunSections
 from raydistill.sweep.file.spec import Menu, SearcherSection, SweepSections, TrialSchedulerSection, WarmSweepSection
 from raydistill.tasks.regression.task import DIABETES
@@ -32,21 +34,28 @@ _PARTS: Mapping[str, type[object]] = {
     "TrainingSection": Training, "DatasetSection": DatasetConfig, "Optimizer": Optimizer,
 }  # fmt: skip
 """The sections that are parts of a run, whose fields have their help beside them."""
+_SECTIONS = {
+    kind.__name__ for kind in vars(spec).values() if isinstance(kind, type) and issubclass(kind, BaseModel)
+} | {"Optimizer"}
+"""Whose docstrings say what their fields are."""
 
 
 def sweep_schema() -> Schema:
     """The whole file of ``raydistill sweep``."""
     schema = _file(SweepSections, "raydistill sweep file")
     known = schema["properties"]
-    known["search"] = {"$ref": "#/$defs/search"}
-    known["objectives"] = _nullable({"type": "object", "additionalProperties": {"enum": list(DIRECTIONS)}})
-    known["constraints"] = {"type": "array", "items": {"type": "string", "pattern": f"^{FORM.pattern}$"}}
-    known["warm_start"] = _nullable({"$ref": "#/$defs/warm_start"})
+    for key, found in {
+        "search": {"$ref": "#/$defs/search"},
+        "objectives": _nullable({"type": "object", "additionalProperties": {"enum": list(DIRECTIONS)}}),
+        "constraints": {"type": "array", "items": {"type": "string", "pattern": f"^{FORM.pattern}$"}},
+        "warm_start": _nullable({"$ref": "#/$defs/warm_start"}),
+    }.items():
+        known[key] = {**found, "description": known[key]["description"]}
     schema["$defs"] |= {**_searched(), "warm_start": _warm_start()}
     for section in (TrialSchedulerSection, SearcherSection):
         _only_what_is_used(schema["$defs"][section.__name__], section)
     baseline = schema["$defs"]["BaselineSection"]["properties"]
-    baseline["schedule"] = _nullable({"$ref": "#/$defs/schedule"})
+    baseline["schedule"] |= _nullable({"$ref": "#/$defs/schedule"})
     return schema
 
 
@@ -65,17 +74,37 @@ def _file(sections: type[BaseModel], title: str) -> Schema:
     ]
     required = schema.get("required", [])
     known = schema["properties"]
-    known["schedule"] = {"anyOf": schedule if "schedule" in required else [*schedule, {"type": "null"}]}
-    known["train"] = {"anyOf": [*_with_bare_name(known["train"])]}
-    defined["ModelSection"]["properties"]["arch"] = _named(models.MENU)
+    known["schedule"] |= {"anyOf": schedule if "schedule" in required else [*schedule, {"type": "null"}]}
+    known["train"] |= {"anyOf": [*_with_bare_name(known["train"])]}
+    defined["ModelSection"]["properties"]["arch"] |= _named(models.MENU)
     defined["TaskSection"]["properties"]["name"] |= _named(tasks.MENU)
     defined["DatasetSection"]["properties"]["name"] |= _named([*datasets.names(), DIABETES])
     defined["Optimizer"]["properties"]["name"] |= _named(OPTIMIZERS)
+    for section in (schema, *(found for name, found in defined.items() if name in _SECTIONS)):
+        text, told = _told(section.get("description", ""), section["properties"])
+        section["description"] = text
+        for name, what in told.items():
+            section["properties"][name].setdefault("description", what)
     for name, part in _PARTS.items():
         for field in settings(part):
             if field.setting.help and field.name in defined[name]["properties"]:
                 defined[name]["properties"][field.name]["description"] = field.setting.help
     return {"$schema": DIALECT, **schema, "title": title}
+
+
+def _told(text: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """A docstring taken apart: what it says of the whole, and of each field (``lr: the rate. momentum: ...``)."""
+    one_line = " ".join(text.split()).replace("``", "`")
+    name = f"(?:{'|'.join(names)})"
+    begins = list(re.finditer(rf"(?:^|(?<=[.:] ))({name}(?:, {name})*): ", one_line))
+    ends = [*(found.start() for found in begins[1:]), len(one_line)][: len(begins)]
+    told = {
+        each: one_line[found.end() : end].strip()
+        for found, end in zip(begins, ends, strict=True)
+        for each in found[1].split(", ")
+    }
+    whole = one_line[: begins[0].start()] if begins else one_line
+    return whole.strip(), {name: what[:1].upper() + what[1:] for name, what in told.items()}
 
 
 def _plain(node: Any) -> Any:
