@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from raydistill.sweep.file.first_space import Subject
     from raydistill.tasks import TaskConfig
 
-_NAMED = ("cifar10", "imagefolder", "digits")
+_WHERE = {"language_model": "the text is", "recommender": "the ratings are", "detection": "images and annotations are"}
+"""Of tasks that cannot do without ``--data-dir``: what it is."""
 
 
 def init(
@@ -129,6 +130,7 @@ def _task(
     data_dir: Path | None,
     model_args: Mapping[str, Any],
 ) -> TaskConfig:
+    from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.models.inputs import SEQUENCE_LENGTH
     from raydistill.sweep.file.first_space import task_by_arch, task_of_content
     from raydistill.tasks import TaskConfig
@@ -139,7 +141,10 @@ def _task(
     elif name is None:
         found = TaskConfig(task_by_arch(arch))
     else:
-        found = TaskConfig(name, {"folder": str(data_dir)} if name == "detection" and data_dir is not None else {})
+        folder = {} if data_dir is None else {"folder": str(data_dir.expanduser().resolve())}
+        found = TaskConfig(name, folder if name == "detection" else {})
+    if found.name in _WHERE and data_dir is None and "folder" not in said:
+        raise ConfigError(Fault("--data-dir", f"is missing: where {_WHERE[found.name]}", ABSENT, f"for {found.name}"))
     context = model_args.get("context")
     if found.name == "language_model" and isinstance(context, int) and context < SEQUENCE_LENGTH:
         said.setdefault("bptt", context)  # it sees no more at a time
@@ -190,7 +195,7 @@ def _of_training() -> tuple[str, ...]:
 
 def _dataset(task: TaskConfig, name: str | None, data_dir: Path | None, network: Network | None) -> dict[str, Any]:
     """The dataset section: what is said, else what the checkpoint was trained on, else what the folder looks like."""
-    from raydistill.errors import ABSENT, ConfigError, Fault
+    from raydistill.errors import ConfigError, Fault
     from raydistill.tasks import MENU, TaskConfig
 
     content = network.content if network is not None else {}
@@ -204,9 +209,6 @@ def _dataset(task: TaskConfig, name: str | None, data_dir: Path | None, network:
     if task.name != TaskConfig().name:
         usual = {"regression": "diabetes"} if task.name in MENU and data_dir is None else {}
         named = name or usual.get(task.name)
-        if named is None and data_dir is None and task.name in ("language_model", "recommender"):
-            what = {"language_model": "the text is", "recommender": "the ratings are"}[task.name]
-            raise ConfigError(Fault("--data-dir", f"is missing: where {what}", ABSENT, f"for --task {task.name}"))
         found.pop("augment", None)
         return {**found, **({"name": named} if named else {"name": "cifar10"})}
     if name is None:

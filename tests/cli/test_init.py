@@ -228,8 +228,12 @@ def test_it_is_not_written_over_what_is_there(raydistill: Command, here: str) ->
         (("--arch", "HERE:net", "--model-args", "widht: 3", *DIGITS), "--arch: 'HERE:net' takes (num_classes, width);"),
         (("--arch", "HERE:net", "--model-args", "[3]", *DIGITS), "--model-args"),
         (("--arch", "HERE:bare", "--task", "HERE:Points"), "--arch: the network has no weight that can be pruned"),
-        (("--arch", "decoder_lm"), "--data-dir: is missing: where the text is; for --task language_model"),
-        (("--arch", "neumf"), "--data-dir: is missing: where the ratings are; for --task recommender"),
+        (("--arch", "decoder_lm"), "--data-dir: is missing: where the text is; for language_model"),
+        (("--arch", "neumf"), "--data-dir: is missing: where the ratings are; for recommender"),
+        (
+            ("--arch", "HERE:net", "--task", "detection"),
+            "--data-dir: is missing: where images and annotations are; for",
+        ),
         (("--arch", "HERE:net", "--data-dir", "nowhere"), "--data-dir: no such file or folder, got 'nowhere'"),
         (
             ("--arch", "HERE:net", "--dataset", "digit"),
@@ -250,3 +254,50 @@ def test_what_is_wrong_is_one_line(raydistill: Command, here: str, arguments: tu
     assert ended.err.startswith(f"error: {says.replace('HERE', here)}")
     assert ended.err.count("\n") == 1
     assert not Path("space.yaml").exists()
+
+
+@pytest.mark.slow
+def test_a_detector(written: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    from tests.tasks.detection.shapes import write
+
+    write(tmp_path / "boxes", {"train": 12, "val": 4})
+    said = written("--arch", "tests.tasks.detection.shapes:small", "--task", "detection", "--data-dir", "boxes")
+    assert said["task"] == {"name": "detection", "args": {"folder": str(tmp_path / "boxes")}}
+    assert said["objectives"] == {"map": "max", "sparsity": "max"}
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_distiller(written: Callable[..., dict[str, Any]], compat: Path) -> None:
+    file = compat / "checkpoints" / "ssl_channels_finetuned.pth.tar"
+    said = written("--from", file, *DIGITS)
+    assert said["model"] == {"arch": "resnet20_cifar"}
+    assert said["baseline"] == {"checkpoint": str(file.resolve())}
+    assert said["training"]["epochs"] == 60
+
+
+@pytest.mark.slow
+def test_a_folder_of_images_is_seen_for_what_it_is(written: Callable[..., dict[str, Any]], cifar: Path) -> None:
+    said = written("--arch", "HERE:net", "--data-dir", cifar)
+    assert said["dataset"] == {"name": "imagefolder", "data_dir": str(cifar)}
+
+
+def test_the_checkpoint_of_ones_own_loop_needs_its_names(
+    raydistill: Command, written: Callable[..., dict[str, Any]], here: str
+) -> None:
+    from raydistill.training.checkpoint import write_checkpoint
+
+    torch.manual_seed(0)
+    import importlib
+
+    content = {
+        "run": {"arch": f"{here}:line", "model_args": {}}, "precision": "fp32",
+        "model": importlib.import_module(here).line().state_dict(), "epoch": 0, "history": [],
+    }  # fmt: skip
+    write_checkpoint("own.pt", content)
+    ended = raydistill("init", "--from", "own.pt")
+    assert ended.err.startswith("error: own.pt: is of a factory of your own, which is called only where you name it")
+    ended = raydistill("init", "--from", "own.pt", "--arch", f"{here}:line")
+    assert ended.err == "error: --task: own.pt does not say what it was trained for; name it\n"
+    own = ("--arch", "HERE:line", "--task", "HERE:Points", "--train", "HERE:train")
+    said = written("--from", "own.pt", *own)
+    assert said["baseline"] == {"checkpoint": "own.pt"}
