@@ -91,11 +91,11 @@ def schedule_file() -> str:
         "",
         "Of `pruner`, `args` may say:",
         "",
-        *_controls(definitions()["policy"]["properties"]["pruner"]["properties"]["args"]["anyOf"][0]),
+        *_controls(definitions()["policy"]["properties"]["pruner"]["properties"]["args"]["then"]),
         "",
         "Of `regularizer`:",
         "",
-        *_controls(definitions()["policy"]["properties"]["regularizer"]["properties"]["args"]["anyOf"][0]),
+        *_controls(definitions()["policy"]["properties"]["regularizer"]["properties"]["args"]["then"]),
         "",
     ]
     for section, title in CLASSES.items():
@@ -258,6 +258,9 @@ def _kind(field: Schema, schema: Schema, key: str = "") -> str:
         if name.endswith("Section"):
             return f"[section](#{key})"
         return {"search": "[mapping](#search)", "schedule": "[schedule](schedule-file.md)"}.get(name, "list")
+    if "then" in field:
+        others = [_kind({"type": other}, schema, key) for other in field["type"][1:] if other != "null"]
+        return " or ".join([*others, _kind({"type": field["type"][0], **field["then"]}, schema, key)])
     if "anyOf" in field:
         kinds = [_kind(option, schema, key) for option in field["anyOf"] if option.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))

@@ -49,17 +49,23 @@ def schedule_schema() -> Schema:
 
 def schedule_body() -> Schema:
     """The mapping itself; it refers to `definitions`."""
-    instances = {section: {"anyOf": [{"$ref": f"#/$defs/{section}"}, {"type": "null"}]} for section in SECTIONS}
-    policies = {"type": "array", "items": {"$ref": "#/$defs/policy"}}
+    instances = {section: of_type("object", {"$ref": f"#/$defs/{section}"}, "null") for section in SECTIONS}
+    policies = of_type("array", {"items": {"$ref": "#/$defs/policy"}}, "null")
     return {
         "type": "object",
         "properties": {
             "version": {"const": 1},
             **instances,
-            "policies": {"anyOf": [policies, {"type": "null"}], "description": "When each instance acts."},
+            "policies": {**policies, "description": "When each instance acts."},
         },
         "additionalProperties": False,
     }
+
+
+def of_type(kind: str, described: Schema, *others: str) -> Schema:
+    """A value of type `kind` that is `described`, or of one of `others`. Of an ``anyOf`` a validator would only say
+    that no branch of it fits."""
+    return {"type": [kind, *others], "if": {"type": kind}, "then": described}
 
 
 def definitions() -> Schema:
@@ -173,7 +179,7 @@ def _policy() -> Schema:
             "required": ["instance_name"],
             "properties": {
                 "instance_name": {"description": f"A name under '{section}'."},
-                "args": {"anyOf": [controls.get(kind, none), {"type": "null"}]},
+                "args": of_type("object", controls.get(kind, none), "null"),
             },
             "additionalProperties": False,
         }

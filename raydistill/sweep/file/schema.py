@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from raydistill import datasets, models, tasks
-from raydistill.compression.schema import DIALECT, OWN, definitions, schedule_body
+from raydistill.compression.schema import DIALECT, OWN, definitions, of_type, schedule_body
 from raydistill.metrics import DIRECTIONS
 from raydistill.parts import DatasetConfig, Optimizer, Training, settings
 from raydistill.search import Choice, LogUniform, QUniform, RandInt, Uniform
@@ -55,7 +55,10 @@ def sweep_schema() -> Schema:
     for section in (TrialSchedulerSection, SearcherSection):
         _only_what_is_used(schema["$defs"][section.__name__], section)
     baseline = schema["$defs"]["BaselineSection"]["properties"]
-    baseline["schedule"] |= _nullable({"$ref": "#/$defs/schedule"})
+    baseline["schedule"] = {
+        **of_type("object", {"$ref": "#/$defs/schedule"}, "null"),
+        "description": baseline["schedule"]["description"],
+    }
     return schema
 
 
@@ -68,13 +71,12 @@ def _file(sections: type[BaseModel], title: str) -> Schema:
     schema: Schema = _plain(sections.model_json_schema())
     defined = schema.setdefault("$defs", {})
     defined |= {**definitions(), "schedule": schedule_body()}
-    schedule: list[Schema] = [
-        {"type": "string", "description": "The path of a schedule file, from this file's folder."},
-        {"$ref": "#/$defs/schedule"},
-    ]
-    required = schema.get("required", [])
     known = schema["properties"]
-    known["schedule"] |= {"anyOf": schedule if "schedule" in required else [*schedule, {"type": "null"}]}
+    others = ["string"] if "schedule" in schema.get("required", []) else ["string", "null"]
+    known["schedule"] = {
+        **of_type("object", {"$ref": "#/$defs/schedule"}, *others),
+        "description": "The path of a schedule file, from this file's folder, or a schedule in place.",
+    }
     known["train"] |= {"anyOf": [*_with_bare_name(known["train"])]}
     defined["ModelSection"]["properties"]["arch"] |= _named(models.MENU)
     defined["TaskSection"]["properties"]["name"] |= _named(tasks.MENU)
