@@ -84,8 +84,9 @@ def checkpoints(case: Case, folder: Path, task: Classification) -> tuple[Path, P
     """(dense, pruned)."""
     dense, pruned = folder / "dense.pt", folder / "pruned.pt"
     if case.trained:
+        rate = 0.01 if case.arch == "vgg16_cifar" else 0.05
         run = RunConfig(
-            case.arch, DatasetConfig("digits"), epochs=_DENSE_EPOCHS, batch_size=64, lr=0.01 if case.arch == "vgg16_cifar" else 0.05, tensorboard=False,
+            case.arch, DatasetConfig("digits"), epochs=_DENSE_EPOCHS, batch_size=64, lr=rate, tensorboard=False,
             device="cpu", precision="fp32", out_dir=str(folder / "run"),
         )  # fmt: skip
         *_, last = fit(run, task=task)
