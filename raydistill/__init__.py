@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from raydistill.errors import RaydistillError
     from raydistill.records import EpochMetrics, TrialRecord
     from raydistill.schedule import load_schedule, parse_schedule
+    from raydistill.sweep.from_python import run_sweep
     from raydistill.training import RunConfig, Trial, evaluate_checkpoint, fit, load_model
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ _HOMES = {
     "load_schedule": "schedule",
     "parse_schedule": "schedule",
     "planned_sparsity": "compression",
+    "run_sweep": "sweep.from_python",
     "sparsity": "compression",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "load_schedule",
     "parse_schedule",
     "planned_sparsity",
+    "run_sweep",
     "sparsity",
 ]
 

@@ -35,7 +35,7 @@ def front(
     from rich.console import Console
 
     from raydistill.cli.kept import bounds
-    from raydistill.cli.tables import counts, front_report, infeasible_lines
+    from raydistill.cli.tables import counts, front_report, infeasible_lines, unmoved_lines
     from raydistill.records import BASELINE
     from raydistill.search.constraints import figure_value
     from raydistill.sweep.results.read import read_sweep
@@ -69,7 +69,7 @@ def front(
         else:
             for part in front_report(chosen, dataset, judged.metrics, every=True):
                 console.print(part)
-        for line in infeasible_lines(rows):
+        for line in (*infeasible_lines(rows), *unmoved_lines(rows)):
             console.print(line, style="yellow", soft_wrap=True, markup=False)
         number = counts(kept.records)
         console.print(

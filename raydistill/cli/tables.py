@@ -113,6 +113,25 @@ def infeasible_lines(rows: Sequence[FrontRow], most: int = 8) -> list[str]:
     return lines
 
 
+_OF_STRUCTURE = ("macs", "size_bytes", "latency_ms")
+_UNMOVED = 0.01
+
+
+def unmoved_lines(rows: Sequence[FrontRow]) -> list[str]:
+    """A line where what is optimised depends on structure, and no trial has lost any: single weights were pruned."""
+    dense = next((row.record.last for row in rows if row.record.trial_id == BASELINE), None)
+    trials = [row.record.last for row in rows if row.record.trial_id != BASELINE and row.record.last is not None]
+    asked = [name for name in _OF_STRUCTURE if rows and name in rows[0].values]
+    if dense is None or not trials or not asked or not any(last.sparsity > _UNMOVED for last in trials):
+        return []
+    costs = [(last.value("macs"), dense.value("macs")) for last in trials]
+    if any(not abs(now - before) <= _UNMOVED * before for now, before in costs):
+        return []
+    what = f"{' and '.join(asked)} {'is' if len(asked) == 1 else 'are'}"
+    rule = f"{what} about the dense network's in every trial: pruning single weights removes nothing that is computed"
+    return [f"{rule}; prune filters or channels, or optimise compressed_size_bytes"]
+
+
 def _spread(metric: Metric, values: Sequence[float | None]) -> str:
     """ "70.12 ± 0.35", a fraction in percent; without a deviation that shows, "70.12"."""
     mean, std = mean_and_std(values)

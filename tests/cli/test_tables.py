@@ -62,4 +62,20 @@ def test_the_baseline_and_what_repeats_a_trial_are_no_trials() -> None:
 
 @pytest.mark.parametrize(("value", "text"), [(1.2345e9, "1.23 G"), (2e6, "2 M"), (45_600, "45.6 k"), (0.789, "0.789")])
 def test_three_digits_that_mean_something(value: float, text: str) -> None:
-    assert tables._amount(value) == text
+    assert tables.amount(value) == text
+
+
+def test_what_pruning_single_weights_cannot_change_is_said() -> None:
+    from raydistill.search import Objective, front_rows
+    from tests.search.test_pick import record as made
+
+    macs = (Objective("top1", "max"), Objective("macs", "min"))
+    fine = [made(BASELINE, 0.9, 0.0, 1000), made("t0000", 0.9, 0.5, 1000), made("t0001", 0.8, 0.9, 995)]
+    (line,) = tables.unmoved_lines(front_rows(fine, macs))
+    assert line.startswith("macs is about the dense network's in every trial")
+    structured = [*fine, made("t0002", 0.8, 0.5, 700)]
+    assert tables.unmoved_lines(front_rows(structured, macs)) == []
+    other = (Objective("top1", "max"), Objective("sparsity", "max"))
+    assert tables.unmoved_lines(front_rows(fine, other)) == []
+    assert tables.unmoved_lines(front_rows(fine[:1], macs)) == []
+    assert tables.unmoved_lines([]) == []
