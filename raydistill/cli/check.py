@@ -10,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from raydistill.compression import CompressionScheduler
     from raydistill.compression.timeline import Action
+    from raydistill.schedule import ScheduleSpec
 
 SHOWN = 40
 
@@ -37,8 +39,10 @@ def check(
     from rich.console import Console
 
     from raydistill import compression, models
+    from raydistill.cli.lines import warn
     from raydistill.cli.summary import parse_shape
     from raydistill.compression.timeline import timeline
+    from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
     from raydistill.training.rehearsal import rehearse
 
@@ -54,7 +58,7 @@ def check(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = compression.build(spec, model, optimizer, inputs, strict)
     for warning in scheduler.warnings:
-        errors.print(f"warning: {warning}", soft_wrap=True)
+        warn(errors, warning)
     actions = timeline(scheduler)
     console.print(_table(actions if every_epoch else actions[:SHOWN]))
     if len(actions) > SHOWN and not every_epoch:
@@ -63,8 +67,27 @@ def check(
         done = rehearse(spec, models.create(arch, classes, None, "--arch"), inputs, strict)
         ran = ", ".join(f"{epoch} ({fraction:.1%} sparse after it)" for epoch, fraction in done)
         console.print(f"ran on random data: epochs {ran}", soft_wrap=True)
+    idle, pruners = _idle(spec, scheduler), [one.name for one in spec.instances if one.section == "pruners"]
+    if pruners and len(idle) == len(pruners):
+        rule = f"does not fit {arch}: it prunes nothing, " + "; ".join(f"{name} {why}" for name, why in idle.items())
+        raise ConfigError(
+            Fault(str(file), rule, ABSENT, f"raydistill summary sparsity --arch {arch} lists its weights")
+        )
     unmatched = f", {len(scheduler.warnings)} warnings" if scheduler.warnings else ""
-    console.print(f"{file}: fits {arch}{unmatched}", soft_wrap=True)
+    without = f"; without use: {', '.join(f'{name} {why}' for name, why in idle.items())}" if idle else ""
+    console.print(f"{file}: fits {arch}{unmatched}{without}", soft_wrap=True)
+
+
+def _idle(spec: ScheduleSpec, scheduler: CompressionScheduler) -> dict[str, str]:
+    """The pruners that prune nothing, and why."""
+    found = {}
+    for pruner in (one.name for one in spec.instances if one.section == "pruners"):
+        acting = [one for one in scheduler.scheduled if (one.spec.kind, one.spec.instance_name) == ("pruner", pruner)]
+        if not acting:
+            found[pruner] = "is in no policy"
+        elif not any(getattr(one.policy, "weights", ()) for one in acting):
+            found[pruner] = "acts on no weight"
+    return found
 
 
 def _table(actions: list[Action]) -> Table:

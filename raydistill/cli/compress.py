@@ -40,9 +40,7 @@ def compress(
     context: typer.Context,
     file: Annotated[
         Path | None,
-        typer.Argument(
-            help="A run file: a sweep file's model, task, dataset, training and schedule.", metavar="[FILE]"
-        ),
+        typer.Argument(help="A run file: a sweep file's model, task, dataset, training and schedule.", metavar="FILE"),
     ] = None,
     arch: Annotated[
         str, typer.Option("--arch", "-a", help="simplenet_cifar, ... (raydistill models), or pkg.mod:factory.")
@@ -476,13 +474,14 @@ def _policy_of(fault: Any) -> str:
 def _loaded(config: RunConfig, console: Console, begun: bool = True) -> Task:
     """The task, its data as the run's weights want them. begun: what the run's folder holds already is meant, if
     anything."""
+    from raydistill.cli.lines import warn
     from raydistill.training.start import task_of
 
     task = task_of(config if begun else replace(config, out_dir=None))
     if task.note:
         console.print(task.note, soft_wrap=True, markup=False)
     if task.warning:
-        console.print(f"warning: {task.warning}", style="bold yellow", soft_wrap=True, markup=False)
+        warn(console, task.warning)
     return task
 
 

@@ -6,12 +6,13 @@ import os
 import sys
 from typing import NoReturn
 
+from raydistill.cli.lines import told
 from raydistill.errors import RaydistillError, RayLostError
 
 
 def fail(error: RaydistillError) -> NoReturn:
     for fault in error.faults:
-        print(f"error: {fault}", file=sys.stderr)
+        print(told(f"error: {fault}", sys.stderr), file=sys.stderr)
     if isinstance(error, RayLostError):
         sys.stdout.flush()
         sys.stderr.flush()

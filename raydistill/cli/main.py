@@ -17,8 +17,10 @@ from raydistill.cli.export import export
 from raydistill.cli.failure import fail
 from raydistill.cli.front import front
 from raydistill.cli.help import Command
+from raydistill.cli.init import init
 from raydistill.cli.menus import models, tasks
 from raydistill.cli.pick import pick
+from raydistill.cli.schema import schema
 from raydistill.cli.sensitivity import sensitivity
 from raydistill.cli.summary import summary
 from raydistill.cli.sweep import sweep
@@ -31,11 +33,11 @@ app = typer.Typer(
     help="Search how hard each layer of a network can be pruned: accuracy against sparsity, with Ray and MLflow.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=Command, short_help="Prune one network in many ways; print the best.")(sweep)
+app.command(cls=Command, short_help="Write a sweep file for your network and data.")(init)
 app.command(cls=Command, short_help="Show the front of a sweep.")(front)
 app.command(cls=Command, short_help="Take a trial of a sweep away, in formats that others run.")(pick)
 app.command(cls=Command, short_help="Is what was taken away what its manifest says?")(verify)
@@ -46,6 +48,7 @@ app.command(cls=Command, short_help="Show what a network is made of.")(summary)
 app.command(cls=Command, short_help="Prune each weight alone; draw what accuracy is left.")(sensitivity)
 app.command(cls=Command, short_help="List the networks that can be named.")(models)
 app.command(cls=Command, short_help="List the tasks that can be named.")(tasks)
+app.command(cls=Command, short_help="Print a file format as a JSON schema, for editors.")(schema)
 app.command(cls=Command, short_help="Look at every machine that a sweep would run on.")(doctor)
 
 

@@ -21,6 +21,7 @@ def published_weights(config: RunConfig, folder: Path, on_images: bool, console:
 
     on_images: they are to be tried on the dataset's images, and get as many classes.
     """
+    from raydistill.cli.lines import warn
     from raydistill.models import default_num_classes
     from raydistill.training.checkpoint import write_checkpoint
     from raydistill.training.start import published_checkpoint, task_of
@@ -30,7 +31,7 @@ def published_weights(config: RunConfig, folder: Path, on_images: bool, console:
     content = published_checkpoint(config.arch, classes)
     if classes != known:
         text = f"the published weights know {known:,} classes, the dataset has {classes}: the last layer is random"
-        console.print(f"warning: {text}", style="bold yellow", soft_wrap=True)
+        warn(console, text)
     path = folder / "pretrained.pt"
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(path, content)

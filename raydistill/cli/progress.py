@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from raydistill.cli import lines
 from raydistill.cli.tables import cell, counts, first_in_words, heading, percent
 from raydistill.errors import RayLostError
 from raydistill.masking import masked
@@ -73,7 +74,7 @@ class Progress(Observer):
         self._print(Text(masked(text)))
 
     def warning(self, text: str) -> None:
-        self._print(Text(f"warning: {masked(text)}", style="bold yellow"))
+        lines.warn(self._console, masked(text))
 
     def started(self) -> None:
         self.resumable = True

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from raydistill.cli import lines
 from raydistill.cli.tables import first_in_words, percent
 from raydistill.errors import ABSENT, Fault, StorageError
 from raydistill.files import write_atomically
@@ -75,7 +76,9 @@ class RunReport:
         self._append(captured.get().rstrip("\n"))
 
     def warn(self, text: str) -> None:
-        self.say(f"warning: {text}", "bold yellow")
+        text = masked(text)
+        lines.warn(self.console, text)
+        self._append(f"warning: {text}")
 
     def epoch(self, metrics: EpochMetrics) -> None:
         speed = (

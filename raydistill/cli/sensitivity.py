@@ -91,6 +91,7 @@ def sensitivity(
     from raydistill.training import device_of
 
     console = Console(highlight=False)
+    from raydistill.cli.lines import warn
     from raydistill.cli.tables import heading
 
     try:
@@ -103,7 +104,7 @@ def sensitivity(
     task = TaskConfig(task_name, {} if task_args is None else arguments(task_args, "--task-args"))
     subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size, task)
     if subject.task.warning:
-        console.print(f"warning: {subject.task.warning}", style="bold yellow")
+        warn(console, subject.task.warning)
     if subject.task.note:
         console.print(subject.task.note, soft_wrap=True, markup=False)
     if write_space is not None:

@@ -225,6 +225,7 @@ def _resume_command() -> str:
 def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) -> None:
     from rich.console import Console
 
+    from raydistill.cli import lines
     from raydistill.cli.tables import percent, space_table
     from raydistill.cluster.nodes import this_machine
     from raydistill.errors import ResourceError
@@ -246,7 +247,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         visit(sweep.sections.tracking.uri)
 
     def warn(line: str) -> None:
-        console.print(f"warning: {line}", style="bold yellow", markup=False, soft_wrap=True)
+        lines.warn(console, line)
 
     if cluster is None:
         resources = _resources(sweep, [this_machine()], "this machine")

@@ -40,7 +40,7 @@ T = TypeVar("T")
 _EXTENSIONS = {
     name: f"raydistill.compression.thinning:{name}" for name in ("FilterRemover", "ChannelRemover", "StructureRemover")
 }
-_MENUS: dict[str, tuple[str, Mapping[str, object]]] = {
+MENUS: dict[str, tuple[str, Mapping[str, object]]] = {
     "pruners": ("pruner class", pruners.MENU),
     "regularizers": ("regularizer class", regularizers.MENU),
     "quantizers": ("quantizer class", quantizers.MENU),
@@ -159,7 +159,7 @@ class _Builder:
 
     def _instance(self, instance: InstanceSpec) -> object:
         where = f"{self.spec.source}: {instance.path}"
-        what, menu = _MENUS[instance.section]
+        what, menu = MENUS[instance.section]
         try:
             cls = resolve_class(instance.class_name, menu, _BASES[instance.section], f"{where}.class", what)
         except ConfigError as error:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TypeGuard, overload
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.schedule.file_kind import SCHEDULE, check_kind
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
 from raydistill.schedule.yaml_file import dump_yaml, read_yaml
 
 _TIMING = ("starting_epoch", "ending_epoch", "frequency")
 _TOP_LEVEL = ("version", *SECTIONS, "policies")
-_LAST_EPOCH = 1_000_000
+LAST_EPOCH = 1_000_000
 _MOST_ACTIONS = 1_000_000
 
 
@@ -27,7 +28,7 @@ def load_schedule(path: str | Path, strict: bool = False, source: str = "") -> S
     spec's `warnings` say so.
 
     Raises:
-        ConfigError: as `read_yaml` and `parse_schedule`.
+        ConfigError: as `read_yaml` and `parse_schedule`, or it is another kind of file.
     """
     source = source or str(path)
     warnings: list[str] = []
@@ -36,7 +37,9 @@ def load_schedule(path: str | Path, strict: bool = False, source: str = "") -> S
         rule = f"'{key}' is given twice, in lines {first} and {last}: the last counts"
         warnings.append(str(Fault(source, rule, ABSENT, "keep one of the two")))
 
-    return parse_schedule(read_yaml(path, None if strict else twice), source, tuple(warnings))
+    said = read_yaml(path, None if strict else twice)
+    check_kind(said, SCHEDULE, source)
+    return parse_schedule(said, source, tuple(warnings))
 
 
 def parse_schedule(mapping: Mapping[str, object], source: str, warnings: tuple[str, ...] = ()) -> ScheduleSpec:
@@ -165,7 +168,7 @@ def _timing(
         if given:
             faults.append(Fault(where, f"has both 'epochs' and '{given[0]}'", ABSENT, "keep one of the two"))
         if not isinstance(epochs, list) or not epochs or not all(_is_epoch(epoch) for epoch in epochs):
-            faults.append(Fault(f"{where}.epochs", f"must be a list of epochs from 0 to {_LAST_EPOCH:,}", epochs))
+            faults.append(Fault(f"{where}.epochs", f"must be a list of epochs from 0 to {LAST_EPOCH:,}", epochs))
             return 0, 1, 1, None
         if sorted(set(epochs)) != epochs:
             faults.append(Fault(f"{where}.epochs", "must ascend, each epoch once", epochs))
@@ -176,7 +179,7 @@ def _timing(
         return 0, 1, 1, None
     start, end, frequency = (body[key] for key in _TIMING)
     for key in (key for key in _TIMING if not _is_epoch(body[key])):
-        faults.append(Fault(f"{where}.{key}", f"must be a whole number from 0 to {_LAST_EPOCH:,}", body[key]))
+        faults.append(Fault(f"{where}.{key}", f"must be a whole number from 0 to {LAST_EPOCH:,}", body[key]))
     if not (_is_epoch(start) and _is_epoch(end) and _is_epoch(frequency)):
         return 0, 1, 1, None
     if frequency < 1:
@@ -188,7 +191,7 @@ def _timing(
 
 
 def _is_epoch(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_EPOCH
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LAST_EPOCH
 
 
 @overload

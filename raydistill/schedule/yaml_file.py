@@ -77,7 +77,14 @@ def parse_yaml(text: str, where: str, on_twice: OnTwice | None = None) -> dict[s
         problem = f"{type(error).__name__}: {error}"
         raise ConfigError(Fault(where, f"not valid YAML: a value does not fit its tag ({problem})")) from error
     if not isinstance(data, dict):
-        raise ConfigError(Fault(where, "must be a mapping of sections", data, "see README.md for an example"))
+        raise ConfigError(
+            Fault(
+                where,
+                "must be a mapping of sections",
+                data,
+                "write 'key: value' lines; raydistill init writes a sweep file",
+            )
+        )
     return data
 
 

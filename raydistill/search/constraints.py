@@ -18,7 +18,7 @@ from raydistill.search.figures import RELATIVE, own_figure
 
 _DROP, _RISE = RELATIVE
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
-_FORM = re.compile(r"\s*([A-Za-z_][\w.:]*)\s*(<=|>=|<|>)\s*(\S+)\s*")
+FORM = re.compile(r"\s*([A-Za-z_][\w.:]*)\s*(<=|>=|<|>)\s*(\S+)\s*")
 _EXAMPLE = "as in 'top1_drop <= 0.005' or 'sparsity >= 0.8'"
 
 
@@ -59,7 +59,7 @@ def parse_constraints(
     known = (*against_dense(metrics), *metrics, *OF_NETWORK, *own)
     for i, text in enumerate(node):
         at = f"{where}[{i}]"
-        match = _FORM.fullmatch(text) if isinstance(text, str) else None
+        match = FORM.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             faults.append(Fault(at, "must be a figure, one of <= >= < >, and a number", text, _EXAMPLE))
             continue

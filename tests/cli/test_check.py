@@ -55,7 +55,7 @@ def test_schedules_of_distillers_users_run_unchanged(raydistill: Command, compat
     ended = raydistill("check", path, "--arch", ARCHITECTURES[file], "--run", "--strict")
     assert (ended.code, ended.err) == (0, "")
     assert "ran on random data: epochs " in ended.out
-    assert ended.out.rstrip().endswith(f"fits {ARCHITECTURES[file]}")
+    assert ended.out.splitlines()[-1].partition("; without use: ")[0].endswith(f"fits {ARCHITECTURES[file]}")
     assert max(len(line) for line in ended.out.splitlines() if "random data" not in line and "fits" not in line) <= 80
 
 
@@ -69,6 +69,33 @@ def test_a_weight_that_is_not_there_is_a_warning_or_with_strict_an_error(raydist
     assert "ran on random data: epochs 2 (7.8% sparse after it), 4 " in ended.out
     strict = raydistill("check", file, "--arch", "simplenet_cifar", "--strict")
     assert (strict.code, strict.out, strict.err) == (2, "", f"error: {said}")
+
+
+def test_pruners_that_prune_nothing_are_told(raydistill: Command, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(SCHEDULE.replace("fc1.weight, fc9.weight", "fc8.weight, fc9.weight"))
+    ended = raydistill("check", file, "--arch", "simplenet_cifar")
+    assert ended.code == 2
+    assert "fits" not in ended.out
+    assert ended.err.splitlines()[-1] == (
+        f"error: {file}: does not fit simplenet_cifar: it prunes nothing, agp acts on no weight; "
+        "raydistill summary sparsity --arch simplenet_cifar lists its weights"
+    )
+    other = "  other: {class: SparsityLevelParameterPruner, levels: {fc1.weight: 0.5}}\npolicies:"
+    file.write_text(SCHEDULE.replace("policies:", other))
+    assert (
+        raydistill("check", file, "--arch", "simplenet_cifar")
+        .out.rstrip()
+        .endswith("fits simplenet_cifar, 1 warnings; without use: other is in no policy")
+    )
+
+
+def test_a_sweep_file_is_named_as_that(raydistill: Command, tmp_path: Path) -> None:
+    file = ROOT / "search_spaces" / "simplenet.yaml"
+    ended = raydistill("check", file, "--arch", "simplenet_cifar")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.startswith(f"error: {file}: is a sweep file (it has 'search'), and a schedule is wanted here; ")
+    assert f"raydistill sweep {file} --dry-run checks it" in ended.err
 
 
 def test_it_says_epoch_by_epoch_what_happens(raydistill: Command) -> None:

@@ -25,7 +25,10 @@ Command = Callable[..., Ended]
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([command, "--help"] for command in ("sweep", "compress", "summary", "sensitivity", "doctor"))],
+    [
+        ["--help"],
+        *([command, "--help"] for command in ("sweep", "init", "compress", "summary", "sensitivity", "doctor")),
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -151,12 +150,10 @@ def test_what_is_no_loop_is_refused_before_anything_runs(loop: str, line: str, t
     assert not list(tmp_path.iterdir())
 
 
-def test_the_readmes_loop_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it stands there, in a module of its own."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    begin = text.index("    import torch\n    from torch import nn\n    from raydistill.metrics")
-    code = textwrap.dedent(text[begin : text.index("\nWhere the loop is a trainer's", begin)])
-    (tmp_path / "readmes.py").write_text(code)
+def test_the_examples_loop_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there."""
+    text = (Path(__file__).parents[2] / "examples" / "own_loop" / "points.py").read_text()
+    (tmp_path / "readmes.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     config = RunConfig(
         "tests.tasks.own:net", task=TaskConfig("readmes:Points"), train=OwnLoop("readmes:train", {"lr": 0.02}),

@@ -21,7 +21,8 @@ from raydistill.masking import masked_all
 from raydistill.metrics import MAX, Metric, selecting
 from raydistill.parts import Optimizer, Training, settings
 from raydistill.records import BASELINE
-from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml, scale_epochs
+from raydistill.schedule import ScheduleSpec, parse_schedule, parse_yaml, read_yaml, scale_epochs
+from raydistill.schedule.file_kind import SWEEP, check_kind
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
 from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.file.faults import validate
@@ -110,14 +111,16 @@ class Sweep:
         return masked_all(json.loads(json.dumps(said, default=str)))
 
 
-def load_sweep(file: str | Path, overrides: Overrides | None = None) -> Sweep:
-    """Read a sweep file.
+def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str | None = None) -> Sweep:
+    """Read a sweep file. text: what is to stand in it, of one that is not written yet.
 
     Raises:
         ConfigError: everything that is wrong, as far as it shows without the model and the data.
     """
     file = Path(file)
-    raw = _with_overrides(read_yaml(file), overrides or Overrides())
+    said = read_yaml(file) if text is None else parse_yaml(text, str(file))
+    check_kind(said, SWEEP, str(file))
+    raw = _with_overrides(said, overrides or Overrides())
     faults: list[Fault | str] = []
     sections, found = validate(SweepSections, raw, str(file))
     faults += found

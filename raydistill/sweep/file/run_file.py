@@ -12,6 +12,7 @@ from raydistill.errors import ConfigError, Fault
 from raydistill.parts import Optimizer
 from raydistill.parts.kinds import Whole
 from raydistill.schedule import ScheduleSpec, parse_schedule, read_yaml
+from raydistill.schedule.file_kind import RUN, check_kind
 from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.load import relocate
 from raydistill.sweep.file.spec import (
@@ -72,6 +73,7 @@ def load_run(file: Path) -> RunFile:
         ConfigError: everything that is wrong, as far as it shows without the network and the data.
     """
     raw = read_yaml(file)
+    check_kind(raw, RUN, str(file))
     sections, found = validate(RunSections, raw, str(file))
     faults: list[Fault | str] = [*found]
     schedule = None

@@ -1,9 +1,10 @@
-"""A sweep file written from sensitivity curves: what ``raydistill sensitivity --write-space`` leaves behind."""
+"""Sweep files that are written: the form that all of them have, and those that are made of sensitivity curves, which
+``raydistill sensitivity --write-space`` leaves behind."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from raydistill.sweep.file.spec import DatasetSection, TrainingSection
 from raydistill.tasks.base import TaskConfig
 from raydistill.training.optimizer import learning_rate
 
+_AGP = "AutomatedGradualPruner"
+_WIDTH = 120
 PRUNED_UNTIL = 0.75
 """The part of a trial in which it prunes; in the rest it is fine-tuned."""
 LR_SHARE = 0.4
@@ -48,6 +51,67 @@ class Measured:
     task: TaskConfig = field(default_factory=TaskConfig)
 
 
+@dataclass(frozen=True)
+class SpaceFile:
+    """A sweep file that is to be written. about: its first lines, ``search``, ``starts``, ``ends``: lines of it, with
+    their comments. sections: those before the baseline, each on one line; notes: what stands behind them.
+
+    baseline: that section's lines. pruned: the weights (or globs) of each instance of gradual pruning, by its name.
+    epochs: of a trial. decays: whether the schedule lowers the learning rate too.
+    """
+
+    about: Sequence[str]
+    sections: Mapping[str, object]
+    baseline: Sequence[str]
+    pruned: Mapping[str, Sequence[str]]
+    epochs: int
+    search: Sequence[str]
+    ends: Sequence[str]
+    starts: Sequence[str] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+    decays: bool = True
+
+    def text(self, file: Path) -> str:
+        """The whole file. file: where it will stand; the sweep is named after it."""
+        return "\n".join(self._lines(file)) + "\n"
+
+    def _lines(self, file: Path) -> Iterator[str]:
+        yield from (f"# {line}" for line in self.about)
+        yield from ("version: 1", f"name: {sweep_name(file)}", "")
+        for key, said in self.sections.items():
+            line, note = f"{key}: {flow(said)}", self.notes.get(key, "")
+            if note and len(line) + len(note) > _WIDTH - 6:
+                yield f"# {note}"
+                note = ""
+            yield f"{line}    # {note}" if note else line
+        yield from ("", *self.baseline, *([""] if self.baseline else []))
+        yield from ("schedule:", "  version: 1", "  pruners:")
+        for name, weights in self.pruned.items():
+            if len(self.pruned) > 1:
+                said = {"class": _AGP, "initial_sparsity": 0.0, "final_sparsity": 0.5, "weights": list(weights)}
+                yield f"    {flow(name)}: {flow(said)}"
+                continue
+            yield from (f"    {flow(name)}:", f"      class: {_AGP}", "      initial_sparsity: 0.0")
+            yield "      final_sparsity: 0.5                      # each weight's own is searched"
+            yield "      weights:"
+            yield from (f"        - {flow(weight)}" for weight in weights)
+        if self.decays:
+            yield from ("  lr_schedulers:", f"    decay: {{class: CosineAnnealingLR, T_max: {self.epochs}}}")
+        yield "  policies:"
+        until = max(1, round(PRUNED_UNTIL * self.epochs))
+        for name in self.pruned:
+            yield acts("pruner", flow(name), until)
+        if self.decays:
+            yield acts("lr_scheduler", "decay", self.epochs)
+        yield from ("", "search:", *self.search, "", *self.starts, *([""] if self.starts else []), *self.ends)
+
+
+def acts(kind: str, name: str, until: int, indent: int = 4) -> str:
+    """A policy from the first epoch on."""
+    said = f"{kind}: {{instance_name: {name}}}, starting_epoch: 0, ending_epoch: {until}, frequency: 1"
+    return f"{' ' * indent}- {{{said}}}"
+
+
 def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], num_samples: int = 16) -> str:
     """The whole file. file: where it will stand; the sweep is named after it, paths are relative to it where they can.
 
@@ -58,80 +122,82 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
     if not searched:
         rule = f"no weight bears {100 * LEAST:g} % of pruning for a drop of"
         raise ConfigError(Fault("--max-drop", rule, measured.max_drop, "raise it"))
-    epochs, said = measured.epochs, dict(measured.training)
-    training = _training(epochs, said)
-    model = {"arch": measured.arch, **({"args": dict(measured.model_args)} if measured.model_args else {})}
-    classifies = measured.task == TaskConfig()
-    task = {"name": measured.task.name, **({"args": dict(measured.task.args)} if measured.task.args else {})}
-    dataset = _changed(DatasetSection, measured.dataset, ("name",) if classifies else ())
-    if dataset.get("data_dir"):
-        dataset["data_dir"] = _relative(Path(dataset["data_dir"]), file)
+    epochs = measured.epochs
     name = selecting(measured.metrics)
     metric = measured.metrics[name]
     small = no_drop(measured.max_drop, metric, measured.dense, measured.samples)
     cost, least = _amount(metric, measured.max_drop, 0), _amount(metric, small, 1)
     less = f"of {name} {'less' if metric.maximise else 'more'}"
-    lines = [
-        f"# How hard can each layer of {measured.arch} be pruned?",
-        f"#     raydistill sweep {file.name}",
-        "# Bounds and start points are from the curves of each weight pruned by itself, without retraining:",
-        f"#     {measured.command}",
-        f"# on {measured.samples:,} validation samples, where the dense network has a {name} of "
-        f"{shown(metric, measured.dense)}.",
-        "version: 1",
-        f"name: {sweep_name(file)}",
-        "",
-        f"model: {_flow(model)}",
-        *([] if classifies else [f"task: {_flow(task)}"]),
-        *([f"dataset: {_flow(dataset)}"] if dataset else []),
-        f"training: {_flow(training)}    # lr: {LR_SHARE:g} of the dense network's",
-        "",
-        "baseline:",
-        f"  checkpoint: {_flow(_relative(measured.checkpoint, file))}",
-        "",
-        "schedule:",
-        "  version: 1",
-        "  pruners:",
-        "    agp:",
-        "      class: AutomatedGradualPruner",
-        "      initial_sparsity: 0.0",
-        "      final_sparsity: 0.5                      # each weight's own is searched",
-        "      weights:",
-        *(f"        - {_flow(tolerance.weight)}" for tolerance in searched),
-        "  lr_schedulers:",
-        f"    decay: {{class: CosineAnnealingLR, T_max: {epochs}}}",
-        "  policies:",
-        f"    - {{pruner: {{instance_name: agp}}, starting_epoch: 0, ending_epoch: "
-        f"{max(1, round(PRUNED_UNTIL * epochs))}, frequency: 1}}",
-        f"    - {{lr_scheduler: {{instance_name: decay}}, starting_epoch: 0, ending_epoch: {epochs}, frequency: 1}}",
-        "",
-        "search:",
+    search = [
         f"  # Lower: half of what the weight bears unhurt, that is with {least} {less} at most.",
         f"  # Upper: 1 - (1 - s)^2, s what it bears with {cost} {less}; retraining brings much of that back.",
         "  per_layer:",
     ]
     for tolerance in tolerances:
-        lines += _entry(tolerance, cost)
-    lines += ["", "warm_start:"]
-    starts: list[dict[str, float]] = []
+        search += _entry(tolerance, cost)
+    starts = ["warm_start:"]
+    points: list[dict[str, float]] = []
     for start in START_POINTS:
         values = {f"per_layer.{t.weight}.final_sparsity": t.start_point(start) for t in searched}
-        if values not in starts and len(starts) < num_samples:  # where no weight ever drops, two of them are the same
-            starts.append(values)
-            lines.append(f"  # {start}: {_ABOUT[start]}")
-            lines += [f"  {'-' if i == 0 else ' '} {path}: {value}" for i, (path, value) in enumerate(values.items())]
-    lines += [
-        "",
-        f"objectives: {{{name}: {metric.direction}, sparsity: max}}",
-        f"trial_scheduler: {{name: asha, grace_period: {max(1, epochs // 4)}, reduction_factor: 2, "
-        f"score: {{{name}: {1.0 if metric.maximise else -1.0}, planned_sparsity: 0.3}}}}",
-        f"num_samples: {num_samples}",
-        "seed: 0",
-    ]
-    return "\n".join(lines) + "\n"
+        if values not in points and len(points) < num_samples:  # where no weight ever drops, two of them are the same
+            points.append(values)
+            starts.append(f"  # {start}: {_ABOUT[start]}")
+            starts += [f"  {'-' if i == 0 else ' '} {path}: {value}" for i, (path, value) in enumerate(values.items())]
+    classifies = measured.task == TaskConfig()
+    dataset = dataset_section(measured.dataset, file, ("name",) if classifies else ())
+    written = SpaceFile(
+        about=[
+            f"How hard can each layer of {measured.arch} be pruned?",
+            f"    raydistill sweep {file.name}",
+            "Bounds and start points are from the curves of each weight pruned by itself, without retraining:",
+            f"    {measured.command}",
+            f"on {measured.samples:,} validation samples, where the dense network has a {name} of "
+            f"{shown(metric, measured.dense)}.",
+        ],
+        sections={
+            "model": model_section(measured.arch, measured.model_args),
+            **({} if classifies else {"task": task_section(measured.task)}),
+            **({"dataset": dataset} if dataset else {}),
+            "training": training_section(epochs, measured.training),
+        },
+        notes={"training": f"lr: {LR_SHARE:g} of the dense network's"},
+        baseline=given_baseline(measured.checkpoint, file),
+        pruned={"agp": [tolerance.weight for tolerance in searched]},
+        epochs=epochs,
+        search=search,
+        starts=starts,
+        ends=[
+            f"objectives: {{{name}: {metric.direction}, sparsity: max}}",
+            f"trial_scheduler: {{name: asha, grace_period: {max(1, epochs // 4)}, reduction_factor: 2, "
+            f"score: {{{name}: {1.0 if metric.maximise else -1.0}, planned_sparsity: 0.3}}}}",
+            f"num_samples: {num_samples}",
+            "seed: 0",
+        ],
+    )
+    return written.text(file)
 
 
-def _training(epochs: int, said: Mapping[str, Any]) -> dict[str, Any]:
+def model_section(arch: str, arguments: Mapping[str, object]) -> dict[str, object]:
+    return {"arch": arch, **({"args": dict(arguments)} if arguments else {})}
+
+
+def task_section(task: TaskConfig) -> dict[str, object]:
+    return {"name": task.name, **({"args": dict(task.args)} if task.args else {})}
+
+
+def dataset_section(said: Mapping[str, Any], file: Path, always: Sequence[str] = ("name",)) -> dict[str, Any]:
+    """Of what is said, what differs from the section's defaults, and what is said always."""
+    found = _changed(DatasetSection, said, always)
+    if found.get("data_dir"):
+        found["data_dir"] = relative(Path(found["data_dir"]), file)
+    return found
+
+
+def given_baseline(checkpoint: Path, file: Path) -> list[str]:
+    return ["baseline:", f"  checkpoint: {flow(relative(checkpoint, file))}"]
+
+
+def training_section(epochs: int, said: Mapping[str, Any]) -> dict[str, Any]:
     """Of the dense network's training section, what the sweep's says: the same, at a lower rate."""
     found = {"epochs": epochs, **_changed(TrainingSection, said, ("batch_size",))}
     optimizer = dict(said.get("optimizer", {}))
@@ -163,7 +229,7 @@ def _amount(metric: Metric, drop: float, digits: int) -> str:
 
 
 def _entry(tolerance: Tolerance, cost: str) -> list[str]:
-    weight = _flow(tolerance.weight)
+    weight = flow(tolerance.weight)
     if tolerance.dense:
         return [f"    # {tolerance.weight} stays dense: pruning it by {tolerance.borne:g} costs {cost}"]
     known = f"bears {tolerance.borne:g}"
@@ -180,7 +246,7 @@ def _changed(section: Any, said: Mapping[str, Any], always: Sequence[str]) -> di
     return {key: value for key, value in known.items() if key in always or value != defaults[key]}
 
 
-def _relative(path: Path, file: Path) -> str:
+def relative(path: Path, file: Path) -> str:
     """Relative to the file's folder where it lies inside it, so that both can be moved together."""
     try:
         return str(path.resolve().relative_to(file.resolve().parent))
@@ -188,16 +254,16 @@ def _relative(path: Path, file: Path) -> str:
         return str(path.resolve())
 
 
-def _flow(value: object) -> str:
+def flow(value: object) -> str:
     """A value on one line of YAML; 1.0e-05 and not 1e-05, which YAML 1.1 reads as text."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
     return text.removesuffix("...").strip()
 
 
-def may_write(file: Path, overwrite: bool) -> None:
+def may_write(file: Path, overwrite: bool, option: str = "--write-space") -> None:
     """Raises ConfigError where `file` is there already and may not be replaced; asked before anything is measured."""
     if file.is_dir():
-        raise ConfigError(Fault("--write-space", "is a folder", str(file), "name a file, as in space.yaml"))
+        raise ConfigError(Fault(option, "is a folder", str(file), "name a file, as in space.yaml"))
     if file.exists() and not overwrite:
         way_out = "add --overwrite, or choose another name"
-        raise ConfigError(Fault("--write-space", f"{file} is there already", ABSENT, way_out))
+        raise ConfigError(Fault(option, f"{file} is there already", ABSENT, way_out))

@@ -31,12 +31,19 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
+    """The network. arch: a name of the menu (``raydistill models``) or ``pkg.mod:factory``. args: what the factory
+    takes besides the number of classes; of torchvision's networks also ``pretrained: true``.
+    """
+
     arch: str
     args: dict[str, Any] = Field(default_factory=dict)
 
 
 class DatasetSection(Section, DatasetConfig):  # type: ignore[misc]  # mypy does not see that it is frozen
-    """The datasets check the rest when they load."""
+    """The data; what a field may be for this dataset, the dataset itself checks. fallback: a dataset to go on with
+    where this one cannot be had. split_seed: of the validation split. in_memory: ``auto`` decodes once if all fits.
+    download: whether a dataset that is nowhere may be fetched. args: what one's own factory finds in its config.
+    """
 
     args: dict[str, Any] = Field(default_factory=dict)
 
@@ -45,7 +52,7 @@ class DatasetSection(Section, DatasetConfig):  # type: ignore[misc]  # mypy does
 
 
 class TaskSection(Section):
-    """What is trained: a name of `raydistill.tasks`' menu or ``pkg.mod:Class``, and what it is made with."""
+    """What is trained. name: of the menu (``raydistill tasks``) or ``pkg.mod:Class``. args: what it is made with."""
 
     name: Annotated[str, Field(min_length=1)] = "classification"
     args: dict[str, Any] = Field(default_factory=dict)
@@ -55,7 +62,9 @@ class TaskSection(Section):
 
 
 class TrainSection(Section):
-    """A training loop of one's own; a bare ``pkg.mod:function`` is short for its name."""
+    """A training loop of one's own; a bare ``pkg.mod:function`` is short for its name. name: ``pkg.mod:function``.
+    args: what it finds in ``trial.args``.
+    """
 
     name: Own
     args: dict[str, Any] = Field(default_factory=dict)
@@ -70,7 +79,9 @@ class TrainSection(Section):
 
 
 class TrainingSection(Section, Training):  # type: ignore[misc]
-    """`epochs` cannot be searched: trials are compared epoch by epoch."""
+    """How every trial is trained. `epochs` cannot be searched: trials are compared epoch by epoch. nesterov: of SGD's
+    momentum. optimizer: another one than SGD, or more than the rate: clipping, warm-up, averaging.
+    """
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> TrainingSection:
@@ -91,7 +102,8 @@ class BaselineSection(Section, Pixels):  # type: ignore[misc]  # mypy does not s
     """The dense network that all trials start from: trained by the sweep, or taken from `checkpoint`.
 
     epochs, batch_size and lr default to the training section's, as everything else does. schedule: LR schedulers only.
-    mean, std: of the pixels that the checkpoint's weights have seen, where it does not say it.
+    checkpoint: a trained network of any kind that is read; nothing is trained then. mean, std: of the pixels that its
+    weights have seen, where it does not say it.
     """
 
     epochs: Count | None = None
@@ -120,9 +132,9 @@ class BaselineSection(Section, Pixels):  # type: ignore[misc]  # mypy does not s
 class DistillationSection(Section):
     """Trials learn from a teacher as well as from the labels: the dense baseline, or another checkpoint.
 
-    arch: the teacher's, needed where its checkpoint does not say it or says one that is not on the menu. temperature,
-    distill_wt, student_wt: see `raydistill.compression.distillation`. start_epoch, end_epoch (exclusive; left out: the
-    trial's end): when.
+    teacher: ``baseline`` or a checkpoint. arch: the teacher's, needed where its checkpoint does not say it or says one
+    that is not on the menu. temperature: softens both outputs. distill_wt: of the distillation loss. student_wt: of the
+    loss on the labels. start_epoch: the first with a teacher. end_epoch: exclusive; left out, the trial's end.
     """
 
     teacher: str = "baseline"
@@ -162,7 +174,8 @@ _RUNGS = frozenset({"grace_period", "reduction_factor"})
 
 
 class TrialSchedulerSection(Menu):
-    """When trials stop early. grace_period: epochs before any does; left out, a quarter of a trial.
+    """When trials stop early. name: of a method, or one's own, ``pkg.mod:Class``. args: what one's own is made with.
+    grace_period: epochs before any does; left out, a quarter of a trial.
 
     reduction_factor: one in so many goes on at a rung. mode: ``stop`` for good at a rung, or pause and ``promote`` the
     best. spread: which members of a rank count as best. brackets: Hyperband's. score: what asha, hyperband and
@@ -188,8 +201,8 @@ class TrialSchedulerSection(Menu):
 
 
 class SearcherSection(Menu):
-    """How values are drawn. startup: trials spread evenly before results are learnt from; left out,
-    a quarter of all, 4 to 10.
+    """How values are drawn. name: of a method, or one's own, ``pkg.mod:Class``. args: what one's own is made with.
+    startup: trials spread evenly before results are learnt from; left out, a quarter of all, 4 to 10.
 
     points: values the grid takes of a continuous dimension. population: NSGA-II's. step: evolution's, in shares of a
     range. parents: front members that evolution mutates. score: what tpe learns from; the others learn all objectives.
@@ -234,7 +247,9 @@ class WarmSweepSection(Section):
 
 
 class ResourcesSection(Section):
-    """What one trial takes, or each of its workers; fractions share. Left out: one GPU if any, else one CPU core."""
+    """What one trial takes, or each of its workers. Left out: one GPU if any, else one CPU core. cpu: cores. gpu: a
+    fraction shares one.
+    """
 
     cpu: Positive | None = None
     gpu: NotNegative = 0.0
@@ -247,9 +262,16 @@ class TrackingSection(Section):
 
 
 class SweepSections(Section):
-    """The whole file. confirm: how often each member of the front is trained again, with other seeds.
-
-    workers_per_trial: each trial trains on so many workers together, each with resources_per_trial.
+    """The whole file. version: of the format. name: of the sweep, its folder and its model in the registry. model: the
+    network. task: what is trained. train: a training loop of one's own. dataset: the data. training: how every trial is
+    trained. baseline: the dense network that all trials start from. distillation: a teacher for the trials. schedule:
+    what is compressed and when, before any drawn value. search: what is drawn, from which distribution. objectives:
+    figures and their directions, max or min. constraints: what breaks one is shown, but not on the front.
+    trial_scheduler: which trials stop early. searcher: how values are drawn. warm_start: values, schedules or trials
+    of another sweep that are the first trials. num_samples: how many trials. confirm: how often each member of the
+    front is trained again, with other seeds. seed: of the draws and of training. resources_per_trial: what one takes.
+    workers_per_trial: each trial trains on so many workers together, each with resources_per_trial. max_failures: how
+    often a trial whose process dies starts again. tracking: where MLflow is.
     """
 
     version: Literal[1] = 1

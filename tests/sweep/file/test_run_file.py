@@ -22,7 +22,7 @@ from tests.cli.test_run_file import FILE
         ({"schedule": "gone.yaml"}, "run.yaml: schedule: no such schedule file, got 'gone.yaml'"),
         ({"schedule": {"pruner": {}}}, "run.yaml: schedule.pruner: unknown"),
         ({"train": "train"}, "run.yaml: train"),
-        ({"search": {}}, "run.yaml: search: unknown key"),
+        ({"search": {}}, "run.yaml: is a sweep file (it has 'search'), and a run file is wanted"),
     ],
 )
 def test_what_is_wrong_is_one_line(changed: dict[str, Any], line: str, tmp_path: Path) -> None:

@@ -1,0 +1,345 @@
+"""A sweep file to begin with, for a network, its data and its task: what ``raydistill init`` leaves behind.
+
+Ranges are wide, because nothing was measured: ``raydistill sensitivity --write-space`` narrows them. They follow what
+is usual (Han et al. 2015, arXiv 1506.02626, section 4; Gale et al. 2019, arXiv 1902.09574, section 6): the first layer
+has few weights and bears little, the last one somewhat less than those between, large layers the most.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from raydistill.compression import weights as weights_of
+from raydistill.compression.layer_kinds import weighted
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.metrics import Metric, selecting
+from raydistill.models.menu import MENU, domain
+from raydistill.parts import Optimizer
+from raydistill.parts.optimizer import SGD
+from raydistill.sweep.file.space_file import (
+    LR_SHARE,
+    SpaceFile,
+    acts,
+    dataset_section,
+    flow,
+    given_baseline,
+    model_section,
+    task_section,
+    training_section,
+)
+from raydistill.sweep.file.spec import TrainingSection
+from raydistill.tasks import TaskConfig
+from raydistill.training.optimizer import learning_rate
+
+CLASSIFICATION = TaskConfig().name
+MOST_DIMENSIONS = 24
+"""A network with more layers is searched by blocks: so many trials as are usual cannot tell more values apart."""
+_OF_A_LAYER = re.compile(r"(^|[._])weight[^.]*$")
+"""``conv.weight``, ``lstm.weight_ih_l0``, ``attention.in_proj_weight``; not ``encoder.pos_embedding``."""
+_LARGE = 0.1
+"""A layer with this share of all weights is a large one."""
+_USUAL: dict[str, dict[str, Any]] = {  # those of search_spaces/
+    CLASSIFICATION: {"epochs": 60},
+    "language_model": {"epochs": 4, "batch_size": 32, "optimizer": {"name": "AdamW", "lr": 0.004, "clip_norm": 1.0}},
+    "regression": {"epochs": 30, "batch_size": 32, "lr": 0.01, "weight_decay": 0.01},
+    "recommender": {"epochs": 8, "optimizer": {"name": "Adam", "lr": 0.002}},
+    "detection": {"epochs": 12, "batch_size": 4, "lr": 0.005},
+}
+_OF_OWN_TASK: dict[str, Any] = {"epochs": 10}
+_READS = {"tokens": "language_model", "features": "regression", "pairs": "recommender", "images": CLASSIFICATION}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be searched. arch, model_args, task, dataset: as a sweep file says them. train: of one's own loop.
+
+    checkpoint: the dense network that trials start from, with the epochs and the training section that it was trained
+    with, as far as it says them; None where the sweep trains one. command: what was typed.
+    """
+
+    arch: str
+    task: TaskConfig
+    metrics: Mapping[str, Metric]
+    dataset: Mapping[str, Any]
+    command: str
+    model_args: Mapping[str, object] = field(default_factory=dict)
+    train: Mapping[str, Any] | None = None
+    checkpoint: Path | None = None
+    epochs: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    num_samples: int = 16
+
+
+@dataclass(frozen=True)
+class Range:
+    """Weights whose final sparsities are drawn between the same bounds. name: of its pruner. note: what they are."""
+
+    name: str
+    weights: tuple[str, ...]
+    low: float
+    high: float
+    note: str
+
+
+def task_by_arch(arch: str) -> str:
+    """The task that a network of the menu was made for; of one's own, which cannot be told, classification."""
+    return _READS[domain(arch, {}).reads] if arch in MENU else CLASSIFICATION
+
+
+def task_of_content(content: Mapping[str, Any], where: str) -> TaskConfig:
+    """The task of the menu that a checkpoint's network was trained for, with its arguments as far as the file has them.
+
+    Raises:
+        ConfigError: it does not say.
+    """
+    run = content["run"]
+    if "target_scale" in content:
+        targets = [one["name"] for one in content.get("columns", {}).get("targets", ())]
+        said = {"target": targets[0] if len(targets) == 1 else targets, "loss": run.get("loss", "mse")}
+        kept = {key: value for key, value in said.items() if value not in ([], "mse")}
+        return TaskConfig("regression", kept)
+    if "user_ids" in content:
+        return TaskConfig("recommender", {"negatives": run["negatives"]} if "negatives" in run else {})
+    if "bptt" in run:
+        return TaskConfig("language_model", {"tokens": run["tokens"], "bptt": run["bptt"]})
+    if "num_classes" in content or content.get("plain"):
+        arch = str(run["arch"])
+        name = task_by_arch(arch)
+        if name in (CLASSIFICATION, "language_model"):
+            args = {"multi_label": True} if content.get("multi_label") else {}
+            return TaskConfig(name, args)
+    raise ConfigError(Fault("--task", f"{where} does not say what it was trained for", ABSENT, "name it"))
+
+
+def ranges(model: nn.Module) -> tuple[list[Range], list[str]]:
+    """What may be pruned of a network, and how far: one for each weight, or for each block of a network that has more
+    than `MOST_DIMENSIONS`. And the names of what is left dense, as it is no layer's weight.
+
+    Raises:
+        ConfigError: there is no weight to prune.
+    """
+    owners = {
+        f"{prefix}.{name}" if prefix else name: module
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    named = [(name, weight) for name, weight in weights_of(model) if weight.numel()]
+    layers = [(name, weight) for name, weight in named if _OF_A_LAYER.search(name)]
+    if not layers:
+        raise ConfigError(Fault("--arch", "the network has no weight that can be pruned", ABSENT, "choose another"))
+    whole = sum(weight.numel() for _, weight in layers)
+    ordinary = [name for name, _ in layers if not isinstance(owners.get(name), nn.Embedding)]
+    found = []
+    for name, weight in layers:
+        module, share = owners.get(name), weight.numel() / whole
+        kind = weighted(module) if module is not None else None
+        size = f"{'x'.join(map(str, weight.shape))}, {100 * share:.1f} %"
+        if isinstance(module, nn.Embedding):
+            low, high, about = 0.1, 0.9, "; an embedding"
+        elif kind is not None and module is not None and kind.is_depthwise(module):
+            low, high, about = 0.0, 0.5, "; depthwise"
+        elif len(ordinary) > 2 and name == ordinary[0] and share < _LARGE:
+            low, high, about = 0.0, 0.6, "; the first layer"
+        elif len(ordinary) > 2 and name == ordinary[-1]:
+            low, high, about = 0.2, 0.9, "; the last layer"
+        elif share >= _LARGE:
+            low, high, about = 0.4, 0.98, ""
+        else:
+            low, high, about = 0.2, 0.9, ""
+        found.append(Range("agp", (name,), low, high, size + about))
+    dense = [name for name, _ in named if name not in {name for name, _ in layers}]
+    if len(found) > MOST_DIMENSIONS:
+        found = _blocks(found, {name: weight.numel() / whole for name, weight in layers})
+    return found, dense
+
+
+def first_space(file: Path, subject: Subject, model: nn.Module) -> str:
+    """The whole file. file: where it will stand. model: the network, for its layers' names.
+
+    Raises:
+        ConfigError: there is nothing to prune.
+    """
+    found, dense = ranges(model)
+    by_block = found[0].name != "agp"
+    usual = _USUAL.get(subject.task.name, _OF_OWN_TASK)
+    said = {**usual, **subject.training} if "optimizer" not in subject.training else dict(subject.training)
+    epochs = subject.epochs or int(usual["epochs"])
+    sections: dict[str, object] = {"model": model_section(subject.arch, subject.model_args)}
+    if subject.task != TaskConfig():
+        sections["task"] = task_section(subject.task)
+    if subject.train is not None:
+        sections["train"] = dict(subject.train)
+    dataset = dataset_section(subject.dataset, file)
+    if dataset != {"name": "cifar10"} or subject.task.name == CLASSIFICATION:
+        sections["dataset"] = {key: value for key, value in dataset.items() if key != "name" or _is_named(subject)}
+    own_loop = subject.train is not None
+    notes = {} if own_loop else {"training": f"lr: {LR_SHARE:g} of the dense network's"}
+    sections["training"] = {"epochs": epochs} if own_loop else training_section(epochs, said)
+    name = selecting(subject.metrics)
+    metric = subject.metrics[name]
+    written = SpaceFile(
+        about=_about(file, subject),
+        sections=sections,
+        notes=notes,
+        baseline=_trained_baseline(epochs, said, own_loop)
+        if subject.checkpoint is None
+        else given_baseline(subject.checkpoint, file),
+        pruned=_pruned(found, [entry for entry, _ in weights_of(model)]),
+        epochs=epochs,
+        search=_search(found, dense, by_block, sections["training"]),
+        ends=_ends(subject, name, metric, epochs),
+        decays=not own_loop,
+    )
+    return written.text(file)
+
+
+def _is_named(subject: Subject) -> bool:
+    """Whether the dataset's name says anything: other tasks than classification read what ``data_dir`` holds."""
+    return subject.task.name == CLASSIFICATION or subject.dataset.get("name") != "cifar10"
+
+
+def _about(file: Path, subject: Subject) -> list[str]:
+    lines = [
+        f"How hard can each layer of {subject.arch} be pruned?",
+        f"    raydistill sweep {file.name} --dry-run    # checks it, and shows what it would do",
+        f"    raydistill sweep {file.name}",
+        "Written by:",
+        f"    {subject.command}",
+    ]
+    if subject.dataset.get("fallback"):
+        lines.append("Data of your own: dataset: {name: imagefolder, data_dir: DIR}, or {name: pkg.mod:factory}.")
+    return lines
+
+
+def _trained_baseline(epochs: int, said: Mapping[str, Any], own_loop: bool) -> list[str]:
+    lines = ["baseline:                                      # the dense network: trained once, and kept"]
+    lines.append(f"  epochs: {epochs}")
+    if own_loop:
+        return lines
+    lines += [
+        f"  lr: {flow(_rate(said))}",
+        "  schedule:",
+        "    lr_schedulers:",
+        f"      decay: {{class: CosineAnnealingLR, T_max: {epochs}}}",
+        "    policies:",
+        acts("lr_scheduler", "decay", epochs, 6),
+    ]
+    return lines
+
+
+def _rate(said: Mapping[str, Any]) -> float:
+    optimizer = dict(said.get("optimizer", {}))
+    if "lr" in optimizer:
+        return float(optimizer["lr"])
+    if optimizer.get("name", SGD) == SGD:
+        return float(said.get("lr", TrainingSection().lr))
+    return float(learning_rate(TrainingSection(optimizer=Optimizer(**optimizer))))
+
+
+def _pruned(found: Sequence[Range], names: Sequence[str]) -> dict[str, list[str]]:
+    """The weights of each pruner; a glob where one fits them and nothing else."""
+    pruned: dict[str, list[str]] = {}
+    for one in found:
+        glob = _glob(one.weights, names) if len(one.weights) > 1 else None
+        pruned.setdefault(one.name, []).extend([glob] if glob else one.weights)
+    return pruned
+
+
+def _glob(wanted: Sequence[str], names: Sequence[str]) -> str | None:
+    shared = wanted[0]
+    while not all(name.startswith(shared) for name in wanted):
+        shared = shared.removesuffix(".").rpartition(".")[0]
+        if not shared:
+            return None
+        shared += "."
+    glob = f"{shared}*weight"
+    return glob if [name for name in names if fnmatchcase(name, glob)] == list(wanted) else None
+
+
+def _search(found: Sequence[Range], dense: Sequence[str], by_block: bool, training: object) -> list[str]:
+    rate = _searched_rate(training)
+    lines = [f"  # {rate}"] if rate else []
+    if by_block:
+        lines.append("  # One value for each block, its layers pruned alike; per_layer would draw one for each weight.")
+        lines.append("  # Behind it how many weights it has, and their share of all.")
+        for one in found:
+            bounds = f"{{uniform: [{one.low}, {one.high}]}}"
+            lines.append(f"  {flow(f'pruners.{one.name}.final_sparsity')}: {bounds}    # {one.note}")
+    else:
+        lines.append(
+            "  # One value for each weight; behind it its shape and its share of all. Bounds are what is usual:"
+        )
+        lines.append("  # raydistill sensitivity --write-space measures narrower ones on a trained network.")
+        lines.append("  per_layer:")
+        for one in found:
+            bounds = f"{{uniform: [{one.low}, {one.high}]}}"
+            lines.append(f"    - {{weights: {flow(list(one.weights))}, final_sparsity: {bounds}}}    # {one.note}")
+    if dense:
+        more = f" and {len(dense) - 3} more" if len(dense) > 3 else ""
+        lines.append(f"  # Left dense, as no weights of a layer: {', '.join(dense[:3])}{more}.")
+    return lines
+
+
+def _searched_rate(training: object) -> str:
+    if not isinstance(training, Mapping):
+        return ""
+    inside = training.get("optimizer", {})
+    rate, path = (inside["lr"], "training.optimizer.lr") if "lr" in inside else (training.get("lr"), "training.lr")
+    return "" if rate is None else f"{path}: {{loguniform: [{flow(rate / 2)}, {flow(rate * 2)}]}}"
+
+
+def _ends(subject: Subject, name: str, metric: Metric, epochs: int) -> list[str]:
+    limit = f"{name}_{'drop' if metric.maximise else 'rise'}"
+    example = f"{limit} <= {'0.01' if metric.is_fraction else '0.1'}"
+    early = max(1, epochs // 4)
+    if metric.is_fraction and metric.maximise:
+        scheduler = f"{{name: hyperband, grace_period: {early}, score: {{{name}: 1.0, planned_sparsity: 0.3}}}}"
+    else:  # a weighted sum would have to know how large the metric is
+        scheduler = f"{{name: moasha, grace_period: {early}}}"
+    return [
+        "# Also macs, parameters, size_bytes, latency_ms (min); element-wise pruning changes none of these four.",
+        f"objectives: {{{name}: {metric.direction}, sparsity: max}}",
+        f'# constraints: ["{example}", "sparsity >= 0.5"]    # what breaks one is shown, but not on the front',
+        "",
+        "searcher: {name: sobol}    # spread evenly; tpe, gp, evolution, ... learn from results",
+        "# Stops weak trials early; {name: none} trains all of them to the end.",
+        f"trial_scheduler: {scheduler}",
+        f"num_samples: {subject.num_samples}    # trials",
+        "seed: 0",
+        "# confirm: 2    # train each member of the front twice more, with other seeds",
+        "# resources_per_trial: {gpu: 0.5}    # left out: one GPU, or where there is none one CPU core",
+    ]
+
+
+def _blocks(found: Sequence[Range], shares: Mapping[str, float]) -> list[Range]:
+    """Ranges of a block together: as deep as names go without making more than `MOST_DIMENSIONS` of them."""
+    names = [one.weights[0] for one in found]
+    groups: dict[str, list[Range]] = {}
+    for depth in range(1, max(name.count(".") for name in names) + 1):
+        deeper: dict[str, list[Range]] = {}
+        for one in found:
+            parts = one.weights[0].split(".")[:-1]
+            deeper.setdefault(".".join(parts[:depth]), []).append(one)
+        if groups and len(deeper) > MOST_DIMENSIONS:
+            break
+        groups = deeper if len(deeper) > len(groups) else groups
+    blocks = []
+    for prefix, inside in groups.items():
+        weights = tuple(name for one in inside for name in one.weights)
+        share = math.fsum(shares[name] for name in weights)
+        # what the largest layer bears; the first or last of all, if there are others as large, does not speak for them
+        most = max(inside, key=lambda one: (shares[one.weights[0]], one.high))
+        count = f"{len(weights)} weights" if len(weights) > 1 else most.note.partition(",")[0]
+        about = most.note.partition(";")[2] if len(weights) == 1 else ""
+        note = f"{count}, {100 * share:.1f} %" + (f";{about}" if about else "")
+        label = re.sub(r"[^A-Za-z0-9_]", "_", prefix) or "weights"
+        blocks.append(Range(label, weights, most.low, most.high, note))
+    return blocks
