@@ -17,6 +17,7 @@ from raydistill.tasks import Task, Weights
 from raydistill.tasks.classification.preprocessing import described, of_checkpoint
 from raydistill.training.checkpoint import arch_of, built
 from raydistill.training.distiller_checkpoint import read_any
+from raydistill.training.inputs import example_inputs
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Network:
         """Samples of the shape it was trained on; Distiller's checkpoints do not say it, their arch does."""
         if "image_shape" in self.content:
             return (torch.zeros(rows, *self.content["image_shape"]),)
+        if "inputs" in self.content:
+            return example_inputs(self.content["inputs"], rows)
         arguments = {**self.content.get("sizes", {}), **self.content["run"]["model_args"]}
         return models.example_input(self.arch, arguments, rows, num_classes=self.content.get("num_classes"))
 

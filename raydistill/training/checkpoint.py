@@ -4,7 +4,7 @@ Keys: format, epoch (last finished), run (what the training depends on), schedul
 schedule_hash, precision, dataset, model, structure (the changes made to the network that its factory builds, to be made
 again before its weights fit), optimizer, scheduler, rng and history; and what the task says of itself: of a
 classification num_classes, classes and preprocessing (mean, std and image_shape stand beside it too), of others sizes
-that factories of networks ask for (see `models.create`).
+that factories of networks ask for (see `models.create`). inputs: what the network reads (see `training.inputs`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.tensor_file import read_tensors
+from raydistill.training.inputs import are_inputs
 from raydistill.training.weights_file import fitted, num_classes_of
 
 FORMAT = 1
@@ -103,6 +104,7 @@ _OTHERS: dict[str, Callable[[object], bool]] = {
     "mean": _are_numbers,
     "std": _are_numbers,
     "image_shape": _is_shape,
+    "inputs": are_inputs,
 }
 """What it must be where it is there; who goes on from a checkpoint asks for it with `require`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -18,6 +19,7 @@ from raydistill.tasks import Task
 from raydistill.training import checkpoint as saved
 from raydistill.training.distiller_checkpoint import optimizer_state
 from raydistill.training.identity import check_same_run
+from raydistill.training.inputs import inputs_state
 from raydistill.training.optimizer import order_of
 
 _NEEDED = ("schedule_hash", "optimizer", "scheduler", "rng", "history")
@@ -47,6 +49,7 @@ class Kept:
             "precision": precision,
             "dataset": self.task.name,
             **self.task.described(),
+            **({"inputs": self._inputs} if self._inputs else {}),
             "model": self.model.state_dict(),
             "structure": structure_state(self.scheduler.structure),
             "optimizer": self.optimizer.state_dict(),
@@ -56,6 +59,14 @@ class Kept:
             "history": [metrics.to_json() for metrics in history],
             **more,
         }
+
+    @cached_property
+    def _inputs(self) -> list[dict[str, Any]]:
+        before = saved.rng_state()  # a user's task may draw its example
+        try:
+            return inputs_state(self.task.example_input(1), self.task.example_input(2))
+        finally:
+            saved.set_rng_state(before)
 
     def resume(
         self,
