@@ -39,7 +39,8 @@ def front(
     from raydistill.records import BASELINE
     from raydistill.search.constraints import figure_value
     from raydistill.sweep.results.read import read_sweep
-    from raydistill.tracking.figures import front_table, write_front
+    from raydistill.tracking.figures import front_table
+    from raydistill.tracking.front_files import write_front
 
     console = Console(highlight=False)
     kept = read_sweep(sweep, storage)

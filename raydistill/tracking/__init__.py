@@ -3,7 +3,8 @@
 MLflow itself is imported when a sweep starts, not with this package.
 """
 
-from raydistill.tracking.figures import front_html, front_png, front_table
+from raydistill.tracking.figures import front_png, front_table
+from raydistill.tracking.front_page import front_html
 from raydistill.tracking.models import VersionCard
 from raydistill.tracking.read_back import RankedSweep, RankedTrial, ranked_trials
 from raydistill.tracking.store import embedded_uri, has_runs

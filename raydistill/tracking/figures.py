@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 FRONT, REST, DENSE, KNEE = "#1f5fa8", "#a9b4c2", "#2b2b2b", "#d1495b"
 SPREAD = "± one standard deviation over seeds"
-_HOVER_LINES = 14
 
 
 class FrontRow(Protocol):
@@ -73,8 +72,8 @@ def front_table(rows: Sequence[FrontRow], metrics: Mapping[str, Metric]) -> pand
             line[f"test_{name}"] = test.metrics.get(name) if test is not None else None
         line["seeds"] = 1 + len(row.repeats)
         first = selecting(metrics)
-        line[f"{first}_mean"], line[f"{first}_std"] = _validation(row, first)
-        line[f"test_{first}_mean"], line[f"test_{first}_std"] = _test(row, first)
+        line[f"{first}_mean"], line[f"{first}_std"] = validation_of(row, first)
+        line[f"test_{first}_mean"], line[f"test_{first}_std"] = test_of(row, first)
         line |= dict(last.footprint) if last is not None else {}
         line["infeasible"] = "; ".join(row.violations)
         line |= {"epochs": last.epoch + 1 if last is not None else 0, "dataset": row.record.dataset}
@@ -87,26 +86,6 @@ def _over_seeds(name: str, runs: Iterable[EpochMetrics | Evaluation | None]) -> 
     """Mean and sample standard deviation of a metric; None where there is too little to say."""
     known = [run.metrics[name] for run in runs if run is not None and name in run.metrics]
     return statistics.mean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None
-
-
-def write_front(
-    rows: Sequence[FrontRow],
-    objectives: Sequence[Objective],
-    metrics: Mapping[str, Metric],
-    folder: Path,
-    name: str,
-) -> list[Path]:
-    """pareto.csv, pareto.png and pareto.html in `folder`, each whole or not at all.
-
-    Raises:
-        StorageError: one cannot be written.
-    """
-    table, picture, page = folder / "pareto.csv", folder / "pareto.png", folder / "pareto.html"
-    title = front_title(rows, name)
-    write_atomically(table, front_table(rows, metrics).to_csv(index=False, float_format="%.6g").encode())
-    front_png(rows, objectives, metrics, picture, title)
-    front_html(rows, objectives, metrics, page, title)
-    return [table, picture, page]
 
 
 def front_title(rows: Sequence[FrontRow], name: str) -> str:
@@ -141,7 +120,7 @@ def draw_front(
     from matplotlib.ticker import EngFormatter, PercentFormatter
 
     x, y, colour = axes(objectives, metrics)
-    known = _known(objectives, metrics)
+    known = known_figures(objectives, metrics)
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     plot = figure.add_subplot()
     plot.set_title(title, fontsize=10, loc="left", wrap=True)
@@ -190,12 +169,12 @@ def draw_front(
     tested = [row for row in drawn if row.record.test is not None]
     if y in metrics and tested:
         plot.scatter(
-            [figure_of(row, x) for row in tested], [_or_nan(_test(row, y)[0]) for row in tested],
+            [figure_of(row, x) for row in tested], [_or_nan(test_of(row, y)[0]) for row in tested],
             s=40, facecolors="none", edgecolors=FRONT, linewidths=1.1, label="front on the test split", zorder=3,
         )  # fmt: skip
-    spread = [row for row in front if _validation(row, y)[1] is not None]
+    spread = [row for row in front if validation_of(row, y)[1] is not None]
     if spread:
-        deviations = [_or_nan(_validation(row, y)[1]) for row in spread]
+        deviations = [_or_nan(validation_of(row, y)[1]) for row in spread]
         plot.errorbar(
             *_xy(spread, x, y), deviations, color=FRONT, linestyle="none", capsize=3, elinewidth=1.2, zorder=3,
             label=SPREAD,
@@ -206,73 +185,6 @@ def draw_front(
     else:
         plot.text(0.5, 0.5, "no finished trial yet", transform=plot.transAxes, ha="center", color="#777777")
     return figure
-
-
-def front_html(
-    rows: Sequence[FrontRow],
-    objectives: Sequence[Objective],
-    metrics: Mapping[str, Metric],
-    path: Path,
-    title: str,
-) -> None:
-    """Draw the front into one HTML page that needs no network; hovering shows a trial's values."""
-    import plotly.graph_objects as go
-
-    x, y, colour = axes(objectives, metrics)
-    known = _known(objectives, metrics)
-    dataset = rows[0].record.dataset if rows else ""
-    drawn = [row for row in rows if row.record.last is not None]
-    trials = [row for row in drawn if row.record.trial_id != BASELINE]
-    page = go.Figure()
-
-    def add(name: str, chosen: Sequence[FrontRow], marker: dict, test: bool = False, spread: bool = False) -> None:
-        if not chosen:
-            return
-        ys = [_test(row, y)[0] if test else figure_of(row, y) for row in chosen]
-        # deviations of members alone, as in the picture: what is off the front was not trained again for it
-        bars = [_validation(row, y)[1] if spread and row.pareto else None for row in chosen]
-        error = {"type": "data", "array": bars, "color": FRONT, "thickness": 1.2} if any(bars) else None
-        page.add_trace(
-            go.Scatter(
-                x=[figure_of(row, x) for row in chosen], y=ys, error_y=error, mode="markers", name=name, marker=marker,
-                text=[hover(row, objectives, metrics) for row in chosen],
-                hovertemplate="%{text}<extra>" + name + "</extra>",
-            )
-        )  # fmt: skip
-
-    if colour is None:
-        line = sorted((row for row in drawn if row.pareto), key=lambda row: figure_of(row, x))
-        xs, ys = _xy(line, x, y)
-        style = {"color": FRONT, "width": 1.5}
-        page.add_trace(go.Scatter(x=xs, y=ys, mode="lines", line=style, hoverinfo="skip", showlegend=False))
-        add("dominated", [row for row in trials if not row.pareto], {"color": REST, "size": 8})
-        add("Pareto front", [row for row in trials if row.pareto], {"color": FRONT, "size": 11}, spread=True)
-    else:
-        shades = [figure_of(row, colour) for row in trials]
-        rings = {"color": DENSE, "width": [2 if row.pareto else 0 for row in trials]}
-        bar = {"title": {"text": axis_label(colour, known, metrics, dataset)}}
-        if known[colour].is_fraction:
-            bar["tickformat"] = ".0%"  # type: ignore[assignment]
-        marker = {"color": shades, "colorscale": "Viridis", "colorbar": bar, "size": 11, "line": rings}
-        add("trials (Pareto front ringed)", trials, marker, spread=True)
-    dense = [row for row in drawn if row.record.trial_id == BASELINE]
-    add("dense baseline", dense, {"color": DENSE, "size": 14, "symbol": "star"})
-    ring = {"color": "rgba(0,0,0,0)", "size": 18, "line": {"color": KNEE, "width": 2.5}}
-    add("knee", [row for row in drawn if row.knee], ring)
-    if y in metrics:
-        hollow = {"color": FRONT, "size": 9, "symbol": "circle-open"}
-        add("front on the test split", [row for row in drawn if row.record.test is not None], hollow, test=True)
-    page.update_layout(
-        title={"text": title, "font": {"size": 16}}, template="plotly_white",
-        legend={"orientation": "h", "y": -0.18}, margin={"l": 70, "r": 30, "t": 60, "b": 60},
-        hoverlabel={"align": "left"},
-    )  # fmt: skip
-    if any(_validation(row, y)[1] is not None for row in trials if row.pareto):
-        place = {"xref": "paper", "yref": "paper", "x": 1.0, "y": 1.0, "xanchor": "right", "yanchor": "bottom"}
-        page.add_annotation(text=f"bars: {SPREAD}", showarrow=False, font={"size": 12}, **place)
-    page.update_xaxes(title=axis_label(x, known, metrics, dataset), tickformat=".0%" if known[x].is_fraction else None)
-    page.update_yaxes(title=axis_label(y, known, metrics, dataset), tickformat=".1%" if known[y].is_fraction else None)
-    write_atomically(path, page.to_html(include_plotlyjs=True, full_html=True).encode())
 
 
 def axes(objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> tuple[str, str, str | None]:
@@ -290,7 +202,7 @@ def axes(objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> tupl
     return x, y, names[2] if len(names) > 2 else None
 
 
-def _known(objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+def known_figures(objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     """What every figure means that is drawn or told."""
     own = {objective.name: objective.metric for objective in objectives if objective.metric is not None}
     return {**metrics, **OF_NETWORK, **own}
@@ -309,34 +221,12 @@ def figure_of(row: FrontRow, name: str) -> float:
     return row.record.last.value(name) if row.record.last is not None else math.nan
 
 
-def hover(row: FrontRow, objectives: Sequence[Objective], metrics: Mapping[str, Metric]) -> str:
-    """What hovering shows: figures, then the searched values, as HTML lines."""
-    first, known = selecting(metrics), _known(objectives, metrics)
-    names = dict.fromkeys([*(objective.name for objective in objectives), "sparsity", first])
-    lines = [f"<b>{_escaped(row.record.trial_id)}</b>"]
-    lines += [f"{name}: {_with_spread(known[name], figure_of(row, name), _validation(row, name)[1])}" for name in names]
-    mean, deviation = _test(row, first)
-    if mean is not None:
-        lines.append(f"test {first}: {_with_spread(metrics[first], mean, deviation)}")
-    if row.repeats:
-        lines.append(f"{1 + len(row.repeats)} seeds")
-    if row.record.values:
-        lines.append("")
-    for i, (name, value) in enumerate(row.record.values.items()):
-        if i == _HOVER_LINES:
-            lines.append(f"... {len(row.record.values) - i} more in pareto.csv")
-            break
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        lines.append(_escaped(f"{name} = {text}"))
-    return "<br>".join(lines)
-
-
-def _validation(row: FrontRow, name: str) -> tuple[float | None, float | None]:
+def validation_of(row: FrontRow, name: str) -> tuple[float | None, float | None]:
     """Mean and deviation of a metric over a row's seeds; (None, None) of any other figure."""
     return _over_seeds(name, (run.last for run in (row.record, *row.repeats)))
 
 
-def _test(row: FrontRow, name: str) -> tuple[float | None, float | None]:
+def test_of(row: FrontRow, name: str) -> tuple[float | None, float | None]:
     """`_validation`'s, on the test split."""
     return _over_seeds(name, (run.test for run in (row.record, *row.repeats)))
 
@@ -345,13 +235,9 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _with_spread(metric: Metric, mean: float, deviation: float | None) -> str:
+def with_spread(metric: Metric, mean: float, deviation: float | None) -> str:
     return shown(metric, mean) if deviation is None else f"{shown(metric, mean)} ± {shown(metric, deviation)}"
 
 
 def _xy(rows: Sequence[FrontRow], x: str, y: str) -> tuple[list[float], list[float]]:
     return [figure_of(row, x) for row in rows], [figure_of(row, y) for row in rows]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -22,7 +22,8 @@ from raydistill.masking import masked
 from raydistill.metrics import Metric
 from raydistill.records import FAILED, FINISHED, STOPPED, EpochMetrics, Evaluation, TrialRecord
 from raydistill.tracking import models, pages
-from raydistill.tracking.figures import FrontRow, Objective, write_front
+from raydistill.tracking.figures import FrontRow, Objective
+from raydistill.tracking.front_files import write_front
 from raydistill.tracking.keys import key, param_text, registered_name, tag_text
 from raydistill.tracking.models import KNEE_ALIAS, LoggedMember
 from raydistill.tracking.sink import PARENT, MlflowSink, RunCard

@@ -61,7 +61,7 @@ def test_the_page_is_opened(raydistill: Command, storage: Path, monkeypatch: pyt
     ended = raydistill("front", "tiny", "--storage", str(storage), "--open")
     assert opened == [(storage / "tiny" / "pareto.html").as_uri()]
     assert ended.err.strip() == str(storage / "tiny" / "pareto.html")
-    assert "plotly" in (storage / "tiny" / "pareto.html").read_text()
+    assert "raydistill pick " in (storage / "tiny" / "pareto.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from raydistill.search import front_rows
 from raydistill.search.decisions import by_objectives
 from raydistill.sweep.file.load import load_sweep
 from raydistill.sweep.planning.plan import check_plan
-from raydistill.tracking.figures import draw_front, front_html, front_table, hover
+from raydistill.tracking.figures import draw_front, front_table
+from raydistill.tracking.front_page import front_html, page_data
 
 OWN = "tests.training.own:"
 ENERGY = f"{OWN}ENERGY"
@@ -81,7 +82,8 @@ def test_table_and_pictures_know_it(write_sweep: Callable[..., Path], tmp_path: 
     assert figure.axes[0].get_xlabel() == "energy of reading the weights in nJ"
     front_html(rows, sweep.objectives, sweep.metrics, tmp_path / "front.html", "title")
     assert "energy of reading the weights in nJ" in (tmp_path / "front.html").read_text()
-    assert "energy_nj: 30<br>" in hover(rows[0], sweep.objectives, sweep.metrics)
+    data = page_data(rows, sweep.objectives, sweep.metrics, "title", "name")
+    assert "energy_nj: 30" in data["rows"][0]["lines"]
     nameless = [replace(o, metric=replace(o.metric, label="")) if o.metric else o for o in sweep.objectives]
     assert draw_front(rows, nameless, sweep.metrics, "title").axes[0].get_xlabel() == "energy_nj"
 

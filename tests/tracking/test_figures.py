@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,10 @@ from raydistill.errors import StorageError
 from raydistill.records import BASELINE
 from raydistill.search import Objective, front_rows
 from raydistill.tasks.classification.metrics import METRICS
-from raydistill.tracking import front_html, front_png, front_table
-from raydistill.tracking.figures import axes, draw_front, front_title, hover, write_front
+from raydistill.tracking import front_png, front_table
+from raydistill.tracking.figures import axes, draw_front, front_title
+from raydistill.tracking.front_files import write_front
+from tests.tracking.test_front_page import data_of
 
 TWO = (Objective("top1", "max"), Objective("sparsity", "max"))
 THREE = (*TWO, Objective("loss", "min"))
@@ -30,23 +30,6 @@ def pixels(path: Path) -> np.ndarray:
 def count(picture: np.ndarray, colour: str) -> int:
     rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return int((abs(picture - rgb).max(axis=-1) <= 6).sum())
-
-
-def traces(path: Path) -> dict[str, dict]:
-    """The named traces of a plotly page, parsed out of its script."""
-    script = path.read_text(encoding="utf-8")
-    start = script.rindex("Plotly.newPlot(")
-    data = json.JSONDecoder().raw_decode(script, script.index("[{", start))[0]
-    return {trace["name"]: trace for trace in data if trace.get("name")}
-
-
-def numbers(values: object) -> list[float]:
-    """Plotly writes arrays as lists, or as base64 of their bytes."""
-    if isinstance(values, dict):
-        import base64
-
-        return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"]).tolist()
-    return list(values)  # type: ignore[call-overload]
 
 
 def test_the_table_has_both_splits_and_the_searched_values(records, evaluation) -> None:
@@ -96,7 +79,7 @@ def test_any_number_of_trials_and_objectives_is_drawn(records, tmp_path: Path, o
     rows = front_rows(records[:kept], objectives)
     write_front(rows, objectives, METRICS, tmp_path, "simplenet")
     assert pixels(tmp_path / "pareto.png").std() > 5
-    assert len(traces(tmp_path / "pareto.html")) >= min(kept, 1)
+    assert len(data_of(tmp_path / "pareto.html")["rows"]) == min(kept, len(rows))
 
 
 def test_figures_that_are_nan_are_drawn_around(records, epoch, trial, tmp_path: Path) -> None:
@@ -104,22 +87,6 @@ def test_figures_that_are_nan_are_drawn_around(records, epoch, trial, tmp_path: 
     bare = trial("t0010", last=None)
     write_front(front_rows([*records, nan, bare], THREE), THREE, METRICS, tmp_path, "simplenet")
     assert "t0010" in (tmp_path / "pareto.csv").read_text()
-
-
-def test_the_page_needs_no_network_and_shows_values_on_hover(records, evaluation, tmp_path: Path) -> None:
-    records[1] = dataclasses.replace(records[1], test=evaluation(0.75))
-    path = tmp_path / "pareto.html"
-    front_html(front_rows(records, TWO), TWO, METRICS, path, "simplenet <&> title")
-    text = path.read_text(encoding="utf-8")
-    assert not re.search(r"<(script|link)[^>]+(src|href)=", text)
-    assert len(text) > 1_000_000  # plotly itself is inside
-    found = traces(path)
-    assert set(found) == {"dominated", "Pareto front", "dense baseline", "knee", "front on the test split"}
-    assert numbers(found["Pareto front"]["x"]) == [0.5]
-    assert numbers(found["Pareto front"]["y"]) == [0.85]
-    assert numbers(found["front on the test split"]["y"]) == [0.75]
-    assert numbers(found["dense baseline"]["y"]) == [0.9]
-    assert "pruners.conv1_pruner.final_sparsity = 0.5" in found["Pareto front"]["text"][0]
 
 
 COUNTED = (Objective("top1", "max"), Objective("macs", "min"))
@@ -145,18 +112,14 @@ def test_members_with_several_seeds_stand_at_their_means_with_their_deviation(
 ) -> None:
     rows = front_rows(confirmed(records, evaluation, trial, epoch), objectives)
     write_front(rows, objectives, METRICS, tmp_path, "net")
-    found = traces(tmp_path / "pareto.html")
-    front = found.get("Pareto front", found.get("trials (Pareto front ringed)"))
-    place = numbers(front["y"]).index(pytest.approx(0.82))
-    bars = front["error_y"]["array"]
-    assert [bar is not None for bar in bars] == [i == place for i in range(len(bars))]
-    assert bars[place] == pytest.approx(0.0264575, abs=1e-6)  # of 0.85, 0.80, 0.81: sqrt((9 + 4 + 1) / 2) / 100
-    assert numbers(found["front on the test split"]["y"]) == pytest.approx([0.75])  # the mean of the three
-    text = front["text"][place].split("<br>")
-    assert "top1: 82.00 % ± 2.65 %" in text
-    assert "test top1: 75.00 % ± 3.00 %" in text
-    assert "3 seeds" in text
-    assert "bars: \\u00b1 one standard deviation" in (tmp_path / "pareto.html").read_text()
+    found = {row["id"]: row for row in data_of(tmp_path / "pareto.html")["rows"]}
+    assert found["t0000"]["figures"]["top1"] == pytest.approx(0.82)
+    assert {one for one, row in found.items() if row["deviation"]["top1"] is not None} == {"t0000"}
+    # of 0.85, 0.80, 0.81: sqrt((9 + 4 + 1) / 2) / 100
+    assert found["t0000"]["deviation"]["top1"] == pytest.approx(0.0264575, abs=1e-6)
+    assert found["t0000"]["test"]["top1"] == pytest.approx(0.75)  # the mean of the three
+    for line in ("top1: 82.00 % ± 2.65 %", "test top1: 75.00 % ± 3.00 %", "3 seeds"):
+        assert line in found["t0000"]["lines"]
 
     with_bars = count(pixels(tmp_path / "pareto.png"), "#1f5fa8")
     alone = [row if not row.repeats else dataclasses.replace(row, repeats=()) for row in rows]
@@ -173,15 +136,6 @@ def test_large_numbers_have_units(records, evaluation, trial, epoch) -> None:
     assert isinstance(plot.xaxis.get_major_formatter(), EngFormatter)
     assert plot.xaxis.get_major_formatter()(300_000) == "300 k"
     assert plot.get_xlabel() == "multiply-accumulates of one sample"
-
-
-def test_hover_is_short_and_escaped(trial, records) -> None:
-    many = trial("<t>", values={f"per_layer.w{i}": 1 / 3 for i in range(40)})
-    lines = hover(front_rows([many], TWO)[0], TWO, METRICS).split("<br>")
-    assert lines[0] == "<b>&lt;t&gt;</b>"
-    assert "top1: 50.00 %" in lines
-    assert "per_layer.w0 = 0.3333" in lines
-    assert lines[-1] == "... 26 more in pareto.csv"
 
 
 def test_axes() -> None:
