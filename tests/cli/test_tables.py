@@ -62,4 +62,4 @@ def test_the_baseline_and_what_repeats_a_trial_are_no_trials() -> None:
 
 @pytest.mark.parametrize(("value", "text"), [(1.2345e9, "1.23 G"), (2e6, "2 M"), (45_600, "45.6 k"), (0.789, "0.789")])
 def test_three_digits_that_mean_something(value: float, text: str) -> None:
-    assert tables._amount(value) == text
+    assert tables.amount(value) == text
