@@ -39,13 +39,15 @@ class ParameterNames:
         return self._bare.get(_bare(text), without_module_prefix(text))
 
     def way_out(self, name: str) -> str:
-        """For a name that no parameter has: what it is computed from (weight norm), or the nearest."""
+        """For a name that no parameter has: what it is computed from (weight norm), what lies where the layer was (in a
+        sequence of its own, as torchvision's have come to do), or the nearest."""
         module, _, attribute = name.rpartition(".")
         marks = (f"{module}.parametrizations.{attribute}.", f"{module}.{attribute}_")
         sources = [own for own in self._exact if own.startswith(marks)]
         if sources:
             return f"it is computed in each forward pass, from {' and '.join(sources)}: name those"
-        return close_match(name, set(self._exact.values()))
+        beneath = [own for own in self._exact if own.startswith(f"{module}.") and own.endswith(f".{attribute}")]
+        return close_match(name, beneath if len(beneath) == 1 else set(self._exact.values()))
 
     @overload
     def within(self, value: dict[str, object]) -> dict[str, object]: ...

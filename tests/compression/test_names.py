@@ -158,3 +158,16 @@ def test_a_weight_that_is_computed_says_from_what() -> None:
         ConfigError, match=r"'0\.weight'; it is computed in each forward pass, from 0\.parametrizations"
     ):
         pruned(model, level("0.weight"))
+
+
+def test_what_has_moved_into_a_sequence_is_named() -> None:
+    """torchvision's convs of a feature pyramid are there today; Distiller's schedules have their former names."""
+    convs = nn.ModuleList([nn.Sequential(nn.Sequential(nn.Conv2d(1, 2, 1)), nn.ReLU()) for _ in range(4)])
+    pair = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    names = ParameterNames(nn.ModuleDict({"inner_blocks": convs, "pair": pair}))
+    assert names.way_out("inner_blocks.0.weight") == "did you mean 'inner_blocks.0.0.0.weight'?"
+    assert names.way_out("inner_blocks.2.bias") == "did you mean 'inner_blocks.2.0.0.bias'?"
+    assert names.way_out("inner_blocks.4.weight").startswith(
+        "did you mean 'inner_blocks."
+    )  # no such block: the nearest
+    assert names.way_out("pair.weight") in ("did you mean 'pair.0.weight'?", "did you mean 'pair.1.weight'?")

@@ -12,7 +12,7 @@ import yaml
 from raydistill.errors import ConfigError
 from raydistill.parts import Optimizer, hashed, identity
 from raydistill.sweep.file.load import load_sweep
-from raydistill.sweep.file.space_file import _training
+from raydistill.sweep.file.space_file import training_section
 from raydistill.sweep.planning.plan import baseline_config, plan_sweep
 from raydistill.training import RunConfig
 from tests.tasks.own import Line
@@ -110,9 +110,13 @@ def test_runs_of_before_know_nothing_of_it() -> None:
 
 def test_a_space_that_sensitivity_writes_lowers_the_rate_where_it_stands() -> None:
     adam = {"lr": 0.05, "batch_size": 32, "optimizer": {"name": "AdamW", "lr": 0.01, "no_decay": ["norms"]}}
-    assert _training(9, adam) == {
+    assert training_section(9, adam) == {
         "epochs": 9, "batch_size": 32, "optimizer": {"name": "AdamW", "lr": 0.004, "no_decay": ["norms"]},
     }  # fmt: skip
     own_default = {"optimizer": {"name": "AdamW"}}
-    assert _training(9, own_default)["optimizer"]["lr"] == 0.0004
-    assert _training(9, {"lr": 0.05, "optimizer": {"ema": 0.9}}) == {"epochs": 9, "optimizer": {"ema": 0.9}, "lr": 0.02}
+    assert training_section(9, own_default)["optimizer"]["lr"] == 0.0004
+    assert training_section(9, {"lr": 0.05, "optimizer": {"ema": 0.9}}) == {
+        "epochs": 9,
+        "optimizer": {"ema": 0.9},
+        "lr": 0.02,
+    }

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from raydistill.errors import ConfigError, RaydistillError
-from raydistill.records import FINISHED, INTERRUPTED, RUNNING, EpochMetrics, Scalar, TrialRecord
-from raydistill.search import Objective, front_rows
+from raydistill.errors import ConfigError
+from raydistill.records import RUNNING, TrialRecord
 from raydistill.sweep.file.load import Overrides, load_sweep
 from raydistill.sweep.planning.plan import plan_sweep
-from raydistill.sweep.planning.seeds import Seed, find_seeds, seeds_from_json, seeds_to_json
+from raydistill.sweep.planning.seeds import Seed, seeds_from_json, seeds_to_json
 from raydistill.sweep.record.journal import FORMAT, History
 from raydistill.sweep.record.resume import check_same
 from raydistill.tasks.classification import ImageShape
-from raydistill.tasks.classification.metrics import METRICS
-from raydistill.tracking import SweepLog
 
 CIFAR = ImageShape(10, (3, 32, 32))
 
@@ -181,49 +177,3 @@ def test_a_resumed_sweep_must_begin_alike(write_sweep: WriteSweep, schedule: str
     (tmp_path / "agp.yaml").write_text(yaml.safe_dump(HAND_WRITTEN).replace("0.25", "0.75"))
     with pytest.raises(ConfigError, match=r"warm_start\[1\]\.pruners\.other\.final_sparsity: must be as .*\(0.25\)"):
         resumed(history, {FC1: 0.9}, schedule)
-
-
-def finished(trial_id: str, top1: float, sparsity: float, values: dict[str, Scalar]) -> TrialRecord:
-    last = EpochMetrics(
-        0, 1, 1.0, {"top1": top1, "top5": 1.0, "loss": 1.0}, 0.1, sparsity, {}, 1.0, 1.0, 1_700_000_000_000
-    )
-    return TrialRecord(trial_id, values, FINISHED, "a", "d", 0, last=last, epochs=1)
-
-
-def kept(folder: Path, name: str, trials: Sequence[TrialRecord], state: str = FINISHED) -> str:
-    folder.mkdir(parents=True)
-    log = SweepLog(None, folder, name, f"id of {name}")
-    log.start()
-    for trial in trials:
-        log.trial_started(dataclasses.replace(trial, state=RUNNING))
-        log.trial_ended(trial)
-    objectives = (Objective("top1", "max"), Objective("sparsity", "max"))
-    log.front(front_rows(trials, objectives), objectives, METRICS)
-    assert log.finish(state) == 0
-    return log.uri
-
-
-@pytest.mark.slow
-def test_sweeps_are_found_in_the_same_storage_and_elsewhere(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    storage, told = tmp_path / "sweeps", []
-    trials = [finished(f"t{i:04d}", 0.9 - i / 10, i / 10, {FC1: 0.5 + i / 100}) for i in range(5)]
-    kept(storage / "first", "first", trials)
-    elsewhere = kept(tmp_path / "elsewhere", "other", [finished("t0007", 0.5, 0.5, {FC1: 0.7})], INTERRUPTED)
-    entries = [{"sweep": "first", "top": 3}, {"sweep": "other", "tracking_uri": elsewhere, "top": 2}]
-    sweep = load_sweep(write_sweep(("warm_start", entries), ("num_samples", 6)))
-    found = find_seeds(sweep, storage, told.append)
-    assert [(seed.trial_id, dict(seed.params)) for seed in found[0]] == [
-        ("t0000", {FC1: "0.5"}),
-        ("t0002", {FC1: "0.52"}),
-        ("t0004", {FC1: "0.54"}),
-    ]
-    assert [seed.trial_id for seed in found[1]] == ["t0007"]
-    assert [line.partition("sweep 'other' ")[2] for line in told] == [
-        "did not finish (interrupted); its front so far is taken",
-        "has 1 finished trial, 2 were asked for",
-    ]
-    own = load_sweep(write_sweep(("warm_start", entries[:1]), ("tracking", {"uri": elsewhere})))
-    assert len(find_seeds(own, storage, told.append)[0]) == 3, "not in its own store, but in the storage"
-    wrong = load_sweep(write_sweep(("warm_start", [{"sweep": "frist", "top": 1}])))
-    with pytest.raises(RaydistillError, match=r"\[0\]\.sweep: no such sweep .*, got 'frist'; did you mean 'first'\?"):
-        find_seeds(wrong, storage, told.append)

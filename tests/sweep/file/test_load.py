@@ -31,7 +31,7 @@ SHAPES: dict[str, TaskShape] = {
     "recommender": Recommender(interactions(ratings.rows()[:, [0, 1, 3]], "ratings")),
 }
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WriteSweep = Callable[..., Path]
 
 

@@ -85,7 +85,7 @@ def test_trials_start_from_the_baselines(write_sweep: WriteSweep, given: Path, t
         ("baseline", {"checkpoint": str(given)}), ("training/epochs", 1), ("schedule/policies", decay),
         ("num_samples", 1),
     )  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [*RUN, "sweep", str(file)]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=500)
     said = ended.stdout + ended.stderr

@@ -1,0 +1,76 @@
+"""A file's words as objects that search: each menu's method, with the numbers that are left out filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raydistill.search import Objective, SearchSpace
+from raydistill.search.asha import ASHA
+from raydistill.search.decisions import GO_ON, STOP, RunAll
+from raydistill.search.distributions import Uniform
+from raydistill.search.halving import Halving
+from raydistill.search.median import MedianStopping
+from raydistill.search.searchers import SEARCHERS
+from raydistill.search.space import Dimension
+from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
+from raydistill.sweep.planning.methods import grace_period, make_search, make_searcher, make_trial_scheduler, rungs
+
+OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
+SPACE = SearchSpace((Dimension("x", Uniform(0.2, 0.8)),))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "expected"),
+    [
+        ({"name": "none"}, RunAll, []),
+        ({"name": "median"}, MedianStopping, []),
+        ({"name": "asha"}, ASHA, [4, 8]),
+        ({"name": "moasha", "grace_period": 3}, Halving, [3, 6, 12]),
+        ({"name": "moasha", "grace_period": 2, "reduction_factor": 4}, Halving, [2, 8]),
+        ({"name": "hyperband", "grace_period": 5}, Halving, [5, 10]),
+    ],
+)
+def test_trials_of_16_epochs_are_compared_at_these(said: dict[str, Any], kind: type, expected: list[int]) -> None:
+    section = TrialSchedulerSection(**said)
+    assert rungs(section, 16) == expected
+    assert type(make_trial_scheduler(section, OBJECTIVES, 16)) is kind
+    assert grace_period(section, 16) == said.get("grace_period", 4)
+    assert grace_period(TrialSchedulerSection(), 3) == 1  # never none at all
+
+
+def test_what_is_compared_is_what_the_file_says() -> None:
+    """At the first rung of two trials the weaker one stops, by the score or by the objectives."""
+    first = {"top1": 0.9, "sparsity": 0.1, "planned_sparsity": 0.1, "loss": 1.0}
+    second = {"top1": 0.1, "sparsity": 0.9, "planned_sparsity": 0.9, "loss": 0.5}
+    for score, weaker in (({"top1": 1.0}, second), ({"planned_sparsity": 1.0}, first), ({"loss": -1.0}, first)):
+        scheduler = make_trial_scheduler(TrialSchedulerSection(name="asha", score=score), OBJECTIVES, 16)
+        better = first if weaker is second else second
+        assert scheduler.result(0, 4, better).action == GO_ON
+        assert scheduler.result(1, 4, weaker).action == STOP
+    both = make_trial_scheduler(TrialSchedulerSection(name="moasha"), OBJECTIVES, 16)
+    assert both.result(0, 4, first).action == GO_ON
+    dominated = {**first, "top1": 0.8, "planned_sparsity": 0.05}
+    assert both.result(1, 4, dominated).action == STOP
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHERS))
+def test_every_searcher_of_the_menu_draws_within_the_space_and_the_same_again(name: str) -> None:
+    section = SearcherSection(name=name, **({"points": 4} if name == "grid" else {}))
+    draws = []
+    for _ in range(2):
+        search = make_search(
+            section, TrialSchedulerSection(name="none"), make_searcher(section, SPACE, 3, 6), OBJECTIVES, 4, 6
+        )
+        orders = [search.next() for _ in range(4)]
+        draws.append([search.observations[order.trial].values["x"] for order in orders])
+    assert draws[0] == draws[1]
+    assert all(0.2 <= value <= 0.8 for value in draws[0])
+    assert len(set(draws[0])) == 4
+
+
+@pytest.mark.parametrize(("count", "startup"), [(4, 4), (24, 6), (400, 10)])
+def test_a_quarter_of_the_trials_come_before_a_model(count: int, startup: int) -> None:
+    assert make_searcher(SearcherSection(name="tpe"), SPACE, 0, count).startup == startup
+    assert make_searcher(SearcherSection(name="tpe", startup=5), SPACE, 0, count).startup == 5
