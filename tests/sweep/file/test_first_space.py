@@ -1,0 +1,98 @@
+"""The first sweep file of a network: which weights are searched, how far, and which task a checkpoint is of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill import models
+from raydistill.errors import ConfigError
+from raydistill.sweep.file.first_space import MOST_DIMENSIONS, ranges, task_by_arch, task_of_content
+
+
+class Mixed(nn.Module):
+    """An embedding, a depthwise convolution, an LSTM, a parameter that is no layer's weight, a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 8)
+        self.first = nn.Conv2d(3, 8, 3)
+        self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
+        self.norm = nn.BatchNorm2d(8)
+        self.lstm = nn.LSTM(8, 16)
+        self.positions = nn.Parameter(torch.zeros(4, 8))
+        self.large = nn.Linear(64, 64)
+        self.last = nn.Linear(64, 2)
+
+
+def test_each_kind_of_layer_has_its_range() -> None:
+    found, dense = ranges(Mixed())
+    by_name = {one.weights[0]: (one.low, one.high) for one in found}
+    assert by_name == {
+        "embedding.weight": (0.1, 0.9), "first.weight": (0.0, 0.6), "depthwise.weight": (0.0, 0.5),
+        "lstm.weight_ih_l0": (0.2, 0.9), "lstm.weight_hh_l0": (0.4, 0.98), "large.weight": (0.4, 0.98),
+        "last.weight": (0.2, 0.9),
+    }  # fmt: skip
+    assert dense == ["positions"]
+    assert {one.name for one in found} == {"agp"}
+
+
+@pytest.mark.parametrize("arch", ["resnet56_cifar", "preact_resnet110_cifar", "mobilenet"])
+def test_blocks_hold_every_weight_once_and_are_not_too_many(arch: str) -> None:
+    with torch.device("meta"):
+        model = models.create(arch, 10)
+    found, dense = ranges(model)
+    names = [name for one in found for name in one.weights]
+    assert sorted(names) == sorted(name for name, p in model.named_parameters() if p.dim() >= 2)
+    assert dense == []
+    assert 1 < len(found) <= MOST_DIMENSIONS
+    assert len({one.name for one in found}) == len(found)
+    assert all(one.name.isidentifier() for one in found)
+
+
+def test_of_few_layers_none_is_the_first_or_the_last() -> None:
+    found, _ = ranges(nn.Sequential(nn.Linear(4, 100), nn.Linear(100, 1)))
+    assert [(one.low, one.high) for one in found] == [(0.4, 0.98), (0.4, 0.98)]
+    with pytest.raises(ConfigError, match="no weight that can be pruned"):
+        ranges(nn.Sequential(nn.BatchNorm1d(3)))
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "args"),
+    [
+        ({"num_classes": 10}, "classification", {}),
+        ({"num_classes": 3, "multi_label": True}, "classification", {"multi_label": True}),
+        ({"run": {"bptt": 16, "tokens": "bytes"}}, "language_model", {"bptt": 16, "tokens": "bytes"}),
+        ({"target_scale": 1.0, "run": {"loss": "mse"}}, "regression", {}),
+        (
+            {"target_scale": 1.0, "columns": {"targets": [{"name": "price"}]}, "run": {"loss": "huber"}},
+            "regression",
+            {"target": "price", "loss": "huber"},
+        ),
+        ({"user_ids": [], "run": {"negatives": 7}}, "recommender", {"negatives": 7}),
+        ({"num_classes": 3, "run": {"masks": True, "flips": True}}, "detection", {"masks": True}),
+    ],
+)
+def test_a_checkpoint_tells_its_task(content: dict[str, Any], name: str, args: dict[str, Any]) -> None:
+    said = {**content, "run": {"arch": "simplenet_cifar", **content.get("run", {})}}
+    found = task_of_content(said, "c.pt")
+    assert (found.name, dict(found.args)) == (name, args)
+
+
+def test_or_does_not() -> None:
+    with pytest.raises(ConfigError, match=r"--task: c\.pt does not say what it was trained for; name it"):
+        task_of_content({"run": {"arch": "mine:net"}}, "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("arch", "task"),
+    [
+        ("resnet20_cifar", "classification"), ("vit_b_16", "classification"), ("decoder_lm", "language_model"),
+        ("mlp", "regression"), ("neumf", "recommender"), ("mine:net", "classification"),
+    ],
+)  # fmt: skip
+def test_a_network_is_for_a_task(arch: str, task: str) -> None:
+    assert task_by_arch(arch) == task
