@@ -141,9 +141,8 @@ def _task(
     elif name is None:
         found = TaskConfig(task_by_arch(arch))
     else:
-        folder = {} if data_dir is None else {"folder": str(data_dir.expanduser().resolve())}
-        found = TaskConfig(name, folder if name == "detection" else {})
-    if found.name in _WHERE and data_dir is None and "folder" not in said:
+        found = TaskConfig(name)
+    if found.name in _WHERE and data_dir is None:
         raise ConfigError(Fault("--data-dir", f"is missing: where {_WHERE[found.name]}", ABSENT, f"for {found.name}"))
     context = model_args.get("context")
     if found.name == "language_model" and isinstance(context, int) and context < SEQUENCE_LENGTH:
@@ -204,8 +203,7 @@ def _dataset(task: TaskConfig, name: str | None, data_dir: Path | None, network:
     if data_dir is not None:
         if not data_dir.expanduser().exists():
             raise ConfigError(Fault("--data-dir", "no such file or folder", str(data_dir), "check the path"))
-        if task.name != "detection":
-            found["data_dir"] = str(data_dir.expanduser().resolve())
+        found["data_dir"] = str(data_dir.expanduser().resolve())
     if task.name != TaskConfig().name:
         usual = {"regression": "diabetes"} if task.name in MENU and data_dir is None else {}
         named = name or usual.get(task.name)

@@ -262,7 +262,8 @@ def test_a_detector(written: Callable[..., dict[str, Any]], tmp_path: Path) -> N
 
     write(tmp_path / "boxes", {"train": 12, "val": 4})
     said = written("--arch", "tests.tasks.detection.shapes:small", "--task", "detection", "--data-dir", "boxes")
-    assert said["task"] == {"name": "detection", "args": {"folder": str(tmp_path / "boxes")}}
+    assert (said["task"], said["dataset"]) == ({"name": "detection"}, {"data_dir": "boxes"})
+    assert said["training"] == {"epochs": 12, "batch_size": 16, "lr": 0.008, "optimizer": {"clip_norm": 10.0}}
     assert said["objectives"] == {"map": "max", "sparsity": "max"}
 
 

@@ -51,8 +51,9 @@ _USUAL: dict[str, dict[str, Any]] = {  # those of search_spaces/
     "language_model": {"epochs": 4, "batch_size": 32, "optimizer": {"name": "AdamW", "lr": 0.004, "clip_norm": 1.0}},
     "regression": {"epochs": 30, "batch_size": 32, "lr": 0.01, "weight_decay": 0.01},
     "recommender": {"epochs": 8, "optimizer": {"name": "Adam", "lr": 0.002}},
-    "detection": {"epochs": 12, "batch_size": 4, "lr": 0.005},
+    "detection": {"epochs": 12, "batch_size": 16, "lr": 0.02, "optimizer": {"clip_norm": 10.0}},
 }
+_DETECTION = {"masks": False, "flips": True}
 _OF_OWN_TASK: dict[str, Any] = {"epochs": 10}
 _READS = {"tokens": "language_model", "features": "regression", "pairs": "recommender", "images": CLASSIFICATION}
 
@@ -108,6 +109,9 @@ def task_of_content(content: Mapping[str, Any], where: str) -> TaskConfig:
         return TaskConfig("regression", kept)
     if "user_ids" in content:
         return TaskConfig("recommender", {"negatives": run["negatives"]} if "negatives" in run else {})
+    if {"masks", "flips"} <= run.keys():
+        said = {"masks": run["masks"], "flips": run["flips"]}
+        return TaskConfig("detection", {key: said[key] for key, usual in _DETECTION.items() if said[key] != usual})
     if "bptt" in run:
         return TaskConfig("language_model", {"tokens": run["tokens"], "bptt": run["bptt"]})
     if "num_classes" in content or content.get("plain"):

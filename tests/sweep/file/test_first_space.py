@@ -1,86 +1,98 @@
-"""A file to begin with: a range for every layer's weight, wide where it has many, narrow where it is first or thin."""
+"""The first sweep file of a network: which weights are searched, how far, and which task a checkpoint is of."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
+from raydistill import models
 from raydistill.errors import ConfigError
-from raydistill.metrics import Metric
-from raydistill.sweep.file.first_space import MOST_DIMENSIONS, Subject, first_space, ranges, task_by_arch
-from raydistill.sweep.file.load import load_sweep
-from raydistill.sweep.planning.plan import plan_sweep
-from raydistill.tasks import TaskConfig
-from tests.tasks.own import Line
+from raydistill.sweep.file.first_space import MOST_DIMENSIONS, ranges, task_by_arch, task_of_content
 
 
 class Mixed(nn.Module):
-    """An embedding, a first layer, a depthwise conv, a large layer, a last one; and a parameter that is no layer's."""
+    """An embedding, a depthwise convolution, an LSTM, a parameter that is no layer's weight, a batch norm."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(10, 4)
-        self.first = nn.Conv2d(3, 4, 3)
-        self.apart = nn.Conv2d(4, 4, 3, groups=4)
-        self.large = nn.Linear(100, 100)
-        self.last = nn.Linear(100, 2)
-        self.shift = nn.Parameter(torch.zeros(3, 3))
+        self.embedding = nn.Embedding(50, 8)
+        self.first = nn.Conv2d(3, 8, 3)
+        self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
+        self.norm = nn.BatchNorm2d(8)
+        self.lstm = nn.LSTM(8, 16)
+        self.positions = nn.Parameter(torch.zeros(4, 8))
+        self.large = nn.Linear(64, 64)
+        self.last = nn.Linear(64, 2)
 
 
-def test_bounds_follow_what_a_layer_is() -> None:
+def test_each_kind_of_layer_has_its_range() -> None:
     found, dense = ranges(Mixed())
-    bounds = {one.weights[0]: (one.low, one.high) for one in found}
-    assert bounds == {
-        "words.weight": (0.1, 0.9), "first.weight": (0.0, 0.6), "apart.weight": (0.0, 0.5),
-        "large.weight": (0.4, 0.98), "last.weight": (0.2, 0.9),
+    by_name = {one.weights[0]: (one.low, one.high) for one in found}
+    assert by_name == {
+        "embedding.weight": (0.1, 0.9), "first.weight": (0.0, 0.6), "depthwise.weight": (0.0, 0.5),
+        "lstm.weight_ih_l0": (0.2, 0.9), "lstm.weight_hh_l0": (0.4, 0.98), "large.weight": (0.4, 0.98),
+        "last.weight": (0.2, 0.9),
     }  # fmt: skip
-    assert dense == ["shift"]
-    notes = {one.weights[0]: one.note for one in found}
-    whole = 40 + 4 * 27 + 4 * 9 + 10_000 + 200
-    assert notes["large.weight"] == f"100x100, {100 * 10_000 / whole:.1f} %"
-    assert notes["apart.weight"].endswith("; depthwise")
+    assert dense == ["positions"]
+    assert {one.name for one in found} == {"agp"}
 
 
-@pytest.mark.parametrize("count", [MOST_DIMENSIONS, MOST_DIMENSIONS + 1, 90])
-def test_a_deep_network_is_searched_by_blocks_that_hold_each_weight_once(count: int) -> None:
-    blocks = nn.Sequential(*(nn.Sequential(*(nn.Linear(4, 4) for _ in range(5))) for _ in range(count // 5)))
-    blocks.extend([nn.Linear(4, 4) for _ in range(count % 5)])
-    found, _ = ranges(blocks)
-    every = [name for one in found for name in one.weights]
-    assert sorted(every) == sorted(name for name, _ in blocks.named_parameters() if name.endswith("weight"))
-    assert len(found) <= MOST_DIMENSIONS
-    assert (len(found) == count) is (count <= MOST_DIMENSIONS)
-    assert all(0 <= one.low < one.high < 1 for one in found)
+@pytest.mark.parametrize("arch", ["resnet56_cifar", "preact_resnet110_cifar", "mobilenet"])
+def test_blocks_hold_every_weight_once_and_are_not_too_many(arch: str) -> None:
+    with torch.device("meta"):
+        model = models.create(arch, 10)
+    found, dense = ranges(model)
+    names = [name for one in found for name in one.weights]
+    assert sorted(names) == sorted(name for name, p in model.named_parameters() if p.dim() >= 2)
+    assert dense == []
+    assert 1 < len(found) <= MOST_DIMENSIONS
+    assert len({one.name for one in found}) == len(found)
+    assert all(one.name.isidentifier() for one in found)
 
 
-def test_nothing_to_prune_is_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"--arch: the network has no weight that can be pruned; choose another"):
-        ranges(nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)))
+def test_of_few_layers_none_is_the_first_or_the_last() -> None:
+    found, _ = ranges(nn.Sequential(nn.Linear(4, 100), nn.Linear(100, 1)))
+    assert [(one.low, one.high) for one in found] == [(0.4, 0.98), (0.4, 0.98)]
+    with pytest.raises(ConfigError, match="no weight that can be pruned"):
+        ranges(nn.Sequential(nn.BatchNorm1d(3)))
 
 
-def test_the_file_is_a_sweep_of_the_subjects_task(tmp_path: Path) -> None:
-    file = tmp_path / "line.yaml"
-    task, metrics = TaskConfig("tests.tasks.own:Line", {"points": 120}), {"mae": Metric("min"), "loss": Metric("min")}
-    data = {"name": "cifar10"}  # which is the default, and nothing to this task
-    subject = Subject("tests.tasks.own:net", task, metrics, data, "raydistill init", {"hidden": 4}, num_samples=5)
-    file.write_text(first_space(file, subject, Line(120).network("tests.tasks.own:net", {"hidden": 4})))
-    assert "dataset" not in yaml.safe_load(file.read_text())
-    sweep = load_sweep(file)
-    assert (sweep.task, sweep.sections.model.args) == (subject.task, {"hidden": 4})
-    assert [(o.name, o.direction) for o in sweep.objectives] == [("mae", "min"), ("sparsity", "max")]
-    plan = plan_sweep(sweep, Line(120))
-    assert len(plan.trials) == 5
-    assert {d.path for d in plan.space.dimensions} >= {
-        "per_layer.0.weight.final_sparsity", "per_layer.2.weight.final_sparsity",
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "name", "args"),
+    [
+        ({"num_classes": 10}, "classification", {}),
+        ({"num_classes": 3, "multi_label": True}, "classification", {"multi_label": True}),
+        ({"run": {"bptt": 16, "tokens": "bytes"}}, "language_model", {"bptt": 16, "tokens": "bytes"}),
+        ({"target_scale": 1.0, "run": {"loss": "mse"}}, "regression", {}),
+        (
+            {"target_scale": 1.0, "columns": {"targets": [{"name": "price"}]}, "run": {"loss": "huber"}},
+            "regression",
+            {"target": "price", "loss": "huber"},
+        ),
+        ({"user_ids": [], "run": {"negatives": 7}}, "recommender", {"negatives": 7}),
+        ({"num_classes": 3, "run": {"masks": True, "flips": True}}, "detection", {"masks": True}),
+    ],
+)
+def test_a_checkpoint_tells_its_task(content: dict[str, Any], name: str, args: dict[str, Any]) -> None:
+    said = {**content, "run": {"arch": "simplenet_cifar", **content.get("run", {})}}
+    found = task_of_content(said, "c.pt")
+    assert (found.name, dict(found.args)) == (name, args)
 
 
-def test_the_task_of_a_network_of_the_menu_is_what_it_reads() -> None:
-    assert {arch: task_by_arch(arch) for arch in ("resnet18", "decoder_lm", "mlp", "neumf", "mine:net")} == {
-        "resnet18": "classification", "decoder_lm": "language_model", "mlp": "regression", "neumf": "recommender",
-        "mine:net": "classification",
-    }  # fmt: skip
+def test_or_does_not() -> None:
+    with pytest.raises(ConfigError, match=r"--task: c\.pt does not say what it was trained for; name it"):
+        task_of_content({"run": {"arch": "mine:net"}}, "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("arch", "task"),
+    [
+        ("resnet20_cifar", "classification"), ("vit_b_16", "classification"), ("decoder_lm", "language_model"),
+        ("mlp", "regression"), ("neumf", "recommender"), ("mine:net", "classification"),
+    ],
+)  # fmt: skip
+def test_a_network_is_for_a_task(arch: str, task: str) -> None:
+    assert task_by_arch(arch) == task
