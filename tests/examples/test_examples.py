@@ -169,7 +169,7 @@ def test_two_of_four_weights_stay(
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["own_task/sweep.yaml", "own_loop/sweep.yaml"])
+@pytest.mark.parametrize("name", OWN)
 def test_the_command_that_it_names_ends_with_a_front(name: str, tmp_path: Path) -> None:
     short = ["--num-samples", "2", "--epochs", "3", "--cpu", "--storage", str(tmp_path / "sweeps")]
     ended = _sweep((EXAMPLES / name).parent, "sweep.yaml", *short)
