@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from raydistill.compression.copying import copy_of
+from raydistill.compression.deployment import deploy
 from raydistill.compression.summaries import total_macs
-from raydistill.training.footprint import thinned
 from raydistill.training.precision import _shortest_steps
 
 
@@ -91,7 +91,8 @@ def test_thinning_measures_it(model: nn.Module) -> None:
         model[0].weight[:4] = 0
         model[0].bias[:4] = 0
     image = torch.zeros(1, 3, 8, 8)
-    small = thinned(model.eval(), image)
+    small = copy_of(model.eval())
+    deploy(small, (image,))
     macs = total_macs(small, image)
     if isinstance(dict(model[2].named_parameters()).get("weight"), nn.Parameter):
         assert macs == 6 * 6 * 4 * 27 + 4 * 4 * 6 * 4 * 9 + 24

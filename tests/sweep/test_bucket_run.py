@@ -163,6 +163,7 @@ def remove(folder: Path) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long  # two minutes
 def test_the_head_dies_and_its_disk_with_it(
     write_sweep: WriteSweep, start: Callable[..., Run], store: Store, tmp_path: Path
 ) -> None:

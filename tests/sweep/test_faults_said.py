@@ -89,7 +89,9 @@ def assert_whole(sweep: soak.Sweep, place: soak.Range, database: Path | None = N
     assert found == []
 
 
-@pytest.mark.parametrize("what", ["journal", "trials", "everything"])
+@pytest.mark.parametrize(
+    "what", [*(pytest.param(part, marks=pytest.mark.long) for part in ("journal", "trials")), "everything"]
+)
 def test_a_full_disk_is_one_line_and_the_sweep_goes_on_when_it_is_freed(
     place: soak.Range, disk: Disk, tmp_path: Path, what: str
 ) -> None:

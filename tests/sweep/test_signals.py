@@ -44,7 +44,7 @@ class Command:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("number", [ENDING[0], *(pytest.param(other, marks=pytest.mark.long) for other in ENDING[1:])])
 @pytest.mark.parametrize("words", ["loading digits", "starting Ray", "trials of 500 epochs"])
 def test_a_sweep(number: int, words: str, write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
     write_sweep(("training/epochs", 500))
