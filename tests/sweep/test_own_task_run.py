@@ -52,7 +52,7 @@ SWEEP: Mapping[str, Any] = {
     "constraints": ["miou_drop <= 0.8"],
     "searcher": {"name": "sobol"},
     "trial_scheduler": {"name": "moasha", "grace_period": 4},
-    "resources_per_trial": {"cpu": 2},
+    "resources_per_trial": {"cpu": 1},
     "num_samples": 5,
     "max_failures": 3,
 }  # fmt: skip
@@ -142,12 +142,13 @@ def test_killed_trials_and_a_killed_driver_lose_nothing(tmp_path: Path) -> None:
         assert trained == list(range(8 if states[trial] == "finished" else 4))
     plans = {trial.trial_id: trial for trial in plan_sweep(load_sweep(file), Segmentation(400)).trials}
     baseline = next((tmp_path / "sweeps/baselines").glob("*/checkpoint.pt"))
-    for trial, state in states.items():  # the same figures as without a sweep, and without having been killed
-        alone = plans[trial].placed(str(baseline), str(tmp_path / "alone" / trial), 2, "cpu", "fp32").run
+    stopped = next(trial for trial, state in states.items() if state == "stopped")
+    for trial in {*killed, stopped}:  # the same figures as without a sweep, and without having been killed
+        alone = plans[trial].placed(str(baseline), str(tmp_path / "alone" / trial), 1, "cpu", "fp32").run
         epochs = [dict(epoch.metrics) for epoch in fit(alone)]
         kept = read_checkpoint(folder / "trials" / trial / "checkpoint.pt")
         assert [entry["metrics"] for entry in kept["history"]] == epochs[: len(kept["history"])]
-        assert state == "stopped" or len(kept["history"]) == 8
+        assert len(kept["history"]) >= (8 if states[trial] == "finished" else 4)
     with (folder / "pareto.csv").open() as text:
         rows = {row["trial_id"]: row for row in csv.DictReader(text)}
     assert float(rows["baseline"]["miou"]) > 0.6
