@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from raydistill.metrics import OF_NETWORK, Metric, selecting, shown
 from raydistill.tracking.figures import FrontRow, Objective
@@ -46,7 +46,11 @@ def view(sweep_id: str, objectives: Sequence[Objective], metrics: Mapping[str, M
 
 def front_page(uri: str, experiment_id: str, sweep_id: str) -> str:
     """The address of the front in MLflow's interface, in its mode for models that are trained. uri: of tracking."""
-    base = uri.rstrip("/") if uri.startswith(("http://", "https://")) else LOCAL
+    base = LOCAL
+    if uri.startswith(("http://", "https://")):
+        parts = urlsplit(uri)
+        host = parts.netloc.rpartition("@")[2]  # a browser asks for the password itself
+        base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
     said = urlencode({"workflowType": "machine_learning", "viewStateShareKey": view_key(sweep_id)})
     return f"{base}/#/experiments/{experiment_id}/runs?{said}"
 

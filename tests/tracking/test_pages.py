@@ -27,6 +27,8 @@ def test_the_address_opens_the_mode_for_training() -> None:
     expected = f"/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey={key}"
     assert front_page("sqlite:///a.db", "7", "0123456789abcdef") == f"http://127.0.0.1:5000{expected}"
     assert front_page("https://host:8/", "7", "0123456789abcdef") == f"https://host:8{expected}"
+    with_password = front_page("https://me:secret@host/mlflow/", "7", "0123456789abcdef")
+    assert with_password == f"https://host/mlflow{expected}"
 
 
 def test_the_note() -> None:
