@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 FIGURES = ("top1", "top5", "loss", "train_loss", "learning_rate", "sparsity")
-STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 TEMPORARY = ("*.tmp", "tune", "mlflow_pending")
 """What must not be left in a sweep's folder once it is done."""
 
@@ -130,10 +130,13 @@ def _mlflow(story: Story, name: str, database: Path, artifacts: Path) -> list[st
                 faults.append(f"MLflow has another checkpoint of {trial_id}")
         knees = rows("SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'pareto-knee'", name)
         versions = rows(
-            "SELECT version FROM model_versions WHERE name = ? AND current_stage != 'Deleted_Internal'", name
-        )
-        if len(knees) != 1 or len(versions) != 1:
-            faults.append(f"registered versions {versions}, knees {knees}")
+            "SELECT version, value FROM model_versions JOIN model_version_tags USING (name, version) WHERE name = ? "
+            "AND current_stage != 'Deleted_Internal' AND key = 'raydistill.trial_id'", name,
+        )  # fmt: skip
+        trials = [trial for _, trial in versions]  # the knee, and the best in each objective
+        of_front = {tag["raydistill.trial_id"] for tag in tags.values() if tag.get("pareto") == "true"}
+        if len(knees) != 1 or len(set(trials)) != len(trials) or not set(trials) <= of_front:
+            faults.append(f"registered versions {versions}, knees {knees}, front {sorted(of_front)}")
         members = sum(tag.get("pareto") == "true" for tag in tags.values())
         logged = rows("SELECT status FROM logged_models JOIN experiments USING (experiment_id) "
                       "WHERE experiments.name = ? AND logged_models.lifecycle_stage = 'active'", name)  # fmt: skip

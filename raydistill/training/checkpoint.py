@@ -266,7 +266,7 @@ def load_weights(
         if structure[: len(begun)] != tuple(begun):
             rule = "begins with other changes than those of the network that the run starts from"
             raise CheckpointError(Fault(f"{where}: structure", rule, ABSENT, _WAY_OUT))
-        replay(model, structure[len(begun) :], f"{where}: structure")
+        _replay(model, structure[len(begun) :], state, where)
     own = model.state_dict()
     for name in (*own, *state):
         if name not in state:
@@ -280,6 +280,19 @@ def load_weights(
         structure = (*begun, change) if change else tuple(begun)
     model.load_state_dict(state)
     return structure
+
+
+def _replay(model: nn.Module, structure: Sequence[Change], state: Mapping[str, Tensor], where: str) -> None:
+    fresh = list(model.state_dict())
+    try:
+        replay(model, structure, f"{where}: structure")
+    except CheckpointError:
+        for name in fresh:  # what the user can mend is the architecture, not the list of changes
+            if name not in state:
+                raise CheckpointError(
+                    Fault(where, f"has no '{name}'", ABSENT, "it belongs to another architecture")
+                ) from None
+        raise
 
 
 def _check_shapes(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
