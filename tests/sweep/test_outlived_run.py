@@ -26,7 +26,7 @@ def raylet_of(process: subprocess.Popen[str]) -> psutil.Process:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["raylet", "the sweep"])
+@pytest.mark.parametrize("victim", ["raylet", pytest.param("the sweep", marks=pytest.mark.long)])
 def test_a_sweep(victim: str, write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
     """Killed in mid-sweep: Ray's process (Ray may be quicker than we are in ending the sweep's), or the sweep's own, as
     the kernel does."""

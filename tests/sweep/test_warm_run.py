@@ -15,7 +15,7 @@ import yaml
 from raydistill.records import BASELINE, FINISHED
 from raydistill.sweep.record.journal import read_journal
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 WriteSweep = Callable[..., Path]
 RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
 FC1 = "per_layer.fc1.weight.final_sparsity"

@@ -140,6 +140,7 @@ def test_a_task_that_cannot_be_loaded_is_one_line(name: str, args: dict[str, Any
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_it_is_swept(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
