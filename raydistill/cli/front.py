@@ -35,27 +35,26 @@ def front(
     from rich.console import Console
 
     from raydistill.cli.kept import bounds
-    from raydistill.cli.tables import counts, front_report, infeasible_lines, unmoved_lines
+    from raydistill.cli.lines import warn
+    from raydistill.cli.tables import counts_line, front_report, infeasible_lines, unmoved_lines
     from raydistill.records import BASELINE
-    from raydistill.search.constraints import figure_value
+    from raydistill.search.constraints import violations
     from raydistill.sweep.results.read import read_sweep
     from raydistill.tracking.figures import front_table
     from raydistill.tracking.front_files import write_front
 
     console = Console(highlight=False)
     kept = read_sweep(sweep, storage)
-    judged, dense = kept.judgement, kept.baseline
+    judged = kept.judgement
     own = [objective.name for objective in judged.objectives if objective.path]
     limits = bounds(where, judged.metrics, own)
     rows = kept.rows()
 
-    def met(record: object) -> bool:
-        return not any(bound.violation(figure_value(bound.figure, record, dense)) for bound in limits)  # type: ignore[arg-type]
-
-    chosen = [row for row in rows if (every or row.pareto or row.record.trial_id == BASELINE) and met(row.record)]
+    shown = [row for row in rows if every or row.pareto or row.record.trial_id == BASELINE]
+    chosen = [row for row in shown if not violations(row.record, limits, kept.baseline)]
     errors = Console(stderr=True, highlight=False)
     for line in kept.lost[:3]:
-        errors.print(f"warning: {line}", style="bold yellow", soft_wrap=True, markup=False)
+        warn(errors, line)
     if form is Form.CSV:
         sys.stdout.write(front_table(chosen, judged.metrics).to_csv(index=False))
     elif form is Form.JSON:
@@ -71,10 +70,7 @@ def front(
                 console.print(part)
         for line in (*infeasible_lines(rows), *unmoved_lines(rows)):
             console.print(line, style="yellow", soft_wrap=True, markup=False)
-        number = counts(kept.records)
-        console.print(
-            "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(number.items())), markup=False
-        )
+        console.print(counts_line(kept.records), markup=False)
         if any(row.record.trial_id != BASELINE for row in chosen):
             console.print(
                 f"take one away: raydistill pick {sweep or kept.name}{_storage(storage)} --trial TRIAL",

@@ -38,6 +38,7 @@ def pick(
     from rich.console import Console
 
     from raydistill.cli.kept import bounds, format_names, tell_artifact
+    from raydistill.cli.lines import warn
     from raydistill.errors import ConfigError, Fault
     from raydistill.records import BASELINE
     from raydistill.search.constraints import Constraint, against_dense
@@ -57,7 +58,7 @@ def pick(
     console = Console(highlight=False)
     kept = read_sweep(sweep, storage)
     for line in kept.lost[:3]:
-        console.print(f"warning: {line}", style="bold yellow", soft_wrap=True, markup=False)
+        warn(console, line)
     judged = kept.judgement
     own = [objective.name for objective in judged.objectives if objective.path]
     limits = bounds(where, judged.metrics, own)

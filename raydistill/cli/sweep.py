@@ -151,14 +151,13 @@ def _search(loaded: Sweep, storage: str, resume: bool, cluster: Address | None, 
 
 
 def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console: Console, storage: str) -> None:
-    from raydistill.cli.tables import counts, front_report, infeasible_lines, unmoved_lines
+    from raydistill.cli.tables import counts_line, front_report, infeasible_lines, unmoved_lines
 
     for part in front_report(outcome.rows, outcome.dataset, metrics):
         console.print(part)
     for line in (*infeasible_lines(outcome.rows), *unmoved_lines(outcome.rows)):
         console.print(line, style="yellow", soft_wrap=True, markup=False)
-    number = counts(outcome.records)
-    console.print("trials: " + ", ".join(f"{count} {state}" for state, count in sorted(number.items())))
+    console.print(counts_line(outcome.records))
     if outcome.used_fallback:
         console.print(f"These figures are of the fallback dataset {outcome.dataset}.", style="bold yellow")
     for title, text in (

@@ -160,6 +160,11 @@ def space_table(dimensions: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
+def counts_line(records: Mapping[str, TrialRecord]) -> str:
+    """``trials: 7 finished, 9 stopped``."""
+    return "trials: " + ", ".join(f"{count} {state}" for state, count in sorted(counts(records).items()))
+
+
 def counts(records: Mapping[str, TrialRecord]) -> dict[str, int]:
     """How many trials are in each state; the baseline is none."""
     found: dict[str, int] = {}

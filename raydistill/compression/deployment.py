@@ -87,7 +87,7 @@ def _folding(model: nn.Module, example: Sequence[Any]) -> tuple[Folded, str]:
     if not pairs:
         return none, ""
     work = copy_of(model)
-    inputs = tuple(_noise(value) for value in example)
+    inputs = tuple(map(noise, example))
     before = tensors(work(*inputs))
     pairs.apply(work)
     after = tensors(work(*inputs))
@@ -120,8 +120,8 @@ def _same_axis(layer: nn.Module, norm: nn.Module, seen: Trace, name: str) -> boo
     return kind is not None and dims > 0 and kind.channel_axis(layer, dims) == kind_of(norm).channel_axis(norm, dims)
 
 
-def _noise(value: Any) -> Any:
-    """Noise in place of floats; numbers of things are kept, which others there may be nobody knows."""
+def noise(value: Any) -> Any:
+    """Noise, ever the same, in place of floats; numbers of things are kept, which others there may be nobody knows."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
     generator = torch.Generator().manual_seed(0)

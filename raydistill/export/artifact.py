@@ -159,7 +159,7 @@ def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path
     try:
         names = form.write(network, own)
         difference = disagreement(form.runner(own, manifest, arch=arch), network.inputs, network.outputs)
-        most = AGREES * max(1.0, manifest.largest_output)
+        most = may_differ(manifest)
         if not difference <= most:
             rule = f"its outputs differ from the masked network's by {difference:.2g}, more than {most:.2g}"
             raise ConfigError(Fault(form.NAME, rule))
@@ -181,6 +181,11 @@ def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path
         shutil.rmtree(own, ignore_errors=True)
     agreement = {**manifest.agreement, form.NAME: difference}
     return replace(manifest, files=(*manifest.files, *files), agreement=agreement)
+
+
+def may_differ(manifest: Manifest) -> float:
+    """By how much an output may differ from the masked network's."""
+    return AGREES * max(1.0, manifest.largest_output)
 
 
 def disagreement(run: Runner, inputs: Sequence[Tensor], outputs: Tensor) -> float:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from raydistill.analysis.network import Network, read_network
 from raydistill.compression.copying import copy_of
-from raydistill.compression.deployment import Deployment, deploy
+from raydistill.compression.deployment import Deployment, deploy, noise
 from raydistill.compression.sparsity import sparsity
 from raydistill.compression.structure import structure_state
 from raydistill.errors import ConfigError, Fault
 from raydistill.training.checkpoint import without_training
+from raydistill.training.inputs import batch_axis
 
 REFERENCE_SAMPLES = 8
 """How many samples the formats are compared on."""
@@ -93,8 +94,8 @@ def deployed(
     one, two = example(1), example(2)
     if not all(isinstance(value, Tensor) for value in one):
         raise ConfigError(Fault(str(checkpoint), "is of a network whose inputs are not all tensors"))
-    axes = tuple(_batch_axis(a, b) for a, b in zip(one, two, strict=True))
-    samples = tuple(_noise(value) for value in example(REFERENCE_SAMPLES)) if inputs is None else tuple(inputs)
+    axes = tuple(_axis(a, b, str(checkpoint)) for a, b in zip(one, two, strict=True))
+    samples = tuple(map(noise, example(REFERENCE_SAMPLES))) if inputs is None else tuple(inputs)
     with torch.no_grad():
         output = network.model(*samples)
     single = first_of(output)
@@ -133,11 +134,9 @@ def _network_of(model: nn.Module) -> nn.Module:
     return model.network if isinstance(model, FirstOutput) else model
 
 
-def _batch_axis(one: Tensor, two: Tensor) -> int:
-    return next(axis for axis, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if a != b)
-
-
-def _noise(value: Tensor) -> Tensor:
-    if not value.is_floating_point():
-        return value
-    return torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value.dtype)
+def _axis(one: Tensor, two: Tensor, where: str) -> int:
+    axis = batch_axis(one, two)
+    if axis is None:
+        shapes = [tuple(one.shape), tuple(two.shape)]
+        raise ConfigError(Fault(where, "is of a network whose inputs do not show where samples lie", shapes))
+    return axis

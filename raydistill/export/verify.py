@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault, RaydistillError
-from raydistill.export.artifact import AGREES, REFERENCE, disagreement
+from raydistill.export.artifact import REFERENCE, disagreement, may_differ
 from raydistill.export.formats import MENU, Runner
 from raydistill.export.manifest import Manifest
 from raydistill.records import Evaluation
@@ -57,7 +57,7 @@ def verified(
         CheckpointError: the reference samples cannot be read.
     """
     inputs, outputs = _reference(folder, manifest)
-    most = AGREES * max(1.0, manifest.largest_output)
+    most = may_differ(manifest)
     for name in forms:
         form = MENU[name]
         try:

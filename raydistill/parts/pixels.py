@@ -26,6 +26,10 @@ def numbers(text: str) -> tuple[float, ...]:
         raise ConfigError(Fault("--mean, --std", "must be numbers", text, way_out)) from error
 
 
+def _setting(about: str) -> Setting:
+    return Setting(about, metavar="R,G,B", read=numbers, searchable=False, younger=(IDENTITY, HASH))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
     """How the pixels were normalised that plain weights have seen; a checkpoint of raydistill or Distiller says it, and
@@ -35,23 +39,11 @@ class Pixels:
 
     mean: Annotated[
         tuple[Number, ...] | None,
-        Setting(
-            "Mean of pixels in [0, 1], where plain weights want another than the data's.",
-            metavar="R,G,B",
-            read=numbers,
-            searchable=False,
-            younger=(IDENTITY, HASH),
-        ),
+        _setting("Mean of pixels in [0, 1], where plain weights want another than the data's."),
     ] = None
     std: Annotated[
         tuple[Number, ...] | None,
-        Setting(
-            "Their standard deviation, beside --mean.",
-            metavar="R,G,B",
-            read=numbers,
-            searchable=False,
-            younger=(IDENTITY, HASH),
-        ),
+        _setting("Their standard deviation, beside --mean."),
     ] = None
 
 

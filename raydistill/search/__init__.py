@@ -9,7 +9,7 @@ from raydistill.search.distributions import (
     Uniform,
     parse_distribution,
 )
-from raydistill.search.objectives import Objective, parse_objectives, score_matrix
+from raydistill.search.objectives import Objective, parse_objectives, score_matrix, usual_objectives
 from raydistill.search.pareto import FrontRow, front_rows, hypervolume, knee, mean_and_std, pareto_rank
 from raydistill.search.points import from_text, middle, nearest, spread, typed
 from raydistill.search.space import Dimension, PerLayer, SearchSpace, expand, parse_space
@@ -41,4 +41,5 @@ __all__ = [
     "score_matrix",
     "spread",
     "typed",
+    "usual_objectives",
 ]

@@ -16,8 +16,17 @@ LEVELS = (0.5, 0.8, 0.9)
 """Sparsities at which the least that was lost is told."""
 
 
+def names(objectives: Sequence[Objective]) -> list[str]:
+    """Those that members of a front may have: ``knee``, and for each objective ``max-top1``, ``min-macs``."""
+    return [KNEE, *map(_best, objectives)]
+
+
+def _best(objective: Objective) -> str:
+    return f"{objective.direction}-{objective.name}"
+
+
 def members(rows: Sequence[FrontRow], objectives: Sequence[Objective]) -> dict[str, str]:
-    """By name the trial: ``knee``, and of each objective the best of the front, as ``max-top1``, ``min-macs``.
+    """By name (see `names`) the trial: the knee, and of each objective the best of the front.
 
     The dense baseline is none of them.
     """
@@ -29,7 +38,7 @@ def members(rows: Sequence[FrontRow], objectives: Sequence[Objective]) -> dict[s
         known = [row for row in front if math.isfinite(row.values[objective.name])]
         if known:
             best = max(known, key=lambda row, name=objective.name, sign=sign: sign * row.values[name])  # type: ignore[misc]
-            found[f"{objective.direction}-{objective.name}"] = best.record.trial_id
+            found[_best(objective)] = best.record.trial_id
     return found
 
 

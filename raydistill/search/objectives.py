@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
-from raydistill.metrics import DIRECTIONS, MAX, OF_NETWORK, Metric
+from raydistill.metrics import DIRECTIONS, MAX, OF_NETWORK, Metric, selecting
 from raydistill.records import TrialRecord
 from raydistill.search.figures import own_figure
 
@@ -69,6 +69,12 @@ def parse_objectives(mapping: object, where: str, metrics: Mapping[str, Metric])
     if faults:
         raise ConfigError(*faults)
     return tuple(found)
+
+
+def usual_objectives(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """What a sweep optimises that does not say it: the metric that selects, against sparsity."""
+    first = selecting(metrics)
+    return {first: metrics[first].direction, "sparsity": MAX}
 
 
 def score_matrix(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> np.ndarray:

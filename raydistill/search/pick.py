@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.metrics import OF_NETWORK, Metric, selecting, shown
 from raydistill.records import BASELINE, TrialRecord
-from raydistill.search.constraints import Constraint, against_dense, figure_value
+from raydistill.search.constraints import Constraint, against_dense, figure_value, violations
 from raydistill.search.objectives import Objective
 from raydistill.search.pareto import FrontRow
 
@@ -48,7 +48,7 @@ def pick(
     if rule.best is None and not rule.where:
         return _knee(rows, trials, metrics)
     dense = next((row.record for row in rows if row.record.trial_id == BASELINE), None)
-    met = [row for row in trials if not row.violations and _meets(row, rule.where, dense)]
+    met = [row for row in trials if not (row.violations or violations(row.record, rule.where, dense))]
     if not met:
         asked = " and ".join(map(str, rule.where)) or "the sweep's constraints"
         nearest = _nearest(trials, rule.where, dense)
@@ -91,10 +91,6 @@ def _knee(rows: Sequence[FrontRow], trials: Sequence[FrontRow], metrics: Mapping
     raise ConfigError(Fault("pick", rule, ABSENT, f"nearest: {'; '.join(nearest[:_MOST_NEAREST])}"))
 
 
-def _meets(row: FrontRow, where: Sequence[Constraint], dense: TrialRecord | None) -> bool:
-    return not any(bound.violation(figure_value(bound.figure, row.record, dense)) for bound in where)
-
-
 def _nearest(trials: Sequence[FrontRow], where: Sequence[Constraint], dense: TrialRecord | None) -> list[str]:
     """The trials that miss by least, each with what it has in place of what was asked."""
 
@@ -108,8 +104,8 @@ def _nearest(trials: Sequence[FrontRow], where: Sequence[Constraint], dense: Tri
 
     lines = []
     for row in sorted(trials, key=miss)[:_MOST_NEAREST]:
-        broken = [bound.violation(figure_value(bound.figure, row.record, dense)) for bound in where]
-        lines.append(f"{row.record.trial_id} ({', '.join(filter(None, (*broken, *row.violations)))})")
+        broken = (*violations(row.record, where, dense), *row.violations)
+        lines.append(f"{row.record.trial_id} ({', '.join(broken)})")
     return lines
 
 

@@ -5,6 +5,7 @@ It needs no network and no library. Its data stand in it as JSON; its script dra
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ def front_html(
     data = page_data(rows, objectives, metrics, title, name)
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-    write_atomically(path, page.replace("@TITLE@", _escaped(title)).replace("@DATA@", text))
+    write_atomically(path, page.replace("@TITLE@", html.escape(title, quote=False)).replace("@DATA@", text))
 
 
 def page_data(
@@ -161,7 +162,3 @@ def _finite(value: float | None) -> float | None:
 
 def _plain(value: Scalar) -> Scalar:
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
-KNEE_ALIAS = "pareto-knee"
+ALIAS_PREFIX = "pareto-"
+"""Of the aliases in the registry: ``pareto-knee``, ``pareto-max-top1``, ..."""
+
+KNEE_ALIAS = f"{ALIAS_PREFIX}knee"
 MODEL_TYPE = "raydistill"
 
 

@@ -20,14 +20,21 @@ def inputs_state(one: Sequence[Any], two: Sequence[Any]) -> list[dict[str, Any]]
         return []
     found = []
     for a, b in zip(one, two, strict=True):
-        differ = [axis for axis in range(a.dim()) if a.dim() == b.dim() and a.shape[axis] != b.shape[axis]]
-        if len(differ) != 1 or a.numel() > _MOST_VALUES:
+        batch = batch_axis(a, b)
+        if batch is None or a.numel() > _MOST_VALUES:
             return []
-        (batch,) = differ
         shape = [None if axis == batch else size for axis, size in enumerate(a.shape)]
         said: dict[str, Any] = {"shape": shape, "dtype": str(a.dtype).removeprefix("torch.")}
         found.append(said if a.is_floating_point() else {**said, "sample": a.detach().cpu().clone()})
     return found
+
+
+def batch_axis(one: Tensor, two: Tensor) -> int | None:
+    """Where the samples lie in an input, from one sample and from two; None where that does not show."""
+    if one.dim() != two.dim():
+        return None
+    differ = [axis for axis in range(one.dim()) if one.shape[axis] != two.shape[axis]]
+    return differ[0] if len(differ) == 1 else None
 
 
 def are_inputs(value: object) -> bool:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from raydistill.errors import ABSENT, CheckpointError, Fault
 from raydistill.export.formats.base import Runner
-from raydistill.export.formats.rebuilt import CONFIG, rebuilt, write_config
+from raydistill.export.formats.rebuilt import CONFIG, read_weights, rebuilt, use_rebuilt, write_config
 from raydistill.files import write_atomically
 
 if TYPE_CHECKING:
@@ -47,19 +46,10 @@ class Bitmask:
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         path = folder / _FILE
-        try:
-            packed = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(Fault(str(path), f"cannot be read ({error})", ABSENT, "export it again")) from error
-        return rebuilt(folder, unpack(packed, str(path)), str(path), arch)
+        return rebuilt(folder, unpack(read_weights(path), str(path)), str(path), arch)
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
-        own = f', arch="{manifest.arch}"' if ":" in manifest.arch else ""
-        return (
-            "from raydistill.export import load",
-            f'network = load(".", "{self.NAME}"{own})',
-            f"{manifest.output.name} = network(({manifest.inputs[0].name},))",
-        )
+        return use_rebuilt(manifest, self.NAME)
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

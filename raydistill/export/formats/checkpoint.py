@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from raydistill.export.formats.base import Runner
-from raydistill.export.formats.rebuilt import run_in_torch
+from raydistill.export.formats.rebuilt import own_arch, run_in_torch
 from raydistill.training.checkpoint import load_model, write_checkpoint
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ class Checkpoint:
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         name = manifest.inputs[0].name
-        own = f', arch="{manifest.arch}"' if ":" in manifest.arch else ""
         return (
             "import raydistill",
-            f'network = raydistill.load_model("{_FILE}"{own})',
+            f'network = raydistill.load_model("{_FILE}"{own_arch(manifest)})',
             f"{manifest.output.name} = network({name})",
         )

@@ -14,6 +14,7 @@ from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.onnx import innermost
 from raydistill.export.formats.packages import need
+from raydistill.export.formats.pt2 import traced
 from raydistill.files import unwritable
 
 if TYPE_CHECKING:
@@ -35,17 +36,10 @@ class OpenVino:
         self.check(self.NAME)
         import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-        batch = torch.export.Dim("batch", min=1)
-        shapes = tuple({axis: batch} for axis in network.batch_axes)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             try:
-                from raydistill.export.formats.pt2 import input_shapes
-
-                program = torch.export.export(
-                    network.model, network.batch(2), dynamic_shapes=input_shapes(network, shapes)
-                )
-                model = openvino.convert_model(program)
+                model = openvino.convert_model(traced(network))
             except Exception as error:
                 rule = f"OpenVINO cannot convert the network ({innermost(error)})"
                 raise ConfigError(Fault(self.NAME, rule, ABSENT, "use onnx")) from error

@@ -43,17 +43,12 @@ class Pt2:
 
     def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
         logging.getLogger("torch.export").setLevel(logging.ERROR)
-        batch = torch.export.Dim("batch", min=1)
-        shapes = tuple({axis: batch} for axis in network.batch_axes)
         said = {"preprocessing": network.preprocessing, "classes": network.classes}
         buffer = io.BytesIO()
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             try:
-                program = torch.export.export(
-                    network.model, network.batch(2), dynamic_shapes=input_shapes(network, shapes)
-                )
-                torch.export.save(program, buffer, extra_files={"raydistill.json": json.dumps(said)})
+                torch.export.save(traced(network), buffer, extra_files={"raydistill.json": json.dumps(said)})
             except Exception as error:  # tracing fails in many ways
                 way_out = "see torch.export's rules on data-dependent control flow"
                 rule = f"torch.export cannot trace the network ({innermost(error)})"
@@ -88,11 +83,15 @@ class Pt2:
         )
 
 
-def input_shapes(network: Deployed, shapes: tuple[dict[int, Any], ...]) -> Any:
-    """In the form that the network's signature wants: one with ``*inputs`` gets them as one tuple."""
+def traced(network: Deployed) -> torch.export.ExportedProgram:
+    """The network as torch.export sees it, of any batch size; it raises in many ways where it cannot."""
     from raydistill.export.deployed import FirstOutput
 
-    return (shapes,) if isinstance(network.model, FirstOutput) else shapes
+    batch = torch.export.Dim("batch", min=1)
+    shapes: tuple[Any, ...] = tuple({axis: batch} for axis in network.batch_axes)
+    if isinstance(network.model, FirstOutput):  # a signature with ``*inputs`` gets them as one tuple
+        shapes = (shapes,)
+    return torch.export.export(network.model, network.batch(2), dynamic_shapes=shapes)
 
 
 def check_archive(path: Path) -> None:

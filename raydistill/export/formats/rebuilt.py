@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from raydistill.errors import ABSENT, CheckpointError, Fault
@@ -17,6 +19,7 @@ from raydistill.training.checkpoint import model_of
 
 if TYPE_CHECKING:
     from raydistill.export.deployed import Deployed
+    from raydistill.export.manifest import Manifest
 
 CONFIG = "config.json"
 """Beside the weights: architecture, arguments and changes."""
@@ -45,6 +48,32 @@ def rebuilt(folder: Path, state: Mapping[str, Tensor], where: str, arch: str | N
         rule = f"does not say how the network is built ({error})"
         raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
     return run_in_torch(model_of(content, where, arch))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(Fault(str(path), f"cannot be read ({error})", ABSENT, "export it again")) from error
+
+
+def use_rebuilt(manifest: Manifest, form: str) -> tuple[str, ...]:
+    """Lines of Python that run it, in the folder."""
+    return (
+        "from raydistill.export import load",
+        f'network = load(".", "{form}"{own_arch(manifest)})',
+        f"{manifest.output.name} = network(({manifest.inputs[0].name},))",
+    )
+
+
+def own_arch(manifest: Manifest) -> str:
+    """The argument by which a user names a factory of their own."""
+    return f', arch="{manifest.arch}"' if ":" in manifest.arch else ""
 
 
 def run_in_torch(model: torch.nn.Module) -> Runner:

@@ -6,18 +6,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from raydistill.errors import ABSENT, CheckpointError, Fault
 from raydistill.export.formats.base import Runner
-from raydistill.export.formats.rebuilt import CONFIG, rebuilt, write_config
+from raydistill.export.formats.rebuilt import CONFIG, read_weights, rebuilt, use_rebuilt, write_config
 from raydistill.files import write_atomically
 
 if TYPE_CHECKING:
@@ -68,11 +66,7 @@ class Safetensors:
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         path = folder / _FILE
-        try:
-            state: Mapping[str, Tensor] = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(Fault(str(path), f"cannot be read ({error})", ABSENT, "export it again")) from error
-        return rebuilt(folder, state, str(path), arch)
+        return rebuilt(folder, read_weights(path), str(path), arch)
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         name, output = manifest.inputs[0].name, manifest.output.name
@@ -82,12 +76,7 @@ class Safetensors:
                 f'network = Network().eval(); network.load_state_dict(load_file("{_FILE}"))',
                 f"{output} = network({name})",
             )
-        own = f', arch="{manifest.arch}"' if ":" in manifest.arch else ""
-        return (
-            "from raydistill.export import load",
-            f'network = load(".", "{self.NAME}"{own})',
-            f"{output} = network(({name},))",
-        )
+        return use_rebuilt(manifest, self.NAME)
 
 
 def plain_source(model: nn.Module) -> str:

@@ -18,12 +18,12 @@ from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
 from raydistill.files import missing
 from raydistill.masking import masked_all
-from raydistill.metrics import MAX, Metric, selecting
+from raydistill.metrics import Metric, selecting
 from raydistill.parts import Optimizer, Training, settings
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, parse_yaml, read_yaml, scale_epochs
 from raydistill.schedule.file_kind import SWEEP, check_kind
-from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space
+from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space, usual_objectives
 from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.spec import (
@@ -42,7 +42,6 @@ from raydistill.training.optimizer import check_optimization
 
 TRAINING = "training."
 LOOP = "train.args."
-SPARSITY = "sparsity"
 _PLANNED = 0.3
 """What planned sparsity weighs in a score, beside the metric that selects."""
 
@@ -133,7 +132,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
     metrics = _metrics(raw.get("task"), file, faults) if "task" not in broken else {}
     objectives: tuple[Objective, ...] = ()
     if metrics and "objectives" not in broken:
-        directions = raw.get("objectives") or {selecting(metrics): metrics[selecting(metrics)].direction, SPARSITY: MAX}
+        directions = raw.get("objectives") or usual_objectives(metrics)
         objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives", metrics) or ()
     constraints: tuple[Constraint, ...] = ()
     if metrics and "constraints" not in broken:

@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raydistill.errors import ABSENT, ConfigError, Fault
-from raydistill.metrics import DIRECTIONS, MAX, Metric, selecting
-from raydistill.search import Objective, parse_objectives
+from raydistill.metrics import DIRECTIONS, Metric
+from raydistill.search import Objective, parse_objectives, usual_objectives
 from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.tasks import TaskConfig, metrics_of
-
-_SPARSITY = "sparsity"
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,7 @@ def _of_config(config: Mapping[str, Any], where: str) -> Judgement:
         rule = "was written before journals said what the figures of one's own code mean"
         raise ConfigError(Fault(where, rule, ABSENT, "run the sweep once more with --resume, which writes it down"))
     metrics = metrics_of(TaskConfig(task.get("name", TaskConfig().name), task.get("args") or {}), f"{where}: task")
-    first = selecting(metrics)
-    directions = config.get("objectives") or {first: metrics[first].direction, _SPARSITY: MAX}
+    directions = config.get("objectives") or usual_objectives(metrics)
     objectives = parse_objectives(directions, f"{where}: objectives", metrics)
     bounds: Sequence[str] = config.get("constraints") or []
     return Judgement(metrics, objectives, parse_constraints(list(bounds), f"{where}: constraints", metrics))

@@ -21,11 +21,8 @@ from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import is_of, named
 from raydistill.sweep.tune.callback import why_it_died
 from raydistill.tasks import VALIDATION, Loading, Task, Weights
-from raydistill.tracking import SweepLog, VersionCard
+from raydistill.tracking import ALIAS_PREFIX, SweepLog, VersionCard
 from raydistill.training import evaluate_checkpoint, read_checkpoint
-
-_PREFIX = "pareto-"
-"""Of the aliases in the registry: ``pareto-knee``, ``pareto-max-top1``, ..."""
 
 _TAG_LIMIT = 5000
 
@@ -118,9 +115,9 @@ def publish_front(session: Session, log: SweepLog) -> None:
     members = [row for row in rows if row.pareto and row.record.checkpoint and row.record.last]
     session.observer.step(f"logging the front's models, {len(members)}")
     named_members = highlights.members(rows, sweep.objectives)
-    for alias in [highlights.KNEE, *(f"{o.direction}-{o.name}" for o in sweep.objectives)]:
+    for alias in highlights.names(sweep.objectives):
         if alias not in named_members:
-            log.withdraw(_PREFIX + alias)
+            log.withdraw(ALIAS_PREFIX + alias)
     for row in members:
         record, last = row.record, row.record.last
         if last is None or record.checkpoint is None or session.interrupt.requested:
@@ -155,7 +152,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
             continue
         for alias, trial_id in named_members.items():
             if trial_id == record.trial_id:
-                log.register(member, _PREFIX + alias, _version_card(session, row, network))
+                log.register(member, ALIAS_PREFIX + alias, _version_card(session, row, network))
 
 
 def _version_card(session: Session, row: FrontRow, network: Deployed) -> VersionCard:
