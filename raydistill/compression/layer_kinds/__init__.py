@@ -24,6 +24,7 @@ from raydistill.compression.layer_kinds.convolution import (
     kernel_text,
 )
 from raydistill.compression.layer_kinds.norm import BATCH_NORM, INSTANCE_NORM, PRELU, NormKind, SlopeKind
+from raydistill.compression.layer_kinds.packed import ATTENTION, RECURRENT, PackedKind
 from raydistill.compression.layer_kinds.weighted import LINEAR, WeightedKind
 from raydistill.errors import ConfigError, Fault
 
@@ -38,14 +39,15 @@ MENU: dict[type[nn.Module], LayerKind] = {
     nn.GroupNorm: LayerKind(whole="which normalizes over channels"),
     nn.Embedding: LayerKind(embedding=True, whole="which is not thinned"),
     nn.EmbeddingBag: LayerKind(embedding=True, whole="which is not thinned"),
-    nn.RNNBase: LayerKind(recurrent=True, counted=True, whole="which is not thinned"),
-    nn.RNNCellBase: LayerKind(recurrent=True, counted=True, whole="which is not thinned"),
-    nn.MultiheadAttention: LayerKind(counted=True, whole="whose heads are left alone"),
+    nn.RNNBase: RECURRENT,
+    nn.RNNCellBase: RECURRENT,
+    nn.MultiheadAttention: ATTENTION,
 }
 UNKNOWN = LayerKind()
 """Of every other module: a container, an operation on each element, or what has a parameter that nobody knows."""
 
 __all__ = [
+    "ATTENTION",
     "BATCH_NORM",
     "CONVOLUTION",
     "ConvolutionKind",
@@ -56,6 +58,8 @@ __all__ = [
     "MENU",
     "NormKind",
     "PRELU",
+    "PackedKind",
+    "RECURRENT",
     "SlopeKind",
     "TRANSPOSED_CONVOLUTION",
     "UNKNOWN",

@@ -87,6 +87,18 @@ class LayerKind:
         """Which rows are zero as a whole (bool, one a row); of a norm: which channels it scales by zero."""
         return torch.zeros(self.rows(module), dtype=torch.bool)
 
+    @property
+    def bias_name(self) -> str:
+        """What `bias_of` is called in the module."""
+        return "bias"
+
+    def rounded(self, module: nn.Module) -> dict[str, int | None]:
+        """The tensors that a quantizer rounds, by their name in the module; the dimension of their channels, None where
+        all of it has one range.
+        """
+        del module
+        return {"weight": None} if self.embedding else {}
+
     def cuts(self, module: nn.Module, keep_rows: Tensor | None, keep_columns: Tensor | None) -> dict[str, Cut]:
         """For each tensor of a layer, by its name there, the function that keeps these rows and columns (sorted int64
         indices; None: all). The same function cuts what has the tensor's shape: masks, gradients, momenta.

@@ -64,6 +64,14 @@ class WeightedKind(LayerKind):
         bias: Tensor | None = getattr(module, self.bias, None)
         return bias
 
+    @property
+    def bias_name(self) -> str:
+        return self.bias
+
+    def rounded(self, module: nn.Module) -> dict[str, int | None]:
+        del module
+        return {self.weight: self.out_dim}
+
     def cuts(self, module: nn.Module, keep_rows: Tensor | None, keep_columns: Tensor | None) -> dict[str, Cut]:
         result: dict[str, Cut] = {}
         if self.is_depthwise(module):

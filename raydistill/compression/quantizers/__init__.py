@@ -1,25 +1,22 @@
-"""Where quantizers will stand. Schedules that name one load and are checked; running them says so in one line."""
+"""Quantizers by the class names that schedule files use."""
 
 from __future__ import annotations
 
+from raydistill.compression.quantizers.aware import NCFQuantAwareTrainQuantizer, QuantAwareTrainRangeLinearQuantizer
+from raydistill.compression.quantizers.base import Quantizer
+from raydistill.compression.quantizers.clipped import DorefaQuantizer, PACTQuantizer, WRPNQuantizer
+from raydistill.compression.quantizers.network import as_float, detach, quantization_of
+from raydistill.compression.quantizers.plan import Plan
 
-class Quantizer:
-    """Base of a quantizer: prepares the model (and the optimizer, if it adds parameters) before training begins."""
+MENU: dict[str, type[Quantizer]] = {
+    kind.__name__: kind
+    for kind in (
+        DorefaQuantizer,
+        NCFQuantAwareTrainQuantizer,
+        PACTQuantizer,
+        QuantAwareTrainRangeLinearQuantizer,
+        WRPNQuantizer,
+    )
+}
 
-    def __init__(self, name: str, **arguments: object) -> None:
-        self.name = name
-        self.arguments = arguments
-
-
-KNOWN = (
-    "DorefaQuantizer",
-    "PACTQuantizer",
-    "PostTrainLinearQuantizer",
-    "QuantAwareTrainRangeLinearQuantizer",
-    "WRPNQuantizer",
-)
-"""Class names that schedule files use."""
-
-MENU: dict[str, type[Quantizer]] = {name: type(name, (Quantizer,), {"__doc__": "Not built yet."}) for name in KNOWN}
-
-__all__ = ["KNOWN", "MENU", "Quantizer"]
+__all__ = ["MENU", "Plan", "Quantizer", "as_float", "detach", "quantization_of"]

@@ -1,0 +1,293 @@
+"""A network that computes with rounded weights and activations, its code and its parameters' names as they were.
+
+Every forward pass of a quantized network runs under a torch function mode: a function that is given a parameter gets
+the rounded one, and what a function of a `Point` gives is rounded before it goes on. So it makes no difference whether
+a network is written with modules, functional calls or operators. What quantization keeps (ranges, clipping values)
+stands in one module beside the network's own, ``quantization``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from raydistill.compression.quantizers.activations import ActivationQuantizer
+from raydistill.compression.quantizers.points import Point
+from raydistill.compression.quantizers.weights import WeightQuantizer
+from raydistill.compression.trace import plain_name
+from raydistill.errors import ABSENT, ConfigError, Fault
+
+CHILD = "quantization"
+"""The name of the module that a quantized network has beside its own."""
+
+
+class Quantization(nn.Module):
+    """What of a network is rounded, and to what.
+
+    weights: by the parameter's name. activations: a quantizer of each point. inputs: of the network's inputs, one for
+    each that is a tensor of floats, in their order; empty where they are not rounded. enabled: whether anything is
+    rounded at all.
+    """
+
+    _enabled: Tensor
+
+    def __init__(
+        self,
+        weights: Mapping[str, WeightQuantizer],
+        activations: Sequence[tuple[Point, ActivationQuantizer]],
+        inputs: Sequence[ActivationQuantizer] = (),
+    ) -> None:
+        super().__init__()
+        self.weights = nn.ModuleDict({_as_key(name): quantizer for name, quantizer in weights.items()})
+        self.activations = nn.ModuleDict({_as_key(point.key): quantizer for point, quantizer in activations})
+        self.points = tuple(point for point, _ in activations)
+        self.inputs = nn.ModuleList(inputs)
+        self.register_buffer("_enabled", torch.ones((), dtype=torch.uint8))
+        self._on = True
+
+    @property
+    def enabled(self) -> bool:
+        return self._on
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._on = value
+        self._enabled.fill_(int(value))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._on = bool(self._enabled)
+
+    def forward(self, values: Any) -> Any:
+        """What it is given: a network that is a sequence runs through all of its children."""
+        return values
+
+    def weight(self, name: str) -> WeightQuantizer:
+        """Of the parameter of this name; KeyError where it is not rounded."""
+        return self.weights[_as_key(name)]  # type: ignore[return-value]
+
+    def weight_names(self) -> list[str]:
+        return [_as_name(key) for key in self.weights]
+
+    def activation(self, point: Point) -> ActivationQuantizer:
+        return self.activations[_as_key(point.key)]  # type: ignore[return-value]
+
+    def each_activation(self) -> Iterator[ActivationQuantizer]:
+        """Those of the inputs, then those of the points."""
+        for quantizer in (*self.inputs, *self.activations.values()):
+            assert isinstance(quantizer, ActivationQuantizer)
+            yield quantizer
+
+    def track(self, tracking: bool) -> None:
+        """Whether ranges follow what is seen in training."""
+        for quantizer in self.each_activation():
+            quantizer.tracking = tracking
+
+
+def attach(model: nn.Module, quantization: Quantization) -> None:
+    """Make a network a quantized one, in place.
+
+    Raises:
+        ConfigError: it is one already, or has something of its own of that name.
+    """
+    if quantization_of(model) is not None:
+        raise ConfigError(Fault("quantizer", "the network is quantized already", ABSENT, "begin with a float one"))
+    if hasattr(model, CHILD):
+        way_out = "call it otherwise in the network's code"
+        raise ConfigError(Fault("quantizer", f"the network has a '{CHILD}' of its own", ABSENT, way_out))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    modules = list(model.named_modules())
+    model.add_module(CHILD, quantization.to(device).train(model.training))
+    forward = _Forward(model, quantization)
+    for name, module in modules:
+        module.register_forward_pre_hook(_Enter(forward, name))
+        module.register_forward_hook(_Leave(forward), always_call=True)
+
+
+def detach(model: nn.Module) -> None:
+    """Make a quantized network a float one again, with its float weights."""
+    if quantization_of(model) is None:
+        return
+    delattr(model, CHILD)
+    for module in model.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(hook, (_Enter, _Leave))]:
+                del hooks[key]
+                module._forward_hooks_always_called.pop(key, None)
+
+
+def quantization_of(model: nn.Module) -> Quantization | None:
+    """What of a network is quantized; None of a float one."""
+    found = getattr(model, CHILD, None)
+    return found if isinstance(found, Quantization) else None
+
+
+@contextlib.contextmanager
+def as_float(model: nn.Module) -> Iterator[None]:
+    """While it lasts the network computes with floats: for whoever asks what it is made of."""
+    held = quantization_of(model)
+    before = held is not None and held._on
+    if held is not None:
+        held._on = False
+    try:
+        yield
+    finally:
+        if held is not None:
+            held._on = before
+
+
+def _as_key(name: str) -> str:
+    return name.replace(".", "/") or "/"
+
+
+def _as_name(key: str) -> str:
+    return key.replace("/", ".")
+
+
+class _Forward:
+    """A forward pass that is under way: which modules run, and how often each function was called in them."""
+
+    def __init__(self, model: nn.Module, quantization: Quantization) -> None:
+        self.quantization = quantization
+        self._owners = [_owner(model, name) for name in quantization.weight_names()]
+        self._points: dict[str, dict[tuple[str, int], dict[int, str]]] = {}
+        for point in quantization.points:
+            of_module = self._points.setdefault(point.module, {})
+            of_module.setdefault((point.function, point.position), {})[point.argument] = _as_key(point.key)
+        self._stack: list[tuple[str, dict[str, int]]] = []
+        self._mode: _Rounding | None = None
+
+    def enter(self, name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        self._stack.append((name, {}))
+        if len(self._stack) > 1 or not self.quantization._on:
+            return None
+        rounded = self._rounded_inputs(inputs) if not name else None
+        weights = {}
+        for (owner, attribute), quantizer in zip(self._owners, self.quantization.weights.values(), strict=True):
+            weights[id(owner._parameters[attribute])] = quantizer
+        self._mode = _Rounding(self, weights)
+        self._mode.__enter__()
+        return rounded
+
+    def leave(self) -> None:
+        if self._stack:
+            self._stack.pop()
+        if not self._stack and self._mode is not None:
+            mode, self._mode = self._mode, None
+            mode.__exit__(None, None, None)
+
+    def _rounded_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not len(self.quantization.inputs):
+            return None
+        quantizers = iter(self.quantization.inputs)
+        return tuple(
+            next(quantizers)(value) if isinstance(value, Tensor) and value.is_floating_point() else value
+            for value in inputs
+        )
+
+    def rounds(self, function: str) -> Mapping[int, nn.Module]:
+        """The quantizers of this call, which is counted: by the argument each rounds, -1 for what the call gives."""
+        if not self._stack:
+            return _NOTHING
+        module, counts = self._stack[-1]
+        points = self._points.get(module)
+        if points is None:
+            return _NOTHING
+        position = counts.get(function, 0)
+        counts[function] = position + 1
+        keys = points.get((function, position))
+        return _NOTHING if keys is None else {at: self.quantization.activations[key] for at, key in keys.items()}
+
+
+_NOTHING: Mapping[int, nn.Module] = {}
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
+
+
+_NAMES: dict[Any, str] = {}
+"""By a torch function, what a trace calls it; "" of those that are no calls."""
+
+
+class _Rounding(TorchFunctionMode):
+    """Rounds the parameters that functions are given, once a forward pass each, and what they give at the points."""
+
+    def __init__(self, forward: _Forward, weights: Mapping[int, nn.Module]) -> None:
+        super().__init__()
+        self._forward, self._weights = forward, weights
+        self._rounded: dict[int, Tensor] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = _NAMES.get(func)
+        if name is None:
+            own = getattr(func, "__name__", "") or type(func).__name__
+            name = _NAMES[func] = "" if own == "__get__" else plain_name(own)
+        if not name:  # shapes, devices and the like
+            return func(*args, **(kwargs or {}))
+        quantizers = self._forward.rounds(name)
+        if quantizers and max(quantizers) >= 0:
+            args = self._arguments(args, quantizers)
+        args = [self._of(value) for value in args]
+        given = {key: self._of(value) for key, value in kwargs.items()} if kwargs else {}
+        result = func(*args, **given)
+        after = quantizers.get(-1)
+        if after is None or not isinstance(result, Tensor) or not result.is_floating_point():
+            return result
+        return after(result)
+
+    def _arguments(self, args: Sequence[Any], quantizers: Mapping[int, nn.Module]) -> list[Any]:
+        """The arguments of a call, those rounded that are to be; tensors in a list count one by one."""
+        position = -1
+
+        def rounded(value: Any) -> Any:
+            nonlocal position
+            if isinstance(value, (list, tuple)):
+                return type(value)([rounded(entry) for entry in value])
+            if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
+                return value
+            position += 1
+            return quantizers[position](value) if position in quantizers else value
+
+        return [rounded(value) for value in args]
+
+    def _of(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            quantizer = self._weights.get(id(value))
+            if quantizer is None:
+                return value
+            if id(value) not in self._rounded:
+                self._rounded[id(value)] = quantizer(value)
+            return self._rounded[id(value)]
+        if isinstance(value, (list, tuple)) and any(isinstance(entry, Tensor) for entry in value):
+            parts = [self._of(entry) for entry in value]
+            return parts if isinstance(value, list) else type(value)(parts) if type(value) is tuple else value
+        return value
+
+
+class _Enter:
+    """Called before a module runs."""
+
+    def __init__(self, forward: _Forward, name: str) -> None:
+        self.forward, self.name = forward, name
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return self.forward.enter(self.name, inputs)
+
+
+class _Leave:
+    """Called after a module has run, or failed."""
+
+    def __init__(self, forward: _Forward) -> None:
+        self.forward = forward
+
+    def __call__(self, module: nn.Module, inputs: object, output: object) -> None:
+        self.forward.leave()

@@ -1,0 +1,82 @@
+"""The places of a network whose results a quantizer rounds: calls of torch functions, in modules or between them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from raydistill.compression.trace import Call, Trace
+
+RELUS = frozenset({"relu", "relu6", "hardtanh"})
+"""Functions whose results are not negative (or are clipped as the files' networks use them)."""
+ACTIVATIONS = RELUS | {
+    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "leaky_relu", "mish", "prelu", "selu", "sigmoid", "silu",
+    "softmax", "softplus", "softsign", "tanh",
+}  # fmt: skip
+"""Functions that act on each element alone."""
+JOINS = frozenset({"add", "cat", "mul", "sub"})
+"""Functions that bring two tensors together."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A call, found again in each forward pass: the so-many-th (position, from 0) of its function while its module runs
+    once. name: as files and errors call it: the module's, where the module is nothing else. argument: which of the
+    call's tensors, parameters not counted, is rounded before it; -1: what the call gives, after it."""
+
+    name: str
+    module: str
+    function: str
+    position: int
+    argument: int = -1
+
+    @property
+    def key(self) -> str:
+        """Unlike every other point's."""
+        own = f"{self.module}:{self.function}:{self.position}"
+        return own if self.argument < 0 else f"{own}:{self.argument}"
+
+
+def points_of(model: nn.Module, seen: Trace) -> dict[int, Point]:
+    """By the position of a call in the trace, its point. A module that runs twice has the same points both times."""
+    counts: Counter[tuple[str, int, str]] = Counter()
+    places: dict[int, tuple[str, str, int]] = {}
+    distinct: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for index, call in enumerate(seen.calls):
+        if index == 0:
+            continue
+        key = (call.module, call.visit, call.function)
+        places[index] = (call.module, call.function, counts[key])
+        distinct[call.module].add((call.function, counts[key]))
+        counts[key] += 1
+    leaves = {name for name, module in model.named_modules() if name and not list(module.children())}
+    return {
+        index: Point(_name(module, function, position, module in leaves and len(distinct[module]) == 1), *place)
+        for index, place in places.items()
+        for module, function, position in [place]
+    }
+
+
+def _name(module: str, function: str, position: int, alone: bool) -> str:
+    if alone:
+        return module
+    own = f"{function}_{position}"
+    return f"{module}.{own}" if module else own
+
+
+def readers(seen: Trace) -> dict[int, list[Call]]:
+    """By the position of a call, the calls that read what it gave."""
+    found: dict[int, list[Call]] = defaultdict(list)
+    for call in seen.calls:
+        for position in call.inputs:
+            found[position].append(call)
+    return found
+
+
+def calls_of(seen: Trace, functions: Iterable[str]) -> list[int]:
+    """The positions of the calls of these functions, in order."""
+    wanted = frozenset(functions)
+    return [index for index, call in enumerate(seen.calls) if call.function in wanted and index]

@@ -1,0 +1,57 @@
+"""Straight-through gradients: rounding has none, so what comes back passes as if nothing had been rounded.
+
+Bengio et al. 2013 (arXiv 1308.3432). Where a value was clipped nothing passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+
+def through(values: Tensor, rounded: Tensor, lowest: Tensor | None = None, highest: Tensor | None = None) -> Tensor:
+    """`rounded` going forward; its gradient goes back to `values`, where these lie in [lowest, highest).
+
+    Shapes: `rounded` that of `values`; the bounds of one element each, both or none.
+    """
+    if not (torch.is_grad_enabled() and values.requires_grad):
+        return rounded
+    return cast(Tensor, _Through.apply(values, rounded, lowest, highest))
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rounded: Tensor, lowest: Tensor | None, highest: Tensor | None) -> Tensor:
+        ctx.clips = lowest is not None and highest is not None
+        if lowest is not None and highest is not None:
+            ctx.save_for_backward((values >= lowest).logical_and_(values < highest))
+        return rounded.view_as(rounded)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return (gradient * ctx.saved_tensors[0] if ctx.clips else gradient), None, None, None
+
+
+def learned_clip(values: Tensor, rounded: Tensor, highest: Tensor) -> Tensor:
+    """The same between 0 and a clipping value that is learned: what is clipped there moves it.
+
+    Choi et al. 2018 (PACT, arXiv 1805.06085), section 3. Shapes: `highest` of one element.
+    """
+    if not torch.is_grad_enabled():
+        return rounded
+    return cast(Tensor, _LearnedClip.apply(values, rounded, highest))
+
+
+class _LearnedClip(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rounded: Tensor, highest: Tensor) -> Tensor:
+        ctx.save_for_backward((values > 0).logical_and_(values < highest), values >= highest)
+        ctx.shape = highest.shape
+        return rounded.view_as(rounded)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
+        inside, clipped = ctx.saved_tensors
+        return gradient * inside, None, (gradient * clipped).sum().expand(ctx.shape)

@@ -1,0 +1,118 @@
+"""How a weight is rounded in a forward pass. The parameter itself stays a float, trained and kept under its own name.
+
+Zero stays zero through all of them, so what is pruned is pruned in the quantized network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.quantizers.grid import Grid, Mode, grid_of
+from raydistill.compression.quantizers.ranges import value_range
+from raydistill.compression.quantizers.through import through
+
+
+class WeightQuantizer(nn.Module):
+    """Rounds one weight of a network. Call it with the float weight; shapes stay. bits: of each number."""
+
+    NAME: ClassVar[str] = ""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def described(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"bits": self.bits}
+
+    def grid(self, weight: Tensor) -> Grid:
+        """The grid that the rounded weight lies on."""
+        raise NotImplementedError
+
+    def learned(self) -> Mapping[str, nn.Parameter]:
+        """What training learns beside the weight, by its name here."""
+        return dict(self.named_parameters(recurse=False))
+
+
+class LinearWeight(WeightQuantizer):
+    """Over the range that the weight has at that moment, of all of it or of each channel.
+
+    axis: the dimension of the channels where each has a grid of its own; None: one for all.
+    """
+
+    NAME = "linear"
+
+    def __init__(self, bits: int, mode: str = Mode.SYMMETRIC.value, axis: int | None = None) -> None:
+        super().__init__(bits)
+        self.mode, self.axis = Mode(mode), axis
+
+    def described(self) -> dict[str, Any]:
+        return {"bits": self.bits, "mode": self.mode.value, "axis": self.axis}
+
+    @torch.no_grad()
+    def grid(self, weight: Tensor) -> Grid:
+        weight = weight.detach().float()
+        if self.axis is None:
+            return grid_of(*value_range(weight, self.mode, self.bits), self.bits, self.mode)
+        rows = weight.movedim(self.axis, 0)
+        shape = [1] * weight.dim()
+        shape[self.axis] = -1
+        lowest, highest = value_range(rows, self.mode, self.bits, per_channel=True)
+        return grid_of(lowest.view(shape), highest.view(shape), self.bits, self.mode)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return through(weight, self.grid(weight).nearest(weight))
+
+
+class WrpnWeight(WeightQuantizer):
+    """Clipped to [-1, 1] and rounded there. Mishra et al. 2017 (WRPN, arXiv 1709.01134), section 4.
+
+    On Distiller's grid: 2^bits - 1 half steps to 1, where the paper has 2^(bits - 1) - 1 whole ones.
+    """
+
+    NAME = "wrpn"
+
+    def grid(self, weight: Tensor) -> Grid:
+        one = torch.ones((), device=weight.device)
+        return grid_of(-one, one, self.bits, Mode.SYMMETRIC)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        clipped = weight.clamp(-1.0, 1.0)
+        return through(clipped, self.grid(weight).nearest(clipped))
+
+
+class DorefaWeight(WeightQuantizer):
+    """tanh of the weights, scaled to [-1, 1], on 2^bits levels that lie evenly around zero, which is none of them.
+
+    Zhou et al. 2016 (DoReFa-Net, arXiv 1606.06160), section 2.3; one bit is the sign, times the mean absolute value
+    (2.2). A weight that is exactly zero, as the pruned ones are, stays zero. The grid counts in half levels, so that
+    zero is one of its numbers.
+    """
+
+    NAME = "dorefa"
+
+    @property
+    def levels(self) -> int:
+        return 2**self.bits - 1
+
+    @torch.no_grad()
+    def grid(self, weight: Tensor) -> Grid:
+        step = 1.0 / self.levels
+        scale = weight.detach().abs().mean() if self.bits == 1 else torch.full((), step, device=weight.device)
+        return Grid(scale, torch.zeros_like(scale), -self.levels, self.levels)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.bits == 1:
+            return through(weight, weight.detach().sign() * self.grid(weight).scale)
+        squeezed = weight.tanh()
+        unit = squeezed / (2 * squeezed.abs().max().clamp(min=1e-12)) + 0.5
+        rounded = through(unit, torch.round(unit.detach() * self.levels) / self.levels)
+        return torch.where(weight == 0, torch.zeros_like(weight), 2 * rounded - 1)
+
+
+MENU: dict[str, type[WeightQuantizer]] = {kind.NAME: kind for kind in (LinearWeight, WrpnWeight, DorefaWeight)}
+"""By the name that stands in a checkpoint."""
