@@ -25,13 +25,16 @@ from raydistill.compression.policies import (
     Policy,
     PruningControls,
     PruningPolicy,
+    QuantizationPolicy,
     RegularizationControls,
     RegularizationPolicy,
 )
 from raydistill.compression.policies.extension import Extension
+from raydistill.compression.quantizers.network import Quantization, detach, quantization_of
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.scheduler import CompressionScheduler, ScheduledPolicy
 from raydistill.compression.sparsity import from_counts, weights
+from raydistill.compression.structure import Change, Quantized
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.resolve import argument_faults, resolve_class
 from raydistill.schedule import WITH_WEIGHTS, InstanceSpec, PolicySpec, ScheduleSpec, each_named
@@ -81,8 +84,7 @@ def check(
     spec: ScheduleSpec, model: nn.Module, example_input: Sequence[object] | None = None, strict: bool = True
 ) -> tuple[str, ...]:
     """Raise what `build` would raise, or return its warnings; needs no optimizer and leaves no trace."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return _Builder(spec, model, optimizer, example_input, strict).build().warnings
+    return rehearsed(spec, model, example_input, lambda scheduler: scheduler.warnings, strict)
 
 
 def planned_sparsity(
@@ -92,7 +94,27 @@ def planned_sparsity(
 
     For each weight the policy that acts last decides. A pruner that does not know its level beforehand counts as 0.
     """
-    return planned_of(build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), example_input))
+    return rehearsed(spec, model, example_input, planned_of)
+
+
+def rehearsed(
+    spec: ScheduleSpec,
+    model: nn.Module,
+    example_input: Sequence[object] | None,
+    read: Callable[[CompressionScheduler], T],
+    strict: bool = True,
+) -> T:
+    """What is read from a scheduler that is built for this alone: the model is afterwards what it was.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    floats = quantization_of(model) is None
+    try:
+        return read(build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), example_input, strict))
+    finally:
+        if floats:
+            detach(model)
 
 
 def planned_of(scheduler: CompressionScheduler) -> tuple[float, dict[str, float]]:
@@ -133,6 +155,7 @@ class _Builder:
         self.names = [name for name, parameter in self.known.items() if not is_lazy(parameter) and parameter.dim() >= 2]
         self.adjacency = Adjacency(model, example_input)  # one for all policies
         self.spelling = ParameterNames(model)
+        self.changes: list[Change] = []
 
     def build(self) -> CompressionScheduler:
         lazy = [name for name, parameter in self.known.items() if is_lazy(parameter)]
@@ -154,8 +177,12 @@ class _Builder:
             if built is not None:
                 policies.append(ScheduledPolicy(built, policy))
         if self.faults:
+            if self.changes:
+                detach(self.model)
             raise ConfigError(*self.faults)
-        return CompressionScheduler(self.model, policies, self.masks, tuple(self.warnings))
+        scheduler = CompressionScheduler(self.model, policies, self.masks, tuple(self.warnings))
+        scheduler.structure = tuple(self.changes)
+        return scheduler
 
     def _instance(self, instance: InstanceSpec) -> object:
         where = f"{self.spec.source}: {instance.path}"
@@ -175,9 +202,8 @@ class _Builder:
         if issubclass(cls, LRScheduler):
             return self._lr_scheduler(cls, instance, args, where)
         built = _construct(cls, (instance.name,), args, where, self.faults)
-        if instance.section == "quantizers":
-            self.faults.append(Fault(where, "quantizers cannot be run yet", instance.class_name, "leave it out"))
-            return None
+        if isinstance(built, quantizers.Quantizer):
+            return self._quantized(built, instance, where)
         if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
             self._check_weights(built, instance, where)
         if isinstance(built, pruners.Pruner) and not self.faults:
@@ -186,6 +212,29 @@ class _Builder:
                 at = f"{where}.{_weights_argument(instance)}"
                 self.faults.append(Fault(at, rule, name, "couple weights of equal size"))
         return built
+
+    def _quantized(self, quantizer: quantizers.Quantizer, instance: InstanceSpec, where: str) -> Quantization | None:
+        """The network, quantized, if a policy wants it. What it learns goes to the optimizer."""
+        if not any(p.kind == "quantizer" and p.instance_name == instance.name for p in self.spec.policies):
+            return None
+        try:
+            plan = quantizer.plan(self.model, self.example_input)
+            idle = quantizer.idle_overrides(self.model, self.example_input)
+            held = plan.carry_out(self.model, where)
+        except ConfigError as error:
+            self._add(where, error)
+            return None
+        self.changes.append(Quantized(plan))
+        for fault in idle:
+            placed = Fault(f"{where}.{fault.where}", fault.rule, fault.value, fault.way_out)
+            if self.strict:
+                self.faults.append(placed)
+            else:
+                self.warnings.append(str(placed))
+        learned = list(held.learned())
+        if learned:
+            self.optimizer.add_param_group({"params": learned, **quantizer.optimizer_settings()})
+        return held
 
     def _lr_scheduler(
         self, cls: Callable[..., LRScheduler], instance: InstanceSpec, args: dict[str, object], where: str
@@ -247,6 +296,8 @@ class _Builder:
             return None if held is None else RegularizationPolicy(target, self.masks, names, last, held)
         for key in policy.args:
             self.faults.append(Fault(f"{where}.{key}", "unknown argument", ABSENT))
+        if isinstance(target, Quantization):
+            return QuantizationPolicy(target)
         if isinstance(target, Extension):
             target.bind(self.model, self.optimizer, self.masks, self.example_input)
             return target

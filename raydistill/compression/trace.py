@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from raydistill.compression.floats import as_floats
 from raydistill.compression.layer_kinds import kind_of
 from raydistill.errors import ConfigError, Fault
 
@@ -73,7 +74,8 @@ class Trace:
 
 
 def trace(model: nn.Module, example_input: Tensor | Sequence[object], macs: bool = True) -> Trace:
-    """Run the model once in eval mode and tell what it did; the model and the random state stay as they were.
+    """Run the model once in eval mode and tell what it did; the model and the random state stay as they were. A
+    quantized one computes with floats then.
 
     example_input: the model's positional inputs, with their batch dimension, on any device. macs: whether to count
     them, for which the fused kernels of attention and recurrent layers are done without.
@@ -91,7 +93,7 @@ def trace(model: nn.Module, example_input: Tensor | Sequence[object], macs: bool
             stack.enter_context(_countable_kernels())
             stack.enter_context(counter)
         try:
-            with recorder, _modules_told(model, recorder):
+            with as_floats(), recorder, _modules_told(model, recorder):
                 _run_once(model, inputs)
         except Exception as error:  # a user's model may refuse an input in any way
             shapes = [tuple(value.shape) for value in inputs if isinstance(value, Tensor)]

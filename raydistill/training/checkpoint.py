@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from raydistill import models
-from raydistill.compression.structure import Change, replay, structure_from, structure_state
+from raydistill.compression.quantizers.network import CHILD
+from raydistill.compression.structure import Change, Quantized, replay, structure_from, structure_state
 from raydistill.compression.thinning import reshape_like
 from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 from raydistill.files import write_atomically
@@ -260,9 +261,14 @@ def load_weights(
     if content.get("plain"):
         content = {**content, "model": fitted(model, content, where)}
     state = content["model"]
-    structure: tuple[Change, ...] = ()
-    if not content.get("plain") and "structure" in content:
-        structure = structure_from(content["structure"], f"{where}: structure")
+    listed = not content.get("plain") and "structure" in content
+    structure = structure_from(content["structure"], f"{where}: structure") if listed else ()
+    now: tuple[Change, ...] = ()
+    if not any(isinstance(change, Quantized) for change in structure):  # weights of floats, quantized from here on
+        now = tuple(change for change in begun if isinstance(change, Quantized))
+        begun = tuple(change for change in begun if change not in now)
+        state = {**_of_quantization(model), **state}
+    if listed:
         if structure[: len(begun)] != tuple(begun):
             rule = "begins with other changes than those of the network that the run starts from"
             raise CheckpointError(Fault(f"{where}: structure", rule, ABSENT, _WAY_OUT))
@@ -279,7 +285,12 @@ def load_weights(
         change = reshape_like(model, state, where)
         structure = (*begun, change) if change else tuple(begun)
     model.load_state_dict(state)
-    return structure
+    return (*now, *structure)
+
+
+def _of_quantization(model: nn.Module) -> dict[str, Tensor]:
+    """What a network that is quantized has beside a float one, by its name."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(f"{CHILD}.")}
 
 
 def _replay(model: nn.Module, structure: Sequence[Change], state: Mapping[str, Tensor], where: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
+from raydistill.compression.quantizers import quantization_of
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.structure import Change
 from raydistill.compression.summaries import sparsity_csv
@@ -175,7 +176,7 @@ class _Run:
             self.schedule, self.model, self.optimizer, self.task.example_input(), config.strict, ranks
         )
         self.scheduled = len(self.scheduler.scheduled)
-        self.scheduler.structure = begun
+        self.scheduler.structure = (*begun, *self.scheduler.structure)
         self.stepping = Stepping(self.model, self.optimizer, config.optimizer, self.device)
         decay = config.optimizer.ema
         self.average = None if decay is None else AveragedWeights(self.model, decay, self.scheduler.masks)
@@ -192,12 +193,14 @@ class _Run:
         if before is not None:
             self._continue(before)
         resumed = self._resume() if config.resume and self.path is not None and self.path.exists() else None
+        quantized = quantization_of(self.model) is not None
+        wanted = "fp32" if quantized and config.precision == "auto" else config.precision  # bf16 has 8 bits itself
         rows = min(-(-config.batch_size // ranks.world), 256)
         self.precision = (
             resumed
             if resumed is not None
             else arithmetic.choose(
-                config.precision,
+                wanted,
                 self.model,
                 self.device,
                 self.task.example_input(rows),

@@ -139,7 +139,7 @@ class Trial:
             self._dense_sizes = {name: weight.numel() for name, weight in weights(model)}
         inputs = self.task.example_input() if example_input is None else tuple(example_input)
         scheduler = build(self.config.schedule or _DENSE, model, optimizer, inputs, self.config.strict)
-        scheduler.structure = self._begun
+        scheduler.structure = (*self._begun, *scheduler.structure)
         if self.config.distillation is not None:
             self._identity["distillation"] = add_teacher(self.config, self.task, model, scheduler, self.device)
         self._engine = Kept(

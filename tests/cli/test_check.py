@@ -46,12 +46,6 @@ def test_no_file_of_theirs_is_left_out(compat: Path) -> None:
 )
 def test_schedules_of_distillers_users_run_unchanged(raydistill: Command, compat: Path, file: str) -> None:
     path = compat / "distiller_schedules" / file
-    if "dorefa" in file:
-        ended = raydistill("check", path, "--arch", ARCHITECTURES[file])
-        assert ended.code == 2
-        assert ended.err.count("\n") == 1  # all else fits
-        assert "quantizers cannot be run yet, got 'DorefaQuantizer'" in ended.err
-        return
     ended = raydistill("check", path, "--arch", ARCHITECTURES[file], "--run", "--strict")
     assert (ended.code, ended.err) == (0, "")
     assert "ran on random data: epochs " in ended.out
@@ -129,9 +123,19 @@ def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
     ("quantizers", "policies", "says"),
     [
         (
-            "q: {class: PostTrainLinearQuantizer, bits_activations: 8}",
+            "q: {class: DorefaQuantizer, bits_weights: 33}",
             "[]",
-            "quantizers.q: quantizers cannot be run yet",
+            "quantizers.q.bits_weights: must be a whole number from 1 to 32, or null to leave floats, got 33",
+        ),
+        (
+            "q: {class: DorefaQuantizer, bits_weights: 3, overrides: {convolution1: {bits_weights: null}}}",
+            "[{quantizer: {instance_name: q}, epochs: [0]}]",
+            "quantizers.q.overrides.convolution1: matches no layer and no call",
+        ),
+        (
+            "q: {class: QuantAwareTrainRangeLinearQuantizer}",
+            "[{quantizer: {instance_name: q}, epochs: [0]}]",
+            "quantizers.q.bits_weights: nothing would be quantized",
         ),
         ("q: {class: PostTrianLinearQuantizer}", "[]", "quantizers.q.class: unknown quantizer class"),
         (
@@ -147,7 +151,7 @@ def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["check", "compress"])
-def test_a_schedule_with_a_quantizer_is_checked_whole_and_never_fits(
+def test_a_schedule_with_a_quantizer_that_is_wrong_is_checked_whole(
     raydistill: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

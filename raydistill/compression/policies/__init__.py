@@ -3,6 +3,7 @@
 from raydistill.compression.policies.base import Policy, Step
 from raydistill.compression.policies.lr import LRPolicy
 from raydistill.compression.policies.pruning import PruningControls, PruningPolicy
+from raydistill.compression.policies.quantization import QuantizationPolicy
 from raydistill.compression.policies.regularization import RegularizationControls, RegularizationPolicy
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Policy",
     "PruningControls",
     "PruningPolicy",
+    "QuantizationPolicy",
     "RegularizationControls",
     "RegularizationPolicy",
     "Step",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from raydistill.compression.quantizers.aware import NCFQuantAwareTrainQuantizer, QuantAwareTrainRangeLinearQuantizer
 from raydistill.compression.quantizers.base import Quantizer
 from raydistill.compression.quantizers.clipped import DorefaQuantizer, PACTQuantizer, WRPNQuantizer
-from raydistill.compression.quantizers.network import as_float, detach, quantization_of
+from raydistill.compression.quantizers.network import detach, quantization_of
 from raydistill.compression.quantizers.plan import Plan
 
 MENU: dict[str, type[Quantizer]] = {
@@ -19,4 +19,4 @@ MENU: dict[str, type[Quantizer]] = {
     )
 }
 
-__all__ = ["MENU", "Plan", "Quantizer", "as_float", "detach", "quantization_of"]
+__all__ = ["MENU", "Plan", "Quantizer", "detach", "quantization_of"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -31,10 +30,6 @@ class ActivationQuantizer(nn.Module):
     def grid(self) -> Grid | None:
         """The grid that it rounds to, whatever it is given; None where it has seen nothing yet."""
         raise NotImplementedError
-
-    def learned(self) -> Mapping[str, nn.Parameter]:
-        """What training learns, by its name here."""
-        return dict(self.named_parameters(recurse=False))
 
 
 class TrackedRange(ActivationQuantizer):

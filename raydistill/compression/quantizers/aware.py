@@ -16,7 +16,7 @@ from raydistill.compression.quantizers.base import Quantizer
 from raydistill.compression.quantizers.grid import Mode
 from raydistill.compression.quantizers.overrides import checked_bits
 from raydistill.compression.quantizers.plan import Rounding, planned
-from raydistill.compression.quantizers.points import ACTIVATIONS, JOINS, calls_of, readers
+from raydistill.compression.quantizers.points import ACTIVATIONS, JOINS, LAYERS, RESULT, UNCHANGED, calls_of, readers
 from raydistill.compression.quantizers.weights import LinearWeight
 from raydistill.compression.trace import Trace
 from raydistill.errors import ConfigError, Fault
@@ -45,8 +45,9 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
     mode: of `quantizers.grid.Mode`, for the weights; activations are ASYMMETRIC_UNSIGNED, as Distiller trains them
     whatever its mode is; {weights: ..., activations: ...} says both. ema_decay: of that average. per_channel_wts: each
     output channel of a weight has a range of its own. quantize_inputs: the network's inputs are rounded too, to
-    num_bits_inputs (bits_activations where that is left out). quantize_residuals: what is added or joined without an
-    activation before it is rounded too, so that nothing between two layers is a float; Distiller leaves it.
+    num_bits_inputs (bits_activations where that is left out). quantize_residuals: what a layer, a sum or a
+    concatenation reads is rounded too where no activation gave it, so that nothing between two layers is a float;
+    Distiller leaves it.
     """
 
     LEAST_BITS = 2
@@ -72,8 +73,8 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         said = bits_activations if num_bits_inputs is None else num_bits_inputs
         self.bits_inputs = checked_bits("num_bits_inputs", said, self.LEAST_BITS) if quantize_inputs else None
 
-    def _calls(self, model: nn.Module, seen: Trace) -> Iterable[int]:
-        found = set(calls_of(seen, ACTIVATIONS))
+    def _calls(self, model: nn.Module, seen: Trace) -> Iterable[tuple[int, int]]:
+        found = {(index, RESULT) for index in calls_of(seen, ACTIVATIONS)}
         if self.residuals:
             found |= _between(seen)
         return sorted(found)
@@ -107,23 +108,25 @@ class NCFQuantAwareTrainQuantizer(QuantAwareTrainRangeLinearQuantizer):
             name, bits_activations, bits_weights, bits_bias, overrides, mode, ema_decay, per_channel_wts, False
         )
 
-    def _calls(self, model: nn.Module, seen: Trace) -> Iterable[int]:
-        return calls_of(seen, ("relu", "mul", "cat", "linear"))
+    def _calls(self, model: nn.Module, seen: Trace) -> Iterable[tuple[int, int]]:
+        return [(index, RESULT) for index in calls_of(seen, ("relu", "mul", "cat", "linear"))]
 
 
-def _between(seen: Trace) -> set[int]:
-    """Sums and concatenations that no activation alone reads, and the layers' results that go into one."""
+def _between(seen: Trace) -> set[tuple[int, int]]:
+    """Sums and concatenations that no activation alone reads, and what goes into one, or into a layer, as a float.
+
+    The latter is rounded where it is read: a batch norm that gives it may be folded away.
+    """
     reads = readers(seen)
-    found: set[int] = set()
+    rounded = {0, *calls_of(seen, ACTIVATIONS)}
     for index in calls_of(seen, JOINS):
-        after = reads[index]
-        if after and not all(call.function in ACTIVATIONS for call in after):
-            found.add(index)
-        found |= {position for position in seen.calls[index].inputs if seen.calls[position].function in _LAYERS}
+        if reads[index] and not all(call.function in ACTIVATIONS for call in reads[index]):
+            rounded.add(index)
+    found = {(index, RESULT) for index in rounded if seen.calls[index].function in JOINS}
+    for index in calls_of(seen, JOINS | LAYERS):
+        for argument, maker in enumerate(seen.calls[index].inputs):
+            while seen.calls[maker].function in UNCHANGED and maker not in rounded and seen.calls[maker].inputs:
+                maker = seen.calls[maker].inputs[0]
+            if maker not in rounded and seen.calls[maker].function not in JOINS:
+                found.add((index, argument))
     return found
-
-
-_LAYERS = frozenset(
-    {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "batch_norm",
-     "layer_norm", "group_norm", "matmul", "bmm", "multi_head_attention_forward", "embedding"}
-)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -59,9 +60,11 @@ class Quantizer:
             raise ConfigError(Fault("bits_weights", "nothing would be quantized", ABSENT, "give bits, such as 8"))
         return found
 
-    def warnings(self, model: nn.Module, example_input: Sequence[object]) -> list[Fault]:
-        """What of the overrides means nothing to this network."""
-        points = points_of(model, trace(model, tuple(example_input), macs=False))
+    def idle_overrides(self, model: nn.Module, example_input: Sequence[object] | None) -> list[Fault]:
+        """The overrides that mean nothing to this network."""
+        if not self.overrides.patterns:
+            return []
+        points = points_of(model, trace(model, tuple(example_input or ()), macs=False))
         names = {name for name, _ in model.named_modules() if name} | {point.name for point in points.values()}
         return [
             Fault(f"overrides.{pattern}", "matches no layer and no call", ABSENT, close_match(pattern, names))
@@ -91,15 +94,15 @@ class Quantizer:
         self, model: nn.Module, seen: Trace, points: Mapping[int, Point]
     ) -> Iterable[tuple[Point, Rounding]]:
         done: set[Point] = set()
-        for index in self._calls(model, seen):
-            point = points[index]
+        for index, argument in self._calls(model, seen):
+            point = replace(points[index], argument=argument)
             bits = self.overrides.of(point.name)["bits_activations"]
             if bits is not None and point not in done:
                 done.add(point)
                 yield point, self._activation(bits)
 
-    def _calls(self, model: nn.Module, seen: Trace) -> Iterable[int]:
-        """The positions of the calls whose results are rounded."""
+    def _calls(self, model: nn.Module, seen: Trace) -> Iterable[tuple[int, int]]:
+        """What is rounded: the positions of calls in the trace, and which of each one's arguments, or its RESULT."""
         raise NotImplementedError
 
     def _weight(self, bits: int, axis: int | None, is_bias: bool) -> Rounding:

@@ -11,7 +11,7 @@ from raydistill.compression.pruners.arguments import checked_number
 from raydistill.compression.quantizers.activations import FixedClip, LearnedClip
 from raydistill.compression.quantizers.base import Quantizer
 from raydistill.compression.quantizers.plan import Rounding, planned
-from raydistill.compression.quantizers.points import calls_of
+from raydistill.compression.quantizers.points import RESULT, calls_of
 from raydistill.compression.quantizers.weights import DorefaWeight, WrpnWeight
 from raydistill.compression.trace import Trace
 
@@ -19,12 +19,12 @@ from raydistill.compression.trace import Trace
 class ClippingQuantizer(Quantizer):
     """Rounds what ReLUs give, as modules or calls; what else there is stays a float."""
 
-    def _calls(self, model: nn.Module, seen: Trace) -> Iterable[int]:
+    def _calls(self, model: nn.Module, seen: Trace) -> Iterable[tuple[int, int]]:
         for index in calls_of(seen, ("relu", "relu6", "hardtanh")):
             call = seen.calls[index]
             module = model.get_submodule(call.module)
             if call.function != "hardtanh" or getattr(module, "min_val", -1.0) >= 0:
-                yield index
+                yield index, RESULT
 
     def _activation(self, bits: int) -> Rounding:
         return planned(FixedClip(bits))

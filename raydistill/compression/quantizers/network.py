@@ -8,7 +8,6 @@ stands in one module beside the network's own, ``quantization``.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from raydistill.compression.floats import rounds_nothing
 from raydistill.compression.quantizers.activations import ActivationQuantizer
 from raydistill.compression.quantizers.points import Point
 from raydistill.compression.quantizers.weights import WeightQuantizer
@@ -83,6 +83,10 @@ class Quantization(nn.Module):
             assert isinstance(quantizer, ActivationQuantizer)
             yield quantizer
 
+    def learned(self) -> Iterator[nn.Parameter]:
+        """What training learns beside the network's own parameters."""
+        return self.parameters()
+
     def track(self, tracking: bool) -> None:
         """Whether ranges follow what is seen in training."""
         for quantizer in self.each_activation():
@@ -127,20 +131,6 @@ def quantization_of(model: nn.Module) -> Quantization | None:
     return found if isinstance(found, Quantization) else None
 
 
-@contextlib.contextmanager
-def as_float(model: nn.Module) -> Iterator[None]:
-    """While it lasts the network computes with floats: for whoever asks what it is made of."""
-    held = quantization_of(model)
-    before = held is not None and held._on
-    if held is not None:
-        held._on = False
-    try:
-        yield
-    finally:
-        if held is not None:
-            held._on = before
-
-
 def _as_key(name: str) -> str:
     return name.replace(".", "/") or "/"
 
@@ -164,7 +154,7 @@ class _Forward:
 
     def enter(self, name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         self._stack.append((name, {}))
-        if len(self._stack) > 1 or not self.quantization._on:
+        if len(self._stack) > 1 or not self.quantization._on or rounds_nothing():
             return None
         rounded = self._rounded_inputs(inputs) if not name else None
         weights = {}
@@ -245,17 +235,18 @@ class _Rounding(TorchFunctionMode):
         return after(result)
 
     def _arguments(self, args: Sequence[Any], quantizers: Mapping[int, nn.Module]) -> list[Any]:
-        """The arguments of a call, those rounded that are to be; tensors in a list count one by one."""
-        position = -1
+        """The arguments of a call, those rounded that are to be; one that is given twice counts once."""
+        done: dict[int, Tensor] = {}
 
         def rounded(value: Any) -> Any:
-            nonlocal position
             if isinstance(value, (list, tuple)):
                 return type(value)([rounded(entry) for entry in value])
             if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
                 return value
-            position += 1
-            return quantizers[position](value) if position in quantizers else value
+            if id(value) not in done:
+                quantizer = quantizers.get(len(done))
+                done[id(value)] = value if quantizer is None else quantizer(value)
+            return done[id(value)]
 
         return [rounded(value) for value in args]
 

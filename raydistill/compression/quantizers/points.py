@@ -19,19 +19,33 @@ ACTIVATIONS = RELUS | {
 """Functions that act on each element alone."""
 JOINS = frozenset({"add", "cat", "mul", "sub"})
 """Functions that bring two tensors together."""
+LAYERS = frozenset(
+    {"bmm", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear",
+     "matmul", "multi_head_attention_forward", "scaled_dot_product_attention"}
+)  # fmt: skip
+"""Functions that multiply: integer kernels want whole numbers to read."""
+UNCHANGED = frozenset(
+    {"channel_shuffle", "chunk", "contiguous", "dropout", "expand", "flatten", "getitem", "max_pool1d", "max_pool2d",
+     "movedim", "permute", "reshape", "split", "squeeze", "transpose", "unbind", "unflatten", "unsqueeze", "view"}
+)  # fmt: skip
+"""Functions that give some of the values that they are given: what is on a grid stays on it."""
+
+
+RESULT = -1
+"""In the place of an argument: what a call gives."""
 
 
 @dataclass(frozen=True)
 class Point:
     """A call, found again in each forward pass: the so-many-th (position, from 0) of its function while its module runs
     once. name: as files and errors call it: the module's, where the module is nothing else. argument: which of the
-    call's tensors, parameters not counted, is rounded before it; -1: what the call gives, after it."""
+    call's tensors, parameters not counted, is rounded before it; RESULT: what the call gives, after it."""
 
     name: str
     module: str
     function: str
     position: int
-    argument: int = -1
+    argument: int = RESULT
 
     @property
     def key(self) -> str:

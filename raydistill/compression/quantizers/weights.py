@@ -5,7 +5,6 @@ Zero stays zero through all of them, so what is pruned is pruned in the quantize
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -32,10 +31,6 @@ class WeightQuantizer(nn.Module):
     def grid(self, weight: Tensor) -> Grid:
         """The grid that the rounded weight lies on."""
         raise NotImplementedError
-
-    def learned(self) -> Mapping[str, nn.Parameter]:
-        """What training learns beside the weight, by its name here."""
-        return dict(self.named_parameters(recurse=False))
 
 
 class LinearWeight(WeightQuantizer):

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from raydistill.compression.copying import copy_of
 from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.masks import MaskSet
+from raydistill.compression.quantizers import detach
 from raydistill.compression.structure import StructureChange, Thinned
 from raydistill.compression.structure.cut import cut
 from raydistill.compression.thinning import account
@@ -152,6 +153,7 @@ def _size(model: nn.Module) -> int:
 def _working_copy(model: nn.Module, masks: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
     """The masked model in eval mode, contiguous and without hooks, to be traced, changed and measured."""
     work = copy_of(model)
+    detach(work)
     drop_hooks(work)
     work.to(dtype).eval()
     for name, parameter in work.named_parameters():

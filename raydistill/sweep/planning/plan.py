@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from raydistill import models, tasks
-from raydistill.compression import build, check, planned_of, weights
+from raydistill.compression import check, planned_sparsity, weights
 from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
 from raydistill.parts import Optimizer
 from raydistill.parts.training import Precision
@@ -319,7 +319,7 @@ def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inpu
     faults = policies_beyond(schedule, sweep.sections.training.epochs, "training.epochs")
     planned = 0.0
     try:
-        planned, _ = planned_of(build(schedule, model, torch.optim.SGD(model.parameters(), lr=0.1), inputs))
+        planned, _ = planned_sparsity(schedule, model, inputs)
     except ConfigError as error:
         faults += error.faults
     if faults:
