@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from raydistill.compression.adjacency import batch_norms
 from raydistill.compression.copying import copy_of
+from raydistill.compression.floats import as_floats
 from raydistill.compression.layer_kinds import kind_of, weighted
-from raydistill.compression.structure import Change, Folded
-from raydistill.compression.structure.folded import takes_up
+from raydistill.compression.quantizers.frozen import freeze
+from raydistill.compression.quantizers.network import quantization_of
+from raydistill.compression.structure import Change, Folded, Frozen
+from raydistill.compression.structure.folded import rows_can_follow, takes_up
 from raydistill.compression.trace import Trace, trace
 from raydistill.errors import RaydistillError
 
@@ -64,6 +67,11 @@ def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
             notes += map(str, report.kept)
             if report.change:
                 changes.append(report.change)
+    held = quantization_of(model)
+    if freeze(model):
+        changes.append(Frozen())
+    elif held is not None and held.enabled:
+        notes.append("its numbers are not settled: a range has seen nothing yet, train it with its quantizer")
     found, note = _folding(model, example)
     if note:
         notes.append(note)
@@ -88,9 +96,10 @@ def _folding(model: nn.Module, example: Sequence[Any]) -> tuple[Folded, str]:
         return none, ""
     work = copy_of(model)
     inputs = tuple(map(noise, example))
-    before = tensors(work(*inputs))
-    pairs.apply(work)
-    after = tensors(work(*inputs))
+    with as_floats():  # what is rounded jumps by a step where a last bit differs
+        before = tensors(work(*inputs))
+        pairs.apply(work)
+        after = tensors(work(*inputs))
     if all(_close(a, b) for a, b in zip(after, before, strict=True)):
         return pairs, ""
     return none, "batch norms are not folded: the network's outputs would not be the same"
@@ -107,7 +116,8 @@ def _read_by_nobody_else(model: nn.Module, seen: Trace) -> dict[str, str]:
     for layer, norm in batch_norms(model, seen).items():
         position = made[layer]
         once = visits[layer] == 1 and visits[norm] == 1 and readers[position] == 1 and position not in given
-        if once and takes_up(modules[layer], modules[norm]) and _same_axis(modules[layer], modules[norm], seen, layer):
+        fits = takes_up(modules[layer], modules[norm]) and rows_can_follow(model, layer, modules[layer])
+        if once and fits and _same_axis(modules[layer], modules[norm], seen, layer):
             found[layer] = norm
     return found
 

@@ -31,6 +31,15 @@ class ActivationQuantizer(nn.Module):
         """The grid that it rounds to, whatever it is given; None where it has seen nothing yet."""
         raise NotImplementedError
 
+    @property
+    def ready(self) -> bool:
+        """Whether it rounds as it will for good."""
+        return True
+
+    def frozen(self) -> ActivationQuantizer:
+        """One that rounds to the present grid for good."""
+        return self
+
 
 class TrackedRange(ActivationQuantizer):
     """Over a moving average of the extremes that were seen in training, its bias taken out.
@@ -69,6 +78,13 @@ class TrackedRange(ActivationQuantizer):
     def grid(self) -> Grid | None:
         return grid_of(*self.range(), self.bits, self.mode) if bool(self.steps) else None
 
+    @property
+    def ready(self) -> bool:
+        return bool(self.steps)
+
+    def frozen(self) -> ActivationQuantizer:
+        return FixedGrid.of(self.bits, self.grid() or grid_of(0.0, 1.0, self.bits, self.mode))
+
     @torch.no_grad()
     def _track(self, values: Tensor) -> None:
         lowest, highest = torch.aminmax(values)
@@ -102,6 +118,9 @@ class FixedClip(ActivationQuantizer):
     def grid(self) -> Grid:
         return grid_of(0.0, self.highest, self.bits, Mode.ASYMMETRIC_UNSIGNED)
 
+    def frozen(self) -> ActivationQuantizer:
+        return FixedGrid.of(self.bits, self.grid())
+
     def forward(self, values: Tensor) -> Tensor:
         grid = self.grid()
         grid = Grid(grid.scale.to(values.device), grid.zero_point.to(values.device), grid.low, grid.high)
@@ -129,6 +148,9 @@ class LearnedClip(ActivationQuantizer):
         )  # one that training has driven below zero keeps nothing
         return grid_of(torch.zeros_like(highest), highest, self.bits, Mode.ASYMMETRIC_UNSIGNED)
 
+    def frozen(self) -> ActivationQuantizer:
+        return FixedGrid.of(self.bits, self.grid())
+
     def forward(self, values: Tensor) -> Tensor:
         return learned_clip(values, self.grid().nearest(values), self.clip_val)
 
@@ -145,6 +167,14 @@ class FixedGrid(ActivationQuantizer):
         self.low, self.high = low, high
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1))
+
+    @classmethod
+    def of(cls, bits: int, grid: Grid) -> FixedGrid:
+        """One of this grid, which is one for all values."""
+        made = cls(bits, grid.low, grid.high).to(grid.scale.device)
+        made.scale.copy_(grid.scale.reshape(1))
+        made.zero_point.copy_(grid.zero_point.reshape(1))
+        return made
 
     def described(self) -> dict[str, Any]:
         return {"bits": self.bits, "low": self.low, "high": self.high}

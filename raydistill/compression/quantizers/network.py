@@ -74,6 +74,12 @@ class Quantization(nn.Module):
     def weight_names(self) -> list[str]:
         return [_as_name(key) for key in self.weights]
 
+    def replace_weight(self, name: str, quantizer: WeightQuantizer) -> None:
+        self.weights[_as_key(name)] = quantizer
+
+    def replace_activation(self, point: Point, quantizer: ActivationQuantizer) -> None:
+        self.activations[_as_key(point.key)] = quantizer
+
     def activation(self, point: Point) -> ActivationQuantizer:
         return self.activations[_as_key(point.key)]  # type: ignore[return-value]
 
