@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.grid import Grid, Mode, grid_of
+from raydistill.compression.quantizers.integers import Spoken, Step, language, of_8_bits
 from raydistill.compression.quantizers.through import learned_clip, through
 
 
@@ -155,7 +156,7 @@ class LearnedClip(ActivationQuantizer):
         return learned_clip(values, self.grid().nearest(values), self.clip_val)
 
 
-class FixedGrid(ActivationQuantizer):
+class FixedGrid(ActivationQuantizer, Spoken):
     """To a grid that was found beforehand, from statistics of calibration data."""
 
     NAME = "fixed"
@@ -165,6 +166,7 @@ class FixedGrid(ActivationQuantizer):
     def __init__(self, bits: int, low: int, high: int) -> None:
         super().__init__(bits)
         self.low, self.high = low, high
+        self._step: Step | None = None
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1))
 
@@ -182,7 +184,17 @@ class FixedGrid(ActivationQuantizer):
     def grid(self) -> Grid:
         return Grid(self.scale, self.zero_point, self.low, self.high)
 
+    def prepare(self, model: nn.Module) -> None:
+        if of_8_bits(self.low, self.high) is not None:
+            self._step = Step(float(self.scale), int(self.zero_point), self.low, self.high)
+
+    def forget(self) -> None:
+        self._step = None
+
     def forward(self, values: Tensor) -> Tensor:
+        spoken = language()
+        if spoken is not None and self._step is not None:
+            return spoken.activation(values, self._step)
         grid = self.grid()
         bounds = [grid.values(torch.full_like(self.zero_point, end)) for end in (self.low, self.high)]
         return through(values, grid.nearest(values), bounds[0], bounds[1])

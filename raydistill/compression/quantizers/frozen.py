@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from raydistill.compression.quantizers.activations import ActivationQuantizer
 from raydistill.compression.quantizers.grid import Grid
+from raydistill.compression.quantizers.integers import Spoken, language, of_8_bits
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.weights import WeightQuantizer
 
+_TOLD = ("_numbers", "_scales", "_zero_points")
 
-class FrozenWeight(WeightQuantizer):
+
+class FrozenWeight(WeightQuantizer, Spoken):
     """The weight lies on its grid already. low, high: of its numbers; shape: of its scale and zero point."""
 
     NAME = "frozen"
@@ -37,8 +40,28 @@ class FrozenWeight(WeightQuantizer):
     def grid(self, weight: Tensor) -> Grid:
         return Grid(self.scale, self.zero_point, self.low, self.high)
 
+    def prepare(self, model: nn.Module) -> None:
+        held = quantization_of(model)
+        kind = of_8_bits(self.low, self.high)
+        name = next((name for name in held.weight_names() if held.weight(name) is self), None) if held else None
+        if name is None or kind is None:
+            return
+        weight = model.get_parameter(name)
+        told = (self.numbers(weight).to(kind), self.scale.reshape(-1), self.zero_point.reshape(-1).to(kind))
+        for attribute, tensor in zip(_TOLD, told, strict=True):
+            self.register_buffer(attribute, tensor.contiguous(), persistent=False)
+
+    def forget(self) -> None:
+        for attribute in _TOLD:
+            self._buffers.pop(attribute, None)
+
     def forward(self, weight: Tensor) -> Tensor:
-        return weight
+        spoken = language()
+        if spoken is None or _TOLD[0] not in self._buffers:
+            return weight
+        axis = next((axis for axis, size in enumerate(self.shape) if size > 1), None)
+        numbers, scale, zero_point = (getattr(self, attribute) for attribute in _TOLD)
+        return spoken.weight(numbers, scale, zero_point, axis)
 
     @torch.no_grad()
     def numbers(self, weight: Tensor) -> Tensor:
