@@ -43,6 +43,7 @@ class Metric:
 
 FOOTPRINT: Mapping[str, Metric] = {
     "macs": Metric(MIN, COUNT, "multiply-accumulates of one sample"),
+    "bops": Metric(MIN, COUNT, "bit operations of one sample"),
     "parameters": Metric(MIN, COUNT, "parameters that are not zero"),
     "size_bytes": Metric(MIN, BYTES, "size in bytes"),
     "compressed_size_bytes": Metric(MIN, BYTES, "compressed size in bytes"),

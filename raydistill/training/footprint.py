@@ -5,7 +5,9 @@ taken out and batch norms folded first (see `raydistill.compression.deployment`)
 
 - ``macs``: multiply-accumulates of one image, counted as `compression.summaries` does; single zeros still count.
 - ``parameters``: those that are not zero.
-- ``size_bytes``: every parameter and buffer at its own width.
+- ``bops``: each multiply-accumulate times the bits of the weight and of what it reads (32 of a float), times the
+  fraction of the weight that is not zero (bit operations, van Baalen et al. 2020, arXiv 2005.07093).
+- ``size_bytes``: every parameter and buffer at its own width, a quantized weight by its bits (see `stored`).
 - ``compressed_size_bytes``: of each tensor the smaller of that and a bitmap, one bit an element, with the other values.
 - ``latency_ms``: milliseconds of one image on the given device, the median of many passes.
 """
@@ -24,7 +26,9 @@ from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.compression.deployment import deploy
+from raydistill.compression.storage import bytes_of, stored
 from raydistill.compression.summaries import total_macs
+from raydistill.compression.summaries.bit_operations import bit_operations
 from raydistill.errors import Fault, RaydistillError, TrainingError
 from raydistill.metrics import NetworkFigure
 from raydistill.resolve import in_folder, resolve_object
@@ -66,12 +70,13 @@ def footprint(
 
 def figures_of(model: nn.Module, example: tuple[Any, ...]) -> dict[str, float]:
     """The figures of a network as it is, by the names of `raydistill.metrics.FOOTPRINT`, without its latency."""
-    tensors = [*model.parameters(), *model.buffers()]
+    whole, packed = stored(model), stored(model, zeros=False)
     return {
         "macs": float(total_macs(model, example)),
+        "bops": bit_operations(model, example),
         "parameters": float(sum(int(torch.count_nonzero(p)) for p in model.parameters())),
-        "size_bytes": float(sum(_dense(tensor) for tensor in tensors)),
-        "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in tensors)),
+        "size_bytes": float(bytes_of(whole)),
+        "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in packed.values())),
     }
 
 
