@@ -30,11 +30,12 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Deployment:
-    """What `deploy` did. removed: parameters that were zero as a whole, or fed such. folded: batch norms. changes: make
-    it to another copy of the network. notes: what was not possible, a line each."""
+    """What `deploy` did. removed: parameters that were zero as a whole, or fed such. folded: batch norms. rounded:
+    quantized weights. changes: make it to another copy of the network. notes: what was not possible, a line each."""
 
     removed: int
     folded: int
+    rounded: int
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
 
@@ -42,6 +43,7 @@ class Deployment:
     def lines(self) -> tuple[str, ...]:
         """For a person: what was done, then what was not."""
         done = [f"{self.removed:,} parameters removed that were zero as a whole"] if self.removed else []
+        done += [f"{self.rounded} weights lie on their grids"] if self.rounded else []
         done += [f"{self.folded} batch norm{'s' * (self.folded != 1)} folded"] if self.folded else []
         return (*(done or ["nothing to remove or to fold"]), *self.notes)
 
@@ -78,7 +80,8 @@ def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
     if found:
         found.apply(model)
         changes.append(found)
-    return Deployment(removed, len(found.norms), tuple(changes), tuple(notes))
+    rounded = len(held.weight_names()) if held is not None and held.enabled else 0
+    return Deployment(removed, len(found.norms), rounded, tuple(changes), tuple(notes))
 
 
 @torch.no_grad()

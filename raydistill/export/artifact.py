@@ -225,11 +225,11 @@ def _latency(
 ) -> list[Row]:
     """torch with the networks as they are, then each other runtime that a format was written for."""
     threads = threads or torch.get_num_threads()
-    runners: dict[str, dict[str, Runner]] = {TORCH: {THIS: _in_torch(network)}}
-    if dense is not None:
-        runners[TORCH][DENSE] = _in_torch(dense)
+    runners: dict[str, dict[str, Runner]] = {}
+    if not network.rounded:  # torch computes a quantized network with floats
+        runners[TORCH] = {THIS: _in_torch(network)} | ({} if dense is None else {DENSE: _in_torch(dense)})
     for form in formats:
-        if form.NAME not in manifest.formats or form.RUNTIME in runners:
+        if form.NAME not in manifest.formats or form.RUNTIME in (*runners, TORCH):
             continue
         runners[form.RUNTIME] = {THIS: form.runner(work, manifest, threads, arch)}
         if dense is not None:
