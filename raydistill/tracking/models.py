@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import shutil
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 
 from raydistill.errors import Fault, TrackingError
 from raydistill.tracking.keys import model_name
+from raydistill.tracking.serving import serve_images
 from raydistill.tracking.sink import SWEEP_TAG, TRIAL_TAG, first_line, is_permanent
 from raydistill.tracking.store import hush
 from raydistill.tracking.writer import Refused
@@ -54,6 +56,9 @@ def export(
     """Write `model` as an MLflow model folder, without any server. input_example: (2 or more, ...) float32, or
     int64 where the network reads numbers of things. Of an output of several parts the first one stays.
 
+    metadata: plain values. With ``preprocessing`` among them (see `datasets.preprocessing`) what MLflow serves takes
+    raw images (see `tracking.served`), and ``mlflow.pytorch`` still loads the network itself.
+
     Two samples, because torch.export takes a batch of one for a constant. Takes 0.2 s for a small network.
 
     Raises:
@@ -82,13 +87,18 @@ def export(
             Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
             Schema([TensorSpec(np.dtype(np.float32), (-1, *output.shape[1:]))]),
         )
-        with warnings.catch_warnings():
+        about = dict(metadata or {})
+        needed = [f"torch=={torch.__version__.partition('+')[0]}", "numpy"]
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=folder.parent) as work:
             warnings.simplefilter("ignore")
+            of_images = "preprocessing" in about
+            network = Path(work) / "network" if of_images else folder
             mlflow.pytorch.save_model(
-                model, str(folder), signature=signature, input_example=example, serialization_format="pt2",
-                metadata=dict(metadata or {}),
-                pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", "numpy"],
+                model, str(network), signature=signature, input_example=example, serialization_format="pt2",
+                metadata=about, pip_requirements=needed,
             )  # fmt: skip
+            if of_images:
+                serve_images(network, folder, example[0], about, signature.outputs, [*needed, "pillow"])
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -89,6 +89,7 @@ def note(
     if registered:
         load = f'mlflow.pyfunc.load_model("models:/{registered}@pareto-knee")'
         lines += ["", "Each is a logged model of its run, thinned and folded. The knee:", "", f"    {load}"]
+        lines += [f"    mlflow models serve -m models:/{registered}@pareto-knee --env-manager local"]
     lines += ["", f"As a folder to take away: `raydistill pick {name} --trial TRIAL`"]
     searched = {path.removeprefix("search."): text for path, text in about.items() if path.startswith("search.")}
     if searched:

@@ -187,7 +187,7 @@ def test_a_sweep_from_the_command_to_a_model_that_predicts(
     import numpy as np
 
     model = mlflow.pyfunc.load_model("models:/tiny@pareto-knee")
-    assert model.predict(np.zeros((5, 3, 32, 32), dtype=np.float32)).shape == (5, 10)
+    assert model.predict({"image": np.zeros((5, 32, 32, 3), dtype=np.uint8)}).shape == (5, 10)
 
     again = finish(start(tmp_path, str(file)), code=2)
     assert again[1].startswith(f"error: {folder}: holds a sweep already; add --resume")

@@ -41,6 +41,7 @@ def test_the_note() -> None:
     assert "| trial | top1 (validation) | sparsity | top1 (test) |  |" in lines
     assert "| [t0002](#/runs/t0002) | 89.00 % | 90.00 % |  | knee |" in lines
     assert '    mlflow.pyfunc.load_model("models:/tiny@pareto-knee")' in lines
+    assert "    mlflow models serve -m models:/tiny@pareto-knee --env-manager local" in lines
     assert "load_model" not in note("tiny", about, ROWS, OBJECTIVES, METRICS, str, "")
 
 

@@ -142,6 +142,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
                 continue
         lines = "; ".join(network.deployment.lines)
         about = {"preprocessing": network.preprocessing, "classes": network.classes, "deployed": lines}
+        about["multi_label"] = network.network.content.get("multi_label")
         try:
             member = log.log_model(
                 record.trial_id, network.model, example, metrics, {**record.values, "deployed": lines},
