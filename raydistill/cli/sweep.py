@@ -166,6 +166,7 @@ def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console
         ("resume", again),
         ("checkpoints", f"{_shown(outcome.kept)}/trials/*/checkpoint.pt"),
         ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
+        *(outcome.aliases.items()),
         ("take it away", _pick(outcome, storage)),
     ):
         if text:
@@ -282,6 +283,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         ("scheduler", _scheduler(sweep)),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
         *((("constraints", ", ".join(map(str, sections.constraints))),) if sections.constraints else ()),
+        *((("aliases", ", ".join(f"{alias.name}: {alias.rule}" for alias in sweep.aliases)),) if sweep.aliases else ()),
         ("confirm", f"each front member {sections.confirm} times more, other seeds" if sections.confirm else "no"),
         ("resources", resources),
         *((("MLflow", masked(sections.tracking.uri)),) if sections.tracking.uri else ()),

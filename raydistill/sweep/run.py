@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,8 @@ class Outcome:
 
     interrupted: by a signal; the sweep can be resumed. model: the knee as the registry has it ("simplenet"); "": it has
     none of this sweep. recorded: False where MLflow takes nothing any more; the journal has it all. front_page: the
-    address of the front in MLflow's interface, once that is open.
+    address of the front in MLflow's interface, once that is open. aliases: of the user's own that MLflow has taken,
+    where its model is (``models:/simplenet@small``).
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class Outcome:
     model: str = ""
     recorded: bool = True
     front_page: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_sweep(
@@ -273,6 +275,11 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         model=log.registered,
         recorded=not log.broken,
         front_page=log.front_page,
+        aliases={
+            alias: f"models:/{log.aliases[alias]}@{alias}"
+            for alias in (own.name for own in session.sweep.aliases)
+            if alias in log.aliases
+        },
     )
 
 

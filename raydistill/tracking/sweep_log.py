@@ -85,12 +85,17 @@ class SweepLog:
         self._writer: TrackingWriter | None = None
         self._sink: MlflowSink | None = None
         self._front: _Front | None = None
-        self._registered = ""
+        self._registered: dict[str, str] = {}
 
     @property
     def registered(self) -> str:
         """The name under which MLflow has taken the knee; "" as long as it has not."""
-        return self._registered
+        return self._registered.get(KNEE_ALIAS, "")
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Of each alias that MLflow has taken, the name of its model."""
+        return dict(self._registered)
 
     @property
     def broken(self) -> bool:
@@ -235,7 +240,7 @@ class SweepLog:
             runs = f"#/experiments/{sink.experiment_id}/runs/"
             text = pages.note(
                 self.name, self._params, rows, objectives, metrics, lambda trial_id: runs + sink.run_id(trial_id),
-                self._registered,
+                self.registered,
             )  # fmt: skip
             client.set_tag(run_id, pages.NOTE_TAG, tag_text(text))
             state = pages.view(self.sweep_id, objectives, metrics)
@@ -313,8 +318,7 @@ class SweepLog:
 
         def send(client: MlflowClient, run_id: str) -> None:
             models.register(client, sink.experiment_id, run_id, self.sweep_id, member, registered, alias, about)
-            if alias == KNEE_ALIAS:
-                self._registered = registered
+            self._registered[alias] = registered
 
         writer.put(member.trial_id, Action("registering its model", send, replaces=f"registration as {alias}"))
         return registered
@@ -325,8 +329,7 @@ class SweepLog:
 
         def send(client: MlflowClient, run_id: str) -> None:
             models.withdraw(client, self.sweep_id, registered, alias)
-            if alias == KNEE_ALIAS:
-                self._registered = ""
+            self._registered.pop(alias, None)
 
         replaces = f"withdrawal of {registered}@{alias}"
         self._live()[0].put(PARENT, Action("withdrawing an alias", send, replaces=replaces))

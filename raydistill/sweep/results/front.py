@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 
 from raydistill.errors import CheckpointError, ConfigError, Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.export import Deployed, deployed
-from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
+from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation, TrialRecord
 from raydistill.search import FrontRow, highlights
+from raydistill.search.aliases import chosen
 from raydistill.search.pick import described
 from raydistill.storage import Store
 from raydistill.sweep.planning.resources import Share
@@ -28,7 +30,8 @@ _TAG_LIMIT = 5000
 
 
 def test_front(session: Session) -> None:
-    """Evaluate the front's members and the baseline on the test split, each once in a sweep's life.
+    """Evaluate the front's members, whatever else has an alias, and the baseline on the test split, each once in a
+    sweep's life.
 
     A member whose checkpoint is lost is trained again. If that is lost too it fails, and is no point of the front:
     whoever comes up for it is evaluated.
@@ -40,11 +43,7 @@ def test_front(session: Session) -> None:
 def _test_members(session: Session) -> bool:
     """Whether the front has changed: members were lost."""
     ledger, share = session.ledger, session.share
-    members = [row.record for row in ledger.front() if row.pareto or row.record.trial_id == BASELINE]
-    ids = {record.trial_id for record in members}
-    repeats = [r for r in ledger.records.values() if r.confirms in ids and r.state == FINISHED]
-    wanted = [*members, *repeats]
-    untested = [record for record in wanted if record.test is None]
+    untested = _untested(session)
     if not untested or session.interrupt.requested:
         return False
     lost = False
@@ -71,6 +70,16 @@ def _test_members(session: Session) -> bool:
             else:
                 ledger.tested(trial_id, result)
     return lost
+
+
+def _untested(session: Session) -> list[TrialRecord]:
+    """Of those that are to be tested, and their repeats with other seeds."""
+    records, rows = session.ledger.records, session.ledger.front()
+    aliased = {row.record.trial_id for row in _chosen(session, rows)[0].values()} | {BASELINE}
+    members = [row.record for row in rows if row.pareto or row.record.trial_id in aliased]
+    ids = {record.trial_id for record in members}
+    repeats = [record for record in records.values() if record.confirms in ids and record.state == FINISHED]
+    return [record for record in (*members, *repeats) if record.test is None]
 
 
 def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
@@ -106,18 +115,24 @@ def _evaluate(
 
 def publish_front(session: Session, log: SweepLog) -> None:
     """Log the front's members as MLflow models and register those that have a name: the knee, the best in each
-    objective.
+    objective, and what the user's own aliases mean, which may lie behind the front.
 
     What is logged is what is delivered: thinned and folded. Where nothing is on the front nothing stays registered: a
     knee of this sweep's that was feasible once is none now.
     """
     rows, sweep = session.ledger.front(), session.sweep
-    members = [row for row in rows if row.pareto and row.record.checkpoint and row.record.last]
+    own, without = _chosen(session, rows)
+    aliases = {ALIAS_PREFIX + name: trial_id for name, trial_id in highlights.members(rows, sweep.objectives).items()}
+    aliases |= {name: row.record.trial_id for name, row in own.items()}
+    for name in (*(ALIAS_PREFIX + name for name in highlights.names(sweep.objectives)), *without):
+        if name not in aliases:
+            log.withdraw(name)
+    for name, why in without.items():
+        session.observer.warning(f"alias {name}: {why}")
+    wanted = set(aliases.values())
+    members = [row for row in rows if row.pareto or row.record.trial_id in wanted]
+    members = [row for row in members if row.record.checkpoint and row.record.last]
     session.observer.step(f"logging the front's models, {len(members)}")
-    named_members = highlights.members(rows, sweep.objectives)
-    for alias in highlights.names(sweep.objectives):
-        if alias not in named_members:
-            log.withdraw(ALIAS_PREFIX + alias)
     for row in members:
         record, last = row.record, row.record.last
         if last is None or record.checkpoint is None or session.interrupt.requested:
@@ -151,9 +166,15 @@ def publish_front(session: Session, log: SweepLog) -> None:
         except TrackingError as error:
             session.observer.warning(str(error))
             continue
-        for alias, trial_id in named_members.items():
+        for alias, trial_id in aliases.items():
             if trial_id == record.trial_id:
-                log.register(member, ALIAS_PREFIX + alias, _version_card(session, row, network))
+                log.register(member, alias, _version_card(session, row, network))
+
+
+def _chosen(session: Session, rows: Sequence[FrontRow]) -> tuple[dict[str, FrontRow], dict[str, str]]:
+    """What the user's own aliases mean: see `aliases.chosen`."""
+    sweep = session.sweep
+    return chosen(sweep.aliases, rows, sweep.metrics, sweep.objectives, session.ledger.records)
 
 
 def _version_card(session: Session, row: FrontRow, network: Deployed) -> VersionCard:

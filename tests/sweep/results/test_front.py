@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,16 @@ def test_what_is_tested_is_not_tested_again(write_sweep: Callable[..., Path], tm
     is_in(finished("t0001", 0.1, 0.1), session)  # not on the front
     front.test_front(session)
     assert session.observer.steps == []  # type: ignore[attr-defined]
+
+
+def test_whoever_has_an_alias_of_the_users_own_is_tested_too(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """Behind the front, where its figure is no objective."""
+    session = session_of(write_sweep, tmp_path, ("aliases", {"low": {"best": "sparsity", "where": "top1 <= 0.2"}}))
+    with_baseline(session)
+    is_in(with_test(finished("t0000", 0.8, 0.5)), session)
+    is_in(finished("t0001", 0.1, 0.1), session)
+    is_in(finished("t0002", 0.2, 0.2), session)
+    is_in(replace(finished("t0003", 0.1, 0.1), confirms="t0001"), session)
+    own, without = front._chosen(session, session.ledger.front())
+    assert (own["low"].record.trial_id, own["low"].pareto, without) == ("t0002", False, {})
+    assert [record.trial_id for record in front._untested(session)] == ["t0002"]
