@@ -18,7 +18,7 @@ from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
 from raydistill.files import missing
 from raydistill.masking import masked_all
-from raydistill.metrics import Metric, selecting
+from raydistill.metrics import LATENCY, Metric, selecting
 from raydistill.parts import Optimizer, Training, settings
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, parse_yaml, read_yaml, scale_epochs
@@ -38,7 +38,6 @@ from raydistill.sweep.file.spec import (
 from raydistill.sweep.file.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
 from raydistill.sweep.planning.methods import check_own
 from raydistill.tasks import TaskConfig, metrics_of
-from raydistill.training.footprint import LATENCY
 from raydistill.training.optimizer import check_optimization
 
 TRAINING = "training."
