@@ -90,7 +90,7 @@ def note(
         load = f'mlflow.pyfunc.load_model("models:/{registered}@pareto-knee")'
         lines += ["", "Each is a logged model of its run, thinned and folded. The knee:", "", f"    {load}"]
         lines += [f"    mlflow models serve -m models:/{registered}@pareto-knee --env-manager local"]
-    lines += ["", f"As a folder to take away: `raydistill pick {name} --trial TRIAL`"]
+        lines += ["", f"As a folder to take away: `raydistill pick {name} --trial TRIAL`"]
     searched = {path.removeprefix("search."): text for path, text in about.items() if path.startswith("search.")}
     if searched:
         lines += ["", "Searched:", "", *(f"- `{path}`: {text}" for path, text in list(searched.items())[:_ROWS])]

@@ -55,7 +55,8 @@ class SweepLog:
     parent's. report: called with one line for each thing the user should know (from another thread). lent: gives a
     trial's file by its name in the records, to read; None: the names are paths. artifacts: where a database without a
     server keeps its artifacts; None is a folder in `storage`. dataset: what every run is trained on.
-    run_name: of the parent run, where that is not the experiment's.
+    run_name: of the parent run, where that is not the experiment's. pending: where models wait for MLflow; None: in
+    `storage`, which is then this sweep's alone.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class SweepLog:
         artifacts: str | None = None,
         dataset: DatasetCard | None = None,
         run_name: str | None = None,
+        pending: Path | None = None,
     ) -> None:
         self.name, self.sweep_id, self.storage = name, sweep_id, Path(storage).absolute()
         self._asked_uri, self._report = uri, report
         self._lent, self._artifacts, self._dataset = lent, artifacts, dataset
         self._run_name = run_name or name
+        self._pending = (pending or self.storage).absolute() / PENDING
         self._params, self._tags = dict(params or {}), dict(tags or {})
         self._cards: dict[str, RunCard] = {}
         self._last: dict[str, EpochMetrics] = {}
@@ -177,8 +180,9 @@ class SweepLog:
         self.epoch(PARENT, metrics)
 
     def run_result(self, evaluation: Evaluation, last: EpochMetrics, artifacts: Sequence[Path] = ()) -> None:
-        """Log what a single run has come to: figures of a split, and its files."""
-        self._put(PARENT, metrics=evaluation.named_by_split, step=last.epoch, timestamp_ms=last.timestamp_ms)
+        """Log what a single run has come to: figures of a split, what its network costs, and its files."""
+        metrics = {**evaluation.named_by_split, **last.footprint}
+        self._put(PARENT, metrics=metrics, step=last.epoch, timestamp_ms=last.timestamp_ms)
         for path in artifacts:
             if path.exists():
                 self._live()[0].put(PARENT, Action(f"file '{path.name}'", _upload_file(path), replaces=path.name))
@@ -268,7 +272,7 @@ class SweepLog:
         params: Mapping[str, object] | None = None,
         metadata: Mapping[str, object] | None = None,
     ) -> LoggedMember:
-        """Export `model` (on the CPU) here and send it as an MLflow model of the trial's run.
+        """Export `model` (on the CPU) here and send it as an MLflow model of the trial's run, or of the parent's.
 
         input_example: of images (2, C, H, W) float32. metadata: plain values beside the model, such as preprocessing.
 
@@ -277,12 +281,12 @@ class SweepLog:
             StorageError: the storage cannot take it.
         """
         writer, sink = self._live()
-        member = models.member_of(self.name, trial_id)
-        pending = self.storage / PENDING
+        member = models.member_of(self.name if trial_id else self._run_name, trial_id)
+        pending = self._pending
         try:
             pending.mkdir(parents=True, exist_ok=True)
             # A folder of its own: an earlier export of the same trial may be on its way just now.
-            folder = Path(tempfile.mkdtemp(prefix=f"{trial_id}-", dir=pending)) / "model"
+            folder = Path(tempfile.mkdtemp(prefix=f"{trial_id or 'run'}-", dir=pending)) / "model"
             models.export(model, input_example, folder, metadata)
         except OSError as error:
             rule = f"the exported model cannot be written ({error.strerror or error})"
@@ -352,7 +356,7 @@ class SweepLog:
         if self._front is not None and timeout_s > 0:
             self._front.draw()
         if not left:
-            shutil.rmtree(self.storage / PENDING, ignore_errors=True)
+            shutil.rmtree(self._pending, ignore_errors=True)
         return left
 
     def flush(self, timeout_s: float) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import ray
 import torch
 
@@ -18,13 +16,13 @@ from raydistill.search.aliases import chosen
 from raydistill.search.pick import described
 from raydistill.storage import Store
 from raydistill.sweep.planning.resources import Share
+from raydistill.sweep.results.logged_model import delivered
 from raydistill.sweep.results.retrain import tell, train_again
 from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import is_of, named
 from raydistill.sweep.tune.callback import why_it_died
-from raydistill.tasks import VALIDATION, Loading, Task, Weights
 from raydistill.tracking import ALIAS_PREFIX, SweepLog, VersionCard
-from raydistill.training import evaluate_checkpoint, read_checkpoint
+from raydistill.training import evaluate_checkpoint
 
 _TAG_LIMIT = 5000
 
@@ -113,6 +111,19 @@ def _evaluate(
         return error
 
 
+def can_be_taken(session: Session) -> bool:
+    """Whether `pick` can write the knee as a folder: not what gives no tensor, as detectors."""
+    knee = next((row.record for row in session.ledger.front() if row.knee), None)
+    if knee is None or knee.checkpoint is None:
+        return False
+    try:
+        with session.store.lent(knee.checkpoint) as path:
+            deployed(path, knee.arch)
+    except RaydistillError:
+        return False
+    return True
+
+
 def publish_front(session: Session, log: SweepLog) -> None:
     """Log the front's members as MLflow models and register those that have a name: the knee, the best in each
     objective, and what the user's own aliases mean, which may lie behind the front.
@@ -137,16 +148,9 @@ def publish_front(session: Session, log: SweepLog) -> None:
         record, last = row.record, row.record.last
         if last is None or record.checkpoint is None or session.interrupt.requested:
             continue
-        metrics = {**last.metrics, "sparsity": last.sparsity, **last.footprint}
-        metrics |= record.test.named_by_split if record.test is not None else {}
         with session.store.lent(record.checkpoint) as path:
             try:
-                example, task = _example(session.task, path, record.arch)
-                if example is None:
-                    takes = "as MLflow's models do: members of the front stay checkpoints, none is registered"
-                    session.observer.warning(f"{record.arch} is not called with one tensor, {takes}")
-                    return
-                network = deployed(path, record.arch, (torch.from_numpy(example),), task.example_input)
+                found = delivered(session.task, path, record.arch)
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
                 test_front(session)
@@ -155,20 +159,18 @@ def publish_front(session: Session, log: SweepLog) -> None:
             except ConfigError as error:
                 session.observer.warning(f"the model of {record.trial_id} is not logged: {error.faults[0]}")
                 continue
-        lines = "; ".join(network.deployment.lines)
-        about = {"preprocessing": network.preprocessing, "classes": network.classes, "deployed": lines}
-        about["multi_label"] = network.network.content.get("multi_label")
+        if found is None:
+            takes = "as MLflow's models do: members of the front stay checkpoints, none is registered"
+            session.observer.warning(f"{record.arch} is not called with one tensor, {takes}")
+            return
         try:
-            member = log.log_model(
-                record.trial_id, network.model, example, metrics, {**record.values, "deployed": lines},
-                {name: value for name, value in about.items() if value},
-            )  # fmt: skip
+            member = found.log(log, record.trial_id, last, record.test, record.values)
         except TrackingError as error:
             session.observer.warning(str(error))
             continue
         for alias, trial_id in aliases.items():
             if trial_id == record.trial_id:
-                log.register(member, alias, _version_card(session, row, network))
+                log.register(member, alias, _version_card(session, row, found.network))
 
 
 def _chosen(session: Session, rows: Sequence[FrontRow]) -> tuple[dict[str, FrontRow], dict[str, str]]:
@@ -193,13 +195,3 @@ def _version_card(session: Session, row: FrontRow, network: Deployed) -> Version
         tags |= {"sparsity": f"{record.last.sparsity:.6g}"}
         tags |= {key: f"{value:.6g}" for key, value in record.last.footprint.items()}
     return VersionCard("\n".join(lines), tags)
-
-
-def _example(task: Task, checkpoint: str | Path, arch: str) -> tuple[np.ndarray | None, Task]:
-    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens,
-    None where they are no tensor; and the task that gives such."""
-    content = read_checkpoint(checkpoint)
-    task = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), arch))
-    batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
-    first = task.inputs(batch)[0]
-    return (first.contiguous().numpy() if isinstance(first, torch.Tensor) else None), task
