@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from raydistill.metrics import OF_NETWORK, Metric, selecting, shown
+from raydistill.records import EpochMetrics
 from raydistill.tracking.figures import FrontRow, Objective
 from raydistill.tracking.keys import key
 from raydistill.tracking.sink import SWEEP_TAG
@@ -19,6 +20,9 @@ NOTE_TAG = "mlflow.note.content"
 SHARED_VIEW = "mlflow.sharedViewState."
 LOCAL = "http://127.0.0.1:5000"
 """Where ``mlflow ui`` answers unless it is told otherwise."""
+
+FIRST_CHARTS = "epoch by epoch"
+"""The section of a run's charts that stands first."""
 
 _ROWS = 20
 
@@ -42,6 +46,13 @@ def view(sweep_id: str, objectives: Sequence[Objective], metrics: Mapping[str, M
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }  # fmt: skip
     return json.dumps(state)
+
+
+def first_charts(metrics: EpochMetrics) -> dict[str, float]:
+    """What a run's page is to show first, once more: its charts stand in the order of their names, those whose names
+    have a prefix before all others."""
+    first = selecting(metrics.metrics)
+    return {f"{FIRST_CHARTS}/{name}": metrics.value(name) for name in (first, "sparsity")}
 
 
 def front_page(uri: str, experiment_id: str, sweep_id: str) -> str:

@@ -173,7 +173,8 @@ class SweepLog:
     def epoch(self, trial_id: str, metrics: EpochMetrics) -> None:
         """Log one epoch, at the record's own time and with its epoch as step."""
         self._last[trial_id] = metrics
-        self._put(trial_id, metrics=metrics.scalars, step=metrics.epoch, timestamp_ms=metrics.timestamp_ms)
+        shown = {**pages.first_charts(metrics), **metrics.scalars}
+        self._put(trial_id, metrics=shown, step=metrics.epoch, timestamp_ms=metrics.timestamp_ms)
 
     def run_epoch(self, metrics: EpochMetrics) -> None:
         """Log one epoch of the parent run itself: a single run has no trials."""
