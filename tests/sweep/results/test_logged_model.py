@@ -11,6 +11,9 @@ import torch
 
 from raydistill.errors import CheckpointError
 from raydistill.sweep.results.logged_model import delivered
+from raydistill.tasks.classification import Classification
+from raydistill.tracking.models import export
+from raydistill.training import evaluate_checkpoint
 from tests.export.conftest import CLASSES, SEEN, keep
 from tests.sweep.sessions import epoch, finished, with_test
 
@@ -70,6 +73,24 @@ def test_it_is_thinned_with_its_preprocessing_and_what_it_costs(tmp_path: Path) 
     }  # fmt: skip
     found.log(log, "", epoch(0), None, {})  # type: ignore[arg-type]
     assert "test_top1" not in log.said[3]
+
+
+@pytest.mark.slow  # torch.export, and all test images as a server has them
+def test_the_served_model_is_right_on_the_images_that_the_table_says(
+    trained: Path, task: Classification, tmp_path: Path
+) -> None:
+    """Raw pixels through the logged preprocessing, to the image."""
+    import mlflow
+
+    found = delivered(task, trained)
+    assert found is not None
+    export(found.network.model, found.example, tmp_path / "model", found._about)
+    served = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    data = task.dataset
+    right = (served.predict({"image": data.test_images}).argmax(1) == data.test_labels).mean()
+    assert right == pytest.approx(evaluate_checkpoint(trained, task, "test", "cpu").metrics["top1"], abs=1e-9)
+    (best,) = served.predict({"image": data.test_images[:1]}, params={"top": 1})[0]
+    assert best["class"] in [str(digit) for digit in range(10)]
 
 
 def test_what_is_called_with_lists_is_none(tmp_path: Path) -> None:
