@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.grid import Grid, Mode, grid_of
-from raydistill.compression.quantizers.integers import Spoken, Step, language, of_8_bits
+from raydistill.compression.quantizers.integers import Spoken, Step, of_8_bits
 from raydistill.compression.quantizers.through import learned_clip, through
 
 
@@ -192,7 +192,7 @@ class FixedGrid(ActivationQuantizer, Spoken):
         self._step = None
 
     def forward(self, values: Tensor) -> Tensor:
-        spoken = language()
+        spoken = self.spoken
         if spoken is not None and self._step is not None:
             return spoken.activation(values, self._step)
         grid = self.grid()
