@@ -74,7 +74,7 @@ def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
         changes.append(Frozen())
     elif held is not None and held.enabled:
         notes.append("its numbers are not settled: a range has seen nothing yet, train it with its quantizer")
-    found, note = _folding(model, example)
+    found, note = folding(model, example)
     if note:
         notes.append(note)
     if found:
@@ -85,8 +85,11 @@ def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
 
 
 @torch.no_grad()
-def _folding(model: nn.Module, example: Sequence[Any]) -> tuple[Folded, str]:
-    """Which batch norms can be folded without another output, and why none can ("": there is no reason)."""
+def folding(model: nn.Module, example: Sequence[Any]) -> tuple[Folded, str]:
+    """Which batch norms can be folded without another output, and why none can ("": there is no reason).
+
+    The model, in eval mode, stays as it is.
+    """
     none = Folded({})
     if not any(kind_of(module).batch_norm for module in model.modules()):
         return none, ""

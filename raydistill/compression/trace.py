@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +41,9 @@ class Call:
     function: ``conv2d``, ``relu``, ``add``; in-place variants have the plain name. module: dotted name of the innermost
     module that ran it, "" for the model itself. visit: how many times that module had been entered before. inputs:
     positions in the trace of the calls that made its tensors; parameters and constants have none. parameters: names of
-    the model's parameters among its arguments. macs: half of torch's FLOPs, biases not counted.
+    the model's parameters among its arguments. macs: half of torch's FLOPs, biases not counted. arguments: of each
+    different one of its positional tensors that is no parameter, in order, the position of the call that made it; -1 of
+    a constant.
     """
 
     function: str
@@ -52,6 +54,7 @@ class Call:
     output_shapes: tuple[tuple[int, ...], ...] = ()
     parameters: tuple[str, ...] = ()
     macs: int = 0
+    arguments: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -230,11 +233,19 @@ class _Recorder(TorchFunctionMode):
         outputs = [args[0]] if name == "__setitem__" and isinstance(args[0], Tensor) else _tensors(result)
         outputs = [tensor for tensor in outputs if id(tensor) not in self._parameters]
         if outputs:
-            self._record(name, arguments, shapes, outputs, (self._flops() - before) // 2)
+            computed = {id(tensor): tensor for tensor in _tensors(args) if not isinstance(tensor, nn.Parameter)}
+            made = tuple(self._made[key][1] if key in self._made else -1 for key in computed)
+            self._record(name, arguments, shapes, outputs, (self._flops() - before) // 2, made)
         return result
 
     def _record(
-        self, name: str, arguments: list[Tensor], shapes: tuple[tuple[int, ...], ...], outputs: list[Tensor], macs: int
+        self,
+        name: str,
+        arguments: list[Tensor],
+        shapes: tuple[tuple[int, ...], ...],
+        outputs: list[Tensor],
+        macs: int,
+        made: tuple[int, ...],
     ) -> None:
         parameters = [self._parameters[id(tensor)] for tensor in arguments if id(tensor) in self._parameters]
         module, visit = (self._stack[-1].module, self._stack[-1].visit) if self._stack else ("", 0)
@@ -247,6 +258,7 @@ class _Recorder(TorchFunctionMode):
             output_shapes=tuple(tuple(tensor.shape) for tensor in outputs),
             parameters=tuple(dict.fromkeys(parameters)),
             macs=macs,
+            arguments=made,
         )
         self._made.update((id(tensor), (tensor, len(self.calls))) for tensor in outputs)
         self.calls.append(call)

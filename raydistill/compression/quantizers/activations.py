@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.quantizers.grid import Grid, Mode, grid_of
+from raydistill.compression.quantizers.grid import Grid, Mode, as_multiplier_and_shift, grid_of, grid_under, on_grid
 from raydistill.compression.quantizers.integers import Spoken, Step, of_8_bits
+from raydistill.compression.quantizers.ranges import Clip, value_range
 from raydistill.compression.quantizers.through import learned_clip, through
 
 
@@ -144,9 +145,7 @@ class LearnedClip(ActivationQuantizer):
 
     @torch.no_grad()
     def grid(self) -> Grid:
-        highest = (
-            self.clip_val.detach().float().clamp(min=1e-6)
-        )  # one that training has driven below zero keeps nothing
+        highest = self.clip_val.detach().float().clamp(min=1e-6)  # driven below zero it keeps nothing
         return grid_of(torch.zeros_like(highest), highest, self.bits, Mode.ASYMMETRIC_UNSIGNED)
 
     def frozen(self) -> ActivationQuantizer:
@@ -157,15 +156,19 @@ class LearnedClip(ActivationQuantizer):
 
 
 class FixedGrid(ActivationQuantizer, Spoken):
-    """To a grid that was found beforehand, from statistics of calibration data."""
+    """To a grid that was found beforehand, from statistics of calibration data.
+
+    multiplier_bits: the factor from the sums of an accumulator to these numbers is a whole multiplier of so many bits
+    and a shift, rounded down, as integer hardware has it; None: it is a float.
+    """
 
     NAME = "fixed"
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, bits: int, low: int, high: int) -> None:
+    def __init__(self, bits: int, low: int, high: int, multiplier_bits: int | None = None) -> None:
         super().__init__(bits)
-        self.low, self.high = low, high
+        self.low, self.high, self.multiplier_bits = low, high, multiplier_bits
         self._step: Step | None = None
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1))
@@ -179,7 +182,14 @@ class FixedGrid(ActivationQuantizer, Spoken):
         return made
 
     def described(self) -> dict[str, Any]:
-        return {"bits": self.bits, "low": self.low, "high": self.high}
+        return {"bits": self.bits, "low": self.low, "high": self.high, "multiplier_bits": self.multiplier_bits}
+
+    @torch.no_grad()
+    def take(self, grid: Grid) -> None:
+        """Round to this grid from now on, of one element."""
+        self.low, self.high = grid.low, grid.high
+        self.scale.copy_(grid.scale.reshape(-1))
+        self.zero_point.copy_(grid.zero_point.reshape(-1))
 
     def grid(self) -> Grid:
         return Grid(self.scale, self.zero_point, self.low, self.high)
@@ -195,12 +205,147 @@ class FixedGrid(ActivationQuantizer, Spoken):
         spoken = self.spoken
         if spoken is not None and self._step is not None:
             return spoken.activation(values, self._step)
-        grid = self.grid()
-        bounds = [grid.values(torch.full_like(self.zero_point, end)) for end in (self.low, self.high)]
-        return through(values, grid.nearest(values), bounds[0], bounds[1])
+        return _rounded(values, self.grid(), self.multiplier_bits)
+
+
+class DynamicRange(ActivationQuantizer):
+    """Over the range of what it is given, found anew each time: quantization without calibration.
+
+    clip, num_stds, percentile, half_range: of `ranges.value_range`. multiplier_bits: as `FixedGrid`'s.
+    """
+
+    NAME = "dynamic"
+
+    def __init__(
+        self,
+        bits: int,
+        mode: str = Mode.SYMMETRIC.value,
+        clip: str = Clip.NONE.value,
+        num_stds: float = 2.0,
+        percentile: float = 99.99,
+        half_range: bool = False,
+        multiplier_bits: int | None = None,
+    ) -> None:
+        super().__init__(bits)
+        self.mode, self.clip, self.num_stds, self.percentile = Mode(mode), Clip(clip), num_stds, percentile
+        self.half_range, self.multiplier_bits = half_range, multiplier_bits
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "bits": self.bits, "mode": self.mode.value, "clip": self.clip.value, "num_stds": self.num_stds,
+            "percentile": self.percentile, "half_range": self.half_range, "multiplier_bits": self.multiplier_bits,
+        }  # fmt: skip
+
+    def grid(self) -> Grid | None:
+        """It has none of its own."""
+        return None
+
+    @torch.no_grad()
+    def grid_for(self, values: Tensor) -> Grid:
+        """The grid that these values are rounded to."""
+        lowest, highest = value_range(
+            values.detach().float(), self.mode, self.bits, self.clip, self.num_stds, self.half_range,
+            percentile=self.percentile,
+        )  # fmt: skip
+        return approximated(grid_of(lowest, highest, self.bits, self.mode), self.multiplier_bits)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return _rounded(values, self.grid_for(values), self.multiplier_bits) if values.numel() else values
+
+
+class Accumulator(ActivationQuantizer):
+    """The sums of a layer's products, as whole numbers of `bits` bits, signed, before they are rounded to a result.
+
+    Their unit is the product of the units of the two factors; the bias is rounded to it. Where a factor is a float,
+    nothing is done. multiplier_bits: that product, too, is approximated as `FixedGrid` says.
+    """
+
+    NAME = "accumulator"
+
+    def __init__(self, bits: int = 32, multiplier_bits: int | None = None) -> None:
+        super().__init__(bits)
+        self.multiplier_bits = multiplier_bits
+
+    def described(self) -> dict[str, Any]:
+        return {"bits": self.bits, "multiplier_bits": self.multiplier_bits}
+
+    def grid(self) -> Grid | None:
+        """It depends on what is multiplied."""
+        return None
+
+    @torch.no_grad()
+    def unit(self, inputs: Grid, weight: Grid) -> Tensor:
+        """Of one, or one a channel of the weight, shape (channels,)."""
+        return (inputs.scale.reshape(-1) * weight.scale.reshape(-1)).reshape(-1)
+
+    def approximate(self, unit: Tensor) -> Tensor:
+        """The unit as integer hardware has it."""
+        if self.multiplier_bits is None:
+            return unit
+        multiplier, shift = as_multiplier_and_shift(1 / unit, self.multiplier_bits)
+        return 2.0**shift / multiplier
+
+    def bias(self, bias: Tensor, unit: Tensor) -> Tensor:
+        """The bias as it is added to sums of that unit. Shape: (channels,)."""
+        unit = _repeated(unit, len(bias))
+        low, high = Mode.SYMMETRIC.numbers(self.bits)
+        numbers = torch.round(bias.detach() / self.approximate(unit)).clamp(low, high)
+        return through(bias, (numbers * unit).to(bias.dtype))
+
+    def sums(self, values: Tensor, unit: Tensor, axis: int) -> Tensor:
+        """What a layer gives, as its accumulator has it. axis: of the channels, counted from the end."""
+        low, high = Mode.SYMMETRIC.numbers(self.bits)
+        shape = [1] * (-axis)
+        shape[0] = -1
+        unit = unit if unit.numel() == 1 else _repeated(unit, values.shape[axis]).view(shape)
+        approximate = self.approximate(unit)
+        result = values
+        if self.bits < 32 or self.multiplier_bits is not None:
+            numbers = torch.round(values.detach() / unit).clamp(low, high)
+            result = through(values, numbers * approximate, low * unit, high * unit)
+        result = result.view_as(result) if result is values else result
+        return on_grid(result, Grid(approximate, torch.zeros_like(approximate), low, high))
+
+
+class ReducedFloat(ActivationQuantizer):
+    """To a float of fewer bits: 16 (half precision); 32 leaves it, and 64 cannot be told from 32 in what follows."""
+
+    NAME = "float"
+
+    def grid(self) -> Grid | None:
+        """It lies on none."""
+        return None
+
+    def forward(self, values: Tensor) -> Tensor:
+        return through(values, values.detach().half().to(values.dtype)) if self.bits == 16 else values
+
+
+def approximated(grid: Grid, multiplier_bits: int | None) -> Grid:
+    """The grid whose numbers a value is brought to by a whole multiplier of so many bits and a shift."""
+    if multiplier_bits is None:
+        return grid
+    multiplier, shift = as_multiplier_and_shift(1 / grid.scale, multiplier_bits)
+    return Grid(2.0**shift / multiplier, grid.zero_point, grid.low, grid.high)
+
+
+def _rounded(values: Tensor, grid: Grid, multiplier_bits: int | None) -> Tensor:
+    bounds = [grid.values(torch.full_like(grid.zero_point, end)) for end in (grid.low, grid.high)]
+    sums = grid_under(values)
+    if multiplier_bits is None or sums is None:
+        return on_grid(through(values, grid.nearest(values), bounds[0], bounds[1]), grid)
+    multiplier, shift = as_multiplier_and_shift(sums.scale / grid.scale, multiplier_bits)
+    scaled = torch.round(values.detach() / sums.scale) * (multiplier / 2.0**shift)
+    numbers = torch.clamp(torch.round(scaled) + grid.zero_point, grid.low, grid.high)
+    return on_grid(through(values, grid.values(numbers), bounds[0], bounds[1]), grid)
+
+
+def _repeated(unit: Tensor, channels: int) -> Tensor:
+    """One a channel: a transposed convolution of several groups has its channels' units once."""
+    return unit if unit.numel() in (1, channels) else unit.repeat(channels // unit.numel())
 
 
 MENU: dict[str, type[ActivationQuantizer]] = {
-    kind.NAME: kind for kind in (TrackedRange, FixedClip, LearnedClip, FixedGrid)
+    kind.NAME: kind
+    for kind in (TrackedRange, FixedClip, LearnedClip, FixedGrid, DynamicRange, Accumulator, ReducedFloat)
 }
 """By the name that stands in a checkpoint."""

@@ -106,3 +106,21 @@ def as_multiplier_and_shift(scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     shift = torch.floor(torch.log2((2**bits - 1) / scale))
     return torch.floor(scale * 2.0**shift), shift
+
+
+_ATTRIBUTE = "_raydistill_grid"
+
+
+def grid_under(values: Tensor) -> Grid | None:
+    """The grid that these values were rounded to in this forward pass; None where that is not known."""
+    found = getattr(values, _ATTRIBUTE, None)
+    return found if isinstance(found, Grid) else None
+
+
+def on_grid(values: Tensor, grid: Grid | None) -> Tensor:
+    """The same values, which are known to lie on that grid; None: on none that is known any more."""
+    if grid is not None:
+        setattr(values, _ATTRIBUTE, grid)
+    elif hasattr(values, _ATTRIBUTE):
+        delattr(values, _ATTRIBUTE)
+    return values

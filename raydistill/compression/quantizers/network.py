@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from raydistill.compression.floats import rounds_nothing
-from raydistill.compression.quantizers.activations import ActivationQuantizer
-from raydistill.compression.quantizers.points import Point
+from raydistill.compression.quantizers.activations import Accumulator, ActivationQuantizer
+from raydistill.compression.quantizers.grid import grid_under, on_grid
+from raydistill.compression.quantizers.points import ACCUMULATOR, RESULT, UNCHANGED, Point
+from raydistill.compression.quantizers.watch import Place, Places, call_name
 from raydistill.compression.quantizers.weights import WeightQuantizer
-from raydistill.compression.trace import plain_name
 from raydistill.errors import ABSENT, ConfigError, Fault
 
 CHILD = "quantization"
@@ -161,16 +162,17 @@ class _Forward:
     def __init__(self, model: nn.Module, quantization: Quantization) -> None:
         self.quantization = quantization
         self._owners = [_owner(model, name) for name in quantization.weight_names()]
-        self._points: dict[str, dict[tuple[str, int], dict[int, str]]] = {}
+        self._points: dict[Place, dict[int, str]] = {}
         for point in quantization.points:
-            of_module = self._points.setdefault(point.module, {})
-            of_module.setdefault((point.function, point.position), {})[point.argument] = _as_key(point.key)
-        self._stack: list[tuple[str, dict[str, int]]] = []
+            place = (point.module, point.function, point.position)
+            self._points.setdefault(place, {})[point.argument] = _as_key(point.key)
+        self.follows = any(point.argument == ACCUMULATOR for point in quantization.points)
+        self._places = Places()
         self._mode: _Rounding | None = None
 
     def enter(self, name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        self._stack.append((name, {}))
-        if len(self._stack) > 1 or not self.quantization._on or rounds_nothing():
+        self._places.enter(name)
+        if self._places.depth > 1 or not self.quantization._on or rounds_nothing():
             return None
         rounded = self._rounded_inputs(inputs) if not name else None
         weights = {}
@@ -180,12 +182,13 @@ class _Forward:
         self._mode.__enter__()
         return rounded
 
-    def leave(self) -> None:
-        if self._stack:
-            self._stack.pop()
-        if not self._stack and self._mode is not None:
+    def leave(self, output: object) -> None:
+        self._places.leave()
+        if not self._places.depth and self._mode is not None:
             mode, self._mode = self._mode, None
             mode.__exit__(None, None, None)
+            if isinstance(output, Tensor):
+                on_grid(output, None)  # what leaves the network is a tensor as any other
 
     def _rounded_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not len(self.quantization.inputs):
@@ -197,20 +200,15 @@ class _Forward:
         )
 
     def rounds(self, function: str) -> Mapping[int, nn.Module]:
-        """The quantizers of this call, which is counted: by the argument each rounds, -1 for what the call gives."""
-        if not self._stack:
-            return _NOTHING
-        module, counts = self._stack[-1]
-        points = self._points.get(module)
-        if points is None:
-            return _NOTHING
-        position = counts.get(function, 0)
-        counts[function] = position + 1
-        keys = points.get((function, position))
+        """The quantizers of this call, which is counted: by the argument each rounds, or what else of the call."""
+        place = self._places.next(function)
+        keys = None if place is None else self._points.get(place)
         return _NOTHING if keys is None else {at: self.quantization.activations[key] for at, key in keys.items()}
 
 
 _NOTHING: Mapping[int, nn.Module] = {}
+_BIAS = 2
+"""Where a layer's function has its bias among its positional arguments."""
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -218,12 +216,12 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), attribute
 
 
-_NAMES: dict[Any, str] = {}
-"""By a torch function, what a trace calls it; "" of those that are no calls."""
-
-
 class _Rounding(TorchFunctionMode):
-    """Rounds the parameters that functions are given, once a forward pass each, and what they give at the points."""
+    """Rounds the parameters that functions are given, once a forward pass each, and what they give at the points.
+
+    Where sums are accumulated, each tensor carries the grid that it lies on. What quantizers compute themselves is
+    nobody's call.
+    """
 
     def __init__(self, forward: _Forward, weights: Mapping[int, nn.Module]) -> None:
         super().__init__()
@@ -233,22 +231,48 @@ class _Rounding(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        name = _NAMES.get(func)
-        if name is None:
-            own = getattr(func, "__name__", "") or type(func).__name__
-            name = _NAMES[func] = "" if own == "__get__" else plain_name(own)
-        if not name:  # shapes, devices and the like
+        name = call_name(func)
+        if not name:
             return func(*args, **(kwargs or {}))
         quantizers = self._forward.rounds(name)
         if quantizers and max(quantizers) >= 0:
             args = self._arguments(args, quantizers)
         args = [self._of(value) for value in args]
-        given = {key: self._of(value) for key, value in kwargs.items()} if kwargs else {}
-        result = func(*args, **given)
-        after = quantizers.get(-1)
-        if after is None or not isinstance(result, Tensor) or not result.is_floating_point():
-            return result
-        return after(result)
+        given_by_name = {key: self._of(value) for key, value in kwargs.items()} if kwargs else {}
+        accumulator, unit = quantizers.get(ACCUMULATOR), None
+        if isinstance(accumulator, Accumulator):
+            unit = self._unit(accumulator, args, given_by_name)
+        result = func(*args, **given_by_name)
+        with torch._C.DisableTorchFunction():
+            if self._forward.follows and args and isinstance(args[0], Tensor) and isinstance(result, Tensor):
+                kept = name in UNCHANGED or name == "relu"
+                on_grid(result, grid_under(args[0]) if kept else None)  # which may be written over in place
+            if isinstance(accumulator, Accumulator) and unit is not None:
+                result = accumulator.sums(result, unit, _channel_axis(name))
+            after = quantizers.get(RESULT)
+            return result if after is None else self._of_result(result, after)
+
+    def _of_result(self, result: Any, after: nn.Module) -> Any:
+        """What a call gives, rounded; of several tensors the first, which is the output of a recurrent layer."""
+        if isinstance(result, Tensor) and result.is_floating_point():
+            return after(result)
+        if type(result) in (tuple, list) and result and isinstance(result[0], Tensor) and result[0].is_floating_point():
+            return type(result)([after(result[0]), *result[1:]])
+        return result
+
+    def _unit(self, accumulator: Accumulator, args: list[Any], kwargs: dict[str, Any]) -> Tensor | None:
+        """That of the sums of this call, whose bias is rounded to it; None where a factor is a float."""
+        factors = [value for value in args[:2] if isinstance(value, Tensor)]
+        grids = [grid_under(value) for value in factors]
+        if len(grids) < 2 or grids[0] is None or grids[1] is None:
+            return None
+        with torch._C.DisableTorchFunction():
+            unit = accumulator.unit(grids[0], grids[1])
+            if isinstance(kwargs.get("bias"), Tensor):
+                kwargs["bias"] = accumulator.bias(kwargs["bias"], unit)
+            elif len(args) > _BIAS and isinstance(args[_BIAS], Tensor):
+                args[_BIAS] = accumulator.bias(args[_BIAS], unit)
+        return unit
 
     def _arguments(self, args: Sequence[Any], quantizers: Mapping[int, nn.Module]) -> list[Any]:
         """The arguments of a call, those rounded that are to be; one that is given twice counts once."""
@@ -260,11 +284,12 @@ class _Rounding(TorchFunctionMode):
             if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
                 return value
             if id(value) not in done:
-                quantizer = quantizers.get(len(done))
+                quantizer = quantizers.get(len(done)) if value.is_floating_point() else None
                 done[id(value)] = value if quantizer is None else quantizer(value)
             return done[id(value)]
 
-        return [rounded(value) for value in args]
+        with torch._C.DisableTorchFunction():
+            return [rounded(value) for value in args]
 
     def _of(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -272,12 +297,18 @@ class _Rounding(TorchFunctionMode):
             if quantizer is None:
                 return value
             if id(value) not in self._rounded:
-                self._rounded[id(value)] = quantizer(value)
+                with torch._C.DisableTorchFunction():
+                    self._rounded[id(value)] = quantizer(value)
             return self._rounded[id(value)]
         if isinstance(value, (list, tuple)) and any(isinstance(entry, Tensor) for entry in value):
             parts = [self._of(entry) for entry in value]
             return parts if isinstance(value, list) else type(value)(parts) if type(value) is tuple else value
         return value
+
+
+def _channel_axis(function: str) -> int:
+    """Of what a layer's function gives, counted from the end."""
+    return -(int(function[-2]) + 1) if function[-2:] in ("1d", "2d", "3d") else -1
 
 
 class _Enter:
@@ -297,4 +328,4 @@ class _Leave:
         self.forward = forward
 
     def __call__(self, module: nn.Module, inputs: object, output: object) -> None:
-        self.forward.leave()
+        self.forward.leave(output)

@@ -24,22 +24,34 @@ LAYERS = frozenset(
      "matmul", "multi_head_attention_forward", "scaled_dot_product_attention"}
 )  # fmt: skip
 """Functions that multiply: integer kernels want whole numbers to read."""
+WEIGHTED = frozenset(
+    {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"}
+)
+"""Those that multiply by a weight and add a bias."""
+POOLS = frozenset(
+    {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+     "interpolate", "mean"}
+)  # fmt: skip
+"""Functions that give means of what they are given."""
+NORMS = frozenset({"batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"})
 UNCHANGED = frozenset(
-    {"channel_shuffle", "chunk", "contiguous", "dropout", "expand", "flatten", "getitem", "max_pool1d", "max_pool2d",
-     "movedim", "permute", "reshape", "split", "squeeze", "transpose", "unbind", "unflatten", "unsqueeze", "view"}
+    {"alpha_dropout", "channel_shuffle", "chunk", "clone", "contiguous", "detach", "dropout", "dropout1d", "dropout2d",
+     "dropout3d", "expand", "expand_as", "feature_dropout", "flatten", "flip", "getitem", "index_select", "max_pool1d",
+     "max_pool2d", "max_pool3d", "movedim", "narrow", "permute", "pixel_shuffle", "pixel_unshuffle", "repeat",
+     "reshape", "reshape_as", "roll", "select", "split", "squeeze", "swapaxes", "t", "to", "transpose", "unbind",
+     "unflatten", "unsqueeze", "view", "view_as"}
 )  # fmt: skip
 """Functions that give some of the values that they are given: what is on a grid stays on it."""
-
-
-RESULT = -1
-"""In the place of an argument: what a call gives."""
+RESULT, ACCUMULATOR = -1, -2
+"""In the place of an argument: what a call gives; the sums of its products, before what comes of them is rounded."""
 
 
 @dataclass(frozen=True)
 class Point:
     """A call, found again in each forward pass: the so-many-th (position, from 0) of its function while its module runs
     once. name: as files and errors call it: the module's, where the module is nothing else. argument: which of the
-    call's tensors, parameters not counted, is rounded before it; RESULT: what the call gives, after it."""
+    call's tensors, parameters not counted, is rounded before it; RESULT: what the call gives, after it; ACCUMULATOR:
+    its sums, before that."""
 
     name: str
     module: str
@@ -51,7 +63,7 @@ class Point:
     def key(self) -> str:
         """Unlike every other point's."""
         own = f"{self.module}:{self.function}:{self.position}"
-        return own if self.argument < 0 else f"{own}:{self.argument}"
+        return own if self.argument == RESULT else f"{own}:{self.argument}"
 
 
 def points_of(model: nn.Module, seen: Trace) -> dict[int, Point]:

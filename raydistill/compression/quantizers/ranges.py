@@ -3,6 +3,8 @@
 Clipping: NONE; AVG, the mean over the first dimension (samples of a batch, or filters) of each one's extremes; N_STD,
 so many standard deviations around the mean; GAUSS and LAPLACE, where the expected squared error of a tensor of that
 distribution is least (ACIQ: Banner et al. 2018, arXiv 1810.05723); both know what lies behind a ReLU (half range).
+PERCENTILE leaves out what is rare, MSE takes the range with the least squared error of these very values: both count
+them (`histograms`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from raydistill.compression.quantizers.grid import Mode
+from raydistill.compression.quantizers.histograms import Histogram, histogram_of, least_error_range, percentile_range
 
 _GAUSS = (1.24, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92, 4.2)
 """Clipping value in standard deviations, of 1 bit and more; of half a range that of one bit more."""
@@ -31,6 +34,13 @@ class Clip(str, Enum):
     N_STD = "N_STD"
     GAUSS = "GAUSS"
     LAPLACE = "LAPLACE"
+    PERCENTILE = "PERCENTILE"
+    MSE = "MSE"
+
+    @property
+    def counts(self) -> bool:
+        """Whether a histogram of the values is needed."""
+        return self in (Clip.PERCENTILE, Clip.MSE)
 
     @property
     def of_distribution(self) -> bool:
@@ -50,8 +60,11 @@ def value_range(
     num_stds: float = 2.0,
     half_range: bool = False,
     per_channel: bool = False,
+    percentile: float = 99.99,
 ) -> tuple[Tensor, Tensor]:
     """Lowest and highest float that is told apart, of shape () or (channels,), the channels being dimension 0.
+
+    percentile: of the values that are inside, in (50, 100].
 
     Raises:
         ValueError: the combination has no meaning (`unfit` says it beforehand).
@@ -67,10 +80,25 @@ def value_range(
         return lowest, highest
     if clip is Clip.AVG:
         return rows.amin(-1).mean(), rows.amax(-1).mean()
+    if clip.counts:
+        counted = histogram_of(values, float(lowest), float(highest))
+        found = range_of_histogram(counted, mode, bits, clip, percentile)
+        return found[0].to(values.device), found[1].to(values.device)
     mean = values.mean()
     facts = {"min": lowest, "max": highest, "avg_min": lowest, "mean": mean, "std": values.std()}
     facts["b"] = (values - mean).abs().mean()
     return range_of_statistics(facts, mode, bits, clip, num_stds, half_range)
+
+
+def range_of_histogram(
+    histogram: Histogram, mode: Mode, bits: int, clip: Clip, percentile: float = 99.99
+) -> tuple[Tensor, Tensor]:
+    """The range of PERCENTILE or MSE, of what was counted."""
+    if clip is Clip.MSE:
+        lowest, highest = least_error_range(histogram, bits, mode)
+    else:
+        lowest, highest = percentile_range(histogram, percentile, mode.symmetric)
+    return torch.tensor(lowest, dtype=torch.float32), torch.tensor(highest, dtype=torch.float32)
 
 
 def range_of_statistics(

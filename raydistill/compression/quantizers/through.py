@@ -27,7 +27,8 @@ class _Through(torch.autograd.Function):
         ctx.clips = lowest is not None and highest is not None
         if lowest is not None and highest is not None:
             ctx.save_for_backward((values >= lowest).logical_and_(values < highest))
-        return rounded.view_as(rounded)
+        ctx.mark_dirty(rounded)  # it is the result itself, no view of it, so that a network may add to it in place
+        return rounded
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
@@ -49,7 +50,8 @@ class _LearnedClip(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, rounded: Tensor, highest: Tensor) -> Tensor:
         ctx.save_for_backward((values > 0).logical_and_(values < highest), values >= highest)
         ctx.shape = highest.shape
-        return rounded.view_as(rounded)
+        ctx.mark_dirty(rounded)  # it is the result itself, no view of it, so that a network may add to it in place
+        return rounded
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:

@@ -5,12 +5,13 @@ Zero stays zero through all of them, so what is pruned is pruned in the quantize
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.quantizers.grid import Grid, Mode, grid_of
+from raydistill.compression.quantizers.grid import Grid, Mode, grid_of, on_grid
 from raydistill.compression.quantizers.ranges import value_range
 from raydistill.compression.quantizers.through import through
 
@@ -60,7 +61,8 @@ class LinearWeight(WeightQuantizer):
         return grid_of(lowest.view(shape), highest.view(shape), self.bits, self.mode)
 
     def forward(self, weight: Tensor) -> Tensor:
-        return through(weight, self.grid(weight).nearest(weight))
+        grid = self.grid(weight)
+        return on_grid(through(weight, grid.nearest(weight)), grid)
 
 
 class WrpnWeight(WeightQuantizer):
@@ -109,5 +111,49 @@ class DorefaWeight(WeightQuantizer):
         return torch.where(weight == 0, torch.zeros_like(weight), 2 * rounded - 1)
 
 
-MENU: dict[str, type[WeightQuantizer]] = {kind.NAME: kind for kind in (LinearWeight, WrpnWeight, DorefaWeight)}
+class FixedWeight(WeightQuantizer):
+    """To a grid that was found beforehand. shape: of its scale, which broadcasts with the weight's."""
+
+    NAME = "fixed"
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, bits: int, low: int, high: int, shape: Sequence[int] = (1,)) -> None:
+        super().__init__(bits)
+        self.low, self.high, self.shape = low, high, [int(size) for size in shape]
+        self.register_buffer("scale", torch.ones(self.shape))
+        self.register_buffer("zero_point", torch.zeros(self.shape))
+
+    def described(self) -> dict[str, Any]:
+        return {"bits": self.bits, "low": self.low, "high": self.high, "shape": self.shape}
+
+    @torch.no_grad()
+    def take(self, grid: Grid) -> None:
+        """Round to this grid from now on; its scale has the shape that was said, or as many elements."""
+        self.low, self.high = grid.low, grid.high
+        self.scale.copy_(grid.scale.reshape(self.shape))
+        self.zero_point.copy_(grid.zero_point.reshape(self.shape))
+
+    def grid(self, weight: Tensor) -> Grid:
+        return Grid(self.scale, self.zero_point, self.low, self.high)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        grid = self.grid(weight)
+        rounded = grid.nearest(weight)
+        bounds = [grid.values(torch.full_like(self.zero_point, end)) for end in (self.low, self.high)]
+        return on_grid(through(weight, rounded, bounds[0], bounds[1]), grid)
+
+
+class ReducedFloatWeight(WeightQuantizer):
+    """To a float of 16 bits; of 32 or 64 it stays as it is. It lies on no grid."""
+
+    NAME = "float"
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return through(weight, weight.detach().half().to(weight.dtype)) if self.bits == 16 else weight
+
+
+MENU: dict[str, type[WeightQuantizer]] = {
+    kind.NAME: kind for kind in (LinearWeight, WrpnWeight, DorefaWeight, FixedWeight, ReducedFloatWeight)
+}
 """By the name that stands in a checkpoint."""
