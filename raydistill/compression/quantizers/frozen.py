@@ -109,6 +109,8 @@ def settle(model: nn.Module) -> None:
         parameter, quantizer = model.get_parameter(name), held.weight(name)
         assert isinstance(quantizer, WeightQuantizer)
         grid = quantizer.grid(parameter)
+        if grid is None:
+            continue
         frozen = FrozenWeight(quantizer.bits, grid.low, grid.high, grid.scale.shape)
         frozen.scale.copy_(grid.scale)
         frozen.zero_point.copy_(grid.zero_point)
