@@ -198,7 +198,8 @@ PAGES: dict[str, Callable[[], str]] = {
 
 def _section(field: Schema, schema: Schema) -> Schema | None:
     """The section that a key holds, if it is one with keys of its own."""
-    for option in (field, *field.get("anyOf", ())):
+    of_each = field.get("additionalProperties")
+    for option in (field, *field.get("anyOf", ()), *([of_each] if isinstance(of_each, Mapping) else [])):
         name = option.get("$ref", "").rpartition("/")[2]
         if name.endswith("Section"):
             found: Schema = schema["$defs"][name]
@@ -280,6 +281,8 @@ def _kind(field: Schema, schema: Schema, key: str = "") -> str:
         "array": "list",
     }
     found = kind.get(str(field.get("type")), str(field.get("type", "anything")))
+    if _section(field, schema) is not None:
+        return f"[name to section](#{key})"
     if field.get("type") == "array" and isinstance(field.get("items"), Mapping) and field["items"]:
         found += f" of {_kind(field['items'], schema, key)}"
     return found + _bounds(field)

@@ -41,12 +41,16 @@ class Metric:
         return self.unit in (COUNT, BYTES)
 
 
+LATENCY, LATENCY_SPREAD, LATENCY_BUSY = "latency_ms", "latency_iqr_ms", "latency_busy"
+"""A measured latency, its interquartile range over the passes, and 1 where the machine had other work meanwhile."""
+
 FOOTPRINT: Mapping[str, Metric] = {
     "macs": Metric(MIN, COUNT, "multiply-accumulates of one sample"),
+    "bops": Metric(MIN, COUNT, "bit operations of one sample"),
     "parameters": Metric(MIN, COUNT, "parameters that are not zero"),
     "size_bytes": Metric(MIN, BYTES, "size in bytes"),
     "compressed_size_bytes": Metric(MIN, BYTES, "compressed size in bytes"),
-    "latency_ms": Metric(MIN, MILLISECONDS, "latency of one sample in ms"),
+    LATENCY: Metric(MIN, MILLISECONDS, "latency of one sample in ms"),
 }
 """What a trained trial costs: `raydistill.training.footprint` says how each is counted or measured."""
 

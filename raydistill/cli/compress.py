@@ -555,7 +555,7 @@ def _train(
         found = [shown(task.metrics[name], split.metrics[name]) for split in (last, test)]
         report.say(f"{name} on {task.name}: validation {found[0]}, test {found[1]}")
         report.say(f"checkpoint: {checkpoint}")
-        report.result(test, last)
+        report.result(test, last, checkpoint, config.arch, task)
         report.finished()
 
 

@@ -36,7 +36,7 @@ def front(
 
     from raydistill.cli.kept import bounds
     from raydistill.cli.lines import warn
-    from raydistill.cli.tables import counts_line, front_report, infeasible_lines, unmoved_lines
+    from raydistill.cli.tables import busy_lines, counts_line, front_report, infeasible_lines, unmoved_lines
     from raydistill.records import BASELINE
     from raydistill.search.constraints import violations
     from raydistill.sweep.results.read import read_sweep
@@ -68,7 +68,7 @@ def front(
         else:
             for part in front_report(chosen, dataset, judged.metrics, every=True):
                 console.print(part)
-        for line in (*infeasible_lines(rows), *unmoved_lines(rows)):
+        for line in (*infeasible_lines(rows), *unmoved_lines(rows), *busy_lines(chosen)):
             console.print(line, style="yellow", soft_wrap=True, markup=False)
         console.print(counts_line(kept.records), markup=False)
         if any(row.record.trial_id != BASELINE for row in chosen):

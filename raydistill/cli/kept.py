@@ -56,7 +56,7 @@ def tell_artifact(console: Console, manifest: Manifest, folder: Path) -> None:
     from rich import box
     from rich.table import Table
 
-    from raydistill.cli.tables import amount
+    from raydistill.cli.tables import BUSY, amount
     from raydistill.metrics import OF_NETWORK, shown
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -78,7 +78,7 @@ def tell_artifact(console: Console, manifest: Manifest, folder: Path) -> None:
     if manifest.latency:
         console.print(_latency_table(manifest))
         if any(row["busy"] for row in manifest.latency):
-            console.print("* the machine was busy, or times varied much: measure again", style="yellow")
+            console.print(f"{BUSY}: measure again", style="yellow")
     files = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for title in ("file", "bytes", "gzipped"):
         files.add_column(title, justify="left" if title == "file" else "right", no_wrap=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from raydistill.cli import lines
 from raydistill.cli.tables import first_in_words, percent
-from raydistill.errors import ABSENT, Fault, StorageError
+from raydistill.errors import ABSENT, Fault, RaydistillError, StorageError
 from raydistill.files import write_atomically
 from raydistill.masking import masked
 from raydistill.metrics import LOSS, Metric
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from raydistill.records import EpochMetrics, Evaluation
+    from raydistill.sweep.results.logged_model import Delivered
+    from raydistill.tasks import Task
     from raydistill.tracking import SweepLog
 
 
+_NOT_THERE = "the run's model is not in MLflow"
 EXPERIMENT = "compress"
 """All single runs of a store are in one: there they can be compared."""
 
@@ -55,7 +59,7 @@ class RunReport:
             tags = {"kind": "compress"}
             identity = self._identity()
             self._log = SweepLog(
-                uri, folder.parent, EXPERIMENT, identity, params, tags, self.warn, run_name=folder.name
+                uri, folder.parent, EXPERIMENT, identity, params, tags, self.warn, run_name=folder.name, pending=folder
             )
 
     def __enter__(self) -> RunReport:
@@ -93,11 +97,34 @@ class RunReport:
         if self._log is not None:
             self._log.run_epoch(metrics)
 
-    def result(self, evaluation: Evaluation, metrics: EpochMetrics) -> None:
-        """The test-split figures of the run's last epoch."""
-        if self._log is not None:
-            files = (self._folder / name for name in ("schedule.yaml", "sparsity.csv"))
-            self._log.run_result(evaluation, metrics, tuple(files))
+    def result(self, evaluation: Evaluation, last: EpochMetrics, checkpoint: Path, arch: str, task: Task) -> None:
+        """The run's last epoch: its test-split figures, and to MLflow its network too, as a sweep sends a member's."""
+        if self._log is None:
+            return
+        files = [self._folder / name for name in ("schedule.yaml", "sparsity.csv")]
+        found = self._delivered(checkpoint, arch, task)
+        if found is not None:
+            last = replace(last, footprint=found.figures)
+        self._log.run_result(evaluation, last, files)
+        if found is not None:
+            from raydistill.tracking import PARENT
+
+            try:
+                found.log(self._log, PARENT, last, evaluation, {"arch": arch})
+            except RaydistillError as error:
+                self.warn(f"{_NOT_THERE}: {error.faults[0]}")
+
+    def _delivered(self, checkpoint: Path, arch: str, task: Task) -> Delivered | None:
+        from raydistill.sweep.results.logged_model import delivered
+
+        try:
+            found = delivered(task, checkpoint, arch)
+        except RaydistillError as error:
+            self.warn(f"{_NOT_THERE}: {error.faults[0]}")
+            return None
+        if found is None:
+            self.warn(f"{_NOT_THERE}: {arch} is not called with one tensor, as MLflow's models are")
+        return found
 
     def finished(self) -> None:
         """The run has come to its end; without this call MLflow shows it as killed."""

@@ -151,11 +151,11 @@ def _search(loaded: Sweep, storage: str, resume: bool, cluster: Address | None, 
 
 
 def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console: Console, storage: str) -> None:
-    from raydistill.cli.tables import counts_line, front_report, infeasible_lines, unmoved_lines
+    from raydistill.cli.tables import busy_lines, counts_line, front_report, infeasible_lines, unmoved_lines
 
     for part in front_report(outcome.rows, outcome.dataset, metrics):
         console.print(part)
-    for line in (*infeasible_lines(outcome.rows), *unmoved_lines(outcome.rows)):
+    for line in (*infeasible_lines(outcome.rows), *unmoved_lines(outcome.rows), *busy_lines(outcome.rows)):
         console.print(line, style="yellow", soft_wrap=True, markup=False)
     console.print(counts_line(outcome.records))
     if outcome.used_fallback:
@@ -166,6 +166,7 @@ def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console
         ("resume", again),
         ("checkpoints", f"{_shown(outcome.kept)}/trials/*/checkpoint.pt"),
         ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
+        *(outcome.aliases.items()),
         ("take it away", _pick(outcome, storage)),
     ):
         if text:
@@ -173,11 +174,11 @@ def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console
 
 
 def _pick(outcome: Outcome, storage: str) -> str:
-    """The command that gives the knee as a folder; "" where there is none."""
+    """The command that gives the knee as a folder; "" where there is none, or none can be had."""
     from raydistill.records import BASELINE
 
     knee = next((row.record for row in outcome.rows if row.knee and row.record.trial_id != BASELINE), None)
-    if knee is None:
+    if knee is None or not outcome.can_be_taken:
         return ""
     name = outcome.kept.rpartition("/")[2]
     words = ["raydistill", "pick", name, "--knee", "-o", f"{name}-{knee.trial_id}"]
@@ -282,6 +283,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         ("scheduler", _scheduler(sweep)),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
         *((("constraints", ", ".join(map(str, sections.constraints))),) if sections.constraints else ()),
+        *((("aliases", ", ".join(f"{alias.name}: {alias.rule}" for alias in sweep.aliases)),) if sweep.aliases else ()),
         ("confirm", f"each front member {sections.confirm} times more, other seeds" if sections.confirm else "no"),
         ("resources", resources),
         *((("MLflow", masked(sections.tracking.uri)),) if sections.tracking.uri else ()),

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from raydistill.metrics import OF_NETWORK, Metric, selecting, shown
+from raydistill.metrics import LATENCY, LATENCY_BUSY, LATENCY_SPREAD, OF_NETWORK, Metric, selecting, shown
 from raydistill.records import BASELINE, EpochMetrics, TrialRecord
 from raydistill.search import FrontRow, mean_and_std
 
@@ -77,7 +77,7 @@ def front_report(
             _spread(OF_NETWORK["sparsity"], [run.last.sparsity if run.last else None for run in row.runs]),
             _spread(metric, [run.last.metrics[name] if run.last else None for run in row.runs]),
             _spread(metric, [run.test.metrics[name] if run.test else None for run in row.runs]),
-            *(amount(row.values[other]) for other in others),
+            *(_measured(row, other) for other in others),
             ", ".join(notes),
         )
     return title, table
@@ -88,7 +88,28 @@ def _place(row: FrontRow) -> str:
     return "dense" if row.pareto else "infeasible" if row.violations else "dominated"
 
 
-_SHORT = {"size_bytes": "bytes", "compressed_size_bytes": "bytes, packed", "latency_ms": "ms"}
+_SHORT = {"size_bytes": "bytes", "compressed_size_bytes": "bytes, packed", LATENCY: "ms"}
+
+
+BUSY = "* the machine was busy, or times varied much"
+
+
+def _measured(row: FrontRow, name: str) -> str:
+    """``0.375``; of a latency with half of its interquartile range, and marked where the machine was busy."""
+    last, text = row.record.last, amount(row.values[name])
+    if name != LATENCY or last is None or LATENCY_SPREAD not in last.footprint:
+        return text
+    return f"{text} ± {last.footprint[LATENCY_SPREAD] / 2:.2g}{'*' if _was_busy(row) else ''}"
+
+
+def _was_busy(row: FrontRow) -> bool:
+    return any(run.last is not None and run.last.footprint.get(LATENCY_BUSY) for run in row.runs)
+
+
+def busy_lines(rows: Sequence[FrontRow]) -> list[str]:
+    """A line where a latency that is optimised was measured beside other work."""
+    marked = any(LATENCY in row.values and _was_busy(row) for row in rows)
+    return [f"{BUSY}, while a latency was measured"] if marked else []
 
 
 def amount(value: float) -> str:
@@ -113,7 +134,7 @@ def infeasible_lines(rows: Sequence[FrontRow], most: int = 8) -> list[str]:
     return lines
 
 
-_OF_STRUCTURE = ("macs", "size_bytes", "latency_ms")
+_OF_STRUCTURE = ("macs", "size_bytes", LATENCY)
 _UNMOVED = 0.01
 
 

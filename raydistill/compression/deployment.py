@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from raydistill.compression.adjacency import batch_norms
 from raydistill.compression.copying import copy_of
+from raydistill.compression.floats import as_floats
 from raydistill.compression.layer_kinds import kind_of, weighted
-from raydistill.compression.structure import Change, Folded
-from raydistill.compression.structure.folded import takes_up
+from raydistill.compression.quantizers.frozen import freeze
+from raydistill.compression.quantizers.network import quantization_of
+from raydistill.compression.structure import Change, Folded, Frozen
+from raydistill.compression.structure.folded import rows_can_follow, takes_up
 from raydistill.compression.trace import Trace, trace
 from raydistill.errors import RaydistillError
 
@@ -27,11 +30,12 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Deployment:
-    """What `deploy` did. removed: parameters that were zero as a whole, or fed such. folded: batch norms. changes: make
-    it to another copy of the network. notes: what was not possible, a line each."""
+    """What `deploy` did. removed: parameters that were zero as a whole, or fed such. folded: batch norms. rounded:
+    quantized weights. changes: make it to another copy of the network. notes: what was not possible, a line each."""
 
     removed: int
     folded: int
+    rounded: int
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
 
@@ -39,6 +43,7 @@ class Deployment:
     def lines(self) -> tuple[str, ...]:
         """For a person: what was done, then what was not."""
         done = [f"{self.removed:,} parameters removed that were zero as a whole"] if self.removed else []
+        done += [f"{self.rounded} weights lie on their grids"] if self.rounded else []
         done += [f"{self.folded} batch norm{'s' * (self.folded != 1)} folded"] if self.folded else []
         return (*(done or ["nothing to remove or to fold"]), *self.notes)
 
@@ -64,13 +69,19 @@ def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
             notes += map(str, report.kept)
             if report.change:
                 changes.append(report.change)
+    held = quantization_of(model)
+    if freeze(model):
+        changes.append(Frozen())
+    elif held is not None and held.enabled:
+        notes.append("its numbers are not settled: a range has seen nothing yet, train it with its quantizer")
     found, note = folding(model, example)
     if note:
         notes.append(note)
     if found:
         found.apply(model)
         changes.append(found)
-    return Deployment(removed, len(found.norms), tuple(changes), tuple(notes))
+    rounded = len(held.weight_names()) if held is not None and held.enabled else 0
+    return Deployment(removed, len(found.norms), rounded, tuple(changes), tuple(notes))
 
 
 @torch.no_grad()
@@ -91,9 +102,10 @@ def folding(model: nn.Module, example: Sequence[Any]) -> tuple[Folded, str]:
         return none, ""
     work = copy_of(model)
     inputs = tuple(map(noise, example))
-    before = tensors(work(*inputs))
-    pairs.apply(work)
-    after = tensors(work(*inputs))
+    with as_floats():  # what is rounded jumps by a step where a last bit differs
+        before = tensors(work(*inputs))
+        pairs.apply(work)
+        after = tensors(work(*inputs))
     if all(_close(a, b) for a, b in zip(after, before, strict=True)):
         return pairs, ""
     return none, "batch norms are not folded: the network's outputs would not be the same"
@@ -110,7 +122,8 @@ def _read_by_nobody_else(model: nn.Module, seen: Trace) -> dict[str, str]:
     for layer, norm in batch_norms(model, seen).items():
         position = made[layer]
         once = visits[layer] == 1 and visits[norm] == 1 and readers[position] == 1 and position not in given
-        if once and takes_up(modules[layer], modules[norm]) and _same_axis(modules[layer], modules[norm], seen, layer):
+        fits = takes_up(modules[layer], modules[norm]) and rows_can_follow(model, layer, modules[layer])
+        if once and fits and _same_axis(modules[layer], modules[norm], seen, layer):
             found[layer] = norm
     return found
 

@@ -1,7 +1,5 @@
 """Image files to uint8 pixels.
 
-Pillow is told which decoders it may use: it goes by a file's content, and one of its decoders starts another program.
-
 A decoder written in Python holds the interpreter's lock for most of a small image, so many files go to processes. They
 are started as plain commands: a fork could inherit a lock that another thread holds, and multiprocessing's other
 start methods run the caller's main script again.
@@ -26,12 +24,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from raydistill.errors import DataError, Fault
+from raydistill.image_file import FORMATS, RESAMPLING, Unclear, in_rgb, middle, opened
 
 FEW = 1000
 """Up to here a process takes longer to start than the decoding takes."""
-
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's decoders that read pixels and nothing else."""
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 """How names of images end, whatever the case."""
@@ -50,13 +46,7 @@ sys.exit(_serve(pixels, sys.stderr, **request))
 """What a library prints goes to the errors: between the pixels it would shift all images behind it."""
 
 _FAULT = 3
-RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "nearest": Image.Resampling.NEAREST,
-}
 _AREA, _RATIO, _ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 def decode_image(path: str, size: tuple[int, int] | None, resize: bool) -> np.ndarray:
@@ -91,14 +81,7 @@ def decode_middle(path: str, size: tuple[int, int], shorter: int, interpolation:
     Raises:
         DataError: the file cannot be decoded.
     """
-    rgb = _read(path)
-    scale = shorter / min(rgb.size)
-    longer = int(shorter * max(rgb.size) / min(rgb.size))
-    width, height = (shorter, longer) if rgb.width <= rgb.height else (longer, shorter)
-    if scale != 1:
-        rgb = rgb.resize((width, height), RESAMPLING[interpolation])
-    left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
-    return np.asarray(rgb.crop((left, top, left + size[1], top + size[0])))
+    return np.asarray(middle(_read(path), size, shorter, interpolation))
 
 
 def decode_part(path: str, size: tuple[int, int], seed: int, interpolation: str) -> np.ndarray:
@@ -139,7 +122,7 @@ def size_of(path: str) -> tuple[int, int]:
         DataError: it has none.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with opened(path) as image:
             return image.height, image.width
     except Exception:
         return decode_image(path, None, resize=False).shape[:2]  # which says what is wrong
@@ -156,10 +139,10 @@ def decode_content(content: bytes, where: str) -> Image.Image:
 
 def _read(path: str, content: io.BytesIO | None = None) -> Image.Image:
     try:
-        with Image.open(path if content is None else content, formats=FORMATS) as image:
-            return _rgb(image)
-    except DataError:
-        raise
+        with opened(path if content is None else content) as image:
+            return in_rgb(image)
+    except Unclear as error:
+        raise DataError(Fault(path, str(error), way_out="save it with 8 or 16 bits a channel")) from error
     except UnidentifiedImageError as error:
         rule = f"cannot be decoded as an image (it is none of {', '.join(FORMATS)})"
         raise DataError(Fault(path, rule, way_out="replace or remove it")) from error
@@ -168,44 +151,6 @@ def _read(path: str, content: io.BytesIO | None = None) -> Image.Image:
         raise DataError(
             Fault(path, f"cannot be decoded as an image ({reason})", way_out="replace or remove it")
         ) from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB. Pillow's own conversion cuts off what is above 255."""
-    deep = _white_level(image)
-    if deep is not None:
-        grey = np.rint(np.asarray(image).astype(np.float64) * (255 / deep)).astype(np.uint8)
-        tags = getattr(image, "tag_v2", {})
-        inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-        return Image.fromarray(255 - grey if inverted else grey).convert("RGB")
-    if image.mode in ("I", "F"):
-        kind = "whole numbers of 32 bits" if image.mode == "I" else "floating-point numbers"
-        rule = f"holds {kind}, which do not say what is black and what is white"
-        raise DataError(Fault(str(image.filename), rule, way_out="save it with 8 or 16 bits a channel"))  # type: ignore[attr-defined]
-    return _drawn_in_alpha(image) if image.has_transparency_data else image.convert("RGB")
-
-
-def _white_level(image: Image.Image) -> int | None:
-    """What white is in a grey image of more than 8 bits; None for others."""
-    if image.mode.startswith("I;"):
-        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
-        return (1 << int(bits[0])) - 1
-    return 65535 if image.mode == "I" and image.format in ("PNG", "PPM") else None  # Pillow widens these two to 32 bits
-
-
-def _drawn_in_alpha(image: Image.Image) -> Image.Image:
-    """The colours of a transparent image; one that has a single colour is drawn by its transparency alone, and gets a
-    background: white, or black where the colour is light.
-    """
-    clear = image.convert("RGBA")
-    colours = clear.convert("RGB")
-    low_high = colours.getextrema()
-    opacity = clear.getchannel("A").getextrema()
-    if opacity[0] == opacity[1] or any(low != high for low, high in low_high):  # type: ignore[misc]
-        return colours
-    light = sum(low for low, _ in low_high) > 3 * 127  # type: ignore[misc]
-    ground = Image.new("RGBA", clear.size, (0, 0, 0, 255) if light else (255, 255, 255, 255))
-    return Image.alpha_composite(ground, clear).convert("RGB")
 
 
 def decode_files(

@@ -30,6 +30,10 @@ from raydistill.training.footprint import figures_of
 AGREES = 1e-4
 """What an output may differ by, of the largest output where that is above 1."""
 
+AGREES_ROUNDED = 0.05
+"""The same of a quantized network: a value between two numbers goes either way with the last bit of a float, and what
+follows goes with it."""
+
 REFERENCE = "reference.safetensors"
 """Reference samples, by the names of the inputs, and what the masked network gives for them."""
 
@@ -138,6 +142,7 @@ def _described(
         network=_cost(network),
         dense={} if dense is None else _cost(dense),
         changes=network.deployment.lines,
+        rounded=network.rounded,
         largest_output=float(network.outputs.abs().max()),
         versions={"torch": torch.__version__},
     )
@@ -185,6 +190,8 @@ def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path
 
 def may_differ(manifest: Manifest) -> float:
     """By how much an output may differ from the masked network's."""
+    if manifest.rounded:
+        return AGREES_ROUNDED * manifest.largest_output
     return AGREES * max(1.0, manifest.largest_output)
 
 
@@ -218,11 +225,11 @@ def _latency(
 ) -> list[Row]:
     """torch with the networks as they are, then each other runtime that a format was written for."""
     threads = threads or torch.get_num_threads()
-    runners: dict[str, dict[str, Runner]] = {TORCH: {THIS: _in_torch(network)}}
-    if dense is not None:
-        runners[TORCH][DENSE] = _in_torch(dense)
+    runners: dict[str, dict[str, Runner]] = {}
+    if not network.rounded:  # torch computes a quantized network with floats
+        runners[TORCH] = {THIS: _in_torch(network)} | ({} if dense is None else {DENSE: _in_torch(dense)})
     for form in formats:
-        if form.NAME not in manifest.formats or form.RUNTIME in runners:
+        if form.NAME not in manifest.formats or form.RUNTIME in (*runners, TORCH):
             continue
         runners[form.RUNTIME] = {THIS: form.runner(work, manifest, threads, arch)}
         if dense is not None:

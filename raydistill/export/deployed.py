@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raydistill.analysis.network import Network, read_network
 from raydistill.compression.copying import copy_of
 from raydistill.compression.deployment import Deployment, deploy, noise
+from raydistill.compression.quantizers import quantization_of
 from raydistill.compression.sparsity import sparsity
 from raydistill.compression.structure import structure_state
 from raydistill.errors import ConfigError, Fault
@@ -59,6 +60,17 @@ class Deployed:
     def output_name(self) -> str:
         return "logits" if self.classes else "output"
 
+    @property
+    def network_itself(self) -> nn.Module:
+        """The model without what chooses one of its outputs."""
+        return _network_of(self.model)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether it computes with rounded numbers."""
+        held = quantization_of(self.network_itself)
+        return held is not None and held.enabled
+
     def batch(self, rows: int) -> tuple[Tensor, ...]:
         """So many samples: the reference ones, over and over."""
         found = []
@@ -71,7 +83,7 @@ class Deployed:
         """The content of a checkpoint of what is delivered."""
         content = without_training(self.network.content)
         structure = (*self.network.structure, *self.deployment.changes)
-        state = _network_of(self.model).state_dict()
+        state = self.network_itself.state_dict()
         return {**content, "model": state, "scheduler": {}, "history": [], "structure": structure_state(structure)}
 
 

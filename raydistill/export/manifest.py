@@ -44,7 +44,7 @@ class Manifest:
     figures: by split, the metrics of the masked network's evaluation; samples beside them. network: sparsity and the
     footprint (see `training.footprint`); dense: that of the dense network, as far as it is known. agreement: by format,
     the largest difference of an output to the masked network's, of `outputs_range`. changes: lines on what was removed
-    and folded, and what could not be. latency: see `latency.side_by_side`.
+    and folded, and what could not be. rounded: it is a quantized network. latency: see `latency.side_by_side`.
     """
 
     arch: str
@@ -62,6 +62,7 @@ class Manifest:
     files: tuple[File, ...] = ()
     agreement: Mapping[str, float] = field(default_factory=dict)
     largest_output: float = 0.0
+    rounded: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
     latency: Sequence[Mapping[str, Any]] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

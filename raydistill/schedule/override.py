@@ -2,8 +2,8 @@
 
 A key path is ``pruners.NAME.ARGUMENT`` (any section), ``policies[INDEX].FIELD``, ``policies.INSTANCE_NAME.FIELD`` (all
 policies of that instance; FIELD is starting_epoch, ending_epoch, frequency, epochs, or an argument of the policy), or
-``per_layer.WEIGHT.NAME``: an argument of the pruner that holds this weight, or a FIELD of its policies. Names may
-hold dots, as weights do.
+``per_layer.WEIGHT.NAME``: an argument of the pruner that holds this weight, or a FIELD of its policies; bits_weights
+and bits_bias are what the quantizer says of its layer. Names may hold dots, as weights do.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from raydistill.schedule.spec import KINDS, SECTIONS
 
 PER_LAYER = "per_layer."
 _FIELDS = ("starting_epoch", "ending_epoch", "frequency", "epochs")
+_OF_QUANTIZER = ("bits_weights", "bits_bias")
 _LR_EPOCH_ARGUMENTS = ("step_size", "milestones", "T_max", "T_0", "total_iters", "patience", "cooldown")
 
 Body = dict[str, object]
@@ -67,6 +68,10 @@ def with_values(
         layers = _Layers(result)
         for path in per_layer:
             named = (of_weights or {}).get(path) or layers.named(path)
+            if _of_quantizer(path):
+                for body in _overrides(result, path, f"{source}: {path}", faults):
+                    body[path.rpartition(".")[2]] = copy.deepcopy(values[path])
+                continue
             for holder, key in layers.targets(path, named, f"{source}: {path}", faults):
                 holder[key] = copy.deepcopy(values[path])
     if faults:
@@ -179,6 +184,8 @@ def _part_names(weights: Iterable[object]) -> dict[str, object]:
 
 def _targets(mapping: Body, path: str, where: str, faults: list[Fault]) -> list[tuple[Body, str]]:
     """Where the value of a key path stands: (mapping that holds it, its key), several for repeated policies."""
+    if _of_quantizer(path):
+        return [(body, path.rpartition(".")[2]) for body in _overrides(mapping, path, where, faults)]
     if path.startswith(PER_LAYER):
         layers = _Layers(mapping)
         return layers.targets(path, layers.named(path), where, faults)
@@ -205,6 +212,41 @@ def _targets(mapping: Body, path: str, where: str, faults: list[Fault]) -> list[
     else:
         faults.append(Fault(where, "unknown section", ABSENT, close_match(section, (*SECTIONS, "policies"))))
     return []
+
+
+def _of_quantizer(path: str) -> bool:
+    return path.startswith(PER_LAYER) and path.rpartition(".")[2] in _OF_QUANTIZER
+
+
+def _overrides(mapping: Body, path: str, where: str, faults: list[Fault]) -> list[Body]:
+    """What the quantizer that acts says of a weight's layer alone, made first of its overrides: the first counts."""
+    weight, _, key = path.removeprefix(PER_LAYER).rpartition(".")
+    layer = without_module_prefix(weight).rpartition(".")[0]
+    acting = {name for kind, name in map(_policy_instance, _policies(mapping)) if kind == "quantizer"}
+    bodies = [body for name, body in _section(mapping, "quantizers").items() if str(name) in acting]
+    if not bodies:
+        way_out = "add one to its quantizers, and a policy of it"
+        faults.append(Fault(where, "no quantizer of the schedule acts", ABSENT, way_out))
+    found = []
+    for body in bodies:
+        said = body.get("overrides")
+        said = cast(dict[str, Body], said if isinstance(said, dict) else {})
+        pattern = re.escape(layer)
+        own: Body = {key: body.get(key), **dict(said.get(_matching(said, layer)) or {})}
+        body["overrides"] = {pattern: own, **{name: other for name, other in said.items() if name != pattern}}
+        found.append(own)
+    return found
+
+
+def _matching(said: Mapping[str, object], layer: str) -> str:
+    """The first pattern that matches the name of a layer; "" where none does."""
+    for pattern in said:
+        try:
+            if re.fullmatch(str(pattern), layer):
+                return str(pattern)
+        except re.error:  # the quantizer says so
+            continue
+    return ""
 
 
 class _Layers:

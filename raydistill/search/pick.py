@@ -25,6 +25,10 @@ class Rule:
     best: str | None = None
     where: tuple[Constraint, ...] = ()
 
+    def __str__(self) -> str:
+        what = self.trial or (f"best {self.best}" if self.best else "" if self.where else "the knee")
+        return " ".join(filter(None, (what, " and ".join(map(str, self.where)))))
+
 
 def pick(
     rows: Sequence[FrontRow],

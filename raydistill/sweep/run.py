@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ from raydistill.sweep.record.observer import Observer
 from raydistill.sweep.record.resume import JOURNAL, check_gone, check_same, check_start
 from raydistill.sweep.record.tracking_place import check_tracking, mlflow_files
 from raydistill.sweep.results.confirm import confirm_front
-from raydistill.sweep.results.front import publish_front, test_front
+from raydistill.sweep.results.front import can_be_taken, publish_front, test_front
 from raydistill.sweep.results.retrain import train_lost
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import TUNE, run_trials
@@ -63,7 +63,8 @@ class Outcome:
 
     interrupted: by a signal; the sweep can be resumed. model: the knee as the registry has it ("simplenet"); "": it has
     none of this sweep. recorded: False where MLflow takes nothing any more; the journal has it all. front_page: the
-    address of the front in MLflow's interface, once that is open.
+    address of the front in MLflow's interface, once that is open. aliases: of the user's own that MLflow has taken,
+    where its model is (``models:/simplenet@small``). can_be_taken: whether `raydistill pick` can write the knee.
     """
 
     folder: Path
@@ -77,6 +78,8 @@ class Outcome:
     model: str = ""
     recorded: bool = True
     front_page: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    can_be_taken: bool = True
 
 
 def run_sweep(
@@ -273,6 +276,12 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         model=log.registered,
         recorded=not log.broken,
         front_page=log.front_page,
+        aliases={
+            alias: f"models:/{log.aliases[alias]}@{alias}"
+            for alias in (own.name for own in session.sweep.aliases)
+            if alias in log.aliases
+        },
+        can_be_taken=bool(log.registered) or (not interrupt.requested and can_be_taken(session)),
     )
 
 

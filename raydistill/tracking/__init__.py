@@ -7,6 +7,7 @@ from raydistill.tracking.figures import front_png, front_table
 from raydistill.tracking.front_page import front_html
 from raydistill.tracking.models import ALIAS_PREFIX, VersionCard
 from raydistill.tracking.read_back import RankedSweep, RankedTrial, ranked_trials
+from raydistill.tracking.sink import PARENT
 from raydistill.tracking.store import embedded_uri, has_runs
 from raydistill.tracking.sweep_log import DatasetCard, LoggedMember, SweepLog
 from raydistill.tracking.visit import Visit, visit
@@ -15,6 +16,7 @@ __all__ = [
     "ALIAS_PREFIX",
     "DatasetCard",
     "LoggedMember",
+    "PARENT",
     "RankedSweep",
     "RankedTrial",
     "SweepLog",

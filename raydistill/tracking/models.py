@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import shutil
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ import numpy as np
 
 from raydistill.errors import Fault, TrackingError
 from raydistill.tracking.keys import model_name
-from raydistill.tracking.sink import SWEEP_TAG, TRIAL_TAG, first_line, is_permanent
+from raydistill.tracking.serving import serve_images
+from raydistill.tracking.sink import PARENT, SWEEP_TAG, TRIAL_TAG, first_line, is_permanent
 from raydistill.tracking.store import hush
 from raydistill.tracking.writer import Refused
 
@@ -30,6 +32,9 @@ ALIAS_PREFIX = "pareto-"
 
 KNEE_ALIAS = f"{ALIAS_PREFIX}knee"
 MODEL_TYPE = "raydistill"
+_EPOCHS_TAG = "raydistill.epochs"
+_OWN_RUN = "run"
+"""Of a single run's model the tag that has a trial's id otherwise."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ def export(
 ) -> None:
     """Write `model` as an MLflow model folder, without any server. input_example: (2 or more, ...) float32, or
     int64 where the network reads numbers of things. Of an output of several parts the first one stays.
+
+    metadata: plain values. With ``preprocessing`` among them (see `datasets.preprocessing`) what MLflow serves takes
+    raw images (see `tracking.served`), and ``mlflow.pytorch`` still loads the network itself.
 
     Two samples, because torch.export takes a batch of one for a constant. Takes 0.2 s for a small network.
 
@@ -82,13 +90,18 @@ def export(
             Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
             Schema([TensorSpec(np.dtype(np.float32), (-1, *output.shape[1:]))]),
         )
-        with warnings.catch_warnings():
+        about = dict(metadata or {})
+        needed = [f"torch=={torch.__version__.partition('+')[0]}", "numpy"]
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=folder.parent) as work:
             warnings.simplefilter("ignore")
+            of_images = "preprocessing" in about
+            network = Path(work) / "network" if of_images else folder
             mlflow.pytorch.save_model(
-                model, str(folder), signature=signature, input_example=example, serialization_format="pt2",
-                metadata=dict(metadata or {}),
-                pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", "numpy"],
+                model, str(network), signature=signature, input_example=example, serialization_format="pt2",
+                metadata=about, pip_requirements=needed,
             )  # fmt: skip
+            if of_images:
+                serve_images(network, folder, example[0], about, signature.outputs, [*needed, "pillow"])
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -132,12 +145,20 @@ def upload(
     client: MlflowClient, experiment_id: str, run_id: str, sweep_id: str, member: LoggedMember, folder: Path,
     metrics: Mapping[str, float], params: Mapping[str, str], step: int, timestamp_ms: int,
 ) -> None:  # fmt: skip
-    """Make the exported folder a logged model of the run, unless this sweep has logged this trial's before."""
+    """Make the exported folder a logged model of the run, unless this sweep has logged this trial's before.
+
+    A single run may go on after its end: then its longer self takes the place of the model that was there.
+    """
     from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model
 
-    if find(client, experiment_id, sweep_id, member.trial_id) is None:
-        tags = {SWEEP_TAG: sweep_id, TRIAL_TAG: member.trial_id}
+    there = find(client, experiment_id, sweep_id, member.trial_id)
+    epochs = str(step + 1)
+    if there is not None and member.trial_id == PARENT and there.tags.get(_EPOCHS_TAG) != epochs:
+        client.delete_logged_model(there.model_id)
+        there = None
+    if there is None:
+        tags = {SWEEP_TAG: sweep_id, TRIAL_TAG: member.trial_id or _OWN_RUN, _EPOCHS_TAG: epochs}
         logged = client.create_logged_model(
             experiment_id, name=member.model_name, source_run_id=run_id, tags=tags, params=dict(params),
             model_type=MODEL_TYPE,
@@ -213,7 +234,7 @@ def _link(client: MlflowClient, model_id: str, name: str, version: int) -> None:
 
 def find(client: MlflowClient, experiment_id: str, sweep_id: str, trial_id: str) -> LoggedModel | None:
     """The trial's finished logged model; None if there is none. A half-uploaded one is removed."""
-    wanted = f"tags.`{SWEEP_TAG}` = '{sweep_id}' AND tags.`{TRIAL_TAG}` = '{trial_id}'"
+    wanted = f"tags.`{SWEEP_TAG}` = '{sweep_id}' AND tags.`{TRIAL_TAG}` = '{trial_id or _OWN_RUN}'"
     ready = None
     for logged in client.search_logged_models([experiment_id], filter_string=wanted):
         if str(logged.status).upper().endswith("READY"):
@@ -224,7 +245,8 @@ def find(client: MlflowClient, experiment_id: str, sweep_id: str, trial_id: str)
 
 
 def member_of(sweep_name: str, trial_id: str) -> LoggedMember:
-    return LoggedMember(trial_id, model_name(f"{sweep_name}-{trial_id}"))
+    """trial_id: `PARENT` of a single run, whose name then stands in place of the sweep's."""
+    return LoggedMember(trial_id, model_name(f"{sweep_name}-{trial_id}" if trial_id else sweep_name))
 
 
 def quoted(text: str) -> str:

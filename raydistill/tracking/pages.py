@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from raydistill.metrics import OF_NETWORK, Metric, selecting, shown
+from raydistill.records import EpochMetrics
 from raydistill.tracking.figures import FrontRow, Objective
 from raydistill.tracking.keys import key
 from raydistill.tracking.sink import SWEEP_TAG
@@ -19,6 +20,9 @@ NOTE_TAG = "mlflow.note.content"
 SHARED_VIEW = "mlflow.sharedViewState."
 LOCAL = "http://127.0.0.1:5000"
 """Where ``mlflow ui`` answers unless it is told otherwise."""
+
+FIRST_CHARTS = "epoch by epoch"
+"""The section of a run's charts that stands first."""
 
 _ROWS = 20
 
@@ -42,6 +46,13 @@ def view(sweep_id: str, objectives: Sequence[Objective], metrics: Mapping[str, M
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }  # fmt: skip
     return json.dumps(state)
+
+
+def first_charts(metrics: EpochMetrics) -> dict[str, float]:
+    """What a run's page is to show first, once more: its charts stand in the order of their names, those whose names
+    have a prefix before all others."""
+    first = selecting(metrics.metrics)
+    return {f"{FIRST_CHARTS}/{name}": metrics.value(name) for name in (first, "sparsity")}
 
 
 def front_page(uri: str, experiment_id: str, sweep_id: str) -> str:
@@ -89,7 +100,8 @@ def note(
     if registered:
         load = f'mlflow.pyfunc.load_model("models:/{registered}@pareto-knee")'
         lines += ["", "Each is a logged model of its run, thinned and folded. The knee:", "", f"    {load}"]
-    lines += ["", f"As a folder to take away: `raydistill pick {name} --trial TRIAL`"]
+        lines += [f"    mlflow models serve -m models:/{registered}@pareto-knee --env-manager local"]
+        lines += ["", f"As a folder to take away: `raydistill pick {name} --trial TRIAL`"]
     searched = {path.removeprefix("search."): text for path, text in about.items() if path.startswith("search.")}
     if searched:
         lines += ["", "Searched:", "", *(f"- `{path}`: {text}" for path, text in list(searched.items())[:_ROWS])]

@@ -55,7 +55,8 @@ class SweepLog:
     parent's. report: called with one line for each thing the user should know (from another thread). lent: gives a
     trial's file by its name in the records, to read; None: the names are paths. artifacts: where a database without a
     server keeps its artifacts; None is a folder in `storage`. dataset: what every run is trained on.
-    run_name: of the parent run, where that is not the experiment's.
+    run_name: of the parent run, where that is not the experiment's. pending: where models wait for MLflow; None: in
+    `storage`, which is then this sweep's alone.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class SweepLog:
         artifacts: str | None = None,
         dataset: DatasetCard | None = None,
         run_name: str | None = None,
+        pending: Path | None = None,
     ) -> None:
         self.name, self.sweep_id, self.storage = name, sweep_id, Path(storage).absolute()
         self._asked_uri, self._report = uri, report
         self._lent, self._artifacts, self._dataset = lent, artifacts, dataset
         self._run_name = run_name or name
+        self._pending = (pending or self.storage).absolute() / PENDING
         self._params, self._tags = dict(params or {}), dict(tags or {})
         self._cards: dict[str, RunCard] = {}
         self._last: dict[str, EpochMetrics] = {}
@@ -85,12 +88,17 @@ class SweepLog:
         self._writer: TrackingWriter | None = None
         self._sink: MlflowSink | None = None
         self._front: _Front | None = None
-        self._registered = ""
+        self._registered: dict[str, str] = {}
 
     @property
     def registered(self) -> str:
         """The name under which MLflow has taken the knee; "" as long as it has not."""
-        return self._registered
+        return self._registered.get(KNEE_ALIAS, "")
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Of each alias that MLflow has taken, the name of its model."""
+        return dict(self._registered)
 
     @property
     def broken(self) -> bool:
@@ -165,15 +173,17 @@ class SweepLog:
     def epoch(self, trial_id: str, metrics: EpochMetrics) -> None:
         """Log one epoch, at the record's own time and with its epoch as step."""
         self._last[trial_id] = metrics
-        self._put(trial_id, metrics=metrics.scalars, step=metrics.epoch, timestamp_ms=metrics.timestamp_ms)
+        shown = {**pages.first_charts(metrics), **metrics.scalars}
+        self._put(trial_id, metrics=shown, step=metrics.epoch, timestamp_ms=metrics.timestamp_ms)
 
     def run_epoch(self, metrics: EpochMetrics) -> None:
         """Log one epoch of the parent run itself: a single run has no trials."""
         self.epoch(PARENT, metrics)
 
     def run_result(self, evaluation: Evaluation, last: EpochMetrics, artifacts: Sequence[Path] = ()) -> None:
-        """Log what a single run has come to: figures of a split, and its files."""
-        self._put(PARENT, metrics=evaluation.named_by_split, step=last.epoch, timestamp_ms=last.timestamp_ms)
+        """Log what a single run has come to: figures of a split, what its network costs, and its files."""
+        metrics = {**evaluation.named_by_split, **last.footprint}
+        self._put(PARENT, metrics=metrics, step=last.epoch, timestamp_ms=last.timestamp_ms)
         for path in artifacts:
             if path.exists():
                 self._live()[0].put(PARENT, Action(f"file '{path.name}'", _upload_file(path), replaces=path.name))
@@ -235,7 +245,7 @@ class SweepLog:
             runs = f"#/experiments/{sink.experiment_id}/runs/"
             text = pages.note(
                 self.name, self._params, rows, objectives, metrics, lambda trial_id: runs + sink.run_id(trial_id),
-                self._registered,
+                self.registered,
             )  # fmt: skip
             client.set_tag(run_id, pages.NOTE_TAG, tag_text(text))
             state = pages.view(self.sweep_id, objectives, metrics)
@@ -263,7 +273,7 @@ class SweepLog:
         params: Mapping[str, object] | None = None,
         metadata: Mapping[str, object] | None = None,
     ) -> LoggedMember:
-        """Export `model` (on the CPU) here and send it as an MLflow model of the trial's run.
+        """Export `model` (on the CPU) here and send it as an MLflow model of the trial's run, or of the parent's.
 
         input_example: of images (2, C, H, W) float32. metadata: plain values beside the model, such as preprocessing.
 
@@ -272,12 +282,12 @@ class SweepLog:
             StorageError: the storage cannot take it.
         """
         writer, sink = self._live()
-        member = models.member_of(self.name, trial_id)
-        pending = self.storage / PENDING
+        member = models.member_of(self.name if trial_id else self._run_name, trial_id)
+        pending = self._pending
         try:
             pending.mkdir(parents=True, exist_ok=True)
             # A folder of its own: an earlier export of the same trial may be on its way just now.
-            folder = Path(tempfile.mkdtemp(prefix=f"{trial_id}-", dir=pending)) / "model"
+            folder = Path(tempfile.mkdtemp(prefix=f"{trial_id or 'run'}-", dir=pending)) / "model"
             models.export(model, input_example, folder, metadata)
         except OSError as error:
             rule = f"the exported model cannot be written ({error.strerror or error})"
@@ -313,8 +323,7 @@ class SweepLog:
 
         def send(client: MlflowClient, run_id: str) -> None:
             models.register(client, sink.experiment_id, run_id, self.sweep_id, member, registered, alias, about)
-            if alias == KNEE_ALIAS:
-                self._registered = registered
+            self._registered[alias] = registered
 
         writer.put(member.trial_id, Action("registering its model", send, replaces=f"registration as {alias}"))
         return registered
@@ -325,8 +334,7 @@ class SweepLog:
 
         def send(client: MlflowClient, run_id: str) -> None:
             models.withdraw(client, self.sweep_id, registered, alias)
-            if alias == KNEE_ALIAS:
-                self._registered = ""
+            self._registered.pop(alias, None)
 
         replaces = f"withdrawal of {registered}@{alias}"
         self._live()[0].put(PARENT, Action("withdrawing an alias", send, replaces=replaces))
@@ -349,7 +357,7 @@ class SweepLog:
         if self._front is not None and timeout_s > 0:
             self._front.draw()
         if not left:
-            shutil.rmtree(self.storage / PENDING, ignore_errors=True)
+            shutil.rmtree(self._pending, ignore_errors=True)
         return left
 
     def flush(self, timeout_s: float) -> int:

@@ -5,16 +5,17 @@ taken out and batch norms folded first (see `raydistill.compression.deployment`)
 
 - ``macs``: multiply-accumulates of one image, counted as `compression.summaries` does; single zeros still count.
 - ``parameters``: those that are not zero.
-- ``size_bytes``: every parameter and buffer at its own width.
+- ``bops``: each multiply-accumulate times the bits of the weight and of what it reads (32 of a float), times the
+  fraction of the weight that is not zero (bit operations, van Baalen et al. 2020, arXiv 2005.07093).
+- ``size_bytes``: every parameter and buffer at its own width, a quantized weight by its bits (see `stored`).
 - ``compressed_size_bytes``: of each tensor the smaller of that and a bitmap, one bit an element, with the other values.
-- ``latency_ms``: milliseconds of one image on the given device, the median of many passes.
+- ``latency_ms``: milliseconds of one image on the given device, the median of many passes; beside it
+  ``latency_iqr_ms``, their interquartile range, and ``latency_busy``, 1 where the machine had other work meanwhile.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,15 @@ from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.compression.deployment import deploy
+from raydistill.compression.storage import bytes_of, stored
 from raydistill.compression.summaries import total_macs
+from raydistill.compression.summaries.bit_operations import bit_operations
 from raydistill.errors import Fault, RaydistillError, TrainingError
-from raydistill.metrics import NetworkFigure
+from raydistill.metrics import LATENCY, LATENCY_BUSY, LATENCY_SPREAD, NetworkFigure
 from raydistill.resolve import in_folder, resolve_object
 from raydistill.tasks import Task, Weights
 from raydistill.training.checkpoint import model_of, read_checkpoint
-
-LATENCY = "latency_ms"
-_WARM_UP, _PASSES, _MOST_S = 5, 50, 2.0
+from raydistill.training.latency import at_rest
 
 
 def footprint(
@@ -46,8 +47,8 @@ def footprint(
 ) -> dict[str, float]:
     """The figures of a checkpoint's network by the names of `raydistill.metrics.FOOTPRINT`, then one's own by theirs.
 
-    task: what the network is for. latency: measured only when asked for, it takes up to two
-    seconds. arch: see `checkpoint.load_model`. own: ``pkg.mod:FIGURE`` of each `NetworkFigure`.
+    task: what the network is for. latency: measured only when asked for, it takes half a
+    second to seven. arch: see `checkpoint.load_model`. own: ``pkg.mod:FIGURE`` of each `NetworkFigure`.
 
     Raises:
         CheckpointError, ConfigError: the checkpoint cannot be used.
@@ -61,17 +62,18 @@ def footprint(
     for path in own:
         figure = resolve_object(path, {}, NetworkFigure, "figure of the network", "figure")
         figures[figure.name] = measured(figure, model, example)
-    return {**figures, LATENCY: latency_ms(model, example, device)} if latency else figures
+    return {**figures, **latency_of(model, example, device)} if latency else figures
 
 
 def figures_of(model: nn.Module, example: tuple[Any, ...]) -> dict[str, float]:
     """The figures of a network as it is, by the names of `raydistill.metrics.FOOTPRINT`, without its latency."""
-    tensors = [*model.parameters(), *model.buffers()]
+    whole, packed = stored(model), stored(model, zeros=False)
     return {
         "macs": float(total_macs(model, example)),
+        "bops": bit_operations(model, example),
         "parameters": float(sum(int(torch.count_nonzero(p)) for p in model.parameters())),
-        "size_bytes": float(sum(_dense(tensor) for tensor in tensors)),
-        "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in tensors)),
+        "size_bytes": float(bytes_of(whole)),
+        "compressed_size_bytes": float(sum(min(_dense(tensor), _bitmap(tensor)) for tensor in packed.values())),
     }
 
 
@@ -89,21 +91,22 @@ def measured(figure: NetworkFigure, model: nn.Module, example: tuple[Any, ...]) 
     return value
 
 
-def latency_ms(model: nn.Module, example: tuple[Any, ...], device: str = "cpu") -> float:
-    """Median milliseconds of one forward pass in eval mode, after a warm-up; on a GPU the device is waited for."""
+def latency_of(model: nn.Module, example: tuple[Any, ...], device: str = "cpu") -> dict[str, float]:
+    """Of one forward pass in eval mode: the median, the interquartile range, and whether the machine was busy. On a GPU
+    the device is waited for."""
     target = torch.device(device)
     model = model.to(target).eval()
     example = tuple(value.to(target) if isinstance(value, Tensor) else value for value in example)
-    times: list[float] = []
-    begun = time.perf_counter()
+
+    def run() -> None:
+        model(*example)
+        if target.type == "cuda":
+            torch.cuda.synchronize(target)
+
     with torch.inference_mode():
-        while len(times) < _WARM_UP + _PASSES and (len(times) <= _WARM_UP or time.perf_counter() - begun < _MOST_S):
-            start = time.perf_counter()
-            model(*example)
-            if target.type == "cuda":
-                torch.cuda.synchronize(target)
-            times.append(time.perf_counter() - start)
-    return 1000.0 * statistics.median(times[_WARM_UP:])
+        found = at_rest({LATENCY: run}, torch.get_num_threads() if target.type == "cpu" else 1)
+    timed = found.ms[LATENCY]
+    return {LATENCY: timed.median, LATENCY_SPREAD: timed.upper - timed.lower, LATENCY_BUSY: float(found.busy)}
 
 
 def _dense(tensor: Tensor) -> int:

@@ -196,6 +196,18 @@ def test_figures_are_in_mlflow(raydistill: Command, tmp_path: Path, monkeypatch:
     assert [(point.step, round(point.value, 4)) for point in history] == [(0, 0.0940), (1, 0.4701), (2, 0.4701)]
     assert 0.0 <= found.data.metrics["test_top1"] <= 1.0
     assert {"schedule.yaml", "sparsity.csv"} <= {f.path for f in client.list_artifacts(found.info.run_id)}
+    import mlflow
+    import numpy as np
+
+    (model,) = client.search_logged_models([found.info.experiment_id])  # of the run as it is now, not after two epochs
+    assert (model.name, model.source_run_id, str(model.status)) == ("one", found.info.run_id, "READY")
+    said = {metric.key: (metric.value, metric.step) for metric in model.metrics}
+    assert said["test_top1"] == (found.data.metrics["test_top1"], 2)
+    assert said["macs"] == (found.data.metrics["macs"], 2) == (651_720.0, 2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    served = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    assert served.predict({"image": np.zeros((2, 32, 32, 3), dtype=np.uint8)}).shape == (2, 10)
+    assert not list((tmp_path / "runs" / "one").glob("mlflow_pending*"))
 
 
 def test_distillers_spellings(run: Command, tmp_path: Path) -> None:

@@ -68,6 +68,14 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         of.say("x")
 
 
+def test_what_mlflow_cannot_have_is_one_line(tmp_path: Path) -> None:
+    of, text = report(tmp_path / "run")
+    with of:
+        assert of._delivered(tmp_path / "no.pt", "net", None) is None  # type: ignore[arg-type]
+    assert text.getvalue().count("warning: ") == 1
+    assert "warning: the run's model is not in MLflow: " in text.getvalue()
+
+
 def test_the_best_epochs_count_from_one() -> None:
     assert best_lines([epoch(7), epoch(0)], METRICS) == [
         "best 1: epoch 8, sparsity 25.00 %, top1 70.00 %",

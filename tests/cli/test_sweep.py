@@ -1,13 +1,20 @@
-"""What a cluster's machines say once, in their environment, need not be said with each sweep."""
+"""What is said once in the environment need not be said with each sweep; and the last lines of one."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
-from raydistill.cli.sweep import _how_to_open
+from raydistill.cli.sweep import _how_to_open, _report
+from raydistill.metrics import Metric
+from raydistill.records import FINISHED, EpochMetrics, TrialRecord
+from raydistill.search import Objective, front_rows
+from raydistill.sweep.run import Outcome
 from tests.cli.conftest import Ended
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "simplenet.yaml"
@@ -24,3 +31,27 @@ def test_the_storage(raydistill: Command, monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_server_is_named_and_not_opened() -> None:
     assert _how_to_open("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
     assert _how_to_open("sqlite:////data/mlflow.db") == "mlflow ui --backend-store-uri sqlite:////data/mlflow.db"
+
+
+def outcome(**said: Any) -> Outcome:
+    last = EpochMetrics(0, 1, 0.1, {"top1": 0.5, "loss": 1.0}, 0.1, 0.5, {}, 1.0, 1.0, 0)
+    record = TrialRecord("t0000", {}, FINISHED, "net", "digits", 0, last=last)
+    rows = front_rows([record], (Objective("top1", "max"), Objective("sparsity", "max")))
+    folder = Path("/sweeps/tiny")
+    return Outcome(folder, {"t0000": record}, rows, "digits", False, False, "sqlite:///a.db", str(folder), **said)
+
+
+def last_lines(told: Outcome) -> list[str]:
+    text = io.StringIO()
+    metrics = {"top1": Metric("max", "fraction"), "loss": Metric("min")}
+    _report(told, metrics, "raydistill sweep --resume", Console(file=text, width=80), "sweeps")
+    return text.getvalue().splitlines()
+
+
+def test_the_knee_is_offered_where_it_can_be_taken_away() -> None:
+    assert last_lines(outcome(model="tiny"))[-1] == "take it away raydistill pick tiny --knee -o tiny-t0000"
+    assert not any("pick" in line for line in last_lines(outcome(can_be_taken=False)))
+
+
+def test_the_users_own_aliases_are_told() -> None:
+    assert "small        models:/tiny@small" in last_lines(outcome(aliases={"small": "models:/tiny@small"}))

@@ -79,3 +79,29 @@ def test_what_pruning_single_weights_cannot_change_is_said() -> None:
     assert tables.unmoved_lines(front_rows(fine, other)) == []
     assert tables.unmoved_lines(front_rows(fine[:1], macs)) == []
     assert tables.unmoved_lines([]) == []
+
+
+def test_a_latency_has_its_spread_and_a_mark_where_the_machine_was_busy() -> None:
+    from raydistill.search import Objective, front_rows
+
+    objectives = (Objective("top1", "max"), Objective("latency_ms", "min"))
+
+    def timed(trial_id: str, top1: float, **footprint: float) -> TrialRecord:
+        figures = {"top1": top1, "loss": 1.0}
+        last = EpochMetrics(0, 1, 0.1, figures, 0.1, 0.5, {}, 1.0, 1.0, 0, footprint=footprint)
+        return replace(record(trial_id, FINISHED), last=last)
+
+    calm = timed("t0", 0.5, latency_ms=0.375, latency_iqr_ms=0.02, latency_busy=0.0)
+    busy = timed("t1", 0.7, latency_ms=448.0, latency_iqr_ms=60.0, latency_busy=1.0)
+    older = timed("t2", 0.9, latency_ms=500.0)
+    rows = front_rows([calm, busy, older], objectives)
+    _, table = tables.front_report(rows, "data", METRICS)
+    lines = {line[0]: " ".join(line) for line in shown(table)}
+    assert "0.375 ± 0.01 " in lines["t0"] + " "
+    assert "448 ± 30*" in lines["t1"]
+    assert "500" in lines["t2"]
+    assert "±" not in lines["t2"]
+    assert tables.busy_lines(rows) == ["* the machine was busy, or times varied much, while a latency was measured"]
+    assert tables.busy_lines(front_rows([calm, older], objectives)) == []
+    others = (Objective("top1", "max"), Objective("sparsity", "max"))
+    assert tables.busy_lines(front_rows([calm, busy], others)) == []

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from raydistill.datasets.decode import decode_image, decode_middle
 from raydistill.export import asked_for, deployed, write_artifact
-from raydistill.export.classify import SOURCE
 from raydistill.training import load_model
 from tests.export.conftest import SEEN, keep
 
 pytest.importorskip("onnxruntime")
-
-
-def module(seen: dict[str, Any], folder: Path) -> dict[str, Any]:
-    folder.mkdir(exist_ok=True)
-    said = {"preprocessing": seen, "classes": ["a"], "task": {}}
-    (folder / "manifest.json").write_text(json.dumps(said))
-    made: dict[str, Any] = {"__file__": str(folder / "classify.py"), "__name__": "classify"}
-    exec(compile(SOURCE, "classify.py", "exec"), made)
-    return made
 
 
 @pytest.fixture
@@ -36,28 +23,6 @@ def image(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((140, 90)).save(tmp_path / "image.png")
     return tmp_path / "image.png"
-
-
-@pytest.mark.parametrize("resize", [None, 40])
-@pytest.mark.parametrize("channels", ["rgb", "bgr", "grey"])
-def test_an_image_is_prepared_as_in_training(tmp_path: Path, image: Path, resize: int | None, channels: str) -> None:
-    count = 1 if channels == "grey" else 3
-    seen = {
-        "mean": [0.4, 0.5, 0.6][:count], "std": [0.2, 0.25, 0.3][:count], "image_size": [28, 36], "resize": resize,
-        "interpolation": "bilinear", "channels": channels,
-    }  # fmt: skip
-    found = module(seen, tmp_path / "m")["prepared"](Image.open(image))
-    if resize is None:
-        pixels = decode_image(str(image), (28, 36), resize=True)
-    else:
-        pixels = decode_middle(str(image), (28, 36), resize, "bilinear")
-    if channels == "grey":
-        pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-    if channels == "bgr":
-        pixels = pixels[..., ::-1]
-    expected = (pixels / 255 - np.array(seen["mean"])) / np.array(seen["std"])
-    assert found.shape == (1, count, 28, 36)
-    np.testing.assert_allclose(found[0], expected.transpose(2, 0, 1), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -23,22 +23,26 @@ def test_constraints_decide_what_is_registered(write_sweep: Callable[..., Path],
             alias: version for model in client.search_registered_models() for alias, version in model.aliases.items()
         }
 
-    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]))
+    own = {"dense-most": {"best": "top1", "where": "sparsity >= 0.01"}, "none": {"where": ["sparsity >= 0.9999"]}}
+    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]), ("aliases", own))
     shown = sweep(tmp_path, "space.yaml", "--cpu")
     assert "no trial meets every constraint, the front is empty, and no model is registered: loosen them" in shown
     assert "models:/" not in shown
     assert aliases() == {}
 
-    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.01"]))
+    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.01"]), ("aliases", own))
     shown = sweep(tmp_path, "space.yaml", "--cpu", "--resume")
     assert "models:/tiny@pareto-knee" in shown
-    assert set(aliases()) == {"pareto-knee", "pareto-max-top1", "pareto-max-sparsity"}
+    assert set(aliases()) == {"pareto-knee", "pareto-max-top1", "pareto-max-sparsity", "dense-most"}
+    assert aliases()["dense-most"] == aliases()["pareto-max-top1"]
+    assert "dense-most   models:/tiny@dense-most\n" in shown
+    assert "warning: alias none: no trial meets sparsity >= 0.9999; nearest: t000" in shown
     assert "raydistill pick tiny --knee -o tiny-t000" in shown
     assert "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=front-" in shown
     run = client.get_run(client.search_model_versions("name = 'tiny'")[0].run_id)
     assert run.data.tags["raydistill.trial_id"] != BASELINE
     assert (run.data.tags["pareto"], run.data.tags["feasible"]) == ("true", "true")
 
-    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]))
+    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]), ("aliases", own))
     assert "models:/" not in sweep(tmp_path, "space.yaml", "--cpu", "--resume")
     assert aliases() == {}, "what was feasible once is not now"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -187,7 +188,7 @@ def test_a_sweep_from_the_command_to_a_model_that_predicts(
     import numpy as np
 
     model = mlflow.pyfunc.load_model("models:/tiny@pareto-knee")
-    assert model.predict(np.zeros((5, 3, 32, 32), dtype=np.float32)).shape == (5, 10)
+    assert model.predict({"image": np.zeros((5, 32, 32, 3), dtype=np.uint8)}).shape == (5, 10)
 
     again = finish(start(tmp_path, str(file)), code=2)
     assert again[1].startswith(f"error: {folder}: holds a sweep already; add --resume")
@@ -294,6 +295,7 @@ def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep
     trials[0].kill()
     out, _ = finish(process)
     assert "starts again from its last checkpoint: its process died" in out
+    assert re.search(r"baseline .* [\d.]+ ± [\d.e-]+\*? ", out), "a latency has its spread"
     history = assert_complete(folder, "tiny", 5)
 
     runs = mlflow_runs(folder, "tiny")
@@ -310,7 +312,9 @@ def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep
         macs = 28 * 28 * 75 * conv1 + 100 * 25 * conv1 * conv2 + 25 * conv2 * 120 + 120 * 84 + 84 * 10
         figures = record.last.footprint
         assert figures["macs"] == runs[trial_id].data.metrics["macs"] == macs
-        assert figures["latency_ms"] == runs[trial_id].data.metrics["latency_ms"] > 0
+        for name in ("latency_ms", "latency_iqr_ms", "latency_busy"):
+            assert figures[name] == runs[trial_id].data.metrics[name]
+        assert figures["latency_ms"] > 0
         points[trial_id] = (-record.last.metrics["top1"], macs, figures["latency_ms"])
     front = {
         name

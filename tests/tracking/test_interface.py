@@ -17,7 +17,7 @@ from raydistill.search import front_rows
 from raydistill.search.highlights import progress
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import DatasetCard, SweepLog
-from tests.tracking.conftest import make_evaluation, make_trial
+from tests.tracking.conftest import make_epoch, make_evaluation, make_trial
 from tests.tracking.test_figures import TWO
 from tests.tracking.test_front_page import CHROMIUM
 
@@ -64,6 +64,7 @@ def told(storage: Path) -> str:
     log.start()
     for record in records:
         log.trial_started(record)
+        log.epoch(record.trial_id, make_epoch(1))
         log.trial_ended(record)
     for count in (2, 4):
         rows = front_rows(records[:count], TWO)
@@ -102,5 +103,14 @@ def test_the_links_open_what_they_promise(told: str, interface: str, storage: Pa
         page.goto(f"{interface}/#/experiments/{experiment.experiment_id}/runs/{parent.info.run_id}/model-metrics")
         page.get_by_text("hypervolume", exact=True).first.wait_for(timeout=60_000)
         assert page.get_by_text("front_size", exact=True).count() >= 1
+
+        charts = f"{interface}/#/experiments/{experiment.experiment_id}/runs/{runs['t0000'].info.run_id}/model-metrics"
+        page.goto(charts)
+        page.get_by_text("epoch by epoch", exact=False).first.wait_for(timeout=60_000)
+        first = ["t0000 (epoch by epoch/sparsity)", "t0000 (epoch by epoch/top1)", "t0000 (learning_rate)"]
+        for chart in first:
+            page.get_by_text(chart, exact=True).first.wait_for(timeout=60_000)
+        shown = page.locator("body").inner_text()
+        assert [line for line in shown.splitlines() if line.startswith("t0000 (")][:3] == first
         browser.close()
     assert (runs["t0002"].info.status, runs["t0002"].data.tags["state"]) == ("FINISHED", "stopped")

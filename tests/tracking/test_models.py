@@ -155,6 +155,44 @@ def test_a_half_uploaded_model_is_replaced(storage: Path, mlflow_at, trial) -> N
     assert str(logged.status).upper().endswith("READY")
 
 
+def single_run(storage: Path, folder: Path) -> SweepLog:
+    log = SweepLog(None, storage, "compress", "run-1", run_name="one", pending=folder)
+    log.start()
+    return log
+
+
+def test_a_single_runs_model_is_that_of_its_last_epoch(storage: Path, mlflow_at, epoch) -> None:
+    """A run that is given more epochs goes on; sent again as it was, it is still one model."""
+    (storage / "runs" / "one").mkdir(parents=True)
+    client, ids = mlflow_at.MlflowClient(), []
+    for last in (1, 1, 2):
+        log = single_run(storage, storage / "runs" / "one")
+        log.run_epoch(epoch(last))
+        log.log_model("", Simple(), EXAMPLE, {"top1": 0.5})
+        assert log.finish() == 0
+        assert log.errors == []
+        (logged,) = client.search_logged_models([client.get_experiment_by_name("compress").experiment_id])
+        ids.append(logged.model_id)
+        assert logged.name == "one"
+        assert [(metric.key, metric.step) for metric in logged.metrics] == [("top1", last)]
+    assert ids[0] == ids[1] != ids[2]
+    (run,) = client.search_runs([logged.experiment_id])
+    assert logged.source_run_id == run.info.run_id
+
+
+def test_models_that_wait_are_each_runs_own(storage: Path, mlflow_at, epoch) -> None:
+    """Runs of one store end beside each other."""
+    other = storage / "runs" / "two" / "mlflow_pending" / "run-x"
+    other.mkdir(parents=True)
+    (storage / "runs" / "one").mkdir()
+    log = single_run(storage, storage / "runs" / "one")
+    log.log_model("", Simple(), EXAMPLE)
+    assert log.finish() == 0
+    assert other.exists()
+    assert [path.name for path in (storage / "runs" / "one").iterdir()] == []
+    assert not (storage / "mlflow_pending").exists()
+
+
 def test_the_knee_is_registered_when_mlflow_has_taken_it(storage: Path, mlflow_at, trial) -> None:
     log = open_log(storage)
     log.trial_started(trial("t0000"))

@@ -6,7 +6,7 @@ import json
 
 from raydistill.metrics import Metric
 from raydistill.search import Objective, front_rows
-from raydistill.tracking.pages import front_page, note, view, view_key
+from raydistill.tracking.pages import first_charts, front_page, note, view, view_key
 from tests.search.test_pick import METRICS, OBJECTIVES, RECORDS
 
 ROWS = front_rows(list(RECORDS.values()), OBJECTIVES, ())
@@ -20,6 +20,13 @@ def test_the_view_shows_the_front_alone_with_what_was_optimised() -> None:
         "attributes.`Models`", "metrics.`top1`", "metrics.`sparsity`", "metrics.`energy used`", "metrics.`test_top1`",
         "tags.`knee`",
     ]  # fmt: skip
+
+
+def test_the_first_charts_are_of_what_selects_and_of_sparsity() -> None:
+    """MLflow's page puts charts with a prefix first; a lone layer's or a file's size would stand there otherwise."""
+    last = RECORDS["t0001"].last
+    assert last is not None
+    assert first_charts(last) == {"epoch by epoch/top1": 0.899, "epoch by epoch/sparsity": 0.7}
 
 
 def test_the_address_opens_the_mode_for_training() -> None:
@@ -41,6 +48,7 @@ def test_the_note() -> None:
     assert "| trial | top1 (validation) | sparsity | top1 (test) |  |" in lines
     assert "| [t0002](#/runs/t0002) | 89.00 % | 90.00 % |  | knee |" in lines
     assert '    mlflow.pyfunc.load_model("models:/tiny@pareto-knee")' in lines
+    assert "    mlflow models serve -m models:/tiny@pareto-knee --env-manager local" in lines
     assert "load_model" not in note("tiny", about, ROWS, OBJECTIVES, METRICS, str, "")
 
 

@@ -83,6 +83,7 @@ def test_a_sweep_from_start_to_end_and_sent_twice(storage: Path, runs, records) 
     assert run.data.params == {"pruners.conv1_pruner.final_sparsity": "0.5", "policies.0.frequency": "2"}
     assert run.data.metrics == {
         "top1": 0.85, "top5": 1.0, "loss": 1.25, "train_loss": 1.5, "learning_rate": 0.1, "sparsity": 0.5,
+        "epoch by epoch/top1": 0.85, "epoch by epoch/sparsity": 0.5,
     }  # fmt: skip
     wanted = {"dataset": "digits", "arch": "simplenet_cifar", "seed": "7", "state": "finished", "trial_id": "t0000"}
     wanted |= {"end_reason": "ran all its epochs", "pareto": "true", "pareto_rank": "0"}

@@ -15,7 +15,8 @@ from raydistill.metrics import Metric
 from raydistill.tasks import Batch, Feed, Loading, Network, Task
 from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit
-from raydistill.training.footprint import footprint, latency_ms
+from raydistill.training.footprint import footprint, latency_of
+from raydistill.training.latency import Timed, Turns
 
 
 def test_a_dense_simplenet(tmp_path: Path) -> None:
@@ -33,7 +34,11 @@ def test_a_dense_simplenet(tmp_path: Path) -> None:
     assert figures["size_bytes"] == 4 * parameters
     assert figures["compressed_size_bytes"] == figures["size_bytes"]  # a bitmap would only add to a dense one
     assert "latency_ms" not in figures
-    assert footprint(tmp_path / "checkpoint.pt", task, latency=True)["latency_ms"] > 0
+    measured = footprint(tmp_path / "checkpoint.pt", task, latency=True)
+    assert set(measured) - set(figures) == {"latency_ms", "latency_iqr_ms", "latency_busy"}
+    assert measured["latency_ms"] > 0
+    assert measured["latency_iqr_ms"] > 0
+    assert measured["latency_busy"] in (0.0, 1.0)
 
 
 class Rows(Task):
@@ -81,7 +86,15 @@ def test_dead_filters_are_taken_out_and_single_zeros_are_packed(monkeypatch: pyt
 
 def test_latency_grows_with_the_network() -> None:
     small, large = nn.Linear(8, 8), nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(4)))
-    assert latency_ms(small, (torch.zeros(1, 8),)) < latency_ms(large, (torch.zeros(1, 2048),))
+    quick, slow = latency_of(small, (torch.zeros(1, 8),)), latency_of(large, (torch.zeros(1, 2048),))
+    assert quick["latency_ms"] < slow["latency_ms"]
+
+
+def test_a_busy_machine_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = Turns({"latency_ms": Timed(3.0, 2.5, 4.0, 10)}, True)
+    monkeypatch.setattr("raydistill.training.footprint.at_rest", lambda passes, threads: busy)
+    found = latency_of(nn.Linear(8, 8), (torch.zeros(1, 8),))
+    assert found == {"latency_ms": 3.0, "latency_iqr_ms": 1.5, "latency_busy": 1.0}
 
 
 def test_what_cannot_be_traced_is_said() -> None:

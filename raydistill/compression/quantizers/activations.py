@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.grid import Grid, Mode, as_multiplier_and_shift, grid_of, grid_under, on_grid
+from raydistill.compression.quantizers.integers import Spoken, Step, language, of_8_bits
 from raydistill.compression.quantizers.ranges import Clip, value_range
 from raydistill.compression.quantizers.through import learned_clip, through
 
@@ -31,6 +32,15 @@ class ActivationQuantizer(nn.Module):
     def grid(self) -> Grid | None:
         """The grid that it rounds to, whatever it is given; None where it has seen nothing yet."""
         raise NotImplementedError
+
+    @property
+    def ready(self) -> bool:
+        """Whether it rounds as it will for good."""
+        return True
+
+    def frozen(self) -> ActivationQuantizer:
+        """One that rounds to the present grid for good."""
+        return self
 
 
 class TrackedRange(ActivationQuantizer):
@@ -70,6 +80,13 @@ class TrackedRange(ActivationQuantizer):
     def grid(self) -> Grid | None:
         return grid_of(*self.range(), self.bits, self.mode) if bool(self.steps) else None
 
+    @property
+    def ready(self) -> bool:
+        return bool(self.steps)
+
+    def frozen(self) -> ActivationQuantizer:
+        return FixedGrid.of(self.bits, self.grid() or grid_of(0.0, 1.0, self.bits, self.mode))
+
     @torch.no_grad()
     def _track(self, values: Tensor) -> None:
         lowest, highest = torch.aminmax(values)
@@ -103,6 +120,9 @@ class FixedClip(ActivationQuantizer):
     def grid(self) -> Grid:
         return grid_of(0.0, self.highest, self.bits, Mode.ASYMMETRIC_UNSIGNED)
 
+    def frozen(self) -> ActivationQuantizer:
+        return FixedGrid.of(self.bits, self.grid())
+
     def forward(self, values: Tensor) -> Tensor:
         grid = self.grid()
         grid = Grid(grid.scale.to(values.device), grid.zero_point.to(values.device), grid.low, grid.high)
@@ -130,11 +150,14 @@ class LearnedClip(ActivationQuantizer):
         )  # one that training has driven below zero keeps nothing
         return grid_of(torch.zeros_like(highest), highest, self.bits, Mode.ASYMMETRIC_UNSIGNED)
 
+    def frozen(self) -> ActivationQuantizer:
+        return FixedGrid.of(self.bits, self.grid())
+
     def forward(self, values: Tensor) -> Tensor:
         return learned_clip(values, self.grid().nearest(values), self.clip_val)
 
 
-class FixedGrid(ActivationQuantizer):
+class FixedGrid(ActivationQuantizer, Spoken):
     """To a grid that was found beforehand, from statistics of calibration data.
 
     multiplier_bits: the factor from the sums of an accumulator to these numbers is a whole multiplier of so many bits
@@ -148,8 +171,17 @@ class FixedGrid(ActivationQuantizer):
     def __init__(self, bits: int, low: int, high: int, multiplier_bits: int | None = None) -> None:
         super().__init__(bits)
         self.low, self.high, self.multiplier_bits = low, high, multiplier_bits
+        self._step: Step | None = None
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1))
+
+    @classmethod
+    def of(cls, bits: int, grid: Grid) -> FixedGrid:
+        """One of this grid, which is one for all values."""
+        made = cls(bits, grid.low, grid.high).to(grid.scale.device)
+        made.scale.copy_(grid.scale.reshape(1))
+        made.zero_point.copy_(grid.zero_point.reshape(1))
+        return made
 
     def described(self) -> dict[str, Any]:
         return {"bits": self.bits, "low": self.low, "high": self.high, "multiplier_bits": self.multiplier_bits}
@@ -164,7 +196,17 @@ class FixedGrid(ActivationQuantizer):
     def grid(self) -> Grid:
         return Grid(self.scale, self.zero_point, self.low, self.high)
 
+    def prepare(self, model: nn.Module) -> None:
+        if of_8_bits(self.low, self.high) is not None:
+            self._step = Step(float(self.scale), int(self.zero_point), self.low, self.high)
+
+    def forget(self) -> None:
+        self._step = None
+
     def forward(self, values: Tensor) -> Tensor:
+        spoken = language()
+        if spoken is not None and self._step is not None:
+            return spoken.activation(values, self._step)
         return _rounded(values, self.grid(), self.multiplier_bits)
 
 

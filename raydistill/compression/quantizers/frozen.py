@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.quantizers.activations import FixedGrid
-from raydistill.compression.quantizers.grid import Grid
-from raydistill.compression.quantizers.network import Quantization, quantization_of
-from raydistill.compression.quantizers.weights import WeightQuantizer
+from raydistill.compression.quantizers.activations import ActivationQuantizer
+from raydistill.compression.quantizers.grid import Grid, on_grid
+from raydistill.compression.quantizers.integers import Spoken, language, of_8_bits
+from raydistill.compression.quantizers.network import quantization_of
+from raydistill.compression.quantizers.weights import ReducedFloatWeight, WeightQuantizer
+
+_TOLD = ("_numbers", "_scales", "_zero_points")
 
 
-class FrozenWeight(WeightQuantizer):
-    """The weight lies on its grid already. low, high: of its numbers; shape: of its scale and zero point.
-
-    numbers: the weight as whole numbers, where it is to be written so; then the float weight is not read.
-    """
+class FrozenWeight(WeightQuantizer, Spoken):
+    """The weight lies on its grid already. low, high: of its numbers; shape: of its scale and zero point."""
 
     NAME = "frozen"
     scale: Tensor
@@ -40,20 +40,94 @@ class FrozenWeight(WeightQuantizer):
     def grid(self, weight: Tensor) -> Grid:
         return Grid(self.scale, self.zero_point, self.low, self.high)
 
+    def prepare(self, model: nn.Module) -> None:
+        held = quantization_of(model)
+        kind = of_8_bits(self.low, self.high)
+        name = next((name for name in held.weight_names() if held.weight(name) is self), None) if held else None
+        if name is None or kind is None:
+            return
+        weight = model.get_parameter(name)
+        told = (self.numbers(weight).to(kind), self.scale.reshape(-1), self.zero_point.reshape(-1).to(kind))
+        for attribute, tensor in zip(_TOLD, told, strict=True):
+            self.register_buffer(attribute, tensor.contiguous(), persistent=False)
+
+    def forget(self) -> None:
+        for attribute in _TOLD:
+            self._buffers.pop(attribute, None)
+
     def forward(self, weight: Tensor) -> Tensor:
-        return weight
+        spoken = language()
+        if spoken is None or _TOLD[0] not in self._buffers:
+            return on_grid(weight.view_as(weight), self.grid(weight))
+        axis = next((axis for axis, size in enumerate(self.shape) if size > 1), None)
+        numbers, scale, zero_point = (getattr(self, attribute) for attribute in _TOLD)
+        return spoken.weight(numbers, scale, zero_point, axis)
 
     @torch.no_grad()
-    def scale_rows(self, factors: Tensor, axis: int) -> bool:
-        """The weight's rows, along this dimension, were multiplied by these factors: its grid follows.
+    def numbers(self, weight: Tensor) -> Tensor:
+        """The weight as whole numbers, int32."""
+        return self.grid(weight).numbers(weight.detach().float()).to(torch.int32)
 
-        False, and nothing is done, where a row changes its sign and its numbers would not fit any more.
+    @torch.no_grad()
+    def scale_rows(self, weight: Tensor, factors: Tensor, axis: int) -> None:
+        """The grid of a weight whose rows, along this dimension, are about to be multiplied by these factors.
+
+        Where a factor is negative the row's numbers change their sign; if they would not fit so, as the lowest of an
+        even count of numbers does not, they are mirrored, and zero is another number.
         """
-        shape = [1] * max(len(self.shape), 1)
-        if len(self.shape) > 1:
-            shape = [1] * len(self.shape)
-            shape[axis] = len(factors)
-        return self._follow(factors, shape, axis)
+        shape = [1] * weight.dim()
+        shape[axis] = -1
+        factor = factors.detach().float().view(shape)
+        numbers = self.numbers(weight).movedim(axis, 0).flatten(1)
+        fits = ((-numbers >= self.low) & (-numbers <= self.high)).all(1).view(shape)
+        flat = [1] * weight.dim()
+        scale, zero_point = (held if held.dim() else held.view(flat) for held in (self.scale, self.zero_point))
+        mirrored = torch.where(fits & (zero_point == 0), -zero_point, self.low + self.high - zero_point)
+        self.scale = torch.where(factor == 0, torch.ones_like(factor), scale * factor.abs())
+        self.zero_point = torch.where(factor < 0, mirrored, zero_point.expand_as(self.scale)).contiguous()
+        self.shape = tuple(self.scale.shape)
 
-    def _follow(self, factors: Tensor, shape: list[int], axis: int) -> bool:
-        raise NotImplementedError
+
+def freeze(model: nn.Module) -> bool:
+    """Settle a quantized network, in place: in eval mode it gives what it gave. False, and nothing is done, of a float
+    one, one that does not round yet, or one with a range that has seen nothing.
+    """
+    held = quantization_of(model)
+    if held is None or not held.enabled or not all(quantizer.ready for quantizer in held.each_activation()):
+        return False
+    settle(model)
+    return True
+
+
+@torch.no_grad()
+def settle(model: nn.Module) -> None:
+    """The same of a network whose values do not count yet: they are loaded afterwards."""
+    held = quantization_of(model)
+    assert held is not None
+    for name in held.weight_names():
+        parameter, quantizer = model.get_parameter(name), held.weight(name)
+        assert isinstance(quantizer, WeightQuantizer)
+        if isinstance(quantizer, ReducedFloatWeight):  # which lies on no grid
+            parameter.data.copy_(quantizer(parameter))
+            continue
+        grid = quantizer.grid(parameter)
+        frozen = FrozenWeight(quantizer.bits, grid.low, grid.high, grid.scale.shape)
+        frozen.scale.copy_(grid.scale)
+        frozen.zero_point.copy_(grid.zero_point)
+        parameter.data.copy_(quantizer(parameter))
+        held.replace_weight(name, frozen.to(parameter.device))
+    for index, of_input in enumerate(held.inputs):
+        assert isinstance(of_input, ActivationQuantizer)
+        held.inputs[index] = of_input.frozen()
+    for point in held.points:
+        held.replace_activation(point, held.activation(point).frozen())
+    held.train(held.training)
+
+
+def frozen_weight(model: nn.Module, name: str) -> FrozenWeight | None:
+    """What holds the grid of this parameter in a network that is settled; None where it is not rounded."""
+    held = quantization_of(model)
+    if held is None or name not in held.weight_names():
+        return None
+    found = held.weight(name)
+    return found if isinstance(found, FrozenWeight) else None

@@ -9,6 +9,7 @@ stands in one module beside the network's own, ``quantization``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,6 +75,21 @@ class Quantization(nn.Module):
 
     def weight_names(self) -> list[str]:
         return [_as_name(key) for key in self.weights]
+
+    def bits_at(self, point: Point, argument: int) -> int | None:
+        """The bits of this argument of a call, or of its result; None where it is not rounded there."""
+        key = _as_key(replace(point, argument=argument).key)
+        if key not in self.activations:
+            return None
+        found = self.activations[key]
+        assert isinstance(found, ActivationQuantizer)
+        return found.bits
+
+    def replace_weight(self, name: str, quantizer: WeightQuantizer) -> None:
+        self.weights[_as_key(name)] = quantizer
+
+    def replace_activation(self, point: Point, quantizer: ActivationQuantizer) -> None:
+        self.activations[_as_key(point.key)] = quantizer
 
     def activation(self, point: Point) -> ActivationQuantizer:
         return self.activations[_as_key(point.key)]  # type: ignore[return-value]

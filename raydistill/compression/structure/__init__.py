@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import Cut
 from raydistill.compression.structure.folded import Folded
+from raydistill.compression.structure.frozen import Frozen
 from raydistill.compression.structure.quantized import Quantized
 from raydistill.compression.structure.thinned import Selection, Thinned
 from raydistill.errors import CheckpointError, Fault, close_match
@@ -50,14 +51,14 @@ class StructureChange:
             tensors[name] = self.cuts[name](tensors[name])
 
 
-MENU: dict[str, type[Thinned] | type[Folded] | type[Quantized]] = {
-    kind.NAME: kind for kind in (Thinned, Folded, Quantized)
+MENU: dict[str, type[Thinned] | type[Folded] | type[Quantized] | type[Frozen]] = {
+    kind.NAME: kind for kind in (Thinned, Folded, Quantized, Frozen)
 }
 """By the name that stands in a checkpoint, the class that has `from_state`."""
 
 __all__ = [
-    "Change", "Folded", "MENU", "Quantized", "Selection", "StructureChange", "Thinned", "replay", "structure_from",
-    "structure_state",
+    "Change", "Folded", "Frozen", "MENU", "Quantized", "Selection", "StructureChange", "Thinned", "replay",
+    "structure_from", "structure_state",
 ]  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.quantizers.frozen import frozen_weight
+from raydistill.compression.quantizers.network import quantization_of
 from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 
 _WAY_OUT = "it belongs to another architecture or dataset, or is damaged"
@@ -43,10 +45,11 @@ class Folded:
                 if name not in modules:
                     way_out = close_match(name, modules) or _WAY_OUT
                     raise CheckpointError(Fault(f"{where}.norms", "the model has no such layer", name, way_out))
-            if not takes_up(modules[layer], modules[norm]):
+            if not takes_up(modules[layer], modules[norm]) or not rows_can_follow(model, layer, modules[layer]):
                 rule = f"the model's '{layer}' cannot take up its '{norm}'"
                 raise CheckpointError(Fault(f"{where}.norms.{layer}", rule, ABSENT, _WAY_OUT))
         for layer, norm in self.norms.items():
+            follow_rows(model, layer, modules[layer], modules[norm])
             _fold(modules[layer], modules[norm])
             owner, _, attribute = norm.rpartition(".")
             setattr(modules[owner], attribute, nn.Identity().train(modules[norm].training))
@@ -80,6 +83,27 @@ def takes_up(layer: nn.Module, norm: nn.Module) -> bool:
         return False
     bias = kind.bias_of(layer)
     return kind.rows(layer) == after.rows(norm) and (bias is None or isinstance(bias, nn.Parameter))
+
+
+def follow_rows(model: nn.Module, name: str, layer: nn.Module, norm: nn.Module) -> None:
+    """The grid of a quantized layer's weight takes up the norm's scale."""
+    kind = weighted(layer)
+    assert kind is not None
+    held = frozen_weight(model, f"{name}.{kind.weight}")
+    if held is None:
+        return
+    scale, variance = getattr(norm, "weight", None), getattr(norm, "running_var", None)
+    assert variance is not None  # `takes_up`
+    factors = torch.rsqrt(variance.double() + float(getattr(norm, "eps", 0.0)))
+    held.scale_rows(kind.content(layer), factors if scale is None else factors * scale.double(), kind.out_dim)
+
+
+def rows_can_follow(model: nn.Module, name: str, layer: nn.Module) -> bool:
+    """Whether a layer's weight is a float, or has a grid that can be scaled row by row."""
+    kind, held = weighted(layer), quantization_of(model)
+    if kind is None or held is None or not held.enabled or f"{name}.{kind.weight}" not in held.weight_names():
+        return True
+    return frozen_weight(model, f"{name}.{kind.weight}") is not None and (kind.out_dim == 0 or kind.groups(layer) == 1)
 
 
 def _fold(layer: nn.Module, norm: nn.Module) -> None:

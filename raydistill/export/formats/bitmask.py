@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from raydistill.compression.storage import restored, stored
 from raydistill.errors import ABSENT, CheckpointError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.rebuilt import CONFIG, read_weights, rebuilt, use_rebuilt, write_config
@@ -40,13 +41,13 @@ class Bitmask:
 
     def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
         write_config(network, folder)
-        packed = pack(network.checkpoint()["model"])
+        packed = pack(stored(network.network_itself, network.checkpoint()["model"], zeros=False))
         write_atomically(folder / _FILE, save(packed, {"format": "pt", "sparsity": "sparse-bitmask"}))
         return (_FILE, CONFIG)
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         path = folder / _FILE
-        return rebuilt(folder, unpack(read_weights(path), str(path)), str(path), arch)
+        return rebuilt(folder, restored(unpack(read_weights(path), str(path)), str(path)), str(path), arch)
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         return use_rebuilt(manifest, self.NAME)

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.quantizers.integers import written_in
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.packages import need
+from raydistill.export.integers.onnx import OnnxOperators, translations
 from raydistill.files import write_atomically
 
 if TYPE_CHECKING:
@@ -127,11 +129,13 @@ def onnx_model(
     ):
         warnings.simplefilter("ignore")
         try:
-            program = torch.onnx.export(
-                model, tuple(inputs), dynamo=True, dynamic_shapes=tuple({axis: batch} for axis in batch_axes),
-                input_names=None if input_names is None else list(input_names),
-                output_names=None if output_name is None else [output_name], verbose=False,
-            )  # fmt: skip
+            with written_in(model, OnnxOperators()):
+                program = torch.onnx.export(
+                    model, tuple(inputs), dynamo=True, custom_translation_table=translations(),
+                    dynamic_shapes=tuple({axis: batch} for axis in batch_axes),
+                    input_names=None if input_names is None else list(input_names),
+                    output_names=None if output_name is None else [output_name], verbose=False,
+                )  # fmt: skip
         except Exception as error:  # the exporter refuses models in many ways
             raise ConfigError(Fault(where, f"the network cannot be exported ({innermost(error)})")) from error
     assert program is not None
@@ -139,6 +143,8 @@ def onnx_model(
         whole = Path(folder) / "model.onnx"
         program.save(str(whole))
         written = onnx.load(whole)
+    for node in (*written.graph.node, *(node for function in written.functions for node in function.node)):
+        del node.metadata_props[:]  # where in which file of this machine each was made
     if properties:
         onnx.helper.set_model_props(written, {key: json.dumps(value) for key, value in properties.items()})
     return written

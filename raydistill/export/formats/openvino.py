@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Runner
-from raydistill.export.formats.onnx import innermost
+from raydistill.export.formats.onnx import Onnx, innermost
 from raydistill.export.formats.packages import need
 from raydistill.export.formats.pt2 import traced
+from raydistill.export.integers.aten import AtenOperators
 from raydistill.files import unwritable
 
 if TYPE_CHECKING:
@@ -36,10 +38,10 @@ class OpenVino:
         self.check(self.NAME)
         import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-        with warnings.catch_warnings(), torch.no_grad():
+        with tempfile.TemporaryDirectory() as work, warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             try:
-                model = openvino.convert_model(traced(network))
+                model = openvino.convert_model(_read_by_openvino(network, Path(work)))
             except Exception as error:
                 rule = f"OpenVINO cannot convert the network ({innermost(error)})"
                 raise ConfigError(Fault(self.NAME, rule, ABSENT, "use onnx")) from error
@@ -81,3 +83,11 @@ class OpenVino:
             f'network = openvino.Core().compile_model("{_FILE}", config={{"INFERENCE_PRECISION_HINT": "f32"}})',
             f"{manifest.output.name} = network([{name}])[0]",
         )
+
+
+def _read_by_openvino(network: Deployed, work: Path) -> object:
+    """What it converts: of a quantized network the ONNX file, in which it finds whole numbers."""
+    if not network.rounded:
+        return traced(network, AtenOperators())
+    (name,) = Onnx().write(network, work)
+    return work / name

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from raydistill.compression.quantizers.integers import Language, written_in
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.onnx import innermost
+from raydistill.export.integers.aten import AtenOperators
 from raydistill.files import write_atomically
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ class Pt2:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             try:
-                torch.export.save(traced(network), buffer, extra_files={"raydistill.json": json.dumps(said)})
+                program = traced(network, AtenOperators())
+                torch.export.save(program, buffer, extra_files={"raydistill.json": json.dumps(said)})
             except Exception as error:  # tracing fails in many ways
                 way_out = "see torch.export's rules on data-dependent control flow"
                 rule = f"torch.export cannot trace the network ({innermost(error)})"
@@ -83,15 +86,32 @@ class Pt2:
         )
 
 
-def traced(network: Deployed) -> torch.export.ExportedProgram:
-    """The network as torch.export sees it, of any batch size; it raises in many ways where it cannot."""
+def traced(network: Deployed, language: Language) -> torch.export.ExportedProgram:
+    """The network as torch.export sees it, of any batch size; it raises in many ways where it cannot.
+
+    language: what whole numbers are told with, where it is quantized.
+    """
     from raydistill.export.deployed import FirstOutput
 
     batch = torch.export.Dim("batch", min=1)
     shapes: tuple[Any, ...] = tuple({axis: batch} for axis in network.batch_axes)
     if isinstance(network.model, FirstOutput):  # a signature with ``*inputs`` gets them as one tuple
         shapes = (shapes,)
-    return torch.export.export(network.model, network.batch(2), dynamic_shapes=shapes)
+    with written_in(network.model, language):
+        program = torch.export.export(network.model, network.batch(2), dynamic_shapes=shapes)
+    if network.rounded:
+        _drop_unread(program)
+    return program
+
+
+def _drop_unread(program: torch.export.ExportedProgram) -> None:
+    """Leave out the float weights, in whose place whole numbers are read."""
+    unread = {node.name: node for node in program.graph.nodes if node.op == "placeholder" and not node.users}
+    specs = program.graph_signature.input_specs
+    for spec in [spec for spec in specs if spec.arg.name in unread and spec.target in program.state_dict]:
+        specs.remove(spec)
+        program.graph.erase_node(unread[spec.arg.name])
+        del program.state_dict[spec.target]
 
 
 def check_archive(path: Path) -> None:

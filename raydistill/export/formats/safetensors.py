@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import nn
 
+from raydistill.compression.storage import restored, stored
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.rebuilt import CONFIG, read_weights, rebuilt, use_rebuilt, write_config
 from raydistill.files import write_atomically
@@ -52,7 +53,7 @@ class Safetensors:
 
     def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
         write_config(network, folder)
-        state = network.checkpoint()["model"]
+        state = stored(network.network_itself, network.checkpoint()["model"])
         # a copy of each: safetensors wants no two that share memory
         write_atomically(
             folder / _FILE, save({name: t.clone().contiguous() for name, t in state.items()}, {"format": "pt"})
@@ -66,7 +67,7 @@ class Safetensors:
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         path = folder / _FILE
-        return rebuilt(folder, read_weights(path), str(path), arch)
+        return rebuilt(folder, restored(read_weights(path), str(path)), str(path), arch)
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         name, output = manifest.inputs[0].name, manifest.output.name

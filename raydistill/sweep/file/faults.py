@@ -30,7 +30,7 @@ _RULES = {
     "string_too_long": "is too long",
 }
 
-_WORDS = {bool: ["true", "false"], str: ["text"], dict: ["a mapping"]}
+_WORDS = {bool: ["true", "false"], str: ["text"], dict: ["a mapping"], list: ["a list"]}
 
 
 def validate(model: type[BaseModel], data: Any, source: str, prefix: str = "") -> tuple[Any, list[Fault]]:
@@ -88,7 +88,7 @@ def _real_keys(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) ->
     """The part of pydantic's location that stands in the file (unions add a branch's name), and that key's model."""
     keys: list[str | int] = []
     holder: type | None = model
-    current: type | None = model
+    current: Any = model
     at: Any = data
     for step in loc:
         inside = (isinstance(at, Mapping) and step in at) or (isinstance(at, list) and isinstance(step, int))
@@ -97,18 +97,24 @@ def _real_keys(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) ->
             continue
         at = at[step] if inside and (isinstance(at, Mapping) or int(step) < len(at)) else None
         keys.append(step)
-        holder, current = current, _holder_in(_keys_of(current).get(str(step)))
+        of_each = get_args(current)[1] if get_origin(current) is dict else None  # names that the user gives
+        holder, current = current, _holder_in(of_each or _keys_of(current).get(str(step)))
     return keys, holder
 
 
 def _keys_of(holder: type | None) -> dict[str, object]:
     """The keys of a section, or of a dataclass that stands for one, with their types."""
+    if get_origin(holder) is not None:
+        return {}
     if isinstance(holder, type) and issubclass(holder, BaseModel):
         return {name: field.annotation for name, field in holder.model_fields.items()}
     return {field.name: field.type for field in fields(holder)} if is_dataclass(holder) else {}
 
 
-def _holder_in(kind: object) -> type | None:
+def _holder_in(kind: object) -> Any:
+    """A section, a dataclass that stands for one, or a mapping of names to sections."""
+    if get_origin(kind) is dict and section_of(get_args(kind)[1]) is not None:
+        return kind
     inside = [option for option in (kind, *get_args(kind)) if isinstance(option, type) and is_dataclass(option)]
     return section_of(kind) or next(iter(inside), None)
 

@@ -18,12 +18,13 @@ from raydistill.datasets.config import DatasetConfig
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
 from raydistill.files import missing
 from raydistill.masking import masked_all
-from raydistill.metrics import Metric, selecting
+from raydistill.metrics import LATENCY, Metric, selecting
 from raydistill.parts import Optimizer, Training, settings
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, parse_schedule, parse_yaml, read_yaml, scale_epochs
 from raydistill.schedule.file_kind import SWEEP, check_kind
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space, usual_objectives
+from raydistill.search.aliases import Alias, parse_aliases
 from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.spec import (
@@ -37,7 +38,6 @@ from raydistill.sweep.file.spec import (
 from raydistill.sweep.file.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
 from raydistill.sweep.planning.methods import check_own
 from raydistill.tasks import TaskConfig, metrics_of
-from raydistill.training.footprint import LATENCY
 from raydistill.training.optimizer import check_optimization
 
 TRAINING = "training."
@@ -78,16 +78,22 @@ class Sweep:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...] = ()
     warm_start: tuple[Entry, ...] = ()
+    aliases: tuple[Alias, ...] = ()
 
     @property
     def wants_latency(self) -> bool:
         """Latency is measured where something asks for it; everything else is counted anyway."""
-        return LATENCY in {o.name for o in self.objectives} | {c.figure for c in self.constraints}
+        of_aliases = {alias.rule.best for alias in self.aliases}
+        return LATENCY in {o.name for o in self.objectives} | {c.figure for c in self._bounds} | of_aliases
+
+    @property
+    def _bounds(self) -> tuple[Constraint, ...]:
+        return (*self.constraints, *(bound for alias in self.aliases for bound in alias.rule.where))
 
     @property
     def own_figures(self) -> tuple[str, ...]:
         """Where the figures of the network are that are the user's own, each once."""
-        paths = (*(o.path for o in self.objectives), *(c.path for c in self.constraints))
+        paths = (*(o.path for o in self.objectives), *(c.path for c in self._bounds))
         return tuple(dict.fromkeys(path for path in paths if path))
 
     @property
@@ -134,11 +140,14 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
     if metrics and "objectives" not in broken:
         directions = raw.get("objectives") or usual_objectives(metrics)
         objectives = _collected(faults, parse_objectives, directions, f"{file}: objectives", metrics) or ()
+    own = [objective.name for objective in objectives if objective.path]
     constraints: tuple[Constraint, ...] = ()
     if metrics and "constraints" not in broken:
         bounds = raw.get("constraints", [])
-        own = [objective.name for objective in objectives if objective.path]
         constraints = _collected(faults, parse_constraints, bounds, f"{file}: constraints", metrics, own) or ()
+    aliases: tuple[Alias, ...] = ()
+    if metrics and not broken & {"aliases", "objectives"}:
+        aliases = _collected(faults, parse_aliases, raw.get("aliases") or {}, f"{file}: aliases", metrics, own) or ()
     warm_start: tuple[Entry, ...] = ()
     if "warm_start" in raw:
         warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
@@ -156,7 +165,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
     if faults or sections is None or schedule is None:
         raise ConfigError(*faults)
     return _shortened(
-        Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints, warm_start), overrides
+        Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints, warm_start, aliases), overrides
     )
 
 

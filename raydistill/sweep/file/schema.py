@@ -17,6 +17,7 @@ from raydistill.compression.schema import DIALECT, OWN, definitions, of_type, sc
 from raydistill.metrics import DIRECTIONS
 from raydistill.parts import DatasetConfig, Optimizer, Training, settings
 from raydistill.search import Choice, LogUniform, QUniform, RandInt, Uniform
+from raydistill.search.aliases import NAME
 from raydistill.search.constraints import FORM
 from raydistill.sweep.file import spec
 from raydistill.sweep.file.run_file import RunSections
@@ -28,6 +29,7 @@ Schema = dict[str, Any]
 _DISTRIBUTIONS = {
     "uniform": Uniform, "loguniform": LogUniform, "quniform": QUniform, "randint": RandInt, "choice": Choice,
 }  # fmt: skip
+_BOUND: Schema = {"type": "string", "pattern": f"^{FORM.pattern}$"}
 _KEY_PATH = r"^[^.\s]+(\.[^.\s]+)+$"
 _SPELLINGS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 _PARTS: Mapping[str, type[object]] = {
@@ -47,13 +49,18 @@ def sweep_schema() -> Schema:
     for key, found in {
         "search": {"$ref": "#/$defs/search"},
         "objectives": _nullable({"type": "object", "additionalProperties": {"enum": list(DIRECTIONS)}}),
-        "constraints": {"type": "array", "items": {"type": "string", "pattern": f"^{FORM.pattern}$"}},
+        "constraints": {"type": "array", "items": _BOUND},
+        "aliases": {**known["aliases"], "propertyNames": {"pattern": f"^{NAME.pattern}$"}},
         "warm_start": _nullable({"$ref": "#/$defs/warm_start"}),
     }.items():
         known[key] = {**found, "description": known[key]["description"]}
     schema["$defs"] |= {**_searched(), "warm_start": _warm_start()}
     for section in (TrialSchedulerSection, SearcherSection):
         _only_what_is_used(schema["$defs"][section.__name__], section)
+    alias = schema["$defs"]["AliasSection"]
+    alias["minProperties"] = 1
+    where = alias["properties"]["where"]
+    where["anyOf"] = [_BOUND, {"type": "array", "items": _BOUND, "minItems": 1}, {"type": "null"}]
     baseline = schema["$defs"]["BaselineSection"]["properties"]
     baseline["schedule"] = {
         **of_type("object", {"$ref": "#/$defs/schedule"}, "null"),

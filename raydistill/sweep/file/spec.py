@@ -255,6 +255,17 @@ class ResourcesSection(Section):
     gpu: NotNegative = 0.0
 
 
+class AliasSection(Section):
+    """Which trial's model has the alias, as in ``small: {best: top1, where: size_bytes <= 150000}``: of all that have
+    finished and meet the sweep's constraints the one that ``raydistill pick`` would take. best: the best in this
+    figure, of a metric or of the network; left out, what the sweep optimises beside the metric that selects. where:
+    bounds that it has to meet, one or a list.
+    """
+
+    best: str | None = None
+    where: str | list[str] | None = None
+
+
 class TrackingSection(Section):
     """uri: an MLflow tracking server; left out, MLflow's files stand in the sweep's storage."""
 
@@ -266,12 +277,13 @@ class SweepSections(Section):
     network. task: what is trained. train: a training loop of one's own. dataset: the data. training: how every trial is
     trained. baseline: the dense network that all trials start from. distillation: a teacher for the trials. schedule:
     what is compressed and when, before any drawn value. search: what is drawn, from which distribution. objectives:
-    figures and their directions, max or min. constraints: what breaks one is shown, but not on the front.
-    trial_scheduler: which trials stop early. searcher: how values are drawn. warm_start: values, schedules or trials
-    of another sweep that are the first trials. num_samples: how many trials. confirm: how often each member of the
-    front is trained again, with other seeds. seed: of the draws and of training. resources_per_trial: what one takes.
-    workers_per_trial: each trial trains on so many workers together, each with resources_per_trial. max_failures: how
-    often a trial whose process dies starts again. tracking: where MLflow is.
+    figures and their directions, max or min. constraints: what breaks one is shown, but not on the front. aliases:
+    names in the model registry, and which trial's model each is. trial_scheduler: which trials stop early. searcher:
+    how values are drawn. warm_start: values, schedules or trials of another sweep that are the first trials.
+    num_samples: how many trials. confirm: how often each member of the front is trained again, with other seeds. seed:
+    of the draws and of training. resources_per_trial: what one takes. workers_per_trial: each trial trains on so many
+    workers together, each with resources_per_trial. max_failures: how often a trial whose process dies starts again.
+    tracking: where MLflow is.
     """
 
     version: Literal[1] = 1
@@ -287,6 +299,7 @@ class SweepSections(Section):
     search: dict[str, Any]
     objectives: dict[str, str] | None = None
     constraints: Annotated[list[Any], _FREE] = Field(default_factory=list)
+    aliases: Annotated[dict[str, AliasSection], _FREE] = Field(default_factory=dict)
     trial_scheduler: TrialSchedulerSection = Field(default_factory=TrialSchedulerSection)
     searcher: SearcherSection = Field(default_factory=SearcherSection)
     warm_start: Any = None  # see warm_entries

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
 
-import numpy as np
 import ray
 import torch
 
 from raydistill.errors import CheckpointError, ConfigError, Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.export import Deployed, deployed
-from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation
+from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation, TrialRecord
 from raydistill.search import FrontRow, highlights
+from raydistill.search.aliases import chosen
 from raydistill.search.pick import described
 from raydistill.storage import Store
 from raydistill.sweep.planning.resources import Share
+from raydistill.sweep.results.logged_model import delivered
 from raydistill.sweep.results.retrain import tell, train_again
 from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import is_of, named
 from raydistill.sweep.tune.callback import why_it_died
-from raydistill.tasks import VALIDATION, Loading, Task, Weights
 from raydistill.tracking import ALIAS_PREFIX, SweepLog, VersionCard
-from raydistill.training import evaluate_checkpoint, read_checkpoint
+from raydistill.training import evaluate_checkpoint
 
 _TAG_LIMIT = 5000
 
 
 def test_front(session: Session) -> None:
-    """Evaluate the front's members and the baseline on the test split, each once in a sweep's life.
+    """Evaluate the front's members, whatever else has an alias, and the baseline on the test split, each once in a
+    sweep's life.
 
     A member whose checkpoint is lost is trained again. If that is lost too it fails, and is no point of the front:
     whoever comes up for it is evaluated.
@@ -40,11 +41,7 @@ def test_front(session: Session) -> None:
 def _test_members(session: Session) -> bool:
     """Whether the front has changed: members were lost."""
     ledger, share = session.ledger, session.share
-    members = [row.record for row in ledger.front() if row.pareto or row.record.trial_id == BASELINE]
-    ids = {record.trial_id for record in members}
-    repeats = [r for r in ledger.records.values() if r.confirms in ids and r.state == FINISHED]
-    wanted = [*members, *repeats]
-    untested = [record for record in wanted if record.test is None]
+    untested = _untested(session)
     if not untested or session.interrupt.requested:
         return False
     lost = False
@@ -71,6 +68,16 @@ def _test_members(session: Session) -> bool:
             else:
                 ledger.tested(trial_id, result)
     return lost
+
+
+def _untested(session: Session) -> list[TrialRecord]:
+    """Of those that are to be tested, and their repeats with other seeds."""
+    records, rows = session.ledger.records, session.ledger.front()
+    aliased = {row.record.trial_id for row in _chosen(session, rows)[0].values()} | {BASELINE}
+    members = [row.record for row in rows if row.pareto or row.record.trial_id in aliased]
+    ids = {record.trial_id for record in members}
+    repeats = [record for record in records.values() if record.confirms in ids and record.state == FINISHED]
+    return [record for record in (*members, *repeats) if record.test is None]
 
 
 def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
@@ -104,34 +111,46 @@ def _evaluate(
         return error
 
 
+def can_be_taken(session: Session) -> bool:
+    """Whether `pick` can write the knee as a folder: not what gives no tensor, as detectors."""
+    knee = next((row.record for row in session.ledger.front() if row.knee), None)
+    if knee is None or knee.checkpoint is None:
+        return False
+    try:
+        with session.store.lent(knee.checkpoint) as path:
+            deployed(path, knee.arch)
+    except RaydistillError:
+        return False
+    return True
+
+
 def publish_front(session: Session, log: SweepLog) -> None:
     """Log the front's members as MLflow models and register those that have a name: the knee, the best in each
-    objective.
+    objective, and what the user's own aliases mean, which may lie behind the front.
 
     What is logged is what is delivered: thinned and folded. Where nothing is on the front nothing stays registered: a
     knee of this sweep's that was feasible once is none now.
     """
     rows, sweep = session.ledger.front(), session.sweep
-    members = [row for row in rows if row.pareto and row.record.checkpoint and row.record.last]
+    own, without = _chosen(session, rows)
+    aliases = {ALIAS_PREFIX + name: trial_id for name, trial_id in highlights.members(rows, sweep.objectives).items()}
+    aliases |= {name: row.record.trial_id for name, row in own.items()}
+    for name in (*(ALIAS_PREFIX + name for name in highlights.names(sweep.objectives)), *without):
+        if name not in aliases:
+            log.withdraw(name)
+    for name, why in without.items():
+        session.observer.warning(f"alias {name}: {why}")
+    wanted = set(aliases.values())
+    members = [row for row in rows if row.pareto or row.record.trial_id in wanted]
+    members = [row for row in members if row.record.checkpoint and row.record.last]
     session.observer.step(f"logging the front's models, {len(members)}")
-    named_members = highlights.members(rows, sweep.objectives)
-    for alias in highlights.names(sweep.objectives):
-        if alias not in named_members:
-            log.withdraw(ALIAS_PREFIX + alias)
     for row in members:
         record, last = row.record, row.record.last
         if last is None or record.checkpoint is None or session.interrupt.requested:
             continue
-        metrics = {**last.metrics, "sparsity": last.sparsity, **last.footprint}
-        metrics |= record.test.named_by_split if record.test is not None else {}
         with session.store.lent(record.checkpoint) as path:
             try:
-                example, task = _example(session.task, path, record.arch)
-                if example is None:
-                    takes = "as MLflow's models do: members of the front stay checkpoints, none is registered"
-                    session.observer.warning(f"{record.arch} is not called with one tensor, {takes}")
-                    return
-                network = deployed(path, record.arch, (torch.from_numpy(example),), task.example_input)
+                found = delivered(session.task, path, record.arch)
             except CheckpointError as error:
                 _lose(session, record.trial_id, named(error, path, record.checkpoint))
                 test_front(session)
@@ -140,19 +159,24 @@ def publish_front(session: Session, log: SweepLog) -> None:
             except ConfigError as error:
                 session.observer.warning(f"the model of {record.trial_id} is not logged: {error.faults[0]}")
                 continue
-        lines = "; ".join(network.deployment.lines)
-        about = {"preprocessing": network.preprocessing, "classes": network.classes, "deployed": lines}
+        if found is None:
+            takes = "as MLflow's models do: members of the front stay checkpoints, none is registered"
+            session.observer.warning(f"{record.arch} is not called with one tensor, {takes}")
+            return
         try:
-            member = log.log_model(
-                record.trial_id, network.model, example, metrics, {**record.values, "deployed": lines},
-                {name: value for name, value in about.items() if value},
-            )  # fmt: skip
+            member = found.log(log, record.trial_id, last, record.test, record.values)
         except TrackingError as error:
             session.observer.warning(str(error))
             continue
-        for alias, trial_id in named_members.items():
+        for alias, trial_id in aliases.items():
             if trial_id == record.trial_id:
-                log.register(member, ALIAS_PREFIX + alias, _version_card(session, row, network))
+                log.register(member, alias, _version_card(session, row, found.network))
+
+
+def _chosen(session: Session, rows: Sequence[FrontRow]) -> tuple[dict[str, FrontRow], dict[str, str]]:
+    """What the user's own aliases mean: see `aliases.chosen`."""
+    sweep = session.sweep
+    return chosen(sweep.aliases, rows, sweep.metrics, sweep.objectives, session.ledger.records)
 
 
 def _version_card(session: Session, row: FrontRow, network: Deployed) -> VersionCard:
@@ -171,13 +195,3 @@ def _version_card(session: Session, row: FrontRow, network: Deployed) -> Version
         tags |= {"sparsity": f"{record.last.sparsity:.6g}"}
         tags |= {key: f"{value:.6g}" for key, value in record.last.footprint.items()}
     return VersionCard("\n".join(lines), tags)
-
-
-def _example(task: Task, checkpoint: str | Path, arch: str) -> tuple[np.ndarray | None, Task]:
-    """Validation samples as a checkpoint's network wants them: of images (2, C, H, W) float32, of text int64 tokens,
-    None where they are no tensor; and the task that gives such."""
-    content = read_checkpoint(checkpoint)
-    task = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), arch))
-    batch = next(task.feed(VALIDATION, Loading(torch.device("cpu"), 2)).epoch(0))
-    first = task.inputs(batch)[0]
-    return (first.contiguous().numpy() if isinstance(first, torch.Tensor) else None), task

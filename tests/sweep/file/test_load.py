@@ -255,3 +255,30 @@ def test_every_search_space_loads(file: Path, tmp_path: Path) -> None:
     plan = plan_sweep(sweep, {**SHAPES, "detection": task}[sweep.task.name])
     assert len(plan.trials) >= 1
     assert all(0 <= trial.planned_sparsity < 1 for trial in plan.trials)
+
+
+def test_aliases_are_read_and_what_they_ask_for_is_measured(write_sweep: Callable[..., Path]) -> None:
+    said = {"fast": {"best": "latency_ms"}, "gentle": {"where": "top1_drop <= 0.005"}}
+    sweep = load_sweep(write_sweep(("aliases", said)))
+    assert [alias.name for alias in sweep.aliases] == ["fast", "gentle"]
+    assert sweep.wants_latency
+    assert sweep.config()["aliases"]["fast"] == {"best": "latency_ms", "where": None}
+    assert load_sweep(write_sweep(("aliases", {"quick": {"where": "latency_ms < 3"}}))).wants_latency
+    assert not load_sweep(write_sweep(("aliases", {"gentle": said["gentle"]}))).wants_latency
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"a": {"besst": "top1"}}, "space.yaml: aliases.a.besst: unknown key; did you mean 'best'?"),
+        ({"a": {"best": "topp1"}}, "space.yaml: aliases.a.best: unknown figure, got 'topp1'; did you mean 'top1'?"),
+        ({"a": {"where": 3}}, "space.yaml: aliases.a.where: must be text or a list, got 3"),
+        ({"a": "top1"}, "space.yaml: aliases.a: must be a mapping, got 'top1'"),
+        (["a"], "space.yaml: aliases: must be a mapping, got ['a']"),
+    ],
+)
+def test_a_wrong_alias_is_one_line(write_sweep: Callable[..., Path], said: object, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(write_sweep(("aliases", said)))
+    (fault,) = caught.value.faults
+    assert str(fault).endswith(line)

@@ -85,6 +85,10 @@ def space() -> dict[str, Any]:
         (("trial_scheduler",), {"name": "median", "reduction_factor": 2}),
         (("objectives", "top1"), "up"),
         (("constraints",), ["top1_drop 0.1"]),
+        (("aliases",), {"small": {"besst": "top1"}}),
+        (("aliases",), {"small": {}}),
+        (("aliases",), {"small": {"where": "size_bytes 3"}}),
+        (("aliases",), {"a.b": {"best": "top1"}}),
         (("search",), {}),
         (("search", "lr"), {"uniform": [0.1, 0.2]}),
         (("search", "training.lr"), {"unifrom": [0.1, 0.2]}),
@@ -131,6 +135,7 @@ def test_what_the_loader_refuses_without_a_model_is_not_valid(
         {"trial_scheduler": {"name": "moasha", "mode": "promote", "brackets": 2}},
         {"objectives": {"my.mod:ENERGY": "min", "top1": "max"}},
         {"constraints": ["top1_drop <= 0.005", "latency_ms < 3", "my.mod:ENERGY <= 1e-3"]},
+        {"aliases": {"small": {"best": "top1", "where": "macs <= 1e6"}, "a-1": {"where": ["top1_drop <= 0.1"]}}},
         {
             "search": {
                 "per_layer": {"final_sparsity": {"choice": [0.5, 0.9]}},

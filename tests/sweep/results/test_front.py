@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from raydistill.errors import CheckpointError, DataError, Fault
 from raydistill.records import BASELINE, FAILED
 from raydistill.sweep.results import front
+from raydistill.training.checkpoint import write_checkpoint
+from tests.export.conftest import keep
 from tests.sweep.sessions import finished, is_in, session_of, with_baseline, with_test
+from tests.tasks.detection.shapes import small
 
 
 def test_the_second_time_a_trial_is_lost_and_its_place_free(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
@@ -50,3 +54,36 @@ def test_what_is_tested_is_not_tested_again(write_sweep: Callable[..., Path], tm
     is_in(finished("t0001", 0.1, 0.1), session)  # not on the front
     front.test_front(session)
     assert session.observer.steps == []  # type: ignore[attr-defined]
+
+
+def test_whoever_has_an_alias_of_the_users_own_is_tested_too(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """Behind the front, where its figure is no objective."""
+    session = session_of(write_sweep, tmp_path, ("aliases", {"low": {"best": "sparsity", "where": "top1 <= 0.2"}}))
+    with_baseline(session)
+    is_in(with_test(finished("t0000", 0.8, 0.5)), session)
+    is_in(finished("t0001", 0.1, 0.1), session)
+    is_in(finished("t0002", 0.2, 0.2), session)
+    is_in(replace(finished("t0003", 0.1, 0.1), confirms="t0001"), session)
+    own, without = front._chosen(session, session.ledger.front())
+    assert (own["low"].record.trial_id, own["low"].pareto, without) == ("t0002", False, {})
+    assert [record.trial_id for record in front._untested(session)] == ["t0002"]
+
+
+def test_a_knee_that_no_format_can_hold_is_not_offered(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """A detector gives lists of boxes; `pick` says so, and the sweep's last lines offer nothing that is refused."""
+    own = "tests.tasks.detection.shapes:small"
+    session = session_of(write_sweep, tmp_path)
+    assert not front.can_be_taken(session), "there is none yet"
+    with_baseline(session)
+    detector = tmp_path / "detector.pt"
+    model = small(3)
+    said = {"run": {"arch": own, "model_args": {}}, "num_classes": 3, "image_shape": [3, 48, 48], "precision": "fp32"}
+    write_checkpoint(detector, {**said, "structure": [], "model": model.state_dict()})
+    for path, arch, taken in (
+        (detector, own, False),
+        (keep(tmp_path / "net.pt", "simplenet_cifar"), "simplenet_cifar", True),
+    ):
+        is_in(replace(finished("t0000", 0.95, 0.5, str(path)), arch=arch), session)
+        assert front.can_be_taken(session) is taken
+    (tmp_path / "net.pt").unlink()
+    assert not front.can_be_taken(session)

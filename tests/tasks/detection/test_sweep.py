@@ -101,6 +101,7 @@ def test_a_trained_detector_is_swept(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "loading images (detection)" in ended.stdout
     assert "is not called with one tensor, as MLflow's models do" in ended.stdout
+    assert "raydistill pick" not in ended.stdout, "which would refuse it"
     assert "Pareto front: images, map on its validation and test split" in ended.stdout
     folder = tmp_path / "sweeps/shapes"
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]

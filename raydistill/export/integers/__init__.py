@@ -1,0 +1,1 @@
+"""Whole numbers in the languages of formats."""

@@ -1,0 +1,79 @@
+"""Whole numbers in ONNX: QuantizeLinear and DequantizeLinear, which runtimes fuse into kernels of integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raydistill.compression.quantizers.integers import Step
+
+
+@torch.library.custom_op("raydistill::on_grid", mutates_args=())
+def on_grid(values: Tensor, scale: float, zero_point: int, low: int, high: int) -> Tensor:
+    """Values rounded to a grid. Shape: theirs."""
+    return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, low, high)
+
+
+@on_grid.register_fake
+def _(values: Tensor, scale: float, zero_point: int, low: int, high: int) -> Tensor:
+    return torch.empty_like(values)
+
+
+@torch.library.custom_op("raydistill::of_numbers", mutates_args=())
+def of_numbers(numbers: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+    """What whole numbers stand for; axis -1: one scale for all."""
+    shape = [1] * numbers.dim()
+    if axis >= 0:
+        shape[axis] = -1
+    return (numbers.float() - zero_point.float().view(shape)) * scale.view(shape)
+
+
+@of_numbers.register_fake
+def _(numbers: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> Tensor:
+    return torch.empty_like(numbers, dtype=torch.float32)
+
+
+class OnnxOperators:
+    """The two operators above, which `translations` tells the exporter."""
+
+    def activation(self, values: Tensor, step: Step) -> Tensor:
+        found: Tensor = on_grid(values, step.scale, step.zero_point, step.low, step.high)
+        return found
+
+    def weight(self, numbers: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None) -> Tensor:
+        if axis is None:
+            scale, zero_point = scale.reshape(()), zero_point.reshape(())
+        found: Tensor = of_numbers(numbers, scale, zero_point, -1 if axis is None else axis)
+        return found
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For `torch.onnx.export`: what stands in the file for each operator."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+
+    def activation(values: Any, scale: float, zero_point: int, low: int, high: int) -> Any:
+        kind = np.uint8 if low >= 0 else np.int8
+        limits = np.iinfo(kind)
+        if (low, high) != (limits.min, limits.max):  # fewer than 8 bits, or one number less
+            ends = [np.float32((end - zero_point) * scale) for end in (low, high)]
+            values = op.Clip(values, *(op.Constant(value=_tensor(end)) for end in ends))
+        step = op.Constant(value=_tensor(np.float32(scale)))
+        zero = op.Constant(value=_tensor(np.array(zero_point, dtype=kind)))
+        return op.DequantizeLinear(op.QuantizeLinear(values, step, zero), step, zero)
+
+    def weight(numbers: Any, scale: Any, zero_point: Any, axis: int) -> Any:
+        return op.DequantizeLinear(numbers, scale, zero_point, axis=axis if axis >= 0 else 1)
+
+    return {torch.ops.raydistill.on_grid.default: activation, torch.ops.raydistill.of_numbers.default: weight}
+
+
+def _tensor(value: Any) -> Any:
+    from onnx import numpy_helper  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    return numpy_helper.from_array(np.asarray(value))

@@ -1,0 +1,1 @@
+from tests.analysis.conftest import task, trained  # noqa: F401 - fixtures
