@@ -84,7 +84,8 @@ def test_what_is_loaded_gives_what_was_validated(config: RunConfig, task: Classi
     *_, last = fit(replace(config, schedule=schedule("ranges")), task=task)
     model = load_model(str(last.checkpoint)).eval()
     held = quantization_of(model)
-    assert held is not None and held.enabled
+    assert held is not None
+    assert held.enabled
     images = task.example_input(64)[0]
     rounded = model(images)
     held.enabled = False

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.grid import Grid, Mode, as_multiplier_and_shift, grid_of, grid_under, on_grid
-from raydistill.compression.quantizers.integers import Spoken, Step, language, of_8_bits
+from raydistill.compression.quantizers.integers import Spoken, Step, of_8_bits
 from raydistill.compression.quantizers.ranges import Clip, value_range
 from raydistill.compression.quantizers.through import learned_clip, through
 
@@ -145,9 +145,7 @@ class LearnedClip(ActivationQuantizer):
 
     @torch.no_grad()
     def grid(self) -> Grid:
-        highest = (
-            self.clip_val.detach().float().clamp(min=1e-6)
-        )  # one that training has driven below zero keeps nothing
+        highest = self.clip_val.detach().float().clamp(min=1e-6)  # driven below zero it keeps nothing
         return grid_of(torch.zeros_like(highest), highest, self.bits, Mode.ASYMMETRIC_UNSIGNED)
 
     def frozen(self) -> ActivationQuantizer:
@@ -204,7 +202,7 @@ class FixedGrid(ActivationQuantizer, Spoken):
         self._step = None
 
     def forward(self, values: Tensor) -> Tensor:
-        spoken = language()
+        spoken = self.spoken
         if spoken is not None and self._step is not None:
             return spoken.activation(values, self._step)
         return _rounded(values, self.grid(), self.multiplier_bits)

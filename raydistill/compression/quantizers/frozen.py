@@ -6,7 +6,8 @@ weights can be written as whole numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from raydistill.compression.quantizers.activations import ActivationQuantizer
 from raydistill.compression.quantizers.grid import Grid, on_grid
-from raydistill.compression.quantizers.integers import Spoken, language, of_8_bits
+from raydistill.compression.quantizers.integers import Spoken, of_8_bits
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.weights import ReducedFloatWeight, WeightQuantizer
 
@@ -56,7 +57,7 @@ class FrozenWeight(WeightQuantizer, Spoken):
             self._buffers.pop(attribute, None)
 
     def forward(self, weight: Tensor) -> Tensor:
-        spoken = language()
+        spoken = self.spoken
         if spoken is None or _TOLD[0] not in self._buffers:
             return on_grid(weight.view_as(weight), self.grid(weight))
         axis = next((axis for axis, size in enumerate(self.shape) if size > 1), None)
@@ -122,6 +123,25 @@ def settle(model: nn.Module) -> None:
     for point in held.points:
         held.replace_activation(point, held.activation(point).frozen())
     held.train(held.training)
+
+
+@contextlib.contextmanager
+def floats_put_away(model: nn.Module) -> Iterator[None]:
+    """While it lasts the float weights that are told as whole numbers hold nothing, so that nobody writes them too."""
+    held = quantization_of(model)
+    names = [name for name in held.weight_names() if _is_told(held.weight(name))] if held is not None else []
+    kept = {name: model.get_parameter(name).data for name in names}
+    try:
+        for name, data in kept.items():
+            model.get_parameter(name).data = data.new_zeros(1)
+        yield
+    finally:
+        for name, data in kept.items():
+            model.get_parameter(name).data = data
+
+
+def _is_told(quantizer: nn.Module) -> bool:
+    return isinstance(quantizer, FrozenWeight) and quantizer.spoken is not None and _TOLD[0] in quantizer._buffers
 
 
 def frozen_weight(model: nn.Module, name: str) -> FrozenWeight | None:

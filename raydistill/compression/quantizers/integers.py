@@ -1,13 +1,12 @@
 """A settled network that is written with whole numbers: what rounds is told in operators of the language it is in.
 
-While `written_in` lasts, a forward pass of the network calls the language's operators in place of rounding floats.
+Then a forward pass of the network calls the language's operators in place of rounding floats.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,37 +35,40 @@ class Language(Protocol):
         each, or one for each channel, those being dimension `axis`."""
 
 
-_language: ContextVar[Language | None] = ContextVar("language", default=None)
-
-
-def language() -> Language | None:
-    """The one that the network is being written in; None where it just computes."""
-    return _language.get()
-
-
-@contextlib.contextmanager
-def written_in(model: nn.Module, spoken: Language) -> Iterator[None]:
-    """While it lasts, settled parts of the network speak this language, those that fit into 8 bits."""
-    parts = [part for part in model.modules() if isinstance(part, Spoken)]
-    for part in parts:
-        part.prepare(model)
-    token = _language.set(spoken)
-    try:
-        yield
-    finally:
-        _language.reset(token)
-        for part in parts:
-            part.forget()
-
-
 class Spoken:
     """A part of a network that can be told so."""
+
+    spoken: Language | None = None
+    """The language it is told in; None where it just computes."""
 
     def prepare(self, model: nn.Module) -> None:
         """Keep as plain values what cannot be computed while a graph is drawn."""
 
     def forget(self) -> None:
         """Keep it no longer."""
+
+
+def speak(model: nn.Module, spoken: Language) -> None:
+    """From now on settled parts of the network speak this language, those that fit into 8 bits."""
+    for part in _parts(model):
+        part.prepare(model)
+        part.spoken = spoken
+
+
+@contextlib.contextmanager
+def written_in(model: nn.Module, spoken: Language) -> Iterator[None]:
+    """The same while it lasts."""
+    try:
+        speak(model, spoken)
+        yield
+    finally:
+        for part in _parts(model):
+            part.spoken = None
+            part.forget()
+
+
+def _parts(model: nn.Module) -> list[Spoken]:
+    return [part for part in model.modules() if isinstance(part, Spoken)]
 
 
 def of_8_bits(low: int, high: int) -> torch.dtype | None:

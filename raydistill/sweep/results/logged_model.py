@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from raydistill.compression.quantizers.frozen import floats_put_away
+from raydistill.compression.quantizers.integers import written_in
 from raydistill.export import Deployed, deployed
+from raydistill.export.integers.aten import AtenOperators
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.tasks import VALIDATION, Loading, Task, Weights
 from raydistill.tracking import LoggedMember, SweepLog
@@ -63,9 +66,9 @@ class Delivered:
         """
         metrics = {**last.metrics, "sparsity": last.sparsity, **last.footprint}
         metrics |= test.named_by_split if test is not None else {}
-        return log.log_model(
-            run, self.network.model, self.example, metrics, {**params, "deployed": self.changes}, self._about
-        )
+        model, params = self.network.model, {**params, "deployed": self.changes}
+        with written_in(model, AtenOperators()), floats_put_away(self.network.network_itself):
+            return log.log_model(run, model, self.example, metrics, params, self._about)
 
 
 def delivered(task: Task, checkpoint: str | Path, arch: str | None = None) -> Delivered | None:

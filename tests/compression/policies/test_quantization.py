@@ -78,7 +78,8 @@ def test_a_check_leaves_no_trace() -> None:
         assert check(schedule(), model, (INPUTS,)) == ()
         assert planned_sparsity(schedule(), model, (INPUTS,))[0] == 0.0
     assert list(model.state_dict()) == list(before)
-    assert not model._forward_hooks and not model[0]._forward_pre_hooks
+    assert not model._forward_hooks
+    assert not model[0]._forward_pre_hooks
     assert torch.equal(model(INPUTS), network()(INPUTS))
 
 
