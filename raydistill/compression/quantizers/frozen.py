@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.activations import ActivationQuantizer
-from raydistill.compression.quantizers.grid import Grid
+from raydistill.compression.quantizers.grid import Grid, on_grid
 from raydistill.compression.quantizers.integers import Spoken, of_8_bits
 from raydistill.compression.quantizers.network import quantization_of
-from raydistill.compression.quantizers.weights import WeightQuantizer
+from raydistill.compression.quantizers.weights import ReducedFloatWeight, WeightQuantizer
 
 _TOLD = ("_numbers", "_scales", "_zero_points")
 
@@ -59,7 +59,7 @@ class FrozenWeight(WeightQuantizer, Spoken):
     def forward(self, weight: Tensor) -> Tensor:
         spoken = self.spoken
         if spoken is None or _TOLD[0] not in self._buffers:
-            return weight
+            return on_grid(weight.view_as(weight), self.grid(weight))
         axis = next((axis for axis, size in enumerate(self.shape) if size > 1), None)
         numbers, scale, zero_point = (getattr(self, attribute) for attribute in _TOLD)
         return spoken.weight(numbers, scale, zero_point, axis)
@@ -108,6 +108,9 @@ def settle(model: nn.Module) -> None:
     for name in held.weight_names():
         parameter, quantizer = model.get_parameter(name), held.weight(name)
         assert isinstance(quantizer, WeightQuantizer)
+        if isinstance(quantizer, ReducedFloatWeight):  # which lies on no grid
+            parameter.data.copy_(quantizer(parameter))
+            continue
         grid = quantizer.grid(parameter)
         if grid is None:
             continue

@@ -16,6 +16,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+_SMALLEST = torch.finfo(torch.float32).tiny
+"""Of scales: one over what is smaller is infinite."""
 FLOAT_BITS = 32
 """So many bits are a float's: nothing is rounded to them."""
 
@@ -90,12 +92,12 @@ def grid_of(lowest: Tensor | float, highest: Tensor | float, bits: int, mode: Mo
         largest = torch.maximum(lowest.abs(), highest.abs())
         half_steps = float(high) if mode is Mode.SYMMETRIC_RESTRICTED else (2**bits - 1) / 2
         largest = torch.where(largest == 0, torch.full_like(largest, max(half_steps, 0.5)), largest)
-        scale = largest / max(half_steps, 0.5)
+        scale = (largest / max(half_steps, 0.5)).clamp(min=_SMALLEST)
         return Grid(scale, torch.zeros_like(scale), low, high)
     lowest, highest = lowest.clamp(max=0.0), highest.clamp(min=0.0)
     width = highest - lowest
     width = torch.where(width == 0, torch.full_like(width, float(high - low)), width)
-    scale = width / (high - low)
+    scale = (width / (high - low)).clamp(min=_SMALLEST)
     return Grid(scale, low - torch.round(lowest / scale), low, high)
 
 
@@ -104,8 +106,9 @@ def as_multiplier_and_shift(scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
     Jacob et al. 2018, section 2.2. Shapes: that of `scale`, positive; both results are whole numbers as floats.
     """
-    shift = torch.floor(torch.log2((2**bits - 1) / scale))
-    return torch.floor(scale * 2.0**shift), shift
+    exact = scale.double()  # float32 takes 2^21 - 1 and 2^21 for the same power of 2
+    shift = torch.floor(torch.log2((2**bits - 1) / exact))
+    return torch.floor(exact * 2.0**shift).to(scale.dtype), shift.to(scale.dtype)
 
 
 _ATTRIBUTE = "_raydistill_grid"

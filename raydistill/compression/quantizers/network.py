@@ -233,7 +233,10 @@ class _Rounding(TorchFunctionMode):
     ) -> Any:
         name = call_name(func)
         if not name:
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
+            if self._forward.follows and isinstance(result, Tensor) and isinstance(args[0], Tensor):
+                on_grid(result, grid_under(args[0]))  # x.T
+            return result
         quantizers = self._forward.rounds(name)
         if quantizers and max(quantizers) >= 0:
             args = self._arguments(args, quantizers)

@@ -84,6 +84,13 @@ class Plan:
         )
 
 
+def plan_of(held: Quantization) -> Plan:
+    """What makes another copy of the network one that is quantized so; ranges and the like are in its state."""
+    weights = {name: planned(held.weight(name)) for name in held.weight_names()}
+    inputs = tuple(planned(quantizer) for quantizer in held.inputs if isinstance(quantizer, ActivationQuantizer))
+    return Plan(weights, tuple((point, planned(held.activation(point))) for point in held.points), inputs)
+
+
 def planned(quantizer: WeightQuantizer | ActivationQuantizer) -> Rounding:
     """A quantizer as a plan says it."""
     return Rounding(quantizer.NAME, quantizer.described())

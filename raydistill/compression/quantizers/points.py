@@ -35,11 +35,11 @@ POOLS = frozenset(
 """Functions that give means of what they are given."""
 NORMS = frozenset({"batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"})
 UNCHANGED = frozenset(
-    {"alpha_dropout", "channel_shuffle", "chunk", "clone", "contiguous", "detach", "dropout", "dropout1d", "dropout2d",
-     "dropout3d", "expand", "expand_as", "feature_dropout", "flatten", "flip", "getitem", "index_select", "max_pool1d",
-     "max_pool2d", "max_pool3d", "movedim", "narrow", "permute", "pixel_shuffle", "pixel_unshuffle", "repeat",
-     "reshape", "reshape_as", "roll", "select", "split", "squeeze", "swapaxes", "t", "to", "transpose", "unbind",
-     "unflatten", "unsqueeze", "view", "view_as"}
+    {"alpha_dropout", "attribute", "channel_shuffle", "chunk", "clone", "contiguous", "detach", "dropout", "dropout1d",
+     "dropout2d", "dropout3d", "expand", "expand_as", "feature_dropout", "flatten", "flip", "getitem", "index_select",
+     "max_pool1d", "max_pool2d", "max_pool3d", "movedim", "narrow", "permute", "pixel_shuffle", "pixel_unshuffle",
+     "repeat", "reshape", "reshape_as", "roll", "select", "split", "squeeze", "swapaxes", "t", "to", "transpose",
+     "unbind", "unflatten", "unsqueeze", "view", "view_as"}
 )  # fmt: skip
 """Functions that give some of the values that they are given: what is on a grid stays on it."""
 RESULT, ACCUMULATOR = -1, -2

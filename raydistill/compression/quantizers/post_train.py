@@ -226,7 +226,7 @@ class _Finding:
             return
         if bits is None:
             return
-        only_results = self.reading.is_layer(index) and not weighted and settings.floats is None
+        only_results = bool(self.reading.weights_of(call)) and not weighted and settings.floats is None
         if settings.floats is not None and settings.floats != FLOAT_BITS:
             self._parameters_as_floats(call, settings.floats)
         reads = settings.read if settings.read is not None else not only_results
