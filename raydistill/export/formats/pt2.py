@@ -60,15 +60,7 @@ class Pt2:
         return (_FILE,)
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
-        path = folder / _FILE
-        check_archive(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model = torch.export.load(path).module()
-        except Exception as error:
-            rule = f"cannot be loaded by torch.export ({innermost(error)})"
-            raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
+        model = load_archive(folder / _FILE)
 
         def run(inputs: Sequence[Tensor]) -> Tensor:
             with torch.no_grad():
@@ -112,6 +104,22 @@ def _drop_unread(program: torch.export.ExportedProgram) -> None:
         specs.remove(spec)
         program.graph.erase_node(unread[spec.arg.name])
         del program.state_dict[spec.target]
+
+
+def load_archive(path: Path, *operators: str) -> Any:
+    """The network of an archive. operators: see `check_archive`.
+
+    Raises:
+        CheckpointError: it is none, or would run something.
+    """
+    check_archive(path, *operators)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.load(path).module()
+    except Exception as error:
+        rule = f"cannot be loaded by torch.export ({innermost(error)})"
+        raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
 
 
 def check_archive(path: Path, *operators: str) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
+from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.onnx import innermost
 from raydistill.export.formats.packages import need
-from raydistill.export.formats.pt2 import check_archive, traced
+from raydistill.export.formats.pt2 import load_archive, traced
 from raydistill.export.integers.pt2e import OPERATORS, Pt2eOperators
 from raydistill.files import write_atomically
 
@@ -53,16 +53,8 @@ class Pt2e:
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         self.check(self.NAME)
-        path = folder / _FILE
-        check_archive(path, OPERATORS)
-        Pt2eOperators()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model = torch.export.load(path).module()
-        except Exception as error:
-            rule = f"cannot be loaded by torch.export ({innermost(error)})"
-            raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
+        Pt2eOperators()  # an archive that calls them cannot be read without
+        model = load_archive(folder / _FILE, OPERATORS)
         compiled: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
 
         def run(inputs: Sequence[Tensor]) -> Tensor:
