@@ -24,15 +24,24 @@ def through(values: Tensor, rounded: Tensor, lowest: Tensor | None = None, highe
 class _Through(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, rounded: Tensor, lowest: Tensor | None, highest: Tensor | None) -> Tensor:
-        ctx.clips = lowest is not None and highest is not None
-        if lowest is not None and highest is not None:
+        ctx.ends = None
+        if lowest is not None and highest is not None and lowest.numel() == 1 and values.device.type == "cpu":
+            below = torch.nextafter(lowest, torch.full_like(lowest, -torch.inf))
+            ctx.ends = (float(below), float(highest))
+            ctx.save_for_backward(values)
+        elif lowest is not None and highest is not None:  # reading the ends would wait for the device
             ctx.save_for_backward((values >= lowest).logical_and_(values < highest))
         ctx.mark_dirty(rounded)  # it is the result itself, no view of it, so that a network may add to it in place
         return rounded
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return (gradient * ctx.saved_tensors[0] if ctx.clips else gradient), None, None, None
+        if not ctx.saved_tensors:
+            return gradient, None, None, None
+        (saved,) = ctx.saved_tensors
+        if ctx.ends is None:
+            return gradient * saved, None, None, None
+        return torch.ops.aten.hardtanh_backward(gradient, saved, *ctx.ends), None, None, None  # in one pass
 
 
 def learned_clip(values: Tensor, rounded: Tensor, highest: Tensor) -> Tensor:

@@ -1,0 +1,136 @@
+"""What quantization costs a trained network in accuracy, on the test split, for several seeds.
+
+    python benchmarks/quantization_accuracy.py CHECKPOINT --data-dir CIFAR10 [--seeds 3] [--epochs 2] [--part 0.25]
+
+Quantized after training: ranges from 512 training images, others for each seed. Quantized in training: so many epochs
+from the checkpoint on, each on a part of the training split, and the same in floats beside it. Validation data are not
+looked at; nothing is chosen by these figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from raydistill.analysis.network import read_network
+from raydistill.compression.post_training import calibrate, post_train
+from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
+from raydistill.datasets import DatasetConfig, load
+from raydistill.schedule import ScheduleSpec, parse_schedule
+from raydistill.tasks import TEST, TRAIN, Loading, Task, Weights
+from raydistill.tasks.classification import Classification
+from raydistill.training import RunConfig, fit, load_model
+from raydistill.training.distiller_checkpoint import read_any
+
+_CALIBRATION = 512
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Row:
+    """quantizer: its class; "" trains on in floats. trained: in training; else afterwards."""
+
+    name: str
+    quantizer: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = False
+
+
+AWARE, AFTER = "QuantAwareTrainRangeLinearQuantizer", "PostTrainLinearQuantizer"
+ENDS = {pattern: {"bits_weights": None, "bits_activations": None} for pattern in ("conv1", "relu", "fc")}
+ROWS = (
+    Row("8 bits, one range a tensor", AFTER, {}),
+    Row("8 bits, a range a channel", AFTER, {"per_channel_wts": True}),
+    Row("weights 4 bits, a range a channel", AFTER, {"bits_parameters": 4, "per_channel_wts": True}),
+    Row("floats, trained on", "", {}, True),
+    Row("trained: 8 bits", AWARE, {"bits_weights": 8, "bits_activations": 8, "per_channel_wts": True}, True),
+    Row("trained: 4 bits", AWARE, {"bits_weights": 4, "bits_activations": 4, "per_channel_wts": True}, True),
+    Row("trained: DoReFa, weights 3 bits", "DorefaQuantizer", {"bits_weights": 3, "bits_activations": 8}, True),
+    Row("trained: PACT, 4 bits", "PACTQuantizer", {"bits_weights": 4, "bits_activations": 4}, True),
+)
+
+
+def schedule_of(row: Row, epochs: int) -> ScheduleSpec:
+    cosine = {"class": "CosineAnnealingLR", "T_max": epochs}
+    span = {"starting_epoch": 0, "ending_epoch": epochs, "frequency": 1}
+    said: dict[str, Any] = {
+        "lr_schedulers": {"decay": cosine},
+        "policies": [{"lr_scheduler": {"instance_name": "decay"}, **span}],
+    }
+    if row.quantizer:
+        few = row.quantizer != AWARE
+        arguments = {**row.arguments, **({"overrides": ENDS} if few else {})}  # as Distiller's schedules leave them
+        said["quantizers"] = {"q": {"class": row.quantizer, **arguments}}
+        said["policies"].append({"quantizer": {"instance_name": "q"}, **span})
+    return parse_schedule(said, row.name)
+
+
+@torch.no_grad()
+def on_test(model: nn.Module, task: Task) -> float:
+    loading = Loading(torch.device("cpu"), 500)
+    return float(task.evaluate(model, task.feed(TEST, loading), loading)["top1"])
+
+
+def after(row: Row, checkpoint: Path, task: Task, seed: int) -> float:
+    model = read_network(checkpoint, None).model.eval()
+    example = task.example_input(2)
+    quantizer = PostTrainLinearQuantizer("q", **row.arguments)
+    feed = task.feed(TRAIN, Loading(torch.device("cpu"), _BATCH, seed, _CALIBRATION / 45_000))
+    batches = [task.inputs(batch) for batch in feed.epoch(0)]
+    with torch.no_grad():
+        found = calibrate(model, example, lambda: iter(batches), quantizer)
+        post_train(model, quantizer, example, found)
+    return on_test(model, task)
+
+
+def trained(row: Row, checkpoint: Path, task: Task, seed: int, given: argparse.Namespace) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        config = RunConfig(
+            given.arch, DatasetConfig("cifar10", given.data_dir), epochs=given.epochs, batch_size=_BATCH, lr=given.lr,
+            effective_train_size=given.part, effective_valid_size=0.1, seed=seed, out_dir=folder, tensorboard=False,
+            device="cpu", init_from=str(checkpoint), schedule=schedule_of(row, given.epochs),
+        )  # fmt: skip
+        *_, last = fit(config, task=task)
+        return on_test(load_model(str(last.checkpoint)).eval(), task)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--part", type=float, default=0.25, help="of the training split that an epoch takes")
+    parser.add_argument("--lr", type=float, default=0.01)
+    given = parser.parse_args()
+    content = read_any(given.checkpoint)
+    given.arch = content["run"]["arch"]
+    task = Classification(load(DatasetConfig("cifar10", given.data_dir)))
+    task = task.wanted_by(Weights.of_checkpoint(content, str(given.checkpoint), None))
+    floats = on_test(read_network(given.checkpoint, None).model.eval(), task)
+    print(f"{given.arch}, {given.checkpoint.name}: top1 on the test split, {given.seeds} seeds")
+    print(f"{'floats':36} {100 * floats:6.2f}", flush=True)
+    for row in ROWS:
+        one: Callable[[int], float] = (
+            (lambda seed, row=row: trained(row, given.checkpoint, task, seed, given))  # type: ignore[misc]
+            if row.trained
+            else (lambda seed, row=row: after(row, given.checkpoint, task, seed))  # type: ignore[misc]
+        )
+        found = [100 * one(seed) for seed in range(given.seeds)]
+        middle = statistics.mean(found)
+        print(
+            f"{row.name:36} {middle:6.2f}  from {min(found):.2f} to {max(found):.2f}  {middle - 100 * floats:+.2f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
