@@ -10,13 +10,17 @@ from typing import Any
 import torch
 
 from raydistill.analysis.network import Network
+from raydistill.compression.bias_correction import correct_biases
+from raydistill.compression.deployment import folding
+from raydistill.compression.equalization import equalize
 from raydistill.compression.post_training import PostTrained, calibrate, post_train, statistics_named
+from raydistill.compression.quantizers.adaptive_rounding import Learning, round_adaptively
 from raydistill.compression.quantizers.clipping_search import Search, clippings, search_clipping
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.plan import plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
 from raydistill.compression.quantizers.statistics import Batches, LayerRecords, collect
-from raydistill.compression.structure import Change, Quantized, structure_state
+from raydistill.compression.structure import Change, Folded, Quantized, structure_state
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.resolve import argument_faults
 from raydistill.schedule.yaml_file import read_yaml
@@ -95,6 +99,20 @@ class Options:
     share: float | None = None
 
 
+@dataclass(frozen=True)
+class Steps:
+    """What is done beside rounding over ranges. equalize: channels of layers that follow each other are scaled against
+    each other first. rounding: steps in which each layer's rounding is learned; 0: to the nearest. biases: what
+    rounding adds on average is taken off the biases at the end."""
+
+    equalize: bool = False
+    rounding: int = 0
+    biases: bool = False
+
+
+_PLAIN = Steps()
+
+
 def quantize(
     network: Network,
     task: Task,
@@ -102,6 +120,7 @@ def quantize(
     quantizer: PostTrainLinearQuantizer,
     dynamic: bool = False,
     search: Options | None = None,
+    steps: Steps = _PLAIN,
 ) -> tuple[PostTrained, Search | None]:
     """Quantize a network in place. loading: with the part of the training data that calibrates, where no statistics are
     named. dynamic: there are none, ranges are found anew for each batch.
@@ -112,14 +131,39 @@ def quantize(
     _still_a_float(network)
     model, example = network.model.to(loading.device), _example(network, loading)
     known = None if dynamic else statistics_named(quantizer)
+    first = Folded({})
+    if steps.equalize:
+        if known is not None:
+            rule = "changes what layers give, so that statistics of before do not fit"
+            raise ConfigError(Fault("--qe-equalize", rule, ABSENT, "calibrate in the same run"))
+        model.eval()
+        first, _ = folding(model, example)
+        first.apply(model)
+        equalize(model, example)
     if known is None and not dynamic:
         known = calibrate(model, example, training_batches(task, loading), quantizer)
     report = post_train(model, quantizer, example, known)
-    if search is None:
-        return report, None
+    report = replace(report, folded=Folded({**first.norms, **report.folded.norms}))
+    found = None if search is None else _searched(network, task, loading, report, known, search)
+    batches = training_batches(task, loading)
+    if steps.rounding:
+        list(round_adaptively(model, report.quantization, batches, Learning(steps.rounding)))
+    if steps.biases:
+        correct_biases(model, batches)
+    return replace(report, plan=plan_of(report.quantization)), found
+
+
+def _searched(
+    network: Network,
+    task: Task,
+    loading: Loading,
+    report: PostTrained,
+    known: Mapping[str, LayerRecords] | None,
+    search: Options,
+) -> Search:
     if known is None:
         raise ConfigError(Fault("--qe-lapq", "searches ranges, of which dynamic quantization has none", ABSENT))
-    held = report.quantization
+    model, held = network.model, report.quantization
     histograms = {
         point.key: known[point.name].output.histogram
         for point in held.points
@@ -127,7 +171,7 @@ def quantize(
     }
     asked = replace(loading, fraction=search.share or loading.fraction)
     init: str | float = search.init if search.init in ("LP", "NONE") else float(search.init[1:])
-    found = search_clipping(
+    return search_clipping(
         clippings(model, held, histograms),  # type: ignore[arg-type]  # those of None are left out
         mean_loss_of(network, task, asked),
         init,
@@ -137,7 +181,6 @@ def quantize(
         search.both_ends,
         search.basin_hops,
     )
-    return replace(report, plan=plan_of(held)), found
 
 
 def mean_loss_of(network: Network, task: Task, loading: Loading) -> Callable[[], float]:

@@ -147,6 +147,8 @@ def quantize(
     from raydistill.training import device_of
 
     share = _share(said.calibration, "--qe-calibration")
+    if said.adaround < 0:
+        raise ConfigError(Fault("--qe-adaround", "must be at least 0", said.adaround, "such as 1000"))
     quantizer, search = quantizer_of(said)
     network = read_network(checkpoint, config.arch)
     task = network.task(task, config.dataset)
@@ -163,7 +165,8 @@ def quantize(
     idle = quantizer.idle_overrides(network.model, network.example_input(2))
     if idle:
         raise ConfigError(*idle)
-    report, found = quantized.quantize(network, task, loading, quantizer, said.dynamic, search)
+    steps = quantized.Steps(said.equalize, said.adaround, said.bias_correction)
+    report, found = quantized.quantize(network, task, loading, quantizer, said.dynamic, search, steps)
     for note in report.notes:
         warn(console, note)
     ways = "anew for each batch" if report.statistics is None else "from statistics"

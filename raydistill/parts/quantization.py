@@ -55,6 +55,14 @@ class PostTraining:
     config_file: Annotated[
         str | None, _free("A file with a PostTrainLinearQuantizer, in place of these.", "qe-config-file", path=True)
     ] = None
+    equalize: Annotated[bool, _free("Scale layers' channels against each other first.", "qe-equalize")] = False
+    adaround: Annotated[
+        int,
+        _free("Steps in which each layer's rounding is learned; 0: to the nearest.", "qe-adaround", metavar="STEPS"),
+    ] = 0
+    bias_correction: Annotated[bool, _free("Take off biases what rounding adds on average.", "qe-bias-correction")] = (
+        False
+    )
     lapq: Annotated[bool, _free("Search clipping values by the loss (LAPQ).", "qe-lapq", "--qe-coordinate-search")] = (
         False
     )

@@ -12,6 +12,7 @@ import yaml
 from raydistill.analysis.network import read_network
 from raydistill.analysis.quantized import (
     Options,
+    Steps,
     calibration_of,
     mean_loss_of,
     quantize,
@@ -93,6 +94,23 @@ def test_the_search_lowers_the_loss_that_it_is_told(compat: Path) -> None:
     assert found is not None
     assert found.losses["together"] <= found.losses["before"]
     assert mean_loss_of(network, task, loading)() == pytest.approx(found.losses["together"], rel=1e-4)
+
+
+def test_equalized_networks_are_folded_first_and_read_again(compat: Path, tmp_path: Path) -> None:
+    network = read_network(distillers(compat), "resnet20_cifar")
+    task = Noise(network.model)
+    before = network.model(task.images).detach()
+    steps = Steps(equalize=True, rounding=3, biases=True)
+    report, _ = quantize(network, task, LOADING, PostTrainLinearQuantizer("q"), steps=steps)
+    assert len(report.folded.norms) > 10
+    after = network.model(task.images).detach()
+    assert float((after - before).norm() / before.norm()) < 0.3
+    write_quantized(network, report, tmp_path / "q.pt")
+    assert torch.equal(read_network(tmp_path / "q.pt", "resnet20_cifar").model(task.images), after)
+    said = {"conv1": {"output": dict.fromkeys(("min", "max", "avg_min", "avg_max", "mean"), 0.0)}}
+    other = read_network(distillers(compat), "resnet20_cifar")
+    with pytest.raises(ConfigError, match="--qe-equalize: changes what layers give"):
+        quantize(other, task, LOADING, PostTrainLinearQuantizer("q", model_activation_stats=said), steps=steps)
 
 
 def test_a_file_names_one_quantizer(tmp_path: Path) -> None:

@@ -124,6 +124,17 @@ def test_clipping_values_are_searched_by_the_loss(look: Command) -> None:
     assert losses[2] <= min(losses[:2])
 
 
+def test_rounding_that_is_learned_and_equal_channels_help_with_few_bits(look: Command, tmp_path: Path) -> None:
+    common = ("--quantize-eval", "--qe-bits-wts", "3", "--qe-calibration", "0.5")
+    plain = look(*common)
+    helped = look(*common, "--qe-adaround", "100", "--qe-equalize")
+    assert helped.code == 0, helped.err
+    loss = [float(ended.out.split(", quantized")[1].split("loss ")[1].split()[0]) for ended in (plain, helped)]
+    assert loss[1] < loss[0]
+    again = look("--evaluate", checkpoint=tmp_path / "runs" / "look" / "quantized.pt")
+    assert figure(again, "test samples: ") == figure(helped, "test samples: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -142,6 +153,7 @@ def test_clipping_values_are_searched_by_the_loss(look: Command) -> None:
         (("--quantize-eval", "--qe-lapq", "--lapq-init-mode", "L9"), "--lapq-init-mode: must be one of"),
         (("--quantize-eval", "--qe-lapq", "--lapq-method", "Newton"), "must be one of Powell"),
         (("--quantize-eval", "--qe-lapq", "--lapq-maxiter", "0"), "--lapq-maxiter: must be at least 1"),
+        (("--quantize-eval", "--qe-adaround", "-1"), "--qe-adaround: must be at least 0"),
         (("--qe-calibration", "1.5"), "--qe-calibration: must be a part of the training data"),
         (("--qe-lapq",), "--quantize-eval: is missing"),
     ],
