@@ -25,6 +25,6 @@ def test_the_first_selects() -> None:
 def test_every_figure_of_a_network_says_which_way_is_better_and_what_it_is() -> None:
     assert {name for name, metric in OF_NETWORK.items() if metric.maximise} == {"sparsity"}
     assert {name for name, metric in OF_NETWORK.items() if metric.is_large} == {
-        "macs", "parameters", "size_bytes", "compressed_size_bytes",
+        "macs", "bops", "parameters", "size_bytes", "compressed_size_bytes",
     }  # fmt: skip
     assert all(metric.label for metric in OF_NETWORK.values())

@@ -128,11 +128,6 @@ def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
             "quantizers.q.bits_weights: must be a whole number from 1 to 32, or null to leave floats, got 33",
         ),
         (
-            "q: {class: DorefaQuantizer, bits_weights: 3, overrides: {convolution1: {bits_weights: null}}}",
-            "[{quantizer: {instance_name: q}, epochs: [0]}]",
-            "quantizers.q.overrides.convolution1: matches no layer and no call",
-        ),
-        (
             "q: {class: QuantAwareTrainRangeLinearQuantizer}",
             "[{quantizer: {instance_name: q}, epochs: [0]}]",
             "quantizers.q.bits_weights: nothing would be quantized",

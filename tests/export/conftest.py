@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from raydistill.compression.quantizers import QuantAwareTrainRangeLinearQuantizer, quantization_of
+from raydistill.compression.structure import Quantized, structure_state
 from raydistill.models import MENU
 from raydistill.training.checkpoint import write_checkpoint
 from tests.analysis.conftest import task, trained  # noqa: F401 - fixtures
@@ -37,3 +39,21 @@ def keep(path: Path, arch: str, share: float = 0.4, **said: object) -> Path:
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return keep(tmp_path_factory.mktemp("resnet") / "checkpoint.pt", "resnet20_cifar")
+
+
+@pytest.fixture(scope="session")
+def rounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a network that is pruned by filters and quantized, as training might leave it."""
+    torch.manual_seed(0)
+    model = pruned("resnet20_cifar", 0.4, 0)
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    quantizer = QuantAwareTrainRangeLinearQuantizer("q", 8, 8, per_channel_wts=True, ema_decay=0.0)
+    change = Quantized(quantizer.plan(model, (images[:2],)))
+    change.apply(model)
+    modes = {module: module.training for module in model.modules()}
+    quantization_of(model).train()  # type: ignore[union-attr]
+    model(images)
+    for module, training in modes.items():
+        module.training = training
+    said = {"structure": structure_state([change]), "model": model.state_dict()}
+    return keep(tmp_path_factory.mktemp("rounded") / "checkpoint.pt", "resnet20_cifar", **said)

@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_stands_beside_the_others(checkpoint: Path) -> None:
     figures = footprint(checkpoint, Line(), arch=NET, own=[f"{OWN}ENERGY"])
-    assert list(figures) == ["macs", "parameters", "size_bytes", "compressed_size_bytes", "energy_nj"]
+    assert list(figures) == ["macs", "bops", "parameters", "size_bytes", "compressed_size_bytes", "energy_nj"]
     assert figures["energy_nj"] == pytest.approx(0.64 * (24 + 8))  # half of the first layer's 48, all of the second
 
 

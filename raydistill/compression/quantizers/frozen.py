@@ -112,6 +112,8 @@ def settle(model: nn.Module) -> None:
             parameter.data.copy_(quantizer(parameter))
             continue
         grid = quantizer.grid(parameter)
+        if grid is None:
+            continue
         frozen = FrozenWeight(quantizer.bits, grid.low, grid.high, grid.scale.shape)
         frozen.scale.copy_(grid.scale)
         frozen.zero_point.copy_(grid.zero_point)

@@ -29,8 +29,8 @@ class WeightQuantizer(nn.Module):
         """The constructor's arguments."""
         return {"bits": self.bits}
 
-    def grid(self, weight: Tensor) -> Grid:
-        """The grid that the rounded weight lies on."""
+    def grid(self, weight: Tensor) -> Grid | None:
+        """The grid that the rounded weight lies on; None where it lies on none."""
         raise NotImplementedError
 
 
@@ -183,6 +183,10 @@ class ReducedFloatWeight(WeightQuantizer):
     """To a float of 16 bits; of 32 or 64 it stays as it is. It lies on no grid."""
 
     NAME = "float"
+
+    def grid(self, weight: Tensor) -> Grid | None:
+        """It lies on none."""
+        return None
 
     def forward(self, weight: Tensor) -> Tensor:
         return through(weight, weight.detach().half().to(weight.dtype)) if self.bits == 16 else weight

@@ -11,10 +11,11 @@ from raydistill.export.formats.checkpoint import Checkpoint
 from raydistill.export.formats.onnx import Onnx, write_onnx
 from raydistill.export.formats.openvino import OpenVino
 from raydistill.export.formats.pt2 import Pt2
+from raydistill.export.formats.pt2e import Pt2e
 from raydistill.export.formats.safetensors import Safetensors
 
 MENU: dict[str, Format] = {
-    form.NAME: form for form in (Onnx(), Pt2(), Safetensors(), Checkpoint(), Bitmask(), OpenVino())
+    form.NAME: form for form in (Onnx(), Pt2(), Safetensors(), Checkpoint(), Bitmask(), OpenVino(), Pt2e())
 }
 DEFAULT = (Onnx.NAME, Pt2.NAME, Safetensors.NAME, Checkpoint.NAME)
 

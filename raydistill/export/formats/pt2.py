@@ -60,15 +60,7 @@ class Pt2:
         return (_FILE,)
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
-        path = folder / _FILE
-        check_archive(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model = torch.export.load(path).module()
-        except Exception as error:
-            rule = f"cannot be loaded by torch.export ({innermost(error)})"
-            raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
+        model = load_archive(folder / _FILE)
 
         def run(inputs: Sequence[Tensor]) -> Tensor:
             with torch.no_grad():
@@ -114,8 +106,25 @@ def _drop_unread(program: torch.export.ExportedProgram) -> None:
         del program.state_dict[spec.target]
 
 
-def check_archive(path: Path) -> None:
-    """An archive that torch.export loads without running anything that the file says.
+def load_archive(path: Path, *operators: str) -> Any:
+    """The network of an archive. operators: see `check_archive`.
+
+    Raises:
+        CheckpointError: it is none, or would run something.
+    """
+    check_archive(path, *operators)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.load(path).module()
+    except Exception as error:
+        rule = f"cannot be loaded by torch.export ({innermost(error)})"
+        raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
+
+
+def check_archive(path: Path, *operators: str) -> None:
+    """An archive that torch.export loads without running anything that the file says. operators: what the names of
+    those may begin with that are not torch's own.
 
     Raises:
         CheckpointError: it is none, or asks for a pickle, a library, or an expression that is more than arithmetic.
@@ -123,13 +132,13 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
-                _check_member(archive, member, str(path))
+                _check_member(archive, member, str(path), operators)
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError, ValueError, RecursionError) as error:
         rule = f"is no archive of torch.export's ({error})"
         raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
 
 
-def _check_member(archive: zipfile.ZipFile, member: str, where: str) -> None:
+def _check_member(archive: zipfile.ZipFile, member: str, where: str, operators: tuple[str, ...]) -> None:
     name = member.rpartition("/")[2]
     if name.endswith(".json") and "/extra/" not in member:
         for key, value in _entries(json.loads(archive.read(member))):
@@ -137,7 +146,7 @@ def _check_member(archive: zipfile.ZipFile, member: str, where: str) -> None:
                 raise _refused(where, member, "asks for a pickle")
             if key == "expr_str" and not _is_arithmetic(value):
                 raise _refused(where, member, f"has an expression that is no arithmetic: {value!r}")
-            if key == "target" and isinstance(value, str) and not _is_operator(value):
+            if key == "target" and isinstance(value, str) and not _is_operator(value, operators):
                 raise _refused(where, member, f"calls {value}, which is no operator of torch")
     elif name.endswith(".pt"):
         try:
@@ -165,8 +174,9 @@ def _is_arithmetic(text: object) -> bool:
     return all(_WORDS.fullmatch(word) for word in words)
 
 
-def _is_operator(target: str) -> bool:
-    return target.startswith(("torch.ops.aten.", "torch.ops.higher_order.", "_operator.", "operator.", "math.")) or (
+def _is_operator(target: str, others: tuple[str, ...]) -> bool:
+    own = ("torch.ops.aten.", "torch.ops.higher_order.", "_operator.", "operator.", "math.")
+    return target.startswith((*own, *others)) or (
         target in ("torch.sym_float", "torch.sym_int", "torch.sym_max", "torch.sym_min", "torch.sym_not")
     )
 

@@ -9,12 +9,15 @@ from torch import Tensor
 
 from raydistill.compression.quantizers.integers import Step, of_8_bits
 
+OPERATORS = "torch.ops.quantized_decomposed."
+"""What their names begin with."""
+
 
 class Pt2eOperators:
     """``quantized_decomposed``, which torchao registers."""
 
     def __init__(self) -> None:
-        import torchao.quantization.pt2e  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
+        import torchao.quantization.pt2e.quantize_pt2e  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
 
         self._ops: Any = torch.ops.quantized_decomposed
 

@@ -1,0 +1,120 @@
+"""A quantized network whose numbers are settled, and batch norms that go into its grids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from raydistill.compression.deployment import deploy
+from raydistill.compression.floats import as_floats
+from raydistill.compression.quantizers import MENU, quantization_of
+from raydistill.compression.quantizers.frozen import FrozenWeight, freeze, frozen_weight
+from raydistill.compression.structure import Frozen, Quantized, replay
+
+SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "per channel": ("QuantAwareTrainRangeLinearQuantizer", {"bits_weights": 8, "per_channel_wts": True}),
+    "unsigned": ("QuantAwareTrainRangeLinearQuantizer", {"bits_weights": 6, "mode": "ASYMMETRIC_UNSIGNED"}),
+    "signed": ("QuantAwareTrainRangeLinearQuantizer", {"bits_weights": 4, "mode": "ASYMMETRIC_SIGNED"}),
+    "dorefa": ("DorefaQuantizer", {"bits_weights": 3}),
+    "one bit": ("DorefaQuantizer", {"bits_weights": 1}),
+    "wrpn": ("WRPNQuantizer", {"bits_weights": 4}),
+    "pact": ("PACTQuantizer", {"bits_weights": 4}),
+}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.ConvTranspose2d(8, 4, 3), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4 * 36, 5),
+    )  # fmt: skip
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight)  # half of them negative
+            nn.init.normal_(module.bias)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model
+
+
+def inputs(rows: int = 16) -> torch.Tensor:
+    return torch.randn(rows, 3, 8, 8, generator=torch.Generator().manual_seed(rows))
+
+
+def quantized(scheme: str) -> tuple[nn.Module, Quantized]:
+    name, arguments = SCHEMES[scheme]
+    model = network()
+    change = Quantized(MENU[name]("q", bits_activations=8, **arguments).plan(model, (inputs(2),)))
+    change.apply(model)
+    model.train()
+    with torch.no_grad():
+        model(inputs())
+    return model.eval(), change
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@torch.no_grad()
+def test_a_settled_network_gives_what_it_gave(scheme: str) -> None:
+    model, _ = quantized(scheme)
+    before = model(inputs(4))
+    assert freeze(model)
+    torch.testing.assert_close(model(inputs(4)), before, rtol=1e-5, atol=1e-5)
+    with as_floats():  # the weights themselves lie on their grids now
+        assert len(model.get_parameter("0.weight")[0].unique()) <= 27
+    for name in ("0.weight", "3.weight", "6.weight", "10.weight"):
+        weight, held = model.get_parameter(name), frozen_weight(model, name)
+        assert held is not None
+        numbers = held.numbers(weight)
+        assert held.low <= int(numbers.min()) <= int(numbers.max()) <= held.high
+        again = (numbers - held.zero_point) * held.scale
+        torch.testing.assert_close(again, weight.data, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@torch.no_grad()
+def test_batch_norms_go_into_the_grids(scheme: str) -> None:
+    model, change = quantized(scheme)
+    before = model(inputs(4))
+    done = deploy(model, (inputs(2),))
+    assert (done.folded, done.rounded) == (2, 4)
+    after = model(inputs(4))
+    assert float((after - before).abs().max()) <= 0.02 * float(before.abs().max())  # a number may go either way
+    for name in ("0.weight", "3.weight"):
+        weight, held = model.get_parameter(name), frozen_weight(model, name)
+        assert held is not None
+        numbers = held.numbers(weight)
+        assert held.low <= int(numbers.min()) <= int(numbers.max()) <= held.high
+        again = (numbers - held.zero_point) * held.scale
+        torch.testing.assert_close(again, weight.data, rtol=1e-5, atol=1e-6)  # not rounded a second time
+    fresh = replay(network(), [change, *done.changes]).eval()
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(inputs(4)), after)
+
+
+def test_a_row_whose_lowest_number_has_no_opposite_is_mirrored() -> None:
+    held = FrozenWeight(2, -2, 1)
+    weight = torch.tensor([[-2.0, 1.0], [-1.0, 1.0], [-2.0, 0.0]])
+    held.scale_rows(weight, torch.tensor([-3.0, -3.0, 0.0]), 0)
+    scaled = weight * torch.tensor([[-3.0], [-3.0], [0.0]])
+    numbers = held.numbers(scaled)
+    assert numbers.tolist()[:2] == [[1, -2], [1, -1]]
+    assert held.zero_point.flatten().tolist()[:2] == [-1.0, 0.0]
+    assert torch.equal((numbers - held.zero_point) * held.scale, scaled)
+
+
+def test_what_does_not_round_yet_is_left_alone() -> None:
+    model, _ = quantized("per channel")
+    held = quantization_of(model)
+    assert held is not None
+    held.enabled = False
+    assert not freeze(model)
+    assert not freeze(network())
+    unseen = network()
+    Quantized(MENU["QuantAwareTrainRangeLinearQuantizer"]("q", 8, 8).plan(unseen, (inputs(2),))).apply(unseen)
+    done = deploy(unseen, (inputs(2),))
+    assert not any(isinstance(change, Frozen) for change in done.changes)
+    assert "a range has seen nothing yet" in done.notes[0]

@@ -1,0 +1,106 @@
+"""Quantized networks in every format: whole numbers in the file, the quantized network's outputs, as many bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raydistill.errors import ConfigError
+from raydistill.export import MENU, asked_for, deployed, load, write_artifact
+from raydistill.export.artifact import may_differ
+from raydistill.export.formats.packages import has
+from raydistill.export.manifest import Manifest
+from raydistill.training import load_model
+
+pytestmark = pytest.mark.slow  # exporters take seconds
+NEEDS = {"openvino": "openvino", "pt2e": "torchao"}
+HERE = [name for name in MENU if name not in NEEDS or has(NEEDS[name])]
+
+
+@pytest.fixture(scope="module")
+def written(rounded: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    folder = tmp_path_factory.mktemp("artifacts") / "rounded"
+    return folder, write_artifact(deployed(rounded), asked_for(HERE, "formats"), folder, source={}, latency=False)
+
+
+def test_no_format_is_left_out(written: tuple[Path, Manifest]) -> None:
+    _, manifest = written
+    assert manifest.left_out == {}
+    assert manifest.rounded
+    assert "weights lie on their grids" in " ".join(manifest.changes)
+
+
+@pytest.mark.parametrize("name", HERE)
+@torch.no_grad()
+def test_batches_of_any_size_get_the_quantized_networks_answers(
+    written: tuple[Path, Manifest], rounded: Path, name: str
+) -> None:
+    folder, manifest = written
+    model, run = load_model(rounded), load(folder, name)
+    for rows in (1, 5):
+        images = torch.randn(rows, 3, 32, 32)
+        assert float((run((images,)) - model(images)).abs().max()) <= may_differ(manifest)
+
+
+def test_onnx_holds_integers_that_onnxruntime_computes_with(written: tuple[Path, Manifest], tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    folder, _ = written
+    model = onnx.load(folder / "model.onnx")
+    held = [onnx.numpy_helper.to_array(one) for one in model.graph.initializer]
+    assert sum(array.size for array in held if array.dtype == np.int8) > 0.9 * sum(array.size for array in held)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    nodes = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert nodes["Conv"] == 0
+    assert nodes["QLinearConv"] == 21
+    assert nodes["QLinearAdd"] == 9
+
+
+def test_no_file_names_places_of_this_machine(written: tuple[Path, Manifest]) -> None:
+    folder, _ = written
+    assert str(Path(torch.__file__).parent).encode() not in (folder / "model.onnx").read_bytes()
+
+
+def test_weights_take_the_bytes_that_a_sweep_would_say(written: tuple[Path, Manifest]) -> None:
+    from safetensors.torch import load_file
+
+    folder, manifest = written
+    for file, figure in (("model.safetensors", "size_bytes"), ("model.bitmask.safetensors", "compressed_size_bytes")):
+        held = sum(tensor.nbytes for tensor in load_file(folder / file).values())
+        assert abs(held - manifest.network[figure]) <= 0.02 * held  # each row of a bitmask begins a byte
+    whole = load_file(folder / "model.safetensors")
+    assert sum(tensor.nbytes for tensor in whole.values()) == manifest.network["size_bytes"] + _counters(whole)
+
+
+def _counters(held: dict[str, torch.Tensor]) -> int:
+    """What a checkpoint keeps beside parameters and buffers: nothing, once batch norms are folded."""
+    return sum(tensor.nbytes for name, tensor in held.items() if name.endswith("num_batches_tracked"))
+
+
+def test_pt2_holds_no_floats_beside_the_numbers(written: tuple[Path, Manifest]) -> None:
+    program = torch.export.load(written[0] / "model.pt2")
+    sizes = Counter[str]()
+    for tensor in (*program.state_dict.values(), *program.constants.values()):
+        sizes["float" if tensor.is_floating_point() else "whole"] += tensor.nbytes
+    assert sizes["float"] < 0.1 * sizes["whole"]
+
+
+def test_a_float_network_has_no_pt2e(resnet: Path, tmp_path: Path) -> None:
+    if "pt2e" not in HERE:
+        pytest.skip("torchao is not installed")
+    with pytest.raises(ConfigError, match="pt2e: is for quantized networks, and this one is not"):
+        MENU["pt2e"].write(deployed(resnet), tmp_path)
+
+
+def test_pt2e_without_torchao_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raydistill.export.formats.packages.has", lambda package: package != "torchao")
+    with pytest.raises(ConfigError, match=r"formats pt2e: needs the package torchao.*pip install torchao"):
+        asked_for(["pt2e"], "formats")
