@@ -17,7 +17,18 @@ from raydistill.cli.options import NONE, Given, OptionsOf, arguments, typed, wit
 from raydistill.cli.sensitivity import Sense, sensitivity
 from raydistill.cli.summary import KINDS
 from raydistill.cli.summary import summary as show_summary
-from raydistill.parts import Arithmetic, Batches, Chance, DatasetConfig, Optimization, Optimizer, Output, Pixels, Shares
+from raydistill.parts import (
+    Arithmetic,
+    Batches,
+    Chance,
+    DatasetConfig,
+    Optimization,
+    Optimizer,
+    Output,
+    Pixels,
+    PostTraining,
+    Shares,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
 _DATA, _TRAIN, _RUN, _LOOK = "Data", "Training", "The run", "Instead of training"
 _KD, _EXITS = "Knowledge distillation", "Early exits"
 _WORKERS = "Several workers"
+_QUANTIZATION = "Quantization after training"
 
 
 @with_options
@@ -199,6 +211,7 @@ def compress(
     export_onnx: Annotated[
         Path | None, typer.Option(help="Write --resume-from as this ONNX file.", rich_help_panel=_LOOK)
     ] = None,
+    post_training: Annotated[Given, OptionsOf(PostTraining, _QUANTIZATION)] = NONE,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Greedy filter pruning of --resume-from.", rich_help_panel=_LOOK)
     ] = False,
@@ -222,6 +235,7 @@ def compress(
 
     from raydistill.cli import on_checkpoint
     from raydistill.cli.on_workers import asked as asked_of_workers
+    from raydistill.cli.quantize import quantize
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
     from raydistill.sweep.file.run_file import load_run
@@ -271,8 +285,13 @@ def compress(
         "--greedy": greedy,
         "--sense": sense is not None,
         "--confusion": confusion,
+        "--quantize-eval": post_training["quantize_eval"],
+        "--qe-calibration": post_training["calibration"] is not None,
     }
     asked = [option for option, given in needs.items() if given]
+    quantizes = "--quantize-eval" in asked or "--qe-calibration" in asked
+    if not quantizes and given & {f"qe_{name}" for name in ("lapq", "stats_file", "dynamic", "config_file")}:
+        raise ConfigError(Fault("--quantize-eval", "is missing", ABSENT, "add it: the other --qe options say how"))
     if start is None and asked and (not pretrained or reset_optimizer):
         raise ConfigError(Fault(asked[0], "needs a checkpoint", ABSENT, "add --resume-from CHECKPOINT"))
     taught = kd_teacher is not None or kd_resume is not None
@@ -309,17 +328,19 @@ def compress(
         out_dir=str(folder),
     )
     if start is None and (asked or (act_stats and pretrained)):
-        on_images = evaluate or confusion or act_stats or greedy or sense is not None
+        on_images = evaluate or confusion or act_stats or greedy or sense is not None or quantizes
         resume_from = on_checkpoint.published_weights(replace(config, out_dir=None), folder, on_images, console)
         start = str(resume_from)
         config = replace(config, model_args=model_arguments, continue_from=start)
     for kind in summary or ():
         show_summary(kind, arch, resume_from)
     looks = {"evaluate": evaluate, "confusion": confusion, "act_stats": act_stats and start is not None}
-    if any(looks.values()) or thinnify or export_onnx is not None or greedy or sense is not None:
+    if any(looks.values()) or quantizes or thinnify or export_onnx is not None or greedy or sense is not None:
         at = Path(str(start))
-        task = _loaded(config, console, begun=False) if any(looks.values()) or greedy else None
-        if task is not None and evaluate:
+        task = _loaded(config, console, begun=False) if any(looks.values()) or greedy or quantizes else None
+        if task is not None and quantizes:
+            quantize(at, config, task, folder, PostTraining(**post_training), console)
+        if task is not None and evaluate and not post_training["quantize_eval"]:
             _evaluate(str(at), config, task, console)
         if task is not None and confusion:
             on_checkpoint.confusion_matrix(at, config, task, folder, console)

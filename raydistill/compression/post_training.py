@@ -93,10 +93,12 @@ def moved(statistics: Statistics, norms: Mapping[str, str]) -> dict[str, LayerRe
 def calibrate(
     model: nn.Module, example: Sequence[Any], batches: Batches, quantizer: PostTrainLinearQuantizer | None = None
 ) -> dict[str, LayerRecords]:
-    """What a network's activations are like over calibration data; histograms where the quantizer needs them.
+    """What a network's activations are like over calibration data; as far as the quantizer needs it: without a
+    second pass over the data where it clips nothing, or by averages.
 
     Raises:
         ConfigError, DataError: as `statistics.collect`.
     """
-    counts = quantizer is not None and quantizer.needs_histograms
-    return collect(model, example, batches, spread=True, histograms=counts)
+    if quantizer is None:
+        return collect(model, example, batches)
+    return collect(model, example, batches, quantizer.needs_spread, quantizer.needs_histograms)

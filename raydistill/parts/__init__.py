@@ -5,6 +5,7 @@ from raydistill.parts.check import out_of_bounds
 from raydistill.parts.data import DatasetConfig
 from raydistill.parts.optimizer import Optimizer
 from raydistill.parts.pixels import Pixels, pixel_faults
+from raydistill.parts.quantization import PostTraining
 from raydistill.parts.setting import Role, Setting, hashed, identity, names, settings
 from raydistill.parts.training import Arithmetic, Batches, Chance, Optimization, Output, Place, Shares, Training
 
@@ -18,6 +19,7 @@ __all__ = [
     "Output",
     "Pixels",
     "Place",
+    "PostTraining",
     "Role",
     "Setting",
     "Shares",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.compression.post_training import calibrate, moved, post_train, statistics_named
+from raydistill.compression.quantizers.frozen import freeze
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.plan import Plan
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
@@ -108,6 +110,23 @@ def test_histograms_are_counted_where_the_quantizer_wants_them() -> None:
     assert calibrate(model, DATA[0], lambda: DATA)["5"].output.histogram is None
     known = calibrate(model, DATA[0], lambda: DATA, PostTrainLinearQuantizer("q", clip_acts="MSE"))
     assert known["5"].output.histogram is not None
+    assert calibrate(model, DATA[0], lambda: DATA, PostTrainLinearQuantizer("q"))["5"].output.std == 0.0
+    assert calibrate(model, DATA[0], lambda: DATA, PostTrainLinearQuantizer("q", clip_acts="GAUSS"))["5"].output.std > 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"per_channel_wts": True, "mode": "ASYMMETRIC_UNSIGNED", "scale_approx_mult_bits": 12}, {"fp16": True}],
+)
+@pytest.mark.parametrize("static", [True, False])
+def test_a_network_whose_numbers_are_settled_gives_what_it_gave(arguments: dict[str, Any], static: bool) -> None:
+    model = network()
+    known = calibrate(model, DATA[0], lambda: DATA) if static else None
+    post_train(model, PostTrainLinearQuantizer("q", **arguments), DATA[0], known)
+    with torch.no_grad():
+        before = model(*DATA[1])
+        assert freeze(model)
+        assert torch.allclose(model(*DATA[1]), before, atol=1e-5)
 
 
 def test_pruned_weights_stay_zero_and_fewer_bits_are_further_away() -> None:

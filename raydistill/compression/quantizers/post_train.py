@@ -27,7 +27,7 @@ from raydistill.compression.quantizers.network import Quantization
 from raydistill.compression.quantizers.overrides import checked_bits
 from raydistill.compression.quantizers.plan import Plan, Rounding, planned
 from raydistill.compression.quantizers.points import ACCUMULATOR, RESULT, Point, points_of
-from raydistill.compression.quantizers.ranges import range_of_histogram, range_of_statistics
+from raydistill.compression.quantizers.ranges import Clip, range_of_histogram, range_of_statistics
 from raydistill.compression.quantizers.reading import Reading, read_network
 from raydistill.compression.quantizers.settings import KEYS, LEAST_BITS, Rule, Settings, settings_of
 from raydistill.compression.quantizers.statistics import LayerRecords, Record, Statistics
@@ -132,14 +132,17 @@ class PostTrainLinearQuantizer(Quantizer):
     @property
     def needs_histograms(self) -> bool:
         """Whether a way of clipping that it is told counts values."""
-        said = [
-            self.overrides.defaults,
-            *({**self.overrides.defaults, **own} for own in self.overrides.patterns.values()),
-        ]
-        rules = [
-            rule for own in said for each in [settings_of(own, "")] for rule in (each.output, *each.inputs.values())
-        ]
-        return any(rule.clip.counts for rule in rules)
+        return any(clip.counts for clip in self._clips())
+
+    @property
+    def needs_spread(self) -> bool:
+        """Whether one needs standard or mean absolute deviations."""
+        return any(clip.of_distribution or clip is Clip.N_STD for clip in self._clips())
+
+    def _clips(self) -> set[Clip]:
+        told = [{}, *self.overrides.patterns.values()]
+        found = [settings_of({**self.overrides.defaults, **own}, "") for own in told]
+        return {rule.clip for settings in found for rule in (settings.output, *settings.inputs.values())}
 
     def plan(self, model: nn.Module, example_input: Sequence[object] | None) -> Plan:
         """What is done where no statistics are at hand: ranges are found anew in each forward pass."""

@@ -144,6 +144,41 @@ class FixedWeight(WeightQuantizer):
         return on_grid(through(weight, rounded, bounds[0], bounds[1]), grid)
 
 
+class LearnedRounding(FixedWeight):
+    """To a fixed grid, each weight up or down as it was learned (`adaptive_rounding`). weight_shape: of the weight."""
+
+    NAME = "learned_rounding"
+    up: Tensor
+
+    def __init__(
+        self, bits: int, low: int, high: int, shape: Sequence[int] = (1,), weight_shape: Sequence[int] = (1,)
+    ) -> None:
+        super().__init__(bits, low, high, shape)
+        self.weight_shape = [int(size) for size in weight_shape]
+        self.register_buffer("up", torch.zeros(self.weight_shape, dtype=torch.uint8))
+
+    def described(self) -> dict[str, Any]:
+        return {**super().described(), "weight_shape": self.weight_shape}
+
+    @torch.no_grad()
+    def take(self, grid: Grid, up: Tensor | None = None) -> None:
+        """As `FixedWeight`; up: which weights go to the number above, of the weight's shape; None: as they went."""
+        super().take(grid)
+        if up is not None:
+            self.up.copy_(up)
+
+    def numbers(self, weight: Tensor) -> Tensor:
+        """The whole numbers that the weight is rounded to."""
+        below = torch.floor(weight.detach() / self.scale)
+        return (below + self.up + self.zero_point).clamp(self.low, self.high)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        grid = self.grid(weight)
+        bounds = [grid.values(torch.full_like(self.zero_point, end)) for end in (self.low, self.high)]
+        rounded = grid.values(self.numbers(weight)).to(weight.dtype)
+        return on_grid(through(weight, rounded, bounds[0], bounds[1]), grid)
+
+
 class ReducedFloatWeight(WeightQuantizer):
     """To a float of 16 bits; of 32 or 64 it stays as it is. It lies on no grid."""
 
@@ -158,6 +193,7 @@ class ReducedFloatWeight(WeightQuantizer):
 
 
 MENU: dict[str, type[WeightQuantizer]] = {
-    kind.NAME: kind for kind in (LinearWeight, WrpnWeight, DorefaWeight, FixedWeight, ReducedFloatWeight)
+    kind.NAME: kind
+    for kind in (LinearWeight, WrpnWeight, DorefaWeight, FixedWeight, LearnedRounding, ReducedFloatWeight)
 }
 """By the name that stands in a checkpoint."""

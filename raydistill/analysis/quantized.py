@@ -1,0 +1,220 @@
+"""A checkpoint quantized after training: calibrated on training data, judged on validation data, written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydistill.analysis.network import Network
+from raydistill.compression.bias_correction import correct_biases
+from raydistill.compression.deployment import folding
+from raydistill.compression.equalization import equalize
+from raydistill.compression.post_training import PostTrained, calibrate, post_train, statistics_named
+from raydistill.compression.quantizers.adaptive_rounding import Learning, round_adaptively
+from raydistill.compression.quantizers.clipping_search import Search, clippings, search_clipping
+from raydistill.compression.quantizers.network import quantization_of
+from raydistill.compression.quantizers.plan import plan_of
+from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
+from raydistill.compression.quantizers.statistics import Batches, LayerRecords, collect
+from raydistill.compression.structure import Change, Folded, Quantized, structure_state
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.resolve import argument_faults
+from raydistill.schedule.yaml_file import read_yaml
+from raydistill.tasks import TRAIN, Loading, Task
+from raydistill.training.checkpoint import without_training, write_checkpoint
+
+SHARE = 0.05
+"""Of the training data, where nobody says how much calibrates."""
+
+
+def quantizer_of_file(path: str | Path) -> PostTrainLinearQuantizer:
+    """The one PostTrainLinearQuantizer of a file of the form of a schedule.
+
+    Raises:
+        ConfigError: there is none, or more than one, or its arguments cannot be.
+    """
+    kind = PostTrainLinearQuantizer.__name__
+    where = f"{path}: quantizers"
+    said = read_yaml(path).get("quantizers")
+    if not isinstance(said, Mapping):
+        raise ConfigError(Fault(where, f"must name one {kind}", said, f"such as {{name: {{class: {kind}}}}}"))
+    found = {
+        str(name): dict(entry)
+        for name, entry in said.items()
+        if isinstance(entry, Mapping) and entry.get("class") == kind
+    }
+    if len(found) != 1:
+        classes = [entry.get("class") if isinstance(entry, Mapping) else entry for entry in said.values()]
+        raise ConfigError(Fault(where, f"must name one {kind}", classes))
+    ((name, arguments),) = found.items()
+    del arguments["class"]
+    at = f"{where}.{name}"
+    faults = argument_faults(PostTrainLinearQuantizer, arguments, at, given=1)
+    if faults:
+        raise ConfigError(*faults)
+    try:
+        return PostTrainLinearQuantizer(name, **arguments)
+    except ConfigError as error:
+        told = [fault for fault in error.faults if isinstance(fault, Fault)]
+        raise ConfigError(*(replace(fault, where=f"{at}.{fault.where}") for fault in told)) from error
+
+
+def training_batches(task: Task, loading: Loading) -> Batches:
+    """A part of the training data as a network is called with it. loading: with the part."""
+    feed = task.feed(TRAIN, loading)
+
+    def batches() -> Iterable[Sequence[Any]]:
+        for batch in feed.epoch(0):
+            yield task.inputs(batch)
+
+    return batches
+
+
+def calibration_of(network: Network, task: Task, loading: Loading) -> dict[str, LayerRecords]:
+    """Statistics of the network as it is in its checkpoint, for a file.
+
+    Raises:
+        ConfigError, DataError: as `statistics.collect`; the network is quantized already.
+    """
+    _still_a_float(network)
+    model = network.model.to(loading.device)
+    return collect(model, _example(network, loading), training_batches(task, loading))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How clipping values are searched (`clipping_search.search_clipping`). init: or a way of clipping, where ranges
+    begin then. share: of the training data, for the loss."""
+
+    init: str = "NONE"
+    method: str = "Powell"
+    max_iterations: int | None = None
+    max_evaluations: int | None = None
+    both_ends: bool = False
+    basin_hops: int = 0
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done beside rounding over ranges. equalize: channels of layers that follow each other are scaled against
+    each other first. rounding: steps in which each layer's rounding is learned; 0: to the nearest. biases: what
+    rounding adds on average is taken off the biases at the end."""
+
+    equalize: bool = False
+    rounding: int = 0
+    biases: bool = False
+
+
+_PLAIN = Steps()
+
+
+def quantize(
+    network: Network,
+    task: Task,
+    loading: Loading,
+    quantizer: PostTrainLinearQuantizer,
+    dynamic: bool = False,
+    search: Options | None = None,
+    steps: Steps = _PLAIN,
+) -> tuple[PostTrained, Search | None]:
+    """Quantize a network in place. loading: with the part of the training data that calibrates, where no statistics are
+    named. dynamic: there are none, ranges are found anew for each batch.
+
+    Raises:
+        ConfigError, DataError: as `post_train`; the network is quantized already.
+    """
+    _still_a_float(network)
+    model, example = network.model.to(loading.device), _example(network, loading)
+    known = None if dynamic else statistics_named(quantizer)
+    first = Folded({})
+    if steps.equalize:
+        if known is not None:
+            rule = "changes what layers give, so that statistics of before do not fit"
+            raise ConfigError(Fault("--qe-equalize", rule, ABSENT, "calibrate in the same run"))
+        model.eval()
+        first, _ = folding(model, example)
+        first.apply(model)
+        equalize(model, example)
+    if known is None and not dynamic:
+        known = calibrate(model, example, training_batches(task, loading), quantizer)
+    report = post_train(model, quantizer, example, known)
+    report = replace(report, folded=Folded({**first.norms, **report.folded.norms}))
+    found = None if search is None else _searched(network, task, loading, report, known, search)
+    batches = training_batches(task, loading)
+    if steps.rounding:
+        list(round_adaptively(model, report.quantization, batches, Learning(steps.rounding)))
+    if steps.biases:
+        correct_biases(model, batches)
+    return replace(report, plan=plan_of(report.quantization)), found
+
+
+def _searched(
+    network: Network,
+    task: Task,
+    loading: Loading,
+    report: PostTrained,
+    known: Mapping[str, LayerRecords] | None,
+    search: Options,
+) -> Search:
+    if known is None:
+        raise ConfigError(Fault("--qe-lapq", "searches ranges, of which dynamic quantization has none", ABSENT))
+    model, held = network.model, report.quantization
+    histograms = {
+        point.key: known[point.name].output.histogram
+        for point in held.points
+        if point.argument < 0 and point.name in known and known[point.name].output.histogram is not None
+    }
+    asked = replace(loading, fraction=search.share or loading.fraction)
+    init: str | float = search.init if search.init in ("LP", "NONE") else float(search.init[1:])
+    return search_clipping(
+        clippings(model, held, histograms),  # type: ignore[arg-type]  # those of None are left out
+        mean_loss_of(network, task, asked),
+        init,
+        search.method,
+        search.max_iterations,
+        search.max_evaluations,
+        search.both_ends,
+        search.basin_hops,
+    )
+
+
+def mean_loss_of(network: Network, task: Task, loading: Loading) -> Callable[[], float]:
+    """The network's mean loss over a part of the training data, which is kept in memory, whenever it is called."""
+    feed = task.feed(TRAIN, loading)
+    batches = list(feed.epoch(0))
+    rows = [feed.rows(index)[0] for index in range(len(batches))]
+
+    @torch.no_grad()
+    def loss() -> float:
+        each = [float(task.loss(network.model, batch)) * own for batch, own in zip(batches, rows, strict=True)]
+        return sum(each) / max(sum(rows), 1)
+
+    return loss
+
+
+def write_quantized(network: Network, report: PostTrained, path: Path) -> None:
+    """Write a quantized network as a checkpoint of its own; its weights are floats still, which are rounded when it
+    runs, so that it can be trained on."""
+    changes: list[Change] = [*network.structure, *([report.folded] if report.folded else []), Quantized(report.plan)]
+    kept = {"history": [], **without_training(network.content)}
+    kept.pop("plain", None)  # its shapes do not tell what is rounded
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: values.cpu() for name, values in network.model.state_dict().items()}
+    write_checkpoint(path, {**kept, "model": state, "structure": structure_state(changes)})
+
+
+def _example(network: Network, loading: Loading) -> tuple[Any, ...]:
+    return tuple(
+        value.to(loading.device) if isinstance(value, torch.Tensor) else value for value in network.example_input(2)
+    )
+
+
+def _still_a_float(network: Network) -> None:
+    if quantization_of(network.model) is not None:
+        rule = "is quantized already"
+        raise ConfigError(Fault(str(network.path), rule, ABSENT, "begin with a checkpoint of floats"))

@@ -1,0 +1,216 @@
+"""``raydistill compress --quantize-eval`` and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raydistill.cli.quantize import quantizer_of
+from raydistill.compression.quantizers.grid import Mode
+from raydistill.compression.quantizers.ranges import Clip
+from raydistill.errors import ConfigError
+from raydistill.parts import PostTraining
+from raydistill.training import read_checkpoint
+from tests.cli.conftest import Ended
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simplenet of three epochs on the digits."""
+    from raydistill.datasets import DatasetConfig
+    from raydistill.training import RunConfig, fit
+
+    folder = tmp_path_factory.mktemp("trained")
+    config = RunConfig(
+        arch="simplenet_cifar", dataset=DatasetConfig("digits"), epochs=3, batch_size=32, precision="fp32",
+        out_dir=str(folder), tensorboard=False, threads=1,
+    )  # fmt: skip
+    list(fit(config))
+    return folder / "checkpoint.pt"
+
+
+@pytest.fixture
+def look(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path) -> Command:
+    monkeypatch.chdir(tmp_path)
+    common = ("--arch", "simplenet_cifar", "--dataset", "digits", "--name", "look", "--no-mlflow", "--cpu")
+
+    def command(*arguments: object, checkpoint: Path = trained) -> Ended:
+        return raydistill("compress", *common, "--resume-from", checkpoint, *arguments)
+
+    return command
+
+
+def figure(ended: Ended, before: str) -> float:
+    """The percentage that stands behind this text."""
+    return float(ended.out.split(before)[1].split("top1 ")[1].split()[0])
+
+
+def test_calibration_alone_writes_statistics_and_they_quantize(look: Command, tmp_path: Path) -> None:
+    ended = look("--qe-calibration", "0.2")
+    assert ended.code == 0, ended.err
+    path = tmp_path / "runs" / "look" / "acts_quantization_stats.yaml"
+    content = yaml.safe_load(path.read_text())
+    assert set(content["conv1"]) == {"inputs", "output"}
+    assert content["conv1"]["output"]["std"] > 0
+    assert "quantized" not in ended.out.replace("acts_quantization", "")
+    ended = look("--evaluate", "--quantize-eval", "--qe-stats-file", path)
+    assert ended.code == 0, ended.err
+    assert "from statistics" in ended.out
+    assert figure(ended, "float") == pytest.approx(figure(ended, ", quantized"), abs=3.0)
+
+
+def test_eight_bits_hardly_change_the_answers_and_two_bits_do(look: Command) -> None:
+    ended = look("--quantize-eval", "--qe-per-channel", "--qe-mode", "asym_u")
+    assert ended.code == 0, ended.err
+    floats, eight = figure(ended, "float"), figure(ended, ", quantized")
+    assert floats > 50
+    assert abs(floats - eight) < 2.0
+    assert "test samples: top1" in ended.out
+    ended = look("--quantize-eval", "--qe-bits-wts", "2", "--qe-bits-acts", "2")
+    assert figure(ended, ", quantized") < eight - 10
+
+
+def test_the_quantized_checkpoint_is_evaluated_as_it_was(look: Command, tmp_path: Path) -> None:
+    ended = look("--quantize-eval", "--qe-clip-acts", "avg", "--qe-no-clip-layers", "fc3")
+    assert ended.code == 0, ended.err
+    path = tmp_path / "runs" / "look" / "quantized.pt"
+    assert len(read_checkpoint(path)["structure"]) == 1  # it has no batch norms
+    again = look("--evaluate", checkpoint=path)
+    assert again.code == 0, again.err
+    assert figure(again, "test samples: ") == figure(ended, "test samples: ")
+    twice = look("--quantize-eval", checkpoint=path)
+    assert (twice.code, "is quantized already" in twice.err) == (2, True)
+
+
+def test_dynamic_quantization_needs_no_data_to_calibrate(look: Command) -> None:
+    ended = look("--quantize-eval", "--qe-dynamic")
+    assert ended.code == 0, ended.err
+    assert "ranges anew for each batch" in ended.out
+
+
+def test_a_config_file_says_it_in_place_of_the_options(look: Command, tmp_path: Path) -> None:
+    said = {"class": "PostTrainLinearQuantizer", "bits_activations": 8, "overrides": {"conv1": {"bits_weights": 4}}}
+    (tmp_path / "q.yaml").write_text(yaml.dump({"quantizers": {"post_train_quantizer": said}}))
+    ended = look("--quantize-eval", "--qe-config-file", tmp_path / "q.yaml")
+    assert ended.code == 0, ended.err
+    plan = str(read_checkpoint(tmp_path / "runs" / "look" / "quantized.pt")["structure"])
+    assert "'conv1.weight': {'kind': 'linear', 'args': {'bits': 4" in plan
+    for wrong, text in (
+        ({"quantizers": {"q": {"class": "DorefaQuantizer"}}}, "must name one PostTrainLinearQuantizer"),
+        ({"quantizers": {"q": {**said, "bits_acts": 3}}}, "quantizers.q.bits_acts: unknown argument"),
+        ({"quantizers": {"q": {**said, "mode": "SYM"}}}, "quantizers.q.mode: must be one of"),
+        ({"quantizers": {"q": {**said, "overrides": {"conv9": {}}}}}, "overrides.conv9: matches no layer"),
+        ({}, "must name one PostTrainLinearQuantizer"),
+    ):
+        (tmp_path / "q.yaml").write_text(yaml.dump(wrong))
+        ended = look("--quantize-eval", "--qe-config-file", tmp_path / "q.yaml")
+        assert ended.code == 2
+        assert text in " ".join(ended.err.split())
+        assert "Traceback" not in ended.err
+
+
+def test_clipping_values_are_searched_by_the_loss(look: Command) -> None:
+    ended = look("--quantize-eval", "--qe-bits-wts", "3", "--qe-bits-acts", "4", "--qe-lapq", "--lapq-init-mode", "L2",
+                 "--lapq-maxiter", "1", "--lapq-maxfev", "30", "--lapq-eval-size", "0.1")  # fmt: skip
+    assert ended.code == 0, ended.err
+    told = ended.out.split("clipping values by the training loss: ")[1]
+    losses = [float(told.split(step)[1].split()[0].rstrip(",")) for step in ("before", "itself", "together")]
+    assert losses[2] <= min(losses[:2])
+
+
+def test_rounding_that_is_learned_and_equal_channels_help_with_few_bits(look: Command, tmp_path: Path) -> None:
+    common = ("--quantize-eval", "--qe-bits-wts", "3", "--qe-calibration", "0.5")
+    plain = look(*common)
+    helped = look(*common, "--qe-adaround", "100", "--qe-equalize")
+    assert helped.code == 0, helped.err
+    loss = [float(ended.out.split(", quantized")[1].split("loss ")[1].split()[0]) for ended in (plain, helped)]
+    assert loss[1] < loss[0]
+    again = look("--evaluate", checkpoint=tmp_path / "runs" / "look" / "quantized.pt")
+    assert figure(again, "test samples: ") == figure(helped, "test samples: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--quantize-eval", "--qe-mode", "symm"), "--qe-mode: must be one of sym, sym_restr, asym_s, asym_u"),
+        (("--quantize-eval", "--qe-bits-wts", "33"), "--qe-bits-wts: must be a whole number from 2 to 32"),
+        (("--quantize-eval", "--qe-bits-acts", "1"), "--qe-bits-acts: must be a whole number from 2 to 32"),
+        (("--quantize-eval", "--qe-clip-acts", "mean"), "--qe-clip-acts: must be one of NONE"),
+        (("--quantize-eval", "--qe-clip-acts", "n_std"), "--qe-clip-n-stds: must say how many"),
+        (
+            ("--quantize-eval", "--qe-dynamic", "--qe-calibration", "0.1"),
+            "--qe-calibration: cannot stand beside --qe-dyna",
+        ),
+        (("--quantize-eval", "--qe-stats-file", "no.yaml"), "no.yaml: no such file"),
+        (("--quantize-eval", "--qe-no-quant-layers", "conv7"), "matches no layer and no call"),
+        (("--quantize-eval", "--qe-dynamic", "--qe-lapq"), "--qe-lapq: searches ranges"),
+        (("--quantize-eval", "--qe-lapq", "--lapq-init-mode", "L9"), "--lapq-init-mode: must be one of"),
+        (("--quantize-eval", "--qe-lapq", "--lapq-method", "Newton"), "must be one of Powell"),
+        (("--quantize-eval", "--qe-lapq", "--lapq-maxiter", "0"), "--lapq-maxiter: must be at least 1"),
+        (("--quantize-eval", "--qe-adaround", "-1"), "--qe-adaround: must be at least 0"),
+        (("--qe-calibration", "1.5"), "--qe-calibration: must be a part of the training data"),
+        (("--qe-lapq",), "--quantize-eval: is missing"),
+    ],
+)
+def test_what_cannot_be_is_one_line(look: Command, arguments: tuple[str, ...], text: str) -> None:
+    ended = look(*arguments)
+    assert ended.code == 2
+    assert text in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err
+
+
+def test_without_a_checkpoint_there_is_nothing_to_quantize(raydistill: Command) -> None:
+    for option in (("--quantize-eval",), ("--qe-calibration", "0.1")):
+        ended = raydistill("compress", "--arch", "simplenet_cifar", "--dataset", "digits", *option)
+        assert (ended.code, f"{option[0]}: needs a checkpoint" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"mode": "sym"}, {"per_channel": False, "clip": Clip.NONE}),
+        ({"mode": "sym", "per_channel": True}, {"per_channel": True}),
+        ({"mode": "sym", "per_channel": True, "clip_acts": "avg"}, {"clip": Clip.AVG}),
+        ({"mode": "asym_u", "per_channel": True, "clip_acts": "avg", "no_clip_layers": ("fc",)}, {"fc": Clip.NONE}),
+        ({"bits_acts": 6, "bits_wts": 6, "mode": "asym_u"}, {"bits": (6, 6)}),
+        ({"bits_acts": 0}, {"bits": (None, 8)}),
+        (
+            {"mode_wts": "sym_restr", "mode_acts": "asym_u"},
+            {"modes": (Mode.SYMMETRIC_RESTRICTED, Mode.ASYMMETRIC_UNSIGNED)},
+        ),
+    ],
+)
+def test_distillers_documented_command_lines(line: dict[str, Any], expected: dict[str, Any]) -> None:
+    quantizer, search = quantizer_of(PostTraining(quantize_eval=True, **line))
+    said, fc = quantizer.settings("layer1.0.conv1"), quantizer.settings("fc")
+    found = {
+        "per_channel": said.per_channel,
+        "clip": said.output.clip,
+        "fc": fc.output.clip,
+        "bits": (said.output.bits, said.bits_weights),
+        "modes": (said.weights_mode, said.output.mode),
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert search is None
+
+
+def test_a_layer_is_named_exactly(tmp_path: Path) -> None:
+    quantizer, _ = quantizer_of(PostTraining(no_quant_layers=("a.b",)))
+    assert quantizer.settings("a.b").output.bits is None
+    assert quantizer.settings("axb").output.bits == 8
+    with pytest.raises(ConfigError):
+        quantizer_of(PostTraining(bits_accum=2))
+
+
+def test_statistics_of_another_network_are_said(look: Command, tmp_path: Path) -> None:
+    record = {"min": 0.0, "max": 1.0, "avg_min": 0.0, "avg_max": 1.0, "mean": 0.5, "std": 0.1, "b": 0.1}
+    (tmp_path / "s.yaml").write_text(yaml.dump({"layer1.conv": {"output": record}}))
+    ended = look("--quantize-eval", "--qe-stats-file", tmp_path / "s.yaml")
+    assert ended.code == 2
+    assert "hold none of this network's layers" in " ".join(ended.err.split())
