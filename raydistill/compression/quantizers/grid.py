@@ -64,9 +64,9 @@ class Grid:
         """The values rounded to the grid, as floats: what a network of integers would compute with."""
         if self.scale.numel() == 1 and values.device.type == "cpu":
             # four passes over memory, each as wide as the processor; torch's fused kernel is not, there
-            scale, zero_point = float(self.scale), float(self.zero_point)
-            steps = values.detach().float() * (1.0 / scale)
-            found = steps.round_().clamp_(self.low - zero_point, self.high - zero_point).mul_(scale)
+            step, zero = float(self.scale), float(self.zero_point)
+            steps = values.detach().float() * (1.0 / step)
+            found = steps.round_().clamp_(self.low - zero, self.high - zero).mul_(step)
             return found.to(values.dtype)
         if self.scale.numel() == 1 and values.dtype == torch.float32 and self._fits:
             zero_point = self.zero_point.to(torch.int32).reshape(-1)
