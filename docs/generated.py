@@ -101,7 +101,7 @@ def schedule_file() -> str:
     for section, title in CLASSES.items():
         lines += [f"## {title}", ""]
         if section == "quantizers":
-            lines += ["They are checked but cannot be run yet.", ""]
+            lines += ["See [Quantize, and prune too](../how-to/quantize.md).", ""]
         for name in MENUS[section][1]:
             lines += [f"### {name}", "", *_paragraphs(about(section, name))]
             rows = []

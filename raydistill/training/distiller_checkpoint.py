@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -36,6 +36,8 @@ _ABOUT = {"epoch", "arch", "state_dict", "optimizer", "optimizer_state_dict", "o
           "thinning_recipe", "thinning_recipes", "quantizer_metadata", "extras"}  # fmt: skip
 _SGD = {"lr", "momentum", "dampening", "weight_decay", "nesterov"}
 _IN_A_BLOCK = re.compile(r"layer\d+\.\d+\.conv[12]\.weight")
+_FLOAT = "float_"
+_OF_QUANTIZER = re.compile(r"(^|\.)(fake_q|inputs_quant)\.|\.clip_val$")
 _WAY_OUT = "give a checkpoint that raydistill or Distiller wrote"
 
 
@@ -177,12 +179,33 @@ def _checkpoint(content: object, source: str) -> DistillerCheckpoint:
     )
 
 
+def _in_floats(checkpoint: DistillerCheckpoint) -> DistillerCheckpoint:
+    """A quantized network with the weights it was trained in; what they were rounded to is left out."""
+    trained = {_trained_name(name) for name in checkpoint.weights if name != _trained_name(name)}
+    if not trained:
+        rule = "was quantized by Distiller, and holds no float weights"
+        way_out = "give one from before quantization, and quantize that"
+        found = (checkpoint.quantizer or {}).get("type")
+        raise CheckpointError(Fault(checkpoint.source, rule, found, way_out))
+    beside = {name + ending for name in trained for ending in ("", "_scale", "_zero_point")}
+    weights = {
+        _trained_name(name): value
+        for name, value in checkpoint.weights.items()
+        if name not in beside and not _OF_QUANTIZER.search(name)
+    }
+    return replace(checkpoint, weights=weights, masks={_trained_name(name): m for name, m in checkpoint.masks.items()})
+
+
+def _trained_name(name: str) -> str:
+    """``conv1.weight`` of ``conv1.float_weight``."""
+    layer, dot, attribute = name.rpartition(".")
+    return layer + dot + attribute.removeprefix(_FLOAT)
+
+
 def _as_own(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
-    weights = dict(checkpoint.weights)
     if checkpoint.quantizer is not None:
-        rule = "was quantized, and quantizers cannot be run yet"
-        way_out = "give one from before quantization"
-        raise CheckpointError(Fault(checkpoint.source, rule, checkpoint.quantizer.get("type"), way_out))
+        checkpoint = _in_floats(checkpoint)
+    weights = dict(checkpoint.weights)
     for name, mask in checkpoint.masks.items():
         if name not in weights or weights[name].shape != mask.shape:
             raise CheckpointError(Fault(checkpoint.source, f"has a mask of no weight ('{name}')", tuple(mask.shape)))

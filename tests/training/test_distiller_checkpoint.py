@@ -22,7 +22,7 @@ from raydistill.compression.thinning import thin
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, ConfigError
 from raydistill.tasks.classification import Classification
-from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_checkpoint
+from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint
 from raydistill.training.distiller_checkpoint import (
     is_distiller_checkpoint,
     optimizer_state,
@@ -290,7 +290,7 @@ def test_momentum_goes_to_its_weights_whatever_their_order(file: Path) -> None:
         ({"optimizer_state_dict": {"state": {}, "param_groups": []}}, "has an optimizer of other parameters"),
         (
             {"quantizer_metadata": {"type": "Q", "params": {}}},
-            "was quantized, and quantizers cannot be run yet, got 'Q'",
+            "was quantized by Distiller, and holds no float weights, got 'Q'",
         ),
         ({"compression_sched": {"masks_dict": {"fc9": torch.ones(2)}}}, "has a mask of no weight ('fc9'), got (2,)"),
     ],
@@ -384,3 +384,25 @@ def test_a_thinned_network_comes_back_in_its_own_shapes(
 def test_both_kinds_of_start_are_not_taken_at_once(config: RunConfig) -> None:
     with pytest.raises(ConfigError, match="cannot stand beside continue_from"):
         next(fit(replace(config, init_from="a", continue_from="b")))
+
+
+def test_a_quantized_network_comes_back_with_the_floats_it_was_trained_in(file: Path) -> None:
+    """Names as Distiller's quantization-aware training leaves them."""
+    model, optimizer = trained()
+    masks = halved(model)
+    content = content_of(model, optimizer, {})
+    state = collections.OrderedDict()
+    for name, value in model.state_dict().items():
+        layer, _, attribute = name.rpartition(".")
+        state[f"module.{layer}.float_{attribute}"] = value
+        state[name] = value.round()
+        state |= {f"{name}_scale": torch.ones(1), f"{name}_zero_point": torch.zeros(1)}
+    state["module.relu1.fake_q.tracked_min"] = torch.zeros(1)
+    state["module.relu2.clip_val"] = torch.ones(1)
+    state["module.inputs_quant.scale"] = torch.ones(1)
+    content["compression_sched"] = {"masks_dict": {"module.fc1.float_weight": masks["fc1.weight"]}}
+    torch.save({**content, "state_dict": state, "quantizer_metadata": {"type": "Q", "params": {}}}, file)
+    read = load_model(file)
+    for name, value in model.state_dict().items():
+        expected = value * masks[name] if name in masks else value
+        assert torch.equal(read.state_dict()[name], expected)
