@@ -76,7 +76,7 @@ def test_what_nothing_depends_on_may_change_on_resume() -> None:
     )  # fmt: skip
     assert set(_may_change(SweepSections)) == {
         "num_samples", "confirm", "constraints", "tracking", "resources_per_trial", "workers_per_trial",
-        "max_failures", "dataset.data_dir", "dataset.workers", "dataset.download",
+        "max_failures", "dataset.data_dir", "dataset.workers", "dataset.download", "aliases",
     }  # fmt: skip
 
 

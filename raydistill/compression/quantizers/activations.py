@@ -208,7 +208,7 @@ class FixedGrid(ActivationQuantizer, Spoken):
         return _rounded(values, self.grid(), self.multiplier_bits)
 
 
-class DynamicRange(ActivationQuantizer):
+class DynamicRange(ActivationQuantizer, Spoken):
     """Over the range of what it is given, found anew each time: quantization without calibration.
 
     clip, num_stds, percentile, half_range: of `ranges.value_range`. multiplier_bits: as `FixedGrid`'s.
@@ -250,6 +250,10 @@ class DynamicRange(ActivationQuantizer):
         return approximated(grid_of(lowest, highest, self.bits, self.mode), self.multiplier_bits)
 
     def forward(self, values: Tensor) -> Tensor:
+        if self.spoken is not None:
+            raise ValueError(
+                "ranges that are found anew for each batch cannot be written: calibrate, and quantize by that"
+            )
         return _rounded(values, self.grid_for(values), self.multiplier_bits) if values.numel() else values
 
 

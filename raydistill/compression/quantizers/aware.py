@@ -42,8 +42,8 @@ def checked_modes(value: object, of_activations: Mode | None = Mode.ASYMMETRIC_U
 class QuantAwareTrainRangeLinearQuantizer(Quantizer):
     """Weights over their own range at each step, activations over a moving average of theirs.
 
-    mode: of `quantizers.grid.Mode`, for the weights; activations are ASYMMETRIC_UNSIGNED, as Distiller trains them
-    whatever its mode is; {weights: ..., activations: ...} says both. ema_decay: of that average. per_channel_wts: each
+    mode: of `quantizers.grid.Mode`, for the weights; activations are ASYMMETRIC_UNSIGNED (in Distiller both are that,
+    whatever is said); {weights: ..., activations: ...} says both. ema_decay: of that average. per_channel_wts: each
     output channel of a weight has a range of its own. quantize_inputs: the network's inputs are rounded too, to
     num_bits_inputs (bits_activations where that is left out). quantize_residuals: what a layer, a sum or a
     concatenation reads is rounded too where no activation gave it, so that nothing between two layers is a float;

@@ -8,13 +8,14 @@ stands in one module beside the network's own, ``quantization``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
 
 from raydistill.compression.floats import rounds_nothing
 from raydistill.compression.quantizers.activations import Accumulator, ActivationQuantizer
@@ -156,6 +157,21 @@ def _as_name(key: str) -> str:
     return key.replace("/", ".")
 
 
+@contextlib.contextmanager
+def modes_kept() -> Iterator[None]:
+    """Where it ends, the function modes of torch are those of its beginning.
+
+    A forward pass that fails under torch.export ends without its hooks, and leaves a quantized network's mode on top of
+    torch's own, which then takes off the wrong one.
+    """
+    before = len(_get_current_function_mode_stack())
+    try:
+        yield
+    finally:
+        for _ in range(len(_get_current_function_mode_stack()) - before):
+            _pop_mode()
+
+
 class _Forward:
     """A forward pass that is under way: which modules run, and how often each function was called in them."""
 
@@ -171,6 +187,8 @@ class _Forward:
         self._mode: _Rounding | None = None
 
     def enter(self, name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not name:  # a pass that failed while torch.export looked on was not told to leave
+            self._places, self._mode = Places(), None
         self._places.enter(name)
         if self._places.depth > 1 or not self.quantization._on or rounds_nothing():
             return None
@@ -231,6 +249,8 @@ class _Rounding(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if self._forward._mode is not self:  # of a pass that failed under torch.export
+            return func(*args, **(kwargs or {}))
         name = call_name(func)
         if not name:
             result = func(*args, **(kwargs or {}))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.integers import written_in
+from raydistill.compression.quantizers.network import modes_kept
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.packages import need
@@ -129,7 +130,7 @@ def onnx_model(
     ):
         warnings.simplefilter("ignore")
         try:
-            with written_in(model, OnnxOperators()):
+            with written_in(model, OnnxOperators()), modes_kept():
                 program = torch.onnx.export(
                     model, tuple(inputs), dynamo=True, custom_translation_table=translations(),
                     dynamic_shapes=tuple({axis: batch} for axis in batch_axes),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from raydistill.compression.quantizers.integers import Language, written_in
+from raydistill.compression.quantizers.network import modes_kept
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.onnx import innermost
@@ -89,7 +90,7 @@ def traced(network: Deployed, language: Language) -> torch.export.ExportedProgra
     shapes: tuple[Any, ...] = tuple({axis: batch} for axis in network.batch_axes)
     if isinstance(network.model, FirstOutput):  # a signature with ``*inputs`` gets them as one tuple
         shapes = (shapes,)
-    with written_in(network.model, language):
+    with written_in(network.model, language), modes_kept():
         program = torch.export.export(network.model, network.batch(2), dynamic_shapes=shapes)
     if network.rounded:
         _drop_unread(program)

@@ -15,7 +15,7 @@ from torch.overrides import _get_current_function_mode_stack
 from raydistill.compression.floats import as_floats
 from raydistill.compression.quantizers.activations import ActivationQuantizer, FixedClip, FixedGrid
 from raydistill.compression.quantizers.grid import Mode, grid_of
-from raydistill.compression.quantizers.network import Quantization, attach, detach, quantization_of
+from raydistill.compression.quantizers.network import Quantization, attach, detach, modes_kept, quantization_of
 from raydistill.compression.quantizers.points import Point
 from raydistill.compression.quantizers.weights import LinearWeight
 from raydistill.errors import ConfigError
@@ -111,6 +111,25 @@ def test_an_error_in_the_forward_pass_leaves_no_mode_behind() -> None:
     assert _get_current_function_mode_stack() == []
     assert torch.allclose(model(X), model(X))
     assert _get_current_function_mode_stack() == []
+
+
+def test_an_export_that_fails_in_mid_pass_leaves_nothing_behind_either() -> None:
+    class Fails(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.fc(x)
+            return y if bool(y.sum() > 0) else -y  # which depends on the values
+
+    model = Fails().eval()
+    attach(model, held({"fc.weight": Double(8)}))
+    before = model(X)
+    with pytest.raises(RuntimeError, match="data-dependent"), modes_kept():
+        torch.export.export(model, (X,), strict=False)
+    assert _get_current_function_mode_stack() == []
+    assert torch.equal(model(X), before)
 
 
 def test_a_module_by_itself_is_rounded_too_and_another_network_is_not() -> None:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from raydistill.compression.post_training import post_train
+from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
 from raydistill.errors import ConfigError
 from raydistill.export import write_onnx
 
@@ -44,3 +46,12 @@ def test_a_network_that_cannot_be_exported_is_one_line_and_leaves_no_file(tmp_pa
     assert str(caught.value).startswith("--export-onnx: the network cannot be exported (")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_ranges_found_anew_cannot_be_written_and_the_network_goes_on(tmp_path: Path) -> None:
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(4, 3)
+    post_train(model, PostTrainLinearQuantizer("q"), (x,))
+    before = model(x)
+    with pytest.raises(ConfigError, match="found anew for each batch cannot be written: calibrate"):
+        write_onnx(model, x, tmp_path / "q.onnx")
+    assert torch.equal(model(x), before)
