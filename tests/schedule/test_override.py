@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from raydistill.errors import ABSENT, ConfigError
-from raydistill.schedule import get_value, scale_epochs, split_per_weight, with_values
+from raydistill.schedule import get_value, read_value, scale_epochs, split_per_weight, with_values
 
 MAPPING = {
     "pruners": {
@@ -113,3 +113,53 @@ def test_a_scaled_schedule_stays_in_range_and_keeps_every_policy(epochs: int) ->
 
 def test_scaling_moves_lr_milestones_along() -> None:
     assert scale_epochs(MAPPING, 100, 50)["lr_schedulers"]["lr"]["milestones"] == [20, 40]
+
+
+BITS = {
+    "pruners": {"p": {"class": "P", "weights": ["conv1.weight", "layer1.0.conv.weight"], "final_sparsity": 0.5}},
+    "quantizers": {
+        "q": {
+            "class": "Q", "bits_weights": 8,
+            "overrides": {"conv.*": {"bits_activations": None, "bits_weights": 6}, "fc": {"bits_weights": None}},
+        }
+    },
+    "policies": [
+        {"pruner": {"instance_name": "p"}, "epochs": [0]},
+        {"quantizer": {"instance_name": "q"}, "epochs": [0]},
+    ],
+}  # fmt: skip
+
+
+def test_bits_of_a_layer_go_first_into_the_quantizers_overrides() -> None:
+    before = copy.deepcopy(BITS)
+    values = {
+        "per_layer.conv1.weight.bits_weights": 2,
+        "per_layer.conv1.weight.final_sparsity": 0.9,
+        "per_layer.module.layer1.0.conv.weight.bits_weights": 3,
+        "quantizers.q.bits_weights": 5,
+    }
+    changed = with_values(BITS, values, "s.yaml")
+    assert before == BITS
+    overrides = changed["quantizers"]["q"]["overrides"]  # type: ignore[index]
+    assert list(overrides.items()) == [
+        (r"layer1\.0\.conv", {"bits_weights": 3}),
+        ("conv1", {"bits_weights": 2, "bits_activations": None}),  # what matched before still holds
+        ("conv.*", {"bits_activations": None, "bits_weights": 6}),
+        ("fc", {"bits_weights": None}),
+    ]
+    assert changed["quantizers"]["q"]["bits_weights"] == 5  # type: ignore[index]
+    assert changed["pruners"]["p/conv1.weight"]["final_sparsity"] == 0.9  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("weight", "bits"), [("conv1.weight", 6), ("layer1.0.conv.weight", 8), ("fc.weight", None), ("other.weight", 8)]
+)
+def test_bits_of_a_layer_are_read_where_they_come_from(weight: str, bits: int | None) -> None:
+    assert read_value(BITS, f"per_layer.{weight}.bits_weights") == bits
+    assert get_value(BITS, f"per_layer.{weight}.bits_weights", "s.yaml") == bits
+
+
+def test_bits_without_a_quantizer_lead_nowhere() -> None:
+    without = {**BITS, "policies": BITS["policies"][:1]}  # type: ignore[index]
+    with pytest.raises(ConfigError, match=r"per_layer.conv1.weight.bits_weights: no quantizer of the schedule acts"):
+        with_values(without, {"per_layer.conv1.weight.bits_weights": 2}, "s.yaml")

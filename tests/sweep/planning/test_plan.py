@@ -145,3 +145,30 @@ def test_a_pruner_with_globs_for_keys_is_searched_weight_by_weight(write_sweep: 
         assert set(levels) == {"fc1.weight", "fc2.weight", "fc3.weight"}
         assert levels["fc3.weight"] == 0.1
         assert min(levels["fc1.weight"], levels["fc2.weight"]) >= 0.6
+
+
+def test_bits_are_searched_beside_sparsity(tmp_path: Path) -> None:
+    file = Path(__file__).resolve().parents[3] / "search_spaces" / "simplenet_bits.yaml"
+    said = yaml.safe_load(file.read_text())
+    said["dataset"] = {"name": "digits"}
+    (tmp_path / "bits.yaml").write_text(yaml.safe_dump(said))
+    plan = plan_sweep(load_sweep(tmp_path / "bits.yaml", Overrides(num_samples=4)), CIFAR)
+    found = set()
+    for trial in plan.trials:
+        (quantizer,) = yaml.safe_load(trial.schedule_text)["quantizers"].values()
+        for layer in ("conv1", "conv2", "fc1", "fc2", "fc3"):
+            bits = quantizer["overrides"][layer]["bits_weights"]
+            assert bits == trial.values[f"per_layer.{layer}.weight.bits_weights"]
+            found.add(bits)
+        assert 0.1 < trial.planned_sparsity < 1
+    assert found >= {2, 4, 8}
+
+
+def test_bits_that_no_quantizer_takes_are_one_line(tmp_path: Path) -> None:
+    file = Path(__file__).resolve().parents[3] / "search_spaces" / "simplenet_bits.yaml"
+    said = yaml.safe_load(file.read_text())
+    said["dataset"] = {"name": "digits"}
+    said["search"]["per_layer"] = [{"weights": ["fc3.weight"], "bits_weights": {"choice": [1, 8]}}]
+    (tmp_path / "bits.yaml").write_text(yaml.safe_dump(said))
+    with pytest.raises(ConfigError, match=r"bits_weights: must be a whole number from 2 to 32, or null.*got 1"):
+        plan_sweep(load_sweep(tmp_path / "bits.yaml", Overrides(num_samples=4)), CIFAR)
