@@ -13,6 +13,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -26,6 +27,25 @@ _REASON = "raydistill/reason"
 _entries = itertools.count()
 _WAIT_FOR_REASON_S = 5.0
 _LOST = ("connection closed by peer", "connection reset", "broken pipe", "gloo", "nccl", "process group", "timed out")
+
+
+_present: ContextVar[Ranks | None] = ContextVar("ranks", default=None)
+
+
+@contextlib.contextmanager
+def statistics_over(ranks: Ranks) -> Iterator[None]:
+    """In the block what is learned of activations while training (statistics of batch norms that are told so, ranges of
+    quantizers) is of the rows of all ranks."""
+    token = _present.set(ranks)
+    try:
+        yield
+    finally:
+        _present.reset(token)
+
+
+def present() -> Ranks | None:
+    """The ranks that `statistics_over` has told; None outside of it."""
+    return _present.get()
 
 
 class Ranks:

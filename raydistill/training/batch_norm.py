@@ -8,28 +8,13 @@ Shapes: inputs are (N, C, ...); statistics are (C,), in the input's precision or
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raydistill.compression.ranks import Ranks
-
-_present: ContextVar[Ranks | None] = ContextVar("ranks", default=None)
-
-
-@contextlib.contextmanager
-def statistics_over(ranks: Ranks) -> Iterator[None]:
-    """In the block, batch norms that `over_ranks` changed and that are training look at the rows of all ranks."""
-    token = _present.set(ranks)
-    try:
-        yield
-    finally:
-        _present.reset(token)
+from raydistill.compression.ranks import Ranks, present
 
 
 def over_ranks(model: nn.Module) -> None:
@@ -45,7 +30,7 @@ def is_over_ranks(module: nn.Module) -> bool:
 
 class _OverRanks(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
-        ranks = _present.get()
+        ranks = present()
         if ranks is None or not self.training:
             return super().forward(input)
         self._check_input_dim(input)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raydistill.compression.ranks import Ranks
+from raydistill.compression.ranks import Ranks, statistics_over
 from raydistill.errors import ABSENT, ConfigError, Fault
-from raydistill.training.batch_norm import is_over_ranks, over_ranks, statistics_over
+from raydistill.training.batch_norm import is_over_ranks, over_ranks
 
 
 class Replica:

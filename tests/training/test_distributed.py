@@ -170,6 +170,27 @@ def test_every_kind_of_policy(ranks: Crew, config: RunConfig, dataset, kind: str
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["QuantAwareTrainRangeLinearQuantizer", "PACTQuantizer"])
+def test_quantized(ranks: Crew, config: RunConfig, dataset, kind: str) -> None:
+    """Rounding turns the last bit of a sum into a step, so weights agree less closely; ranges are of all rows."""
+    quantizers = {"q": {"class": kind, "bits_weights": 8, "bits_activations": 8}}
+    policies = [{"quantizer": {"instance_name": "q"}, **EVERY}]
+    schedule = parse_schedule({**AGP, "quantizers": quantizers, "policies": [*AGP["policies"], *policies]}, "s.yaml")
+    one = replace(config, schedule=schedule, epochs=2)
+    several = replace(one, out_dir=f"{config.out_dir}-several")
+    expected = list(fit(one, task=Classification(dataset)))
+    found = ranks.run(trained, several, world=4)
+    assert [type(answer) for answer in found] == [list] * 4, found
+    for of_rank in found:
+        assert [m.metrics["loss"] for m in of_rank] == [m.metrics["loss"] for m in found[0]]
+        assert of_rank[-1].metrics["loss"] == pytest.approx(expected[-1].metrics["loss"], abs=0.02)
+    left, right = (read_checkpoint(Path(str(run.out_dir)) / "checkpoint.pt")["model"] for run in (one, several))
+    assert left.keys() == right.keys()
+    for name in [name for name in left if name.endswith((".lowest", ".highest", ".clip_val"))]:
+        torch.testing.assert_close(right[name], left[name], rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.slow
 def test_accumulated_clipped_warmed_up_and_averaged(ranks: Crew, config: RunConfig, dataset) -> None:
     """The last step is of one batch of three rows; the average of the weights is one process's too."""
     said = Optimizer(

@@ -11,6 +11,7 @@ from raydistill.compression.quantizers.grid import Grid, Mode, as_multiplier_and
 from raydistill.compression.quantizers.integers import Spoken, Step, of_8_bits
 from raydistill.compression.quantizers.ranges import Clip, value_range
 from raydistill.compression.quantizers.through import learned_clip, through
+from raydistill.compression.ranks import present
 
 
 class ActivationQuantizer(nn.Module):
@@ -89,7 +90,7 @@ class TrackedRange(ActivationQuantizer):
 
     @torch.no_grad()
     def _track(self, values: Tensor) -> None:
-        lowest, highest = torch.aminmax(values)
+        lowest, highest = _extremes(values)
         self.steps += 1
         for average, value in ((self.lowest, lowest), (self.highest, highest)):
             average.mul_(self._decay).add_((1 - self._decay) * value)
@@ -103,6 +104,19 @@ class TrackedRange(ActivationQuantizer):
         lowest, highest = self.range()
         rounded = grid.nearest(values if self.mode is not Mode.SYMMETRIC else torch.clamp(values, lowest, highest))
         return through(values, rounded, lowest, highest)
+
+
+def _extremes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest value, on whatever ranks the rows of the minibatch are."""
+    lowest, highest = torch.aminmax(values)
+    ranks = present()
+    if ranks is None or not ranks.several:
+        return lowest, highest
+    own = torch.stack([lowest, highest]).float()
+    if ranks.idle:  # its row counts for nothing
+        own = torch.tensor([torch.inf, -torch.inf], device=own.device)
+    of_all = ranks.stack(own)
+    return of_all[:, 0].min(), of_all[:, 1].max()
 
 
 class FixedClip(ActivationQuantizer):
