@@ -29,7 +29,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,9 +162,9 @@ class Server:
 class Range:
     """What all sweeps share: baselines by content hash, empty databases, undisturbed sweeps, one server."""
 
-    def __init__(self, folder: Path, tables: Path | None = None) -> None:
-        """tables: an empty database of MLflow's, where there is one already."""
-        self.folder = folder
+    def __init__(self, folder: Path, tables: Path | None = None, changes: Mapping[str, object] | None = None) -> None:
+        """tables: an empty database of MLflow's, where there is one already. changes: sections other than `SWEEP`'s."""
+        self.folder, self.changes = folder, dict(changes or {})
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "soak_model.py").write_text(MODEL)
         self.tables = tables or folder / "tables.db"
@@ -199,7 +199,7 @@ class Sweep:
         self.process: subprocess.Popen[bytes] | None = None
         self.code = 0
         section = {"name": scheduler, **({"grace_period": 2} if scheduler == "asha" else {})}
-        sweep = {**SWEEP, "name": name, "seed": seed, "trial_scheduler": section}
+        sweep = {**SWEEP, **place.changes, "name": name, "seed": seed, "trial_scheduler": section}
         if uri:
             sweep["tracking"] = {"uri": uri}
         else:
@@ -372,8 +372,10 @@ def _to_its_end(sweep: Sweep, server: Server, served: bool, report: Report) -> N
 
 
 @contextlib.contextmanager
-def open_range(folder: Path, tables: Path | None = None) -> Iterator[Range]:
-    place = Range(folder, tables)
+def open_range(
+    folder: Path, tables: Path | None = None, changes: Mapping[str, object] | None = None
+) -> Iterator[Range]:
+    place = Range(folder, tables, changes)
     try:
         yield place
     finally:

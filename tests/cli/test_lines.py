@@ -42,6 +42,7 @@ def test_a_warning_on_a_terminal() -> None:
     assert max(map(len, lines)) <= 50
 
 
+@pytest.mark.slow  # a process that imports torch
 def test_an_error_of_a_command_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
     """In a real terminal's stead: a pseudo-terminal."""
     file = tmp_path / "a_rather_long_name_of_a_schedule.yaml"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sweep.conftest import ONE_AT_A_TIME
+
 SPACE = """
 version: 1
 name: own
@@ -25,6 +27,7 @@ search:
   per_layer: [{weights: ["2.weight"], final_sparsity: {uniform: [0.3, 0.9]}}]
 objectives: {top1: max, sparsity: max}
 num_samples: 1
+resources_per_trial: {cpu: %s}
 """
 NET = """
 import json
@@ -44,7 +47,7 @@ def test_a_sweep_over_a_factory_that_reads_a_file_beside_modules_with_names_of_l
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "widths.json").write_text("[4, 6]")
     (tmp_path / "ownnet.py").write_text(NET)
-    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "space.yaml").write_text(SPACE % ONE_AT_A_TIME["cpu"])
     start = "import sys; sys.path[:] = [p for p in sys.path if p]; from raydistill.cli.main import run; run()"
     words = ["sweep", "space.yaml", "--cpu"]
     ended = subprocess.run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,14 @@ import pytest
 import yaml
 
 from raydistill.tasks.classification import Classification
+from tests.cli.conftest import Ended, raydistill
+
+__all__ = ["raydistill"]  # pytest finds it here
+
+ROOT = Path(__file__).parents[2]
+ONE_AT_A_TIME = {"cpu": len(os.sched_getaffinity(0)) / 2 + 0.5}
+"""Each process that trains or evaluates takes seconds of a core to import torch, and one by one they are used again. Of
+two cores it takes one thread."""
 
 SWEEP: dict[str, Any] = {
     "version": 1,
@@ -39,6 +49,7 @@ SWEEP: dict[str, Any] = {
         "per_layer": {"weights": ["fc1.weight", "fc2.weight"], "final_sparsity": {"uniform": [0.3, 0.95]}},
     },
     "trial_scheduler": {"name": "none"},
+    "resources_per_trial": ONE_AT_A_TIME,
     "num_samples": 3,
     "seed": 0,
 }
@@ -102,3 +113,26 @@ def write_sweep(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return write
+
+
+@pytest.fixture
+def sweep_here(
+    raydistill: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
+    """``raydistill sweep`` in ``tmp_path``, with a Ray of its own but in this process.
+
+    What a process of its own takes to import Ray, MLflow and torch.export is half of what a small sweep takes.
+    `test_run` has sweeps from the command line.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for modules of the tests in Ray's processes
+
+    def sweep(*arguments: object, code: int = 0) -> str:
+        ended = raydistill("sweep", *arguments)
+        assert ended.code == code, ended.out + ended.err
+        return ended.out + ended.err
+
+    yield sweep
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(f"{tmp_path}/"):
+            del sys.modules[name]  # another test has one of this name

@@ -20,7 +20,6 @@ from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
 from raydistill.training import RunConfig, fit, read_checkpoint
 from raydistill.training.start import task_of
-from tests.sweep.test_warm_run import sweep
 
 DECAY = {
     "lr_schedulers": {"decay": {"class": "CosineAnnealingLR", "T_max": 3}},
@@ -128,7 +127,9 @@ class Net(nn.Module):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_model_that_ends_the_baselines_process_is_told_so(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_model_that_ends_the_baselines_process_is_told_so(
+    write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path
+) -> None:
     """Of a task that died Ray does not even say which process it was."""
     (tmp_path / "own_model.py").write_text(OWN_MODEL)
     write_sweep(
@@ -137,7 +138,7 @@ def test_a_model_that_ends_the_baselines_process_is_told_so(write_sweep: Callabl
         ("search/per_layer/weights", ["*.weight"]),
         ("max_failures", 0),
     )
-    told = " ".join(sweep(tmp_path, "space.yaml", "--cpu", code=2).split())
+    told = " ".join(sweep_here("space.yaml", "--cpu", code=2).split())
     assert f"baseline: its process ended itself by os._exit(7) in {tmp_path}/own_model.py, line 12, in forward" in told
     assert "memory" not in told
 

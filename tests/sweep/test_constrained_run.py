@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from raydistill.records import BASELINE
-from tests.sweep.test_warm_run import sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_constraints_decide_what_is_registered(write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
+def test_constraints_decide_what_is_registered(
+    write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path, spared: None
+) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/sweeps/tiny/mlflow.db")
@@ -25,13 +26,13 @@ def test_constraints_decide_what_is_registered(write_sweep: Callable[..., Path],
 
     own = {"dense-most": {"best": "top1", "where": "sparsity >= 0.01"}, "none": {"where": ["sparsity >= 0.9999"]}}
     write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]), ("aliases", own))
-    shown = sweep(tmp_path, "space.yaml", "--cpu")
+    shown = sweep_here("space.yaml", "--cpu")
     assert "no trial meets every constraint, the front is empty, and no model is registered: loosen them" in shown
     assert "models:/" not in shown
     assert aliases() == {}
 
     write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.01"]), ("aliases", own))
-    shown = sweep(tmp_path, "space.yaml", "--cpu", "--resume")
+    shown = sweep_here("space.yaml", "--cpu", "--resume")
     assert "models:/tiny@pareto-knee" in shown
     assert set(aliases()) == {"pareto-knee", "pareto-max-top1", "pareto-max-sparsity", "dense-most"}
     assert aliases()["dense-most"] == aliases()["pareto-max-top1"]
@@ -44,5 +45,5 @@ def test_constraints_decide_what_is_registered(write_sweep: Callable[..., Path],
     assert (run.data.tags["pareto"], run.data.tags["feasible"]) == ("true", "true")
 
     write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]), ("aliases", own))
-    assert "models:/" not in sweep(tmp_path, "space.yaml", "--cpu", "--resume")
+    assert "models:/" not in sweep_here("space.yaml", "--cpu", "--resume")
     assert aliases() == {}, "what was feasible once is not now"

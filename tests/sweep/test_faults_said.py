@@ -19,12 +19,15 @@ import soak
 import soak_reader
 import yaml
 
+from tests.sweep.conftest import ONE_AT_A_TIME
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[soak.Range]:
-    with soak.open_range(tmp_path_factory.mktemp("faults"), tables) as opened:
+    changes = {"resources_per_trial": ONE_AT_A_TIME}
+    with soak.open_range(tmp_path_factory.mktemp("faults"), tables, changes) as opened:
         yield opened
         assert soak.left_running(opened.marks, 120.0) == []
 
@@ -89,9 +92,8 @@ def assert_whole(sweep: soak.Sweep, place: soak.Range, database: Path | None = N
     assert found == []
 
 
-@pytest.mark.parametrize(
-    "what", [*(pytest.param(part, marks=pytest.mark.long) for part in ("journal", "trials")), "everything"]
-)
+@pytest.mark.long  # test_journal, test_search_driver and test_run have it with the process's own file size limit
+@pytest.mark.parametrize("what", ["journal", "trials", "everything"])
 def test_a_full_disk_is_one_line_and_the_sweep_goes_on_when_it_is_freed(
     place: soak.Range, disk: Disk, tmp_path: Path, what: str
 ) -> None:
@@ -137,7 +139,7 @@ def test_mlflow_whose_disk_is_full_is_waited_for(place: soak.Range, disk: Disk, 
     disk.fill()
     while sweep.running() and "its records wait" not in sweep.output():
         time.sleep(0.05)
-    time.sleep(20)  # longer than five tries take
+    time.sleep(12)  # five tries take 7.5 s, then an operation that others do not share the fate of is given up
     disk.free()
     sweep.finish()
     told = " ".join(sweep.output().split())
@@ -147,43 +149,14 @@ def test_mlflow_whose_disk_is_full_is_waited_for(place: soak.Range, disk: Disk, 
     assert_whole(sweep, place, disk.folder / "mlflow.db")
 
 
-MEMORY_MODEL = '''
-"""A user's model that runs out of memory in each way there is; the last trial does not."""
-import os, signal
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.fc = nn.Linear(3 * 32 * 32, num_classes)
-
-    def forward(self, images):
-        trial = os.path.basename(os.getcwd())
-        if trial == "t0000":
-            torch.empty(10**15)  # torch's own allocator, on the CPU
-        if trial == "t0001":
-            bytearray(10**16)  # Python's
-        if trial == "t0002":
-            raise RuntimeError("CUDA error: out of memory")  # as a library says it on a GPU
-        if trial == "t0003":
-            os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does, with this signal
-        if trial == "t0004":
-            images = images * float("nan")
-        return self.fc(images.flatten(1))
-'''
-
-
-def records_of(sweep: soak.Sweep) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """(state, reason by trial, trials that were started again)."""
-    states, reasons, retried = {}, {}, []
+def records_of(sweep: soak.Sweep) -> tuple[dict[str, str], dict[str, str]]:
+    """(state, reason by trial)."""
+    states, reasons = {}, {}
     for line in sweep.journal.read_text().splitlines():
         event = json.loads(line)
         if event["event"] == "trial_ended":
             states[event["trial_id"]], reasons[event["trial_id"]] = event["state"], event["reason"]
-        if event["event"] == "trial_retried":
-            retried.append(event["trial_id"])
-    return states, reasons, retried
+    return states, reasons
 
 
 def own_model(sweep: soak.Sweep, code: str, trials: int) -> None:
@@ -193,22 +166,6 @@ def own_model(sweep: soak.Sweep, code: str, trials: int) -> None:
     said["schedule"]["pruners"]["agp"]["weights"] = ["fc.weight"]
     sweep.file.write_text(yaml.safe_dump(said))
     (sweep.place.folder / f"{module}.py").write_text(code)
-
-
-def test_memory_that_runs_out_and_nan_end_their_trial_with_a_reason_and_a_way_out(place: soak.Range) -> None:
-    sweep = sweep_of(place, "no-memory", place.folder / "sweeps")
-    own_model(sweep, MEMORY_MODEL, 6)
-    sweep.start()
-    sweep.finish()
-    assert sweep.code == 0, sweep.output()
-    states, reasons, retried = records_of(sweep)
-    assert states == {**{f"t{i:04d}": "failed" for i in range(5)}, "t0005": "finished"}
-    way_out = "lower batch_size, or raise resources_per_trial"
-    for trial in ("t0000", "t0001", "t0002"):
-        assert reasons[trial].startswith("epoch 0: out of memory with batch_size 256; " + way_out), reasons
-    assert reasons["t0003"].startswith("its process died without a word: killed from outside (SIGKILL; dmesg tells")
-    assert reasons["t0004"].startswith("epoch 0: the training loss (minibatch 0) must be finite, got nan; lower lr")
-    assert retried == ["t0003"]
 
 
 GREEDY_MODEL = """
@@ -242,7 +199,7 @@ def greedy(place: soak.Range, name: str) -> str:
     sweep.finish()
     assert sweep.code == 0, sweep.output()
     assert "(raylet)" not in sweep.output()  # Ray's own paragraph
-    states, reasons, _ = records_of(sweep)
+    states, reasons = records_of(sweep)
     assert states == {"t0000": "failed", "t0001": "finished"}, reasons
     return reasons["t0000"]
 

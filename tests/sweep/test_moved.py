@@ -16,13 +16,16 @@ from tests.sweep.test_warm_run import sweep
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_moved_sweep_goes_on_where_it_is(write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
+def test_a_moved_sweep_goes_on_where_it_is(
+    write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path, spared: None
+) -> None:
     from mlflow import MlflowClient
 
     write_sweep(("num_samples", 1))
     (tmp_path / "sweeps").rename(tmp_path / "old")
-    sweep(tmp_path, "space.yaml", "--cpu", "--storage", "old")
+    sweep_here("space.yaml", "--cpu", "--storage", "old")
     (tmp_path / "old").rename(tmp_path / "new")
+    # in a process of its own: this one has open what was in the old place
     shown = sweep(tmp_path, "space.yaml", "--cpu", "--storage", "new", "--resume", "--num-samples", "2")
     assert "trials: 2 finished" in shown
     assert "training the dense baseline" not in shown

@@ -14,7 +14,6 @@ import pytest
 from raydistill.records import FINISHED
 from raydistill.sweep.record.journal import read_journal
 from tests.sweep.test_signals import Command
-from tests.sweep.test_warm_run import sweep
 
 ENDED = "error: the sweep's process was ended from outside or by a library, without a word"
 
@@ -27,7 +26,9 @@ def raylet_of(process: subprocess.Popen[str]) -> psutil.Process:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["raylet", pytest.param("the sweep", marks=pytest.mark.long)])
-def test_a_sweep(victim: str, write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
+def test_a_sweep(
+    victim: str, write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path, spared: None
+) -> None:
     """Killed in mid-sweep: Ray's process (Ray may be quicker than we are in ending the sweep's), or the sweep's own, as
     the kernel does."""
     write_sweep(("training/epochs", 60), ("num_samples", 2))
@@ -51,6 +52,6 @@ def test_a_sweep(victim: str, write_sweep: Callable[..., Path], tmp_path: Path, 
     else:
         assert code == -signal.SIGKILL
         assert ENDED in shown
-    sweep(tmp_path, "space.yaml", "--cpu", "--resume")
+    sweep_here("space.yaml", "--cpu", "--resume")
     records = read_journal(journal).records
     assert all(record.state == FINISHED for record in records.values())

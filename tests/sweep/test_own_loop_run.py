@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def test_what_is_wrong_is_one_line_before_anything_starts(changed: dict[str, Any
     ],
 )  # fmt: skip
 def test_killed_trials_and_a_killed_driver_lose_nothing(
-    loop: str, arch: str, weight: str, needs: str, tmp_path: Path
+    loop: str, arch: str, weight: str, needs: str, sweep_here: Callable[..., str], tmp_path: Path
 ) -> None:
     """Every pruned trial's process is killed once; then the driver is, and the sweep is resumed."""
     pytest.importorskip(needs)
@@ -122,9 +122,7 @@ def test_killed_trials_and_a_killed_driver_lose_nothing(
         time.sleep(0.2)
     first.kill()
     first.communicate()
-    again = [*command, "--resume"]
-    ended = subprocess.run(again, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=500)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    sweep_here(file, "--cpu", "--resume")
     events = [json.loads(line) for line in journal.read_text().splitlines()]
     last = {event["trial_id"]: event["state"] for event in events if event["event"] == "trial_ended"}
     assert sorted(last) == [f"t{i:04d}" for i in range(3)]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
 PARTS = {
     "class": "RankedPruner",
     "final_sparsity": 0.5,
@@ -26,7 +22,7 @@ PARTS = {
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_it_is_swept(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_it_is_swept(write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path) -> None:
     file = write_sweep(
         ("training/epochs", 2),
         ("baseline/epochs", 2),
@@ -41,13 +37,9 @@ def test_it_is_swept(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
         ("trial_scheduler", {"name": "tests.search.own:Patience", "args": {"epochs": 2}}),
         ("objectives", {"top1": "max", "tests.training.own:ENERGY": "min"}),
         ("constraints", ["tests.training.own:CLASSES >= 10"]),
-        ("resources_per_trial", {"cpu": 2}),
         ("num_samples", 2),
     )  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [*RUN, "sweep", str(file), "--cpu"]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=500)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    shown = sweep_here(file, "--cpu")
     folder = tmp_path / "sweeps/tiny"
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     values = [event["record"]["values"] for event in events if event["event"] == "trial_started"]
@@ -58,8 +50,5 @@ def test_it_is_swept(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     energies = [float(rows[name]["energy_nj"]) for name in ("baseline", "t0000", "t0001")]
     assert energies[0] > energies[1] > energies[2] > 0
     assert {row["classes"] for row in rows.values()} == {"10"}
-    assert "energy_nj" in ended.stdout
-    again = subprocess.run(
-        [*command, "--resume"], cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=500
-    )
-    assert again.returncode == 0, again.stdout + again.stderr
+    assert "energy_nj" in shown
+    sweep_here(file, "--cpu", "--resume")

@@ -31,9 +31,12 @@ from raydistill.records import (
 )
 from raydistill.sweep.record.journal import History, read_journal
 from raydistill.training import load_model, read_history
+from tests.cli.conftest import Ended
+from tests.sweep.conftest import ONE_AT_A_TIME
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WriteSweep = Callable[..., Path]
+SweepHere = Callable[..., str]
 RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
 ROOT = Path(__file__).parents[2]
 FIVE_TRIALS = (
@@ -42,8 +45,7 @@ FIVE_TRIALS = (
     ("trial_scheduler", {"name": "asha", "grace_period": 4, "score": {"top1": 1.0}}),
     ("resources_per_trial", {"cpu": 1}),
 )
-ONE_AT_A_TIME = ("resources_per_trial", {"cpu": float(len(os.sched_getaffinity(0)))})
-"""Each worker takes seconds to import torch."""
+ONE_BY_ONE = (("num_samples", 3), ("resources_per_trial", ONE_AT_A_TIME))
 
 _STARTED: list[subprocess.Popen[str]] = []
 
@@ -160,7 +162,7 @@ def front_of(records: dict[str, TrialRecord]) -> set[str]:
 
 
 def test_a_sweep_from_the_command_to_a_model_that_predicts(
-    write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_sweep(*FIVE_TRIALS)
     out, err = finish(start(tmp_path, str(file)))
@@ -190,16 +192,15 @@ def test_a_sweep_from_the_command_to_a_model_that_predicts(
     model = mlflow.pyfunc.load_model("models:/tiny@pareto-knee")
     assert model.predict({"image": np.zeros((5, 32, 32, 3), dtype=np.uint8)}).shape == (5, 10)
 
-    again = finish(start(tmp_path, str(file)), code=2)
-    assert again[1].startswith(f"error: {folder}: holds a sweep already; add --resume")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sweep_here(file, code=2).startswith(f"error: {folder}: holds a sweep already; add --resume")
     before = (folder / "journal.jsonl").read_text()
-    out, err = finish(start(tmp_path, str(file), "--resume"))  # all is done: nothing is trained or tested again
-    assert "Pareto front" in out
+    assert "Pareto front" in sweep_here(file, "--resume")  # all is done: nothing is trained or tested again
     assert (folder / "journal.jsonl").read_text().removeprefix(before).count("\n") == 1
 
     lost = sorted(front - {BASELINE})[0]
     (folder / "trials" / lost / "checkpoint.pt").write_bytes(b"")
-    out, err = finish(start(tmp_path, str(file), "--resume", "--num-samples", "6"))
+    out = sweep_here(file, "--resume", "--num-samples", "6")
     spoilt = folder / "trials" / lost / "checkpoint.pt"
     assert f"warning: trial {lost} is trained again, with its values and its seed: {spoilt}: is damaged" in out
     history = assert_complete(folder, "tiny", 6, damaged={lost})
@@ -225,7 +226,9 @@ METHODS = {
     "methods",
     [pytest.param(said, id=name, marks=() if name == KEPT else pytest.mark.long) for name, said in METHODS.items()],
 )
-def test_killed_and_resumed(write_sweep: WriteSweep, tmp_path: Path, methods: dict[str, Any]) -> None:
+def test_killed_and_resumed(
+    write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path, methods: dict[str, Any]
+) -> None:
     file = write_sweep(*FIVE_TRIALS, *methods.items())
     journal = tmp_path / "sweeps" / "tiny" / "journal.jsonl"
     process = start(tmp_path, str(file))
@@ -233,8 +236,7 @@ def test_killed_and_resumed(write_sweep: WriteSweep, tmp_path: Path, methods: di
     process.kill()
     process.communicate()
     before = read_journal(journal)
-    out, _ = finish(start(tmp_path, str(file), "--resume"))
-    assert "Pareto front" in out
+    assert "Pareto front" in sweep_here(file, "--resume")
     after = assert_complete(journal.parent, "tiny", 5)
     assert not [record for record in after.records.values() if record.state == PAUSED]
     assert after.epochs[: len(before.epochs)] == before.epochs
@@ -244,8 +246,10 @@ def test_killed_and_resumed(write_sweep: WriteSweep, tmp_path: Path, methods: di
 
 
 @pytest.mark.usefixtures("spared")
-def test_control_c_ends_cleanly_and_says_how_to_resume(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    file = write_sweep(*FIVE_TRIALS)
+def test_control_c_ends_cleanly_and_says_how_to_resume(
+    write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path
+) -> None:
+    file = write_sweep(*FIVE_TRIALS, *ONE_BY_ONE)
     folder = tmp_path / "sweeps" / "tiny"
     process = start(tmp_path, str(file))
     wait_for_epochs(process, folder / "journal.jsonl", 3)
@@ -266,9 +270,9 @@ def test_control_c_ends_cleanly_and_says_how_to_resume(write_sweep: WriteSweep, 
     spoilt = next(r.trial_id for r in history.records.values() if r.state == INTERRUPTED and r.last is not None)
     checkpoint = folder / "trials" / spoilt / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    out, _ = finish(start(tmp_path, str(file), "--resume"))
+    out = sweep_here(file, "--resume")
     assert f"warning: trial {spoilt} starts anew from the baseline: its checkpoint is damaged, it is kept as " in out
-    after = assert_complete(folder, "tiny", 5, damaged={spoilt})
+    after = assert_complete(folder, "tiny", 3, damaged={spoilt})
     assert after.records[spoilt].state in (FINISHED, STOPPED)
     assert len(read_history(checkpoint)) == len(epochs_of(after, spoilt))  # trained from its first epoch on
 
@@ -285,7 +289,7 @@ FILTERS = (
 @pytest.mark.usefixtures("spared")
 def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep: WriteSweep, tmp_path: Path) -> None:
     """The trial goes on from its checkpoint. What each costs is counted by hand."""
-    file = write_sweep(*FIVE_TRIALS, *FILTERS, ("trial_scheduler", {"name": "none"}), ("training/epochs", 12))
+    file = write_sweep(*FIVE_TRIALS, *ONE_BY_ONE, *FILTERS, ("trial_scheduler", {"name": "none"}))
     folder = tmp_path / "sweeps" / "tiny"
     process = start(tmp_path, str(file))
     wait_for_epochs(process, folder / "journal.jsonl", 4)
@@ -296,7 +300,7 @@ def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep
     out, _ = finish(process)
     assert "starts again from its last checkpoint: its process died" in out
     assert re.search(r"baseline .* [\d.]+ ± [\d.e-]+\*? ", out), "a latency has its spread"
-    history = assert_complete(folder, "tiny", 5)
+    history = assert_complete(folder, "tiny", 3)
 
     runs = mlflow_runs(folder, "tiny")
     points = {}
@@ -326,8 +330,9 @@ def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep
 
 
 OWN_MODEL = '''
-"""A user's model that misbehaves in some trials: it looks at the trial's working folder."""
-import ctypes, os
+"""A user's model that misbehaves in each way there is: it looks at the trial's working folder."""
+import ctypes, os, signal
+import torch
 from torch import nn
 
 class Net(nn.Module):
@@ -344,27 +349,35 @@ class Net(nn.Module):
             os._exit(1)
         if trial == "t0003":
             ctypes.string_at(0)
+        if trial == "t0004":
+            torch.empty(10**15)  # torch's own allocator, on the CPU
+        if trial == "t0005":
+            bytearray(10**16)  # Python's
+        if trial == "t0006":
+            raise RuntimeError("CUDA error: out of memory")  # as a library says it on a GPU
+        if trial == "t0007":
+            os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does, with this signal
         out = self.fc(self.conv(images).flatten(1))
         return out * float("nan") if trial == "t0002" else out
 '''
 
 
 @pytest.mark.usefixtures("spared")
-def test_what_goes_wrong_in_a_trial_ends_that_trial_alone(write_sweep: WriteSweep, tmp_path: Path) -> None:
+def test_what_goes_wrong_in_a_trial_ends_that_trial_alone(
+    write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path
+) -> None:
     (tmp_path / "own_model.py").write_text(OWN_MODEL)
     file = write_sweep(
         ("model/arch", "own_model:Net"),
         ("schedule/pruners/agp/weights", ["conv.weight", "fc.weight"]),
         ("search/per_layer/weights", ["*.weight"]),
-        ("num_samples", 6),
-        ONE_AT_A_TIME,
+        ("num_samples", 10),
     )
-    out, err = finish(start(tmp_path, str(file)))
-    assert "Traceback" not in out + err
+    assert "Traceback" not in sweep_here(file)
     folder = tmp_path / "sweeps" / "tiny"
     records = read_journal(folder / "journal.jsonl").records
     states = {trial_id: record.state for trial_id, record in records.items()}
-    expected = [FAILED] * 4 + [FINISHED] * 2
+    expected = [FAILED] * 8 + [FINISHED] * 2
     assert states == {BASELINE: FINISHED, **{f"t{i:04d}": state for i, state in enumerate(expected)}}
     error_file = folder / "trials" / "t0000" / "error.txt"
     assert records["t0000"].reason == f"RuntimeError: of my own making (traceback in {error_file})"
@@ -378,10 +391,18 @@ def test_what_goes_wrong_in_a_trial_ends_that_trial_alone(write_sweep: WriteSwee
         reason = records[trial_id].reason
         assert reason.startswith(f"its process {how} in {own}, line {line}, in forward; "), reason
         assert "memory" not in reason
-    assert "loss" in records["t0002"].reason
-    assert "nan" in records["t0002"].reason
+    way_out = "the training loss (minibatch 0) must be finite, got nan; lower lr"
+    assert records["t0002"].reason.startswith(f"epoch 0: {way_out}")
+    way_out = "lower batch_size, or raise resources_per_trial"
+    for trial_id in ("t0004", "t0005", "t0006"):
+        assert records[trial_id].reason.startswith(f"epoch 0: out of memory with batch_size 128; {way_out}")
+    killed = "its process died without a word: killed from outside (SIGKILL; dmesg tells"
+    assert records["t0007"].reason.startswith(killed)
+    events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    retried = [event["trial_id"] for event in events if event["event"] == "trial_retried"]
+    assert sorted(retried) == ["t0001", "t0003", "t0007"]
     runs = mlflow_runs(folder, "tiny")
-    assert [runs[f"t{i:04d}"].info.status for i in range(6)] == ["FAILED"] * 4 + ["FINISHED"] * 2
+    assert [runs[f"t{i:04d}"].info.status for i in range(10)] == ["FAILED"] * 8 + ["FINISHED"] * 2
     assert runs["t0002"].data.tags["end_reason"] == records["t0002"].reason
 
 
@@ -405,33 +426,38 @@ class Net(nn.Module):
 
 
 @pytest.mark.usefixtures("spared")
-def test_a_full_disk_ends_the_sweep_with_one_line_and_it_can_go_on(write_sweep: WriteSweep, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_sweep_with_one_line_and_it_can_go_on(
+    write_sweep: WriteSweep, sweep_here: SweepHere, raydistill: Callable[..., Ended], tmp_path: Path
+) -> None:
     (tmp_path / "own_model.py").write_text(FULL_DISK_MODEL)
     file = write_sweep(
         ("model/arch", "own_model:Net"),
         ("schedule/pruners/agp/weights", ["fc1.weight"]),
         ("search/per_layer/weights", ["*.weight"]),
-        ONE_AT_A_TIME,
     )
     folder = tmp_path / "sweeps" / "tiny"
-    out, err = finish(start(tmp_path, str(file)), code=2)
-    assert len(err.splitlines()) == 1
-    assert err.startswith(f"error: {folder}/trials/t0001/checkpoint.pt: cannot be written (file too large); free some")
+    ended = raydistill("sweep", file)
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.startswith(
+        f"error: {folder}/trials/t0001/checkpoint.pt: cannot be written (file too large); free some"
+    )
     assert not list((folder / "trials" / "t0001").glob("*.tmp"))
     assert not (folder / "trials" / "t0001" / "checkpoint.pt").exists()
-    assert out.splitlines()[-1].strip() == f"raydistill sweep {file} --resume"
+    assert ended.out.splitlines()[-1].strip() == f"raydistill sweep {file} --resume"
     assert read_journal(folder / "journal.jsonl").records["t0001"].state == INTERRUPTED
     (folder / "freed").write_text("")
-    finish(start(tmp_path, str(file), "--resume"))
+    sweep_here(file, "--resume")
     assert_complete(folder, "tiny", 3)
 
 
-@pytest.mark.usefixtures("spared")
-def test_no_tracking_server(write_sweep: WriteSweep, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("spared", "sweep_here")
+def test_no_tracking_server(write_sweep: WriteSweep, raydistill: Callable[..., Ended], tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        _, err = finish(start(tmp_path, str(write_sweep()), "--tracking-uri", uri), code=2)
-    assert err.startswith("error: --tracking-uri: ")
-    assert len(err.splitlines()) == 1
+        ended = raydistill("sweep", write_sweep(), "--tracking-uri", uri)
+    assert ended.code == 2
+    assert ended.err.startswith("error: --tracking-uri: ")
+    assert len(ended.err.splitlines()) == 1
     assert not (tmp_path / "sweeps" / "tiny" / "journal.jsonl").exists()  # nothing started: the name is free

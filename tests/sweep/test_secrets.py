@@ -13,7 +13,6 @@ from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.sweep.record.journal import FORMAT, History
 from raydistill.sweep.record.resume import check_same
 from raydistill.tasks.classification import ImageShape
-from tests.sweep.test_warm_run import sweep
 from tests.tracking.test_server import Server
 
 CIFAR = ImageShape(10, (3, 32, 32))
@@ -59,21 +58,26 @@ def test_another_password_is_no_other_sweep_but_none_is_asked_for(write_sweep: W
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_password_is_nowhere(
-    write_sweep: WriteSweep, tmp_path: Path, spared: None, server: Server, monkeypatch: pytest.MonkeyPatch
+    write_sweep: WriteSweep,
+    sweep_here: Callable[..., str],
+    tmp_path: Path,
+    spared: None,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     uri = f"http://me:{WORD}@127.0.0.1:{server.port}"
     write_sweep(("num_samples", 2))
-    shown = sweep(tmp_path, "space.yaml", "--cpu", "--tracking-uri", uri)
+    shown = sweep_here("space.yaml", "--cpu", "--tracking-uri", uri)
     masked = f"http://me:***@127.0.0.1:{server.port}"
     assert f"open MLflow  {masked}" in shown
     assert f"--tracking-uri '{masked}' --resume" in shown
-    again = sweep(tmp_path, "space.yaml", "--cpu", "--tracking-uri", masked, "--resume", code=2)
+    again = sweep_here("space.yaml", "--cpu", "--tracking-uri", masked, "--resume", code=2)
     assert "stands there as it is shown, not as it is" in again.splitlines()[-1]
-    assert "is needed again" in sweep(tmp_path, "space.yaml", "--cpu", "--resume", code=2)
+    assert "is needed again" in sweep_here("space.yaml", "--cpu", "--resume", code=2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    shown += sweep(tmp_path, "space.yaml", "--cpu", "--resume", "--num-samples", "3")
+    shown += sweep_here("space.yaml", "--cpu", "--resume", "--num-samples", "3")
     server.kill()
-    shown += sweep(tmp_path, "space.yaml", "--cpu", "--resume", "--num-samples", "3", code=2)
+    shown += sweep_here("space.yaml", "--cpu", "--resume", "--num-samples", "3", code=2)
     assert "no MLflow server answers there" in shown
     assert WORD not in shown + again
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]

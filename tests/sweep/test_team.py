@@ -23,7 +23,6 @@ CIFAR = ImageShape(10, (3, 32, 32))
 CORES = len(os.sched_getaffinity(0))
 TEAMS = (
     ("training", {"epochs": 3, "batch_size": 256, "lr": 0.005, "deterministic": True, "precision": "fp32"}),
-    ("baseline", {"epochs": 1, "lr": 0.02}),
     ("num_samples", 2),
     ("trial_scheduler", {"name": "median", "grace_period": 1}),
     ("workers_per_trial", 2),
@@ -33,8 +32,11 @@ TEAMS = (
 
 
 @pytest.mark.ray
-def test_trials_on_workers_are_what_one_process_trains(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
-    sweep = load_sweep(write_sweep(*TEAMS))
+def test_trials_on_workers_are_what_one_process_trains(
+    write_sweep: Callable[..., Path], dense: Path, spared: None, tmp_path: Path
+) -> None:
+    given = {"checkpoint": str(next(dense.rglob("checkpoint.pt")))}
+    sweep = load_sweep(write_sweep(*TEAMS, ("baseline", given)))
     outcome = run_sweep(sweep, tmp_path / "sweeps")
     trials = {key: record for key, record in outcome.records.items() if key != BASELINE}
     assert sorted(trials) == ["t0000", "t0001"]
@@ -56,7 +58,7 @@ def test_trials_on_workers_are_what_one_process_trains(write_sweep: Callable[...
 
 
 def test_too_many_workers_are_refused_before_ray_starts(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
-    sweep = load_sweep(write_sweep(("workers_per_trial", CORES + 1)))
+    sweep = load_sweep(write_sweep(("workers_per_trial", CORES + 1), ("resources_per_trial", {"cpu": 1})))
     with pytest.raises(ResourceError, match=rf"workers_per_trial: asks for {CORES + 1} workers of 1 CPU"):
         run_sweep(sweep, tmp_path / "sweeps")
     assert not (tmp_path / "sweeps" / "tiny" / "journal.jsonl").exists()

@@ -6,23 +6,20 @@ import json
 from collections.abc import Sequence
 
 import ray
-import torch
 
 from raydistill.errors import CheckpointError, ConfigError, Fault, RaydistillError, ResourceError, TrackingError
 from raydistill.export import Deployed, deployed
-from raydistill.records import BASELINE, FAILED, FINISHED, Evaluation, TrialRecord
+from raydistill.records import BASELINE, FAILED, FINISHED, TrialRecord
 from raydistill.search import FrontRow, highlights
 from raydistill.search.aliases import chosen
 from raydistill.search.pick import described
-from raydistill.storage import Store
-from raydistill.sweep.planning.resources import Share
 from raydistill.sweep.results.logged_model import delivered
 from raydistill.sweep.results.retrain import tell, train_again
 from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import is_of, named
+from raydistill.sweep.trial.evaluation import evaluate_on_test
 from raydistill.sweep.tune.callback import why_it_died
 from raydistill.tracking import ALIAS_PREFIX, SweepLog, VersionCard
-from raydistill.training import evaluate_checkpoint
 
 _TAG_LIMIT = 5000
 
@@ -46,7 +43,7 @@ def _test_members(session: Session) -> bool:
         return False
     lost = False
     session.observer.step(f"evaluating the front on the test split, {len(untested)} checkpoints")
-    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=1)(_evaluate)
+    task = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=1)(evaluate_on_test)
     arch = session.sweep.sections.model.arch
     pending = {
         task.remote(record.checkpoint, session.store, session.shared, share, arch): record.trial_id
@@ -95,20 +92,6 @@ def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
         return
     session.ledger.ended(trial_id, FAILED, reason)
     session.observer.warning(f"trial {trial_id} is lost: {reason}")
-
-
-def _evaluate(
-    checkpoint: str, store: Store, shared: list[object], share: Share, arch: str
-) -> Evaluation | RaydistillError:
-    torch.set_num_threads(share.threads)
-    try:
-        with store.lent(checkpoint) as path:
-            try:
-                return evaluate_checkpoint(path, ray.get(shared[0]), "test", device=share.device, arch=arch)
-            except RaydistillError as error:
-                return named(error, path, checkpoint)
-    except RaydistillError as error:
-        return error
 
 
 def can_be_taken(session: Session) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from raydistill.training import evaluate_checkpoint, read_checkpoint
 from raydistill.training.checkpoint import write_checkpoint
 
 WriteSweep = Callable[..., Path]
-RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
 OTHER = {"mean": [0.5, 0.4, 0.3], "std": [0.3, 0.4, 0.5], "image_size": [32, 32]}
 
 
@@ -79,17 +75,15 @@ def test_nothing_is_said_of_sizes_that_published_weights_do_not_see(write_sweep:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_trials_start_from_the_baselines(write_sweep: WriteSweep, given: Path, tmp_path: Path, spared: None) -> None:
+def test_trials_start_from_the_baselines(
+    write_sweep: WriteSweep, sweep_here: Callable[..., str], given: Path, tmp_path: Path, spared: None
+) -> None:
     decay = [{"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 1, "frequency": 1}]
     file = write_sweep(
         ("baseline", {"checkpoint": str(given)}), ("training/epochs", 1), ("schedule/policies", decay),
         ("num_samples", 1),
     )  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [*RUN, "sweep", str(file)]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=500)
-    said = ended.stdout + ended.stderr
-    assert ended.returncode == 0, said
+    said = sweep_here(file)
     assert "images are prepared as the weights want them: mean 0.500 0.400 0.300" in " ".join(said.split())
     records = read_journal(tmp_path / "sweeps/tiny/journal.jsonl").records
     kept = tmp_path / "sweeps/tiny/trials/t0000/checkpoint.pt"

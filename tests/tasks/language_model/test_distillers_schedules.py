@@ -31,6 +31,7 @@ def slice_of_wikitext(root: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return file
 
 
+@pytest.mark.slow  # ten epochs each
 @pytest.mark.parametrize("file", FILES)
 def test_they_run(compat: Path, slice_of_wikitext: Path, file: str) -> None:
     mapping = yaml.safe_load((compat / "distiller_schedules" / file).read_text())
