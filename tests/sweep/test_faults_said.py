@@ -233,6 +233,7 @@ def small_group() -> Iterator[Path]:
     group.rmdir()
 
 
+@pytest.mark.long  # what is told of such a death: tests/cluster/test_last_words.py
 def test_a_trial_that_the_kernel_kills(place: soak.Range, small_group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYDISTILL_TEST_GROUP", str(small_group))
     reason = greedy(place, "overcommitted")

@@ -62,6 +62,7 @@ class Watcher(Observer):
 
 
 @pytest.mark.usefixtures("spared")
+@pytest.mark.long  # tests/sweep/test_run.py: a sweep with promotion, killed and resumed
 def test_paused_trials_hold_nothing_and_go_on_bit_for_bit(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     sweep = load_sweep(write_sweep(*PROMOTE))
     watcher = Watcher()
