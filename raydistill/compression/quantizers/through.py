@@ -57,12 +57,14 @@ def learned_clip(values: Tensor, rounded: Tensor, highest: Tensor) -> Tensor:
 class _LearnedClip(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, rounded: Tensor, highest: Tensor) -> Tensor:
-        ctx.save_for_backward((values > 0).logical_and_(values < highest), values >= highest)
-        ctx.shape = highest.shape
+        ctx.save_for_backward(values, highest)
         ctx.mark_dirty(rounded)  # it is the result itself, no view of it, so that a network may add to it in place
         return rounded
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
-        inside, clipped = ctx.saved_tensors
-        return gradient * inside, None, (gradient * clipped).sum().expand(ctx.shape)
+        values, highest = ctx.saved_tensors
+        clipped = (gradient * (values >= highest)).sum().expand(highest.shape)
+        if values.device.type == "cpu":
+            return torch.ops.aten.hardtanh_backward(gradient, values, 0.0, float(highest)), None, clipped
+        return gradient * (values > 0).logical_and_(values < highest), None, clipped
