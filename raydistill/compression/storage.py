@@ -9,14 +9,14 @@ in the lowest bit), and the numbers are those of the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.quantizers.frozen import FrozenWeight
-from raydistill.compression.quantizers.network import quantization_of
+from raydistill.compression.quantizers.frozen import FrozenWeight, frozen_weight
+from raydistill.compression.quantizers.network import weight_prefix
 from raydistill.errors import ABSENT, CheckpointError, Fault
 
 NUMBERS, LAYOUT, KEPT = ".numbers", ".layout", ".kept"
@@ -30,7 +30,7 @@ def stored(model: nn.Module, state: Mapping[str, Tensor] | None = None, zeros: b
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     found = {}
     for name, tensor in state.items():
-        frozen = _frozen(model, name)
+        frozen = frozen_weight(model, name)
         found.update({name: tensor} if frozen is None else _packed(name, tensor, frozen, zeros))
     return found
 
@@ -45,12 +45,25 @@ def restored(packed: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: numbers and layout do not belong together.
     """
-    names = [name.removesuffix(LAYOUT) for name in packed if name.endswith(LAYOUT)]
-    parts = {name + part for name in names for part in (NUMBERS, LAYOUT, KEPT)}
+    return assembled(packed, (LAYOUT, NUMBERS, KEPT), lambda name: _values(name, packed), where)
+
+
+def assembled(
+    packed: Mapping[str, Tensor], endings: Sequence[str], build: Callable[[str], Tensor], where: str
+) -> dict[str, Tensor]:
+    """A state of which some tensors are written in parts, each under the tensor's name and an ending.
+
+    endings: the first is of a part that each of those has. build: gives the tensor of a name.
+
+    Raises:
+        CheckpointError: the parts of one do not belong together.
+    """
+    names = [name.removesuffix(endings[0]) for name in packed if name.endswith(endings[0])]
+    parts = {name + ending for name in names for ending in endings}
     state = {name: tensor for name, tensor in packed.items() if name not in parts}
     for name in names:
         try:
-            state[name] = _values(name, packed)
+            state[name] = build(name)
         except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
             raise CheckpointError(Fault(where, f"is damaged: '{name}' ({error})", ABSENT, "export it again")) from error
     return state
@@ -72,14 +85,6 @@ def unpack_bits(packed: np.ndarray, width: int, count: int) -> np.ndarray:
         raise ValueError(f"{len(packed)} bytes do not hold {count} numbers of {width} bits")
     bits = np.unpackbits(packed, count=width * count, bitorder="little").reshape(count, width)
     return (bits.astype(np.int64) << np.arange(width)).sum(1)
-
-
-def _frozen(model: nn.Module, name: str) -> FrozenWeight | None:
-    held = quantization_of(model)
-    if held is None or not held.enabled or name not in held.weight_names():
-        return None
-    found = held.weight(name)
-    return found if isinstance(found, FrozenWeight) else None
 
 
 def _packed(name: str, weight: Tensor, frozen: FrozenWeight, zeros: bool) -> dict[str, Tensor]:
@@ -111,7 +116,7 @@ def _values(name: str, packed: Mapping[str, Tensor]) -> Tensor:
     count = math.prod(shape)
     if not 1 <= width <= 32 or not 0 <= count <= _MOST_VALUES or any(size < 0 for size in shape):
         raise ValueError("its layout has no meaning")
-    own = f"quantization.weights.{name.replace('.', '/')}"
+    own = weight_prefix(name)
     scale, zero_point = packed[f"{own}.scale"], packed[f"{own}.zero_point"]
     numbers = zero_point.expand(shape).reshape(-1).numpy().astype(np.int64)
     kept = np.ones(count, dtype=bool)

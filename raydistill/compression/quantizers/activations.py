@@ -40,8 +40,9 @@ class ActivationQuantizer(nn.Module):
         return True
 
     def frozen(self) -> ActivationQuantizer:
-        """One that rounds to the present grid for good."""
-        return self
+        """One that rounds to the present grid for good; itself where it has none of its own."""
+        grid = self.grid()
+        return self if grid is None else FixedGrid.of(self.bits, grid)
 
 
 class TrackedRange(ActivationQuantizer):
@@ -62,9 +63,8 @@ class TrackedRange(ActivationQuantizer):
         self.mode, self.ema_decay = Mode(mode), ema_decay
         for name in ("lowest", "highest", "steps"):
             self.register_buffer(name, torch.zeros(1))
-        self.register_buffer(
-            "_decay", torch.tensor(ema_decay), persistent=False
-        )  # 1 - it has to be the same everywhere
+        # a tensor, so that one minus it is the same number wherever it is used
+        self.register_buffer("_decay", torch.tensor(ema_decay), persistent=False)
 
     def described(self) -> dict[str, Any]:
         return {"bits": self.bits, "mode": self.mode.value, "ema_decay": self.ema_decay}
@@ -79,7 +79,7 @@ class TrackedRange(ActivationQuantizer):
         return lowest, highest
 
     def grid(self) -> Grid | None:
-        return grid_of(*self.range(), self.bits, self.mode) if bool(self.steps) else None
+        return grid_of(*self.range(), self.bits, self.mode) if self.ready else None
 
     @property
     def ready(self) -> bool:
@@ -98,10 +98,10 @@ class TrackedRange(ActivationQuantizer):
     def forward(self, values: Tensor) -> Tensor:
         if self.training and self.tracking and values.numel():
             self._track(values)
-        grid = self.grid()
-        if grid is None:
+        if not self.ready:
             return values
         lowest, highest = self.range()
+        grid = grid_of(lowest, highest, self.bits, self.mode)
         rounded = grid.nearest(values if self.mode is not Mode.SYMMETRIC else torch.clamp(values, lowest, highest))
         return through(values, rounded, lowest, highest)
 
@@ -134,9 +134,6 @@ class FixedClip(ActivationQuantizer):
     def grid(self) -> Grid:
         return grid_of(0.0, self.highest, self.bits, Mode.ASYMMETRIC_UNSIGNED)
 
-    def frozen(self) -> ActivationQuantizer:
-        return FixedGrid.of(self.bits, self.grid())
-
     def forward(self, values: Tensor) -> Tensor:
         grid = self.grid()
         grid = Grid(grid.scale.to(values.device), grid.zero_point.to(values.device), grid.low, grid.high)
@@ -161,9 +158,6 @@ class LearnedClip(ActivationQuantizer):
     def grid(self) -> Grid:
         highest = self.clip_val.detach().float().clamp(min=1e-6)  # driven below zero it keeps nothing
         return grid_of(torch.zeros_like(highest), highest, self.bits, Mode.ASYMMETRIC_UNSIGNED)
-
-    def frozen(self) -> ActivationQuantizer:
-        return FixedGrid.of(self.bits, self.grid())
 
     def forward(self, values: Tensor) -> Tensor:
         return learned_clip(values, self.grid().nearest(values), self.clip_val)
@@ -191,8 +185,7 @@ class FixedGrid(ActivationQuantizer, Spoken):
     def of(cls, bits: int, grid: Grid) -> FixedGrid:
         """One of this grid, which is one for all values."""
         made = cls(bits, grid.low, grid.high).to(grid.scale.device)
-        made.scale.copy_(grid.scale.reshape(1))
-        made.zero_point.copy_(grid.zero_point.reshape(1))
+        made.take(grid)
         return made
 
     def described(self) -> dict[str, Any]:
@@ -207,6 +200,9 @@ class FixedGrid(ActivationQuantizer, Spoken):
 
     def grid(self) -> Grid:
         return Grid(self.scale, self.zero_point, self.low, self.high)
+
+    def frozen(self) -> ActivationQuantizer:
+        return self
 
     def prepare(self, model: nn.Module) -> None:
         if of_8_bits(self.low, self.high) is not None:
@@ -347,14 +343,13 @@ def approximated(grid: Grid, multiplier_bits: int | None) -> Grid:
 
 
 def _rounded(values: Tensor, grid: Grid, multiplier_bits: int | None) -> Tensor:
-    bounds = [grid.values(torch.full_like(grid.zero_point, end)) for end in (grid.low, grid.high)]
     sums = grid_under(values)
     if multiplier_bits is None or sums is None:
-        return on_grid(through(values, grid.nearest(values), bounds[0], bounds[1]), grid)
+        return on_grid(through(values, grid.nearest(values), *grid.ends), grid)
     multiplier, shift = as_multiplier_and_shift(sums.scale / grid.scale, multiplier_bits)
     scaled = torch.round(values.detach() / sums.scale) * (multiplier / 2.0**shift)
     numbers = torch.clamp(torch.round(scaled) + grid.zero_point, grid.low, grid.high)
-    return on_grid(through(values, grid.values(numbers), bounds[0], bounds[1]), grid)
+    return on_grid(through(values, grid.values(numbers), *grid.ends), grid)
 
 
 def _repeated(unit: Tensor, channels: int) -> Tensor:

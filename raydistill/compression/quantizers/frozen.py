@@ -7,39 +7,24 @@ weights can be written as whole numbers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.activations import ActivationQuantizer
-from raydistill.compression.quantizers.grid import Grid, on_grid
+from raydistill.compression.quantizers.grid import on_grid
 from raydistill.compression.quantizers.integers import Spoken, of_8_bits
 from raydistill.compression.quantizers.network import quantization_of
-from raydistill.compression.quantizers.weights import ReducedFloatWeight, WeightQuantizer
+from raydistill.compression.quantizers.weights import FixedWeight, ReducedFloatWeight, WeightQuantizer
 
 _TOLD = ("_numbers", "_scales", "_zero_points")
 
 
-class FrozenWeight(WeightQuantizer, Spoken):
+class FrozenWeight(FixedWeight, Spoken):
     """The weight lies on its grid already. low, high: of its numbers; shape: of its scale and zero point."""
 
     NAME = "frozen"
-    scale: Tensor
-    zero_point: Tensor
-
-    def __init__(self, bits: int, low: int, high: int, shape: Sequence[int] = ()) -> None:
-        super().__init__(bits)
-        self.low, self.high, self.shape = low, high, tuple(shape)
-        self.register_buffer("scale", torch.ones(self.shape))
-        self.register_buffer("zero_point", torch.zeros(self.shape))
-
-    def described(self) -> dict[str, Any]:
-        return {"bits": self.bits, "low": self.low, "high": self.high, "shape": list(self.shape)}
-
-    def grid(self, weight: Tensor) -> Grid:
-        return Grid(self.scale, self.zero_point, self.low, self.high)
 
     def prepare(self, model: nn.Module) -> None:
         held = quantization_of(model)
@@ -86,7 +71,7 @@ class FrozenWeight(WeightQuantizer, Spoken):
         mirrored = torch.where(fits & (zero_point == 0), -zero_point, self.low + self.high - zero_point)
         self.scale = torch.where(factor == 0, torch.ones_like(factor), scale * factor.abs())
         self.zero_point = torch.where(factor < 0, mirrored, zero_point.expand_as(self.scale)).contiguous()
-        self.shape = tuple(self.scale.shape)
+        self.shape = list(self.scale.shape)
 
 
 def freeze(model: nn.Module) -> bool:
@@ -115,8 +100,7 @@ def settle(model: nn.Module) -> None:
         if grid is None:
             continue
         frozen = FrozenWeight(quantizer.bits, grid.low, grid.high, grid.scale.shape)
-        frozen.scale.copy_(grid.scale)
-        frozen.zero_point.copy_(grid.zero_point)
+        frozen.take(grid)
         parameter.data.copy_(quantizer(parameter))
         held.replace_weight(name, frozen.to(parameter.device))
     for index, of_input in enumerate(held.inputs):

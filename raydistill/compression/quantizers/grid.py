@@ -60,6 +60,12 @@ class Grid:
         """What these numbers stand for."""
         return (numbers - self.zero_point) * self.scale
 
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """What the lowest and the highest number stand for."""
+        low, high = (self.values(torch.full_like(self.zero_point, end)) for end in (self.low, self.high))
+        return low, high
+
     def nearest(self, values: Tensor) -> Tensor:
         """The values rounded to the grid, as floats: what a network of integers would compute with."""
         if self.scale.numel() == 1 and values.device.type == "cpu":

@@ -48,27 +48,19 @@ class Spoken:
         """Keep it no longer."""
 
 
-def speak(model: nn.Module, spoken: Language) -> None:
-    """From now on settled parts of the network speak this language, those that fit into 8 bits."""
-    for part in _parts(model):
-        part.prepare(model)
-        part.spoken = spoken
-
-
 @contextlib.contextmanager
 def written_in(model: nn.Module, spoken: Language) -> Iterator[None]:
-    """The same while it lasts."""
+    """While it lasts settled parts of the network speak this language, those that fit into 8 bits."""
+    parts = [part for part in model.modules() if isinstance(part, Spoken)]
     try:
-        speak(model, spoken)
+        for part in parts:
+            part.prepare(model)
+            part.spoken = spoken
         yield
     finally:
-        for part in _parts(model):
+        for part in parts:
             part.spoken = None
             part.forget()
-
-
-def _parts(model: nn.Module) -> list[Spoken]:
-    return [part for part in model.modules() if isinstance(part, Spoken)]
 
 
 def of_8_bits(low: int, high: int) -> torch.dtype | None:

@@ -21,7 +21,7 @@ from raydistill.compression.floats import rounds_nothing
 from raydistill.compression.quantizers.activations import Accumulator, ActivationQuantizer
 from raydistill.compression.quantizers.grid import grid_under, on_grid
 from raydistill.compression.quantizers.points import ACCUMULATOR, RESULT, UNCHANGED, Point
-from raydistill.compression.quantizers.watch import Place, Places, call_name
+from raydistill.compression.quantizers.watch import Place, Places, call_name, computed
 from raydistill.compression.quantizers.weights import WeightQuantizer
 from raydistill.errors import ABSENT, ConfigError, Fault
 
@@ -147,6 +147,11 @@ def quantization_of(model: nn.Module) -> Quantization | None:
     """What of a network is quantized; None of a float one."""
     found = getattr(model, CHILD, None)
     return found if isinstance(found, Quantization) else None
+
+
+def weight_prefix(name: str) -> str:
+    """What the names begin with, in a quantized network, of what is kept for this parameter."""
+    return f"{CHILD}.weights.{_as_key(name)}"
 
 
 def _as_key(name: str) -> str:
@@ -299,19 +304,18 @@ class _Rounding(TorchFunctionMode):
 
     def _arguments(self, args: Sequence[Any], quantizers: Mapping[int, nn.Module]) -> list[Any]:
         """The arguments of a call, those rounded that are to be; one that is given twice counts once."""
-        done: dict[int, Tensor] = {}
-
-        def rounded(value: Any) -> Any:
-            if isinstance(value, (list, tuple)):
-                return type(value)([rounded(entry) for entry in value])
-            if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
-                return value
-            if id(value) not in done:
-                quantizer = quantizers.get(len(done)) if value.is_floating_point() else None
-                done[id(value)] = value if quantizer is None else quantizer(value)
-            return done[id(value)]
-
         with torch._C.DisableTorchFunction():
+            done = {
+                id(value): quantizers[position](value)
+                for position, value in enumerate(computed(args))
+                if position in quantizers and value.is_floating_point()
+            }
+
+            def rounded(value: Any) -> Any:
+                if isinstance(value, (list, tuple)):
+                    return type(value)([rounded(entry) for entry in value])
+                return done.get(id(value), value)
+
             return [rounded(value) for value in args]
 
     def _of(self, value: Any) -> Any:

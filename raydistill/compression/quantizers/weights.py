@@ -139,9 +139,7 @@ class FixedWeight(WeightQuantizer):
 
     def forward(self, weight: Tensor) -> Tensor:
         grid = self.grid(weight)
-        rounded = grid.nearest(weight)
-        bounds = [grid.values(torch.full_like(self.zero_point, end)) for end in (self.low, self.high)]
-        return on_grid(through(weight, rounded, bounds[0], bounds[1]), grid)
+        return on_grid(through(weight, grid.nearest(weight), *grid.ends), grid)
 
 
 class LearnedRounding(FixedWeight):
@@ -174,9 +172,8 @@ class LearnedRounding(FixedWeight):
 
     def forward(self, weight: Tensor) -> Tensor:
         grid = self.grid(weight)
-        bounds = [grid.values(torch.full_like(self.zero_point, end)) for end in (self.low, self.high)]
         rounded = grid.values(self.numbers(weight)).to(weight.dtype)
-        return on_grid(through(weight, rounded, bounds[0], bounds[1]), grid)
+        return on_grid(through(weight, rounded, *grid.ends), grid)
 
 
 class ReducedFloatWeight(WeightQuantizer):

@@ -17,8 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from raydistill.compression.storage import restored, stored
-from raydistill.errors import ABSENT, CheckpointError, Fault
+from raydistill.compression.storage import assembled, restored, stored
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.rebuilt import CONFIG, read_weights, rebuilt, use_rebuilt, write_config
 from raydistill.files import write_atomically
@@ -77,24 +76,20 @@ def unpack(packed: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: bits and values do not belong together.
     """
-    names = [name.removesuffix(_BITS) for name in packed if name.endswith(_BITS)]
-    parts = {name + part for name in names for part in (_VALUES, _BITS, _SHAPE)}
-    state = {name: tensor for name, tensor in packed.items() if name not in parts}
-    for name in names:
-        try:
-            shape = tuple(packed[name + _SHAPE].tolist())
-            values, bits = packed[name + _VALUES], packed[name + _BITS].numpy()
-            if tuple(bits.shape) != (*shape[:-1], -(-shape[-1] // 8)):
-                raise ValueError("the bits are of another shape")
-            mask = np.unpackbits(bits, axis=-1, count=shape[-1], bitorder="little").astype(bool)
-            if int(mask.sum()) != values.numel():
-                raise ValueError(f"{int(mask.sum())} bits and {values.numel()} values")
-            tensor = torch.zeros(shape, dtype=values.dtype)
-            tensor[torch.from_numpy(mask)] = values
-        except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
-            raise CheckpointError(Fault(where, f"is damaged: '{name}' ({error})", ABSENT, "export it again")) from error
-        state[name] = tensor
-    return state
+    return assembled(packed, (_BITS, _VALUES, _SHAPE), lambda name: _unpacked(name, packed), where)
+
+
+def _unpacked(name: str, packed: Mapping[str, Tensor]) -> Tensor:
+    shape = tuple(packed[name + _SHAPE].tolist())
+    values, bits = packed[name + _VALUES], packed[name + _BITS].numpy()
+    if tuple(bits.shape) != (*shape[:-1], -(-shape[-1] // 8)):
+        raise ValueError("the bits are of another shape")
+    mask = np.unpackbits(bits, axis=-1, count=shape[-1], bitorder="little").astype(bool)
+    if int(mask.sum()) != values.numel():
+        raise ValueError(f"{int(mask.sum())} bits and {values.numel()} values")
+    tensor = torch.zeros(shape, dtype=values.dtype)
+    tensor[torch.from_numpy(mask)] = values
+    return tensor
 
 
 def _bytes(tensor: Tensor) -> int:
