@@ -27,15 +27,22 @@ class FrozenWeight(FixedWeight, Spoken):
     NAME = "frozen"
 
     def prepare(self, model: nn.Module) -> None:
-        held = quantization_of(model)
         kind = of_8_bits(self.low, self.high)
-        name = next((name for name in held.weight_names() if held.weight(name) is self), None) if held else None
-        if name is None or kind is None:
+        weight = self._own(model)
+        if weight is None or kind is None:
             return
-        weight = model.get_parameter(name)
         told = (self.numbers(weight).to(kind), self.scale.reshape(-1), self.zero_point.reshape(-1).to(kind))
         for attribute, tensor in zip(_TOLD, told, strict=True):
             self.register_buffer(attribute, tensor.contiguous(), persistent=False)
+
+    def _own(self, model: nn.Module) -> nn.Parameter | None:
+        """The parameter that this is of: the quantized network may be a part of the one that is written."""
+        for network in model.modules():
+            held = quantization_of(network)
+            for name in held.weight_names() if held is not None else ():
+                if held is not None and held.weight(name) is self:
+                    return network.get_parameter(name)
+        return None
 
     def forget(self) -> None:
         for attribute in _TOLD:

@@ -7,6 +7,7 @@ import torch
 
 from raydistill.compression.quantizers.frozen import floats_put_away, freeze
 from raydistill.compression.quantizers.integers import of_8_bits, written_in
+from raydistill.export.deployed import FirstOutput
 from raydistill.export.integers.aten import AtenOperators
 from tests.compression.quantizers.test_frozen import inputs, quantized
 
@@ -47,3 +48,13 @@ def test_what_is_not_settled_is_not_told() -> None:
     before = model(inputs(4))
     with written_in(model, AtenOperators()):
         assert torch.equal(model(inputs(4)), before)
+
+
+def test_a_network_within_another_is_told_too() -> None:
+    """One of several outputs is written inside of what chooses one of them."""
+    model, _ = quantized("per channel")
+    freeze(model)
+    whole = FirstOutput(model)
+    with written_in(whole, AtenOperators()):
+        told = [name for name, _ in whole.named_buffers() if name.endswith("._numbers")]
+    assert len(told) == 4
