@@ -47,7 +47,7 @@ class Progress(Observer):
         self._opening: Opening | None = None
         self._records: dict[str, TrialRecord] = {}
         self._rows: Sequence[FrontRow] = ()
-        self._baseline: EpochMetrics | None = None
+        self._preparing = Text()
         self._pace_from = 0.0
         self._trained = 0
         self._last_line = 0.0
@@ -95,14 +95,21 @@ class Progress(Observer):
         self._show()
 
     def baseline_epoch(self, metrics: EpochMetrics) -> None:
-        self._baseline = metrics
+        self._prepared("baseline", metrics)
+
+    def trunk_epoch(self, metrics: EpochMetrics) -> None:
+        self._prepared("trunk", metrics)
+
+    def _prepared(self, what: str, metrics: EpochMetrics) -> None:
+        """One epoch of what is trained before the trials."""
+        self._preparing = self._preparing_line(what, metrics)
         self._show()
         last, now = metrics.epoch + 1 == metrics.epochs, self._clock()
         if last:
             self.stop()
         if last or (self._live is None and now - self._last_line >= _LINE_EVERY_S):
             self._last_line = now
-            self._print(self._baseline_line(metrics))
+            self._print(self._preparing)
 
     def trial(self, record: TrialRecord) -> None:
         if record.trial_id == BASELINE:
@@ -165,8 +172,10 @@ class Progress(Observer):
             self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=4, transient=True)
             self._live.start()
 
-    def _baseline_line(self, metrics: EpochMetrics) -> Text:
-        return Text(f"  baseline epoch {metrics.epoch + 1}/{metrics.epochs}, validation {self._quality(metrics)}")
+    def _preparing_line(self, what: str, metrics: EpochMetrics) -> Text:
+        pruned = f", {percent(metrics.sparsity)} % sparsity" if metrics.sparsity else ""
+        about = f"{what} epoch {metrics.epoch + 1}/{metrics.epochs}"
+        return Text(f"  {about}, validation {self._quality(metrics)}{pruned}")
 
     def _quality(self, metrics: EpochMetrics) -> str:
         return first_in_words(metrics.metrics, self._metrics)
@@ -201,7 +210,7 @@ class Progress(Observer):
         if self._taken_down:
             return Text()
         if self._opening is None:
-            return self._baseline_line(self._baseline) if self._baseline is not None else Text()
+            return self._preparing
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("trial", no_wrap=True)
         table.add_column("", no_wrap=True)

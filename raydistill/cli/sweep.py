@@ -276,6 +276,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         ("model", f"{sections.model.arch}, {sum(_size(shape) for _, shape in plan.weights):,} weights"),
         ("dataset", _split_sizes(task)),
         ("baseline", baseline),
+        *((("trunk", _trunk(sweep, plan)),) if plan.branches else ()),
         ("trials", f"{plan.count} of {sections.training.epochs} epochs, seed {sections.seed}"),
         *((trial.trial_id, f"{trial.origin}, {percent(trial.planned_sparsity)} % sparsity") for trial in plan.warm),
         ("searcher", _searcher(sweep, plan)),
@@ -291,6 +292,15 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
     ):
         console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)
     console.print("dry run: everything checked, nothing started")
+
+
+def _trunk(sweep: Sweep, plan: Plan) -> str:
+    from raydistill.cli.tables import percent
+
+    section, levels = sweep.sections.trunk, sorted(plan.branches.values())
+    assert section is not None
+    passed = f"{percent(levels[0])} to {percent(levels[-1])} % sparsity"
+    return f"{section.epochs} epochs, trained or reused, branches at {len(levels)} places, {passed}"
 
 
 def _split_sizes(task: Task) -> str:

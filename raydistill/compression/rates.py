@@ -53,6 +53,11 @@ def cosine_level(initial: float, final: float, when: PolicyTime) -> float:
     return final + (initial - final) * (1.0 + math.cos(math.pi * when.progress)) / 2.0
 
 
+def exponential_level(initial: float, final: float, when: PolicyTime) -> float:
+    """The density falls by the same factor at every scheduled epoch: its logarithm falls evenly."""
+    return 1.0 - (1.0 - initial) * ((1.0 - final) / (1.0 - initial)) ** when.progress
+
+
 def constant_level(level: float, when: PolicyTime) -> float:
     """The same level at every scheduled epoch."""
     return level
@@ -68,6 +73,10 @@ def linear(initial: float, final: float) -> Rate:
 
 def cosine(initial: float, final: float) -> Rate:
     return partial(cosine_level, initial, final)
+
+
+def exponential(initial: float, final: float) -> Rate:
+    return partial(exponential_level, initial, final)
 
 
 def constant(level: float) -> Rate:
@@ -104,6 +113,7 @@ MENU: dict[str, Curve] = {
         Curve("cubic", cubic),
         Curve("linear", linear),
         Curve("cosine", cosine),
+        Curve("exponential", exponential),
         Curve("one_shot", one_shot),
     )
 }

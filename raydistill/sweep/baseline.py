@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import ray
 from torch import nn
 
-from raydistill.cluster.last_words import witnessed
 from raydistill.compression import sparsity
 from raydistill.compression.structure import structure_state
-from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError, ResourceError
-from raydistill.files import clear_temporaries
+from raydistill.errors import CheckpointError, Fault
 from raydistill.parts import hashed
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
 from raydistill.storage import Store
 from raydistill.sweep.planning.plan import baseline_config
-from raydistill.sweep.planning.resources import Share, baseline_share
+from raydistill.sweep.preparation import train_beforehand
 from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import named
-from raydistill.sweep.trial.trainable import left_by_its_code
-from raydistill.sweep.tune.callback import LOST_MACHINE, MOST_LOSSES, why_it_died
 from raydistill.tasks import Task, TaskConfig
-from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint, read_history
+from raydistill.training import RunConfig, evaluate_checkpoint, load_model, read_checkpoint, read_history
 from raydistill.training.checkpoint import FILE_NAME, arch_of, load_weights, without_training, write_checkpoint
 from raydistill.training.distiller_checkpoint import read_any
 from raydistill.training.footprint import footprint
@@ -37,8 +32,6 @@ from raydistill.training.teacher import digest
 
 _AS_BEFORE = {"early_exit": None, "parameter_histograms": False}
 """What hashes hold since it was hashed with the rest; hashes of stored baselines stay what they are."""
-_LOCK_WAIT_S = 3600.0
-"""Two sweeps that want the same baseline: the second waits for the first to have trained it."""
 
 
 def ensure_baseline(session: Session) -> bool:
@@ -67,20 +60,8 @@ def ensure_baseline(session: Session) -> bool:
     before = _finished(store, checkpoint, run.epochs)
     if not before:
         session.observer.step(f"training the dense baseline, {run.epochs} epochs")
-        share = baseline_share(session.share, session.nodes)
-        watch = session.observer.baseline_epoch
-        failures, losses = 0, 0
-        while True:
-            try:
-                if not train_baseline(run, session.shared[0], store, share, watch, lambda: session.interrupt.requested):
-                    return False
-                break
-            except ResourceError as error:
-                lost = LOST_MACHINE in str(error) and losses < MOST_LOSSES
-                losses, failures = losses + lost, failures + (not lost)
-                if failures > sweep.sections.max_failures:
-                    raise
-                session.observer.warning(f"the baseline starts again from its last checkpoint: {error.faults[0]}")
+        if not train_beforehand(session, run, "the baseline", session.observer.baseline_epoch):
+            return False
     history = before or _finished(store, checkpoint, run.epochs)
     history = [replace(metrics, checkpoint=checkpoint) for metrics in history]
     history = [*history[:-1], replace(history[-1], footprint=_footprint(session, checkpoint))]
@@ -152,74 +133,6 @@ def finished(checkpoint: Path, epochs: int) -> list[EpochMetrics]:
 def _finished(store: Store, checkpoint: str, epochs: int) -> list[EpochMetrics]:
     with store.lent(checkpoint) as path:
         return finished(path, epochs)
-
-
-def train_baseline(
-    run: RunConfig,
-    task: object,
-    store: Store,
-    share: Share,
-    on_epoch: Callable[[EpochMetrics], None],
-    interrupted: Callable[[], bool],
-) -> bool:
-    """Train the baseline in a Ray task, its epochs streamed back; False if it was interrupted (its checkpoint stays).
-
-    run: its out_dir is a reference into `store`. task: an object reference.
-
-    Raises:
-        ResourceError: its process died; what it trained is in its checkpoint.
-        RaydistillError: what `fit` raises.
-    """
-    run = replace(run, threads=share.threads, device=share.device)
-    train = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)(_train)
-    stream = train.options(num_returns="streaming").remote(run, task, store)
-    place: tuple[str, int] | None = None
-    while True:
-        ready, _ = ray.wait([stream], timeout=0.1, fetch_local=False)
-        if interrupted():
-            ray.cancel(stream, force=True)
-            return False
-        if not ready:
-            continue
-        try:
-            message = ray.get(next(stream))
-        except StopIteration:
-            return True
-        except ray.exceptions.RayError as error:
-            way_out = "run the command again with --resume"
-            raise ResourceError(Fault("baseline", why_it_died(str(error), place=place), ABSENT, way_out)) from error
-        if isinstance(message, RaydistillError):
-            raise message
-        if isinstance(message, tuple):
-            place = message
-        else:
-            on_epoch(message)
-
-
-def _train(run: RunConfig, task: Task, store: Store) -> Iterator[EpochMetrics | RaydistillError | tuple[str, int]]:
-    """In the task's process: its node's address and its number, then the epochs. Errors travel as values: Ray would
-    wrap them in its own and print a traceback."""
-    yield ray.util.get_node_ip_address(), os.getpid()
-    try:
-        with witnessed(), store.workplace(str(run.out_dir), "this baseline", _LOCK_WAIT_S, rivals=True) as place:
-            clear_temporaries(place.folder)
-            if not _usable(place.folder / FILE_NAME):
-                (place.folder / FILE_NAME).unlink(missing_ok=True)
-            for metrics in fit(replace(run, out_dir=str(place.folder)), task=task):
-                place.push()
-                yield metrics
-    except RaydistillError as error:
-        yield error
-    except SystemExit as error:
-        yield left_by_its_code(error)
-
-
-def _usable(checkpoint: Path) -> bool:
-    try:
-        read_history(checkpoint)
-    except CheckpointError:
-        return False
-    return True
 
 
 def adopted(given: str, run: RunConfig, task: Task, folder: Path) -> Path:

@@ -43,6 +43,7 @@ from raydistill.sweep.results.front import can_be_taken, publish_front, test_fro
 from raydistill.sweep.results.retrain import train_lost
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import TUNE, run_trials
+from raydistill.sweep.trunk import ensure_trunk
 from raydistill.sweep.tune.interrupt import Interrupt
 from raydistill.tasks import Task
 from raydistill.tracking import DatasetCard, SweepLog, has_runs
@@ -243,7 +244,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
     try:
         ledger.resend(history)
         session.shared = [put(session.task, session.task.nbytes)]
-        if ensure_baseline(session) and not interrupt.requested:
+        if ensure_baseline(session) and ensure_trunk(session) and not interrupt.requested:
             run_trials(session, history)
             if not interrupt.requested:
                 train_lost(session, history)
@@ -321,6 +322,7 @@ def _log(sweep: Sweep, store: Store, sweep_id: str, task: Task, fingerprint: str
         "trial_scheduler": sections.trial_scheduler.name,
         "searcher": sections.searcher.name,
         **sections.training.model_dump(),
+        **({} if sections.trunk is None else {"trunk.epochs": sections.trunk.epochs}),
         **{f"search.{d.path}": d.distribution.describe() for d in sweep.dimensions},
     }
     files = mlflow_files(sweep, store)

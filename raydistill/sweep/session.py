@@ -23,7 +23,8 @@ class Session:
     """folder: ``storage/NAME`` on this machine. fingerprint: the task's, a hash of its data.
 
     shared: the task's object reference, boxed: Ray would unpack a bare one. team: the workers of each trial, where
-    it has several. trained_again: trials whose finished checkpoint was lost.
+    it has several. branches: the trunk's networks, references by numbers of its epochs. trained_again: trials whose
+    finished checkpoint was lost.
     """
 
     sweep: Sweep
@@ -39,6 +40,7 @@ class Session:
     share: Share
     shared: list[object] = field(default_factory=list)
     team: Team | None = None
+    branches: dict[int, str] = field(default_factory=dict)
     trained_again: set[str] = field(default_factory=set)
 
     @property

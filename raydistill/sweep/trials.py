@@ -173,7 +173,8 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
             plan = known if known is not None and known.values == values else session.plan.draw(number, values)
             plan = taught_by(plan, store)
             folder = store.reference(session.folder / "trials" / plan.trial_id)
-            placed[number] = plan.placed(checkpoint, folder, share.threads, share.device, precision)
+            where = (folder, share.threads, share.device, precision)
+            placed[number] = plan.placed(checkpoint, *where, session.branches)
         return placed[number]
 
     return draw
@@ -193,10 +194,18 @@ def _recorded(session: Session) -> Callable[[int, Mapping[str, Scalar], TrialPla
             epochs=sections.training.epochs,
             started_ms=time.time_ns() // 1_000_000,
             schedule_text=plan.schedule_text if plan is not None else "",
-            extra={"warm_start": plan.origin} if plan is not None and plan.origin else {},
+            extra={} if plan is None else _parents(plan),
         )
 
     return record
+
+
+def _parents(plan: TrialPlan) -> dict[str, Scalar]:
+    """Where a trial is from, if not from the baseline with drawn values."""
+    return {
+        **({"warm_start": plan.origin} if plan.origin else {}),
+        **({} if plan.branch is None else {"branch": f"trunk, {plan.branch} epochs"}),
+    }
 
 
 def _check_any_finished(ledger: Ledger) -> None:

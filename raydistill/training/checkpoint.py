@@ -96,6 +96,7 @@ _OTHERS: dict[str, Callable[[object], bool]] = {
     "average": lambda value: isinstance(value, dict) and _is_count(0, 2**62)(value.get("steps")),
     "stepping": lambda value: isinstance(value, dict),
     "scheduler": _is_scheduler,
+    "masks": _is_state,
     "optimizer": lambda value: value is None or isinstance(value, dict),
     "precision": lambda value: value in ("fp32", "bf16", "fp16"),
     "dataset": lambda value: isinstance(value, str),

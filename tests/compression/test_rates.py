@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from raydistill.compression.rates import PolicyTime, cubic_level
+from raydistill.compression.rates import PolicyTime, cubic_level, exponential_level
 
 
 def test_agp_is_the_papers_curve_and_ends_exactly_at_the_last_scheduled_epoch() -> None:
@@ -26,3 +26,9 @@ def test_a_single_scheduled_epoch_prunes_to_the_final_level() -> None:
 def test_levels_never_fall_along_a_policy() -> None:
     levels = [cubic_level(0.2, 0.9, PolicyTime(epoch, 2, 40, 3)) for epoch in range(2, 40, 3)]
     assert levels == sorted(levels)
+
+
+def test_an_exponential_rate_keeps_the_same_share_of_what_is_left_at_every_step() -> None:
+    # From density 0.8 to 0.05 in four steps each keeps (0.05 / 0.8) ** 0.25 = 0.5 of the weights.
+    levels = [exponential_level(0.2, 0.95, PolicyTime(epoch, 3, 8, 1)) for epoch in range(3, 8)]
+    assert levels == pytest.approx([0.2, 0.6, 0.8, 0.9, 0.95])

@@ -26,7 +26,7 @@ from raydistill.errors import ConfigError, Fault
 class RankedPruner(ComposedPruner):
     """Any rate with any ranking and granularity.
 
-    initial_sparsity, final_sparsity: fractions in [0, 1). rate: cubic (AGP), linear, cosine, one_shot.
+    initial_sparsity, final_sparsity: fractions in [0, 1). rate: cubic (AGP), linear, cosine, exponential, one_shot.
     ranking: magnitude (l1), l2, taylor, snip, movement, random, apoz, mean_activation, bn_scale; see `rankings`.
     granularity: Element, Filters, Channels, Rows, Cols, 2D, 4D, Blocks (with block_shape); see `granularity`.
     scope: ``layer``: each weight to the level; ``global``: one threshold for all weights together, with at least one

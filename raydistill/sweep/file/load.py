@@ -42,6 +42,10 @@ from raydistill.training.optimizer import check_optimization
 
 TRAINING = "training."
 LOOP = "train.args."
+TRUNK = "trunk."
+BRANCH_AT = f"{TRUNK}sparsity"
+"""What is searched of a trunk: where a trial branches off."""
+
 _PLANNED = 0.3
 """What planned sparsity weighs in a score, beside the metric that selects."""
 
@@ -152,6 +156,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
     if "warm_start" in raw:
         warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
     faults += _training_paths(dimensions, str(file), bool(raw.get("train")))
+    faults += _trunk_paths(dimensions, str(file), bool(raw.get("trunk")))
     if sections is not None:
         sections = _resolved(sections, file)
         if metrics:
@@ -258,8 +263,27 @@ def _training_paths(dimensions: tuple[Dimension, ...], file: str, has_loop: bool
         elif head == "train" and not has_loop:
             rule = "is for a training loop of one's own"
             faults.append(Fault(f"{file}: search.{path}", rule, ABSENT, "name it: 'train: pkg.mod:function'"))
-        elif head.partition("[")[0] not in (*sections, "train"):
+        elif head.partition("[")[0] not in (*sections, "train", "trunk"):
             faults.append(Fault(f"{file}: search.{path}", "unknown section", ABSENT, close_match(head, sections)))
+    return faults
+
+
+def _trunk_paths(dimensions: tuple[Dimension, ...], file: str, has_trunk: bool) -> list[Fault]:
+    """What is searched of a trunk: there has to be one, and trials have to be told where they branch off."""
+    faults = []
+    searched = {d.path: d for d in dimensions if d.path.startswith(TRUNK)}
+    for path, dimension in searched.items():
+        if path != BRANCH_AT:
+            faults.append(Fault(f"{file}: search.{path}", "unknown key", ABSENT, close_match(path, [BRANCH_AT])))
+        elif not has_trunk:
+            way_out = "add one, as in 'trunk: {epochs: 120}'"
+            faults.append(Fault(f"{file}: search.{path}", "is for a sweep with a trunk", ABSENT, way_out))
+        elif not all(isinstance(dimension.distribution.from_unit(unit), float) for unit in (0.0, 1.0)):
+            rule, way_out = "must draw fractions", "as in {uniform: [0.5, 0.97]}"
+            faults.append(Fault(f"{file}: search.{path}", rule, dimension.distribution.describe(), way_out))
+    if has_trunk and BRANCH_AT not in searched:
+        way_out = f"add '{BRANCH_AT}: {{uniform: [0.5, 0.97]}}' to 'search'"
+        faults.append(Fault(f"{file}: trunk", "is not used: no trial branches off", ABSENT, way_out))
     return faults
 
 
@@ -316,6 +340,13 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     if sections.train is not None and sections.workers_per_trial > 1:
         rule = "must be 1: a training loop of one's own trains in one process"
         faults.append(Fault(f"{file}: workers_per_trial", rule, sections.workers_per_trial))
+    trunk = sections.trunk
+    if trunk is not None and trunk.final_sparsity < trunk.initial_sparsity:
+        rule = f"must be at least initial_sparsity ({trunk.initial_sparsity:g})"
+        faults.append(Fault(f"{file}: trunk.final_sparsity", rule, trunk.final_sparsity))
+    if trunk is not None and sections.train is not None:
+        rule = "has no use beside a training loop of one's own, which prunes by itself"
+        faults.append(Fault(f"{file}: trunk", rule, ABSENT, "keep one of the two"))
     faults += check_optimization(sections.training, f"{file}: training")
     _collected(faults, check_own, sections.searcher, sections.trial_scheduler, file)
     if asha.grace_period is not None and asha.grace_period > sections.training.epochs:
@@ -400,6 +431,9 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
             _schedule_of_baseline(sweep)
             changed["schedule"] = scale_epochs(baseline.schedule, epochs, shorter)
         update["baseline"] = baseline.model_copy(update=changed)
+    if sections.trunk is not None:
+        epochs = max(1, round(sections.trunk.epochs * ratio))
+        update["trunk"] = sections.trunk.model_copy(update={"epochs": epochs})
     schedule = parse_schedule(scale_epochs(sweep.schedule.mapping, old, new), sweep.schedule.source)
     warm_start = tuple(
         replace(entry, schedule=parse_schedule(scale_epochs(entry.schedule.mapping, old, new), entry.schedule.source))

@@ -129,6 +129,43 @@ class BaselineSection(Section, Pixels):  # type: ignore[misc]  # mypy does not s
         return said
 
 
+class TrunkSection(Section):
+    """A run between the baseline and the trials, at a constant rate, in which one threshold for all weights together
+    rises; ``trunk.sparsity`` in the search is where on its way a trial branches off, with its masks.
+
+    epochs: of the trunk. branches: how many places to branch off are kept, evenly over its epochs; fewer where there
+    are not so many epochs. lr, batch_size: left out, the training section's. initial_sparsity, final_sparsity: of its
+    first epoch and its last; the density falls by the same factor in every epoch. weights: names or globs.
+    ranking, granularity: of the pruner (see ``RankedPruner``).
+    """
+
+    epochs: Count
+    branches: Annotated[int, NUMBER, Field(ge=1, le=1000)] = 40
+    lr: Positive | None = None
+    batch_size: Count | None = None
+    initial_sparsity: Annotated[float, NUMBER, Field(ge=0, lt=1)] = 0.3
+    final_sparsity: Annotated[float, NUMBER, Field(gt=0, lt=1)] = 0.97
+    weights: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["*"])
+    ranking: str = "magnitude"
+    granularity: str = "Element"
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The numbers of epochs after which its network is kept, the last among them."""
+        count = min(self.branches, self.epochs)
+        return tuple(sorted({round(self.epochs * (i + 1) / count) for i in range(count)}))
+
+    def schedule(self) -> dict[str, Any]:
+        said = ("initial_sparsity", "final_sparsity", "weights", "ranking", "granularity")
+        pruner = {"class": "RankedPruner", "rate": "exponential", "scope": "global"}
+        when = {"starting_epoch": 0, "ending_epoch": self.epochs, "frequency": 1}
+        return {
+            "version": 1,
+            "pruners": {"trunk": {**pruner, **{name: getattr(self, name) for name in said}}},
+            "policies": [{"pruner": {"instance_name": "trunk"}, **when}],
+        }
+
+
 class DistillationSection(Section):
     """Trials learn from a teacher as well as from the labels: the dense baseline, or another checkpoint.
 
@@ -275,7 +312,8 @@ class TrackingSection(Section):
 class SweepSections(Section):
     """The whole file. version: of the format. name: of the sweep, its folder and its model in the registry. model: the
     network. task: what is trained. train: a training loop of one's own. dataset: the data. training: how every trial is
-    trained. baseline: the dense network that all trials start from. distillation: a teacher for the trials. schedule:
+    trained. baseline: the dense network that all trials start from. trunk: a run that prunes on from there, which
+    trials branch off from. distillation: a teacher for the trials. schedule:
     what is compressed and when, before any drawn value. search: what is drawn, from which distribution. objectives:
     figures and their directions, max or min. constraints: what breaks one is shown, but not on the front. aliases:
     names in the model registry, and which trial's model each is. trial_scheduler: which trials stop early. searcher:
@@ -294,6 +332,7 @@ class SweepSections(Section):
     dataset: DatasetSection = Field(default_factory=DatasetSection)
     training: TrainingSection = Field(default_factory=TrainingSection)
     baseline: BaselineSection = Field(default_factory=BaselineSection)
+    trunk: TrunkSection | None = None
     distillation: DistillationSection | None = None
     schedule: str | dict[str, Any]
     search: dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import nn
 
 from raydistill import models, tasks
 from raydistill.compression import check, planned_sparsity, weights
+from raydistill.compression.build import rehearsed
+from raydistill.compression.timeline import timeline
 from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
 from raydistill.parts import Optimizer
 from raydistill.parts.training import Precision
@@ -27,7 +29,7 @@ from raydistill.schedule import (
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
 from raydistill.search.figures import own_figure
 from raydistill.search.searchers import GridSearcher, Searcher
-from raydistill.sweep.file.load import LOOP, TRAINING, Sweep, relocate, training_values
+from raydistill.sweep.file.load import BRANCH_AT, LOOP, TRAINING, TRUNK, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
 from raydistill.sweep.planning.methods import make_searcher, make_trial_scheduler
 from raydistill.sweep.planning.seeds import Seeds
@@ -46,7 +48,8 @@ _FEW = 16
 class TrialPlan:
     """One trial. run: without init_from, out_dir, threads and device, which the driver fills in (`placed`).
 
-    origin: where a warm start is from, "" for a drawn trial.
+    origin: where a warm start is from, "" for a drawn trial. branch: the number of the trunk's epochs behind which it
+    branches off; None: it starts from the baseline.
     """
 
     trial_id: str
@@ -54,19 +57,29 @@ class TrialPlan:
     run: RunConfig
     planned_sparsity: float
     origin: str = ""
+    branch: int | None = None
 
     @property
     def schedule_text(self) -> str:
         """Written when it is asked for: PyYAML takes longer than all else about a trial."""
         return dump_schedule(self.run.schedule) if self.run.schedule is not None else ""
 
-    def placed(self, init_from: str, out_dir: str, threads: int | None, device: str, precision: Precision) -> TrialPlan:
-        """init_from, out_dir: references into the sweep's storage. precision: what ``auto`` stands for here, so that no
-        trial is faster or coarser than another.
+    def placed(
+        self,
+        baseline: str,
+        out_dir: str,
+        threads: int | None,
+        device: str,
+        precision: Precision,
+        branches: Mapping[int, str] | None = None,
+    ) -> TrialPlan:
+        """baseline, out_dir: references into the sweep's storage. precision: what ``auto`` stands for here, so that no
+        trial is faster or coarser than another. branches: the trunk's networks, by numbers of its epochs.
         """
-        run = replace(self.run, init_from=init_from, out_dir=out_dir, threads=threads, device=device)
+        start = baseline if self.branch is None or branches is None else branches[self.branch]
+        run = replace(self.run, init_from=start, out_dir=out_dir, threads=threads, device=device)
         if run.distillation is not None and run.distillation.checkpoint is None:  # the baseline teaches
-            run = replace(run, distillation=replace(run.distillation, checkpoint=init_from))
+            run = replace(run, distillation=replace(run.distillation, checkpoint=baseline))
         return replace(self, run=replace(run, precision=precision) if run.precision == "auto" else run)
 
 
@@ -76,7 +89,8 @@ class Plan:
 
     trials: the warm starts, then all others with a searcher that does not learn, else those of its start. count: how
     many there will be at most. searcher: asked for the others. draw: a trial's number and values to its plan.
-    warnings: lines about the schedule and the warm starts.
+    warnings: lines about the schedule and the warm starts. branches: the sparsity that the trunk is bound for after
+    each number of its epochs that is kept; {} where there is no trunk.
     """
 
     space: SearchSpace
@@ -86,6 +100,7 @@ class Plan:
     searcher: Searcher
     draw: Callable[[int, Mapping[str, Scalar]], TrialPlan]
     warnings: tuple[str, ...] = ()
+    branches: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def warm(self) -> tuple[TrialPlan, ...]:
@@ -128,6 +143,7 @@ def plan_sweep(
         sweep = replace(sweep, schedule=parse_schedule(mapping, said.source, said.warnings))
     faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
     faults.collect(_check_baseline, sweep, model, inputs)
+    branches: Mapping[int, float] = faults.collect(_trunk_levels, sweep, model, inputs) or {}
     faults.collect(_check_loop, sweep)
     faults.collect(_check_figures, sweep, model, inputs)
     dimensions = list(sweep.dimensions)
@@ -137,10 +153,12 @@ def plan_sweep(
         space = SearchSpace(tuple(dimensions))
     faults.stop()
     of_weights = {d.path: (d.weight, d.argument) for d in dimensions if d.weight and d.argument}
+
+    def drawn_trial(trial_id: str, values: Mapping[str, Scalar]) -> TrialPlan:
+        return _trial(sweep, model, inputs, of_weights, branches, trial_id, values)
+
     for which, values in (("lowest", _ends(space, 0)), ("highest", _ends(space, 1))):
-        faults.collect(
-            _trial, sweep, model, inputs, of_weights, which, values, context=f"with the {which} values of 'search'"
-        )
+        faults.collect(drawn_trial, which, values, context=f"with the {which} values of 'search'")
     faults.stop()
     with faults.collecting():
         starts = resolve_warm_starts(sweep, space, seeds)
@@ -154,7 +172,7 @@ def plan_sweep(
     count, warm = sections.num_samples, len(starts)
     if isinstance(searcher, GridSearcher):
         count = min(count, warm + searcher.size)
-    trials = [_warm_trial(sweep, model, inputs, number, start, faults) for number, start in enumerate(starts)]
+    trials = [_warm_trial(sweep, model, inputs, branches, number, start, faults) for number, start in enumerate(starts)]
     for number in range(warm, count if at_most is None else min(count, warm + at_most)):
         if number - warm >= searcher.startup:
             break
@@ -163,17 +181,15 @@ def plan_sweep(
             count = number
             break
         context = f"with the values of trial {trial_name(number)}"
-        trials.append(
-            faults.collect(_trial, sweep, model, inputs, of_weights, trial_name(number), drawn, context=context)
-        )
+        trials.append(faults.collect(drawn_trial, trial_name(number), drawn, context=context))
     faults.stop()
 
     def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
-        return _trial(sweep, model, inputs, of_weights, trial_name(number), values)
+        return drawn_trial(trial_name(number), values)
 
     warnings = (*sweep.schedule.warnings, *(line for start in starts for line in start.warnings))
     known = tuple(trial for trial in trials if trial is not None)
-    return Plan(space, known, named, count, searcher, draw, warnings)
+    return Plan(space, known, named, count, searcher, draw, warnings, branches)
 
 
 def check_plan(sweep: Sweep) -> None:
@@ -244,6 +260,38 @@ def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, 
         check(run.schedule, model, inputs)
 
 
+def trunk_config(sweep: Sweep) -> RunConfig:
+    """The run of the trunk, before it is placed; only for a sweep that has one."""
+    section = sweep.sections.trunk
+    assert section is not None
+    said = {"epochs": section.epochs, "checkpoint_every": 1}
+    said |= {key: value for key in ("lr", "batch_size") if (value := getattr(section, key)) is not None}
+    training = sweep.sections.training.model_copy(update=said)
+    return run_config(sweep, training, parse_schedule(section.schedule(), f"{sweep.file}: trunk"))
+
+
+def _trunk_levels(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[int, float]:
+    """The sparsity after each number of epochs that is kept.
+
+    Raises:
+        ConfigError: the trunk's pruner does not fit the network.
+    """
+    section = sweep.sections.trunk
+    if section is None:
+        return {}
+    run = trunk_config(sweep)
+    assert run.schedule is not None
+    names = [name for name, _ in weights(model)]
+    try:
+        mapping = without_globs(run.schedule.mapping, names, run.schedule.source)
+        planned = rehearsed(parse_schedule(mapping, run.schedule.source), model, inputs, timeline)
+    except ConfigError as error:
+        faults = [fault for fault in error.faults if isinstance(fault, Fault)]
+        raise ConfigError(*(replace(f, where=f.where.replace(": pruners.trunk.", ".", 1)) for f in faults)) from error
+    by_epoch = {epoch: action.sparsity for action in planned for epoch in range(action.epochs[0], action.epochs[1] + 1)}
+    return {epochs: by_epoch[epochs - 1] for epochs in section.kept}
+
+
 def _check_loop(sweep: Sweep) -> None:
     """Raises ConfigError where the training loop of one's own cannot be had."""
     if sweep.sections.train is not None:
@@ -265,15 +313,16 @@ def _trial(
     model: nn.Module,
     inputs: tuple[torch.Tensor, ...],
     of_weights: Mapping[str, tuple[str, str]],
+    branches: Mapping[int, float],
     trial_id: str,
     values: Mapping[str, Scalar],
 ) -> TrialPlan:
     """One trial from its drawn values; `model` only lends its weights' names and shapes. of_weights: by a path the
-    (weight, argument) that is searched there.
+    (weight, argument) that is searched there. branches: see `Plan`.
     """
     source = sweep.schedule.source
     training = training_values(sweep.sections.training, values, str(sweep.file))
-    of_schedule = {path: value for path, value in values.items() if not path.startswith((TRAINING, LOOP))}
+    of_schedule = {path: value for path, value in values.items() if not path.startswith((TRAINING, LOOP, TRUNK))}
     schedule = parse_schedule(
         with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search", of_weights), source
     )
@@ -281,17 +330,27 @@ def _trial(
     if training.optimizer != Optimizer():
         make_optimizer(model, training, f"{sweep.file}: training")
     run = replace(run_config(sweep, training, schedule, values), distillation=_distillation(sweep))
-    return TrialPlan(trial_id, values, run, planned)
+    if not branches:
+        return TrialPlan(trial_id, values, run, planned)
+    wanted = float(values[BRANCH_AT])
+    branch = min(branches, key=lambda epochs: abs(branches[epochs] - wanted))
+    return TrialPlan(trial_id, values, run, max(planned, branches[branch]), branch=branch)
 
 
 def _warm_trial(
-    sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...], number: int, start: WarmStart, faults: _Faults
+    sweep: Sweep,
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    branches: Mapping[int, float],
+    number: int,
+    start: WarmStart,
+    faults: _Faults,
 ) -> TrialPlan | None:
     """A trial from a warm start: of the sweep's schedule with its values, or of its own schedule as it is."""
     trial_id = trial_name(number)
     with faults.collecting(f"as a warm start of {sweep.file.name}"):
         if start.schedule is None:
-            return replace(_trial(sweep, model, inputs, {}, trial_id, start.values), origin=start.origin)
+            return replace(_trial(sweep, model, inputs, {}, branches, trial_id, start.values), origin=start.origin)
         planned = _check_schedule(sweep, start.schedule, model, inputs)
         run = replace(run_config(sweep, sweep.sections.training, start.schedule), distillation=_distillation(sweep))
         return TrialPlan(trial_id, start.values, run, planned, start.origin)

@@ -14,7 +14,7 @@ from raydistill.records import Scalar
 from raydistill.schedule import ScheduleSpec, read_value
 from raydistill.search import Dimension, SearchSpace, from_text, middle, nearest, typed
 from raydistill.search.distributions import looks_like_number, text_number
-from raydistill.sweep.file.load import TRAINING, Sweep
+from raydistill.sweep.file.load import TRAINING, TRUNK, Sweep
 from raydistill.sweep.file.warm_entries import ScheduleEntry, SweepEntry, ValuesEntry
 from raydistill.sweep.planning.seeds import Seed, Seeds
 from raydistill.tracking.keys import key
@@ -68,7 +68,7 @@ def default_value(dimension: Dimension, sweep: Sweep) -> Scalar:
 def _written(dimension: Dimension, sweep: Sweep, schedule: ScheduleSpec) -> object:
     if dimension.path.startswith(TRAINING):
         return getattr(sweep.sections.training, dimension.path.removeprefix(TRAINING))
-    return read_value(schedule.mapping, dimension.path)
+    return ABSENT if dimension.path.startswith(TRUNK) else read_value(schedule.mapping, dimension.path)
 
 
 def _from_values(

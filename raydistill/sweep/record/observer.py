@@ -41,6 +41,9 @@ class Observer:
     def baseline_epoch(self, metrics: EpochMetrics) -> None:
         """The dense baseline has trained one epoch."""
 
+    def trunk_epoch(self, metrics: EpochMetrics) -> None:
+        """The trunk, which trials will branch off from, has trained one epoch."""
+
     def trial(self, record: TrialRecord) -> None:
         """A trial started, trained an epoch, or ended."""
 

@@ -11,7 +11,7 @@ import yaml
 
 from raydistill.errors import ConfigError
 from raydistill.sweep.file.load import Overrides, load_sweep
-from raydistill.sweep.planning.plan import baseline_config, plan_sweep
+from raydistill.sweep.planning.plan import baseline_config, plan_sweep, trunk_config
 from raydistill.tasks.classification import ImageShape
 from raydistill.training import Distillation
 
@@ -65,6 +65,70 @@ def test_placed_fills_in_where_a_trial_runs(write_sweep: WriteSweep) -> None:
     run = trial.placed("/b/checkpoint.pt", "/s/t0000", 2, "cpu", "bf16").run
     assert (run.init_from, run.out_dir, run.threads, run.device) == ("/b/checkpoint.pt", "/s/t0000", 2, "cpu")
     assert run.precision == "bf16"
+
+
+TRUNK = ("trunk", {"epochs": 8, "branches": 4, "initial_sparsity": 0.2, "final_sparsity": 0.9})
+BRANCHES = [
+    TRUNK,
+    ("search", {"trunk.sparsity": {"choice": [0.4, 0.75, 0.9]}}),
+    ("schedule", {"version": 1}),
+    ("num_samples", 9),
+]
+
+
+def test_a_trial_branches_off_the_trunk_where_it_comes_nearest_to_the_drawn_sparsity(write_sweep: WriteSweep) -> None:
+    plan = plan_sweep(load_sweep(write_sweep(*BRANCHES)), CIFAR)
+    # by hand: after n epochs the density is 0.8 * (0.1 / 0.8) ** ((n - 1) / 7)
+    assert plan.branches == pytest.approx({n: 1 - 0.8 * 0.125 ** ((n - 1) / 7) for n in (2, 4, 6, 8)}, abs=1e-4)
+    nearest = {0.4: 2, 0.75: 6, 0.9: 8}  # 0.41, 0.67, 0.82, 0.90
+    assert {trial.values["trunk.sparsity"]: trial.branch for trial in plan.trials} == nearest
+    for trial in plan.trials:
+        assert trial.planned_sparsity == plan.branches[trial.branch]
+        run = trial.placed("/b/dense.pt", "/s/t", 1, "cpu", "fp32", {n: f"/t/{n}.pt" for n in plan.branches}).run
+        assert run.init_from == f"/t/{trial.branch}.pt"
+
+
+def test_a_trunk_is_pruned_at_a_constant_rate_from_its_first_epoch(write_sweep: WriteSweep) -> None:
+    run = trunk_config(load_sweep(write_sweep(*BRANCHES, ("trunk/lr", 0.3))))
+    assert (run.epochs, run.lr, run.batch_size, run.checkpoint_every) == (8, 0.3, 128, 1)
+    assert run.schedule is not None
+    assert [policy.kind for policy in run.schedule.policies] == ["pruner"]
+
+
+def test_the_teacher_of_a_branch_is_the_baseline(write_sweep: WriteSweep) -> None:
+    trial = plan_sweep(load_sweep(write_sweep(*BRANCHES, ("distillation", {"temperature": 3}))), CIFAR).trials[0]
+    run = trial.placed("/b/dense.pt", "/s/t", 1, "cpu", "fp32", {n: f"/t/{n}.pt" for n in (2, 4, 6, 8)}).run
+    assert run.distillation is not None
+    assert run.distillation.checkpoint == "/b/dense.pt"
+
+
+def test_fewer_epochs_shorten_the_trunk_too_and_leave_it_a_branch(write_sweep: WriteSweep) -> None:
+    sweep = load_sweep(write_sweep(*BRANCHES), Overrides(epochs=1))
+    assert list(plan_sweep(sweep, CIFAR).branches) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ([("trunk", ...)], "search.trunk.sparsity: is for a sweep with a trunk; add one, as in 'trunk: {"),
+        ([("search", {"training.lr": {"uniform": [0.1, 0.2]}})], "trunk: is not used: no trial branches off; add"),
+        ([("search", {"trunk.sparsty": {"choice": [0.5]}})], "search.trunk.sparsty: unknown key; did you mean"),
+        ([("search", {"trunk.sparsity": {"choice": [1, 2]}})], "search.trunk.sparsity: must draw fractions, got"),
+        ([("trunk/epochs", 0)], "trunk.epochs: must be at least 1, got 0"),
+        ([("trunk/final_sparsity", 0.1)], "trunk.final_sparsity: must be at least initial_sparsity (0.2), got 0.1"),
+        ([("trunk/final_sparsity", 1)], "trunk.final_sparsity: must be below 1, got 1"),
+        ([("trunk/weights", ["fcc*"])], "trunk.weights: no weight of the model matches, got 'fcc*'"),
+        ([("trunk/ranking", "magnitud")], "trunk.ranking: must be one of"),
+        ([("train", "own:loop")], "trunk: has no use beside a training loop of one's own"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_trunk_is_one_line(
+    write_sweep: WriteSweep, changes: list[tuple[str, object]], line: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(load_sweep(write_sweep(*BRANCHES, *changes)), CIFAR)
+    found = [str(fault) for fault in caught.value.faults]
+    assert any(f"space.yaml: {line}" in fault for fault in found), found
 
 
 def test_the_baseline_teaches_every_trial_but_not_itself(write_sweep: WriteSweep) -> None:
