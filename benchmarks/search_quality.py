@@ -1,16 +1,20 @@
-"""Epochs that each searcher and trial scheduler needs for the front that full-length random search finds.
+"""What a searcher and a trial scheduler find, by what their networks are truly worth, at budgets of 16, 64, 256 trials.
 
-Random search trains N trials to their end; the hypervolume of its front (validation top1 and sparsity, bounded by its
-worst trial in each) is the goal. Every combination then searches with at most N trials. ratio: the epochs it trained
-until the front of its finished trials had 99 % of the goal, over the epochs of the random search (``inf``: it never
-had). Printed are the median and the range over seeds.
+A method has as many epochs as random search trains for so many full trials, and draws trials while they fit in;
+curves and proxies are paid from the same. It delivers what is on the front of its finished trials by the noisy
+validation figures that it saw. Counted is the hypervolume of (top1 without noise, sparsity) of those, over the dense
+network's top1 less 5 points (beside it, less 3) and no sparsity. A lucky figure counts for nothing. On real runs the
+test split takes the place of what is without noise.
 
-    python benchmarks/search_quality.py --synthetic            # a made-up surface: thousands of trials, no training
-    python benchmarks/search_quality.py --data-dir DIR         # simplenet really trained on (a part of) CIFAR-10
-    python benchmarks/search_quality.py --data-dir DIR --table 200   # the surface of 200 trials really trained
+    python benchmarks/search_quality.py                          # made-up networks (search_surfaces.py)
+    python benchmarks/search_quality.py --only evolution+none    # adds a row to what is kept
+    python benchmarks/search_quality.py --surfaces real          # a surface learned from real trials, trained on a miss
+    python benchmarks/search_quality.py --trained --budgets 16   # every trial really trained
 
-Decisions are the sweep's own (`raydistill.search`), driven here without Ray, so that an epoch counts as one whatever
-the machine does meanwhile. Real trials are kept in --work and are not trained twice.
+Printed, one table a surface and budget: the volume over random search's, the share of what is possible, the epochs
+until 99 % of random search's final volume as a share of all its epochs and as a share of those that it took itself to
+get there (medians and ranges over seeds, each another network; ``inf``: never). Then what follows. A method is searched
+with the sweep's own decisions (`raydistill.search`), without Ray; runs are kept in --work and not repeated.
 """
 
 from __future__ import annotations
@@ -22,318 +26,400 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from search_methods import BASE, DEFAULT, LEVELS, OPTUNA, Method
+from search_surfaces import HELD_OUT, POINTS, SURFACES, Curve, make_surface, volume
 
-from raydistill.records import Scalar
-from raydistill.search import Dimension, LogUniform, Objective, SearchSpace, Uniform, hypervolume
+from raydistill.files import write_atomically
+from raydistill.search import Objective, pareto_rank
 from raydistill.search.decisions import GO_ON, PAUSE
 from raydistill.search.search import NEW, RESUME
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
-from raydistill.sweep.planning.methods import make_search, make_searcher
-from raydistill.tasks.classification import Classification
-
-if TYPE_CHECKING:
-    from search_surrogate import Surrogate
+from raydistill.sweep.planning.methods import make_search, rungs
 
 OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
-BASE = "random+none"
-SCHEDULERS: dict[str, dict[str, Any]] = {
-    "none": {"name": "none"},
-    "asha": {"name": "asha"},
-    "hyperband": {"name": "hyperband"},
-    "median": {"name": "median"},
-    "moasha": {"name": "moasha"},
-    "moasha_hv": {"name": "moasha", "spread": "hypervolume"},
-    "moasha_crowding": {"name": "moasha", "spread": "crowding"},
-    "promote": {"name": "moasha", "mode": "promote"},
-    "promote_hv": {"name": "moasha", "mode": "promote", "spread": "hypervolume"},
-}
-SYNTHETIC = [
-    "sobol+none", "grid+none", "evolution+none", "nsga2+none", "motpe+none", "tpe+none", "random+asha",
-    "random+hyperband", "random+median", "random+moasha", "random+moasha_hv", "random+moasha_crowding",
-    "random+promote", "random+promote_hv", "evolution+asha", "evolution+moasha", "evolution+moasha_hv",
-    "evolution+promote", "evolution+promote_hv", "nsga2+promote_hv",
-]  # fmt: skip
-REAL = [
-    "random+asha", "random+hyperband", "random+median", "random+moasha", "random+moasha_hv", "random+promote",
-    "random+promote_hv", "sobol+none", "gp+none", "evolution+none", "gp+promote_hv", "evolution+promote_hv",
-    "motpe+none", "nsga2+none", "tpe+none", "grid+none",
-]  # fmt: skip
-
-Curve = Generator[dict[str, float], None, None]
-Train = Callable[[int, Mapping[str, Scalar], int], Curve]
-"""(seed, values, epochs known) to the figures of the epochs after them, planned_sparsity among them."""
+NEVER = math.inf
+Line = list[list[float]]
+"""[epochs spent, volume over 5 points, over 3 points], each time that one of them changed, and at the end."""
 
 
 def search_once(
-    name: str, space: SearchSpace, train: Train, epochs: int, trials: int, seed: int, workers: int
-) -> Iterator[tuple[int, float, float]]:
-    """(epochs trained so far in all, top1, sparsity) of each trial that finishes, as they do; workers train in step."""
-    searching, _, scheduling = name.partition("+")
-    section, scheduler = SearcherSection(name=searching), TrialSchedulerSection(**SCHEDULERS[scheduling])
-    searcher = make_searcher(section, space, seed, trials)
-    search = make_search(section, scheduler, searcher, OBJECTIVES, epochs, trials)
-    curves: dict[int, Curve] = {}
+    method: Method, source: Any, trials: int, seed: int, workers: int
+) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
+    """(epochs spent so far, seen, true) of each trial that finishes, as they do; both (top1, sparsity).
+
+    Workers train in step. A trial is started when its whole length fits into what is left, so the budget is never
+    exceeded but by confirmations. With `confirm`, members of the front come once more at the end, with their means.
+    """
+    epochs, budget = source.epochs, float(trials * source.epochs)
+    curves, beside = source.measured(LEVELS, seed) if method.curves else (None, 0.0)
+    offered = {"curves": curves, "sizes": source.weights, "count": trials}
+    searcher = method.make(source.space, seed, trials, offered)
+    scheduling = TrialSchedulerSection(**method.scheduling(source.pruned))
+    known = method.searcher["name"] if method.searcher["name"] in SearcherSection.uses else "random"
+    search = make_search(SearcherSection(name=known), scheduling, searcher, OBJECTIVES, epochs, 64 * trials)
+    every = scheduling.name not in ("none", "asha", "moasha", "hyperband")
+    told = range(1, epochs + 1) if every else sorted({*rungs(scheduling, epochs), epochs})
+    running: dict[int, tuple[int, Curve]] = {}  # the step since when, and its figures
     done: dict[int, int] = {}
-    queue: list[tuple[int, int, int]] = []  # (the step that the epoch ends in, order, trial)
-    spent = order = now = 0
+    queue: list[tuple[int, int, int]] = []  # (the step at which it is compared next, order, trial)
+    found: list[tuple[np.ndarray, np.ndarray, int]] = []
+    trained = order = now = 0
+
+    def proceed(trial: int) -> None:
+        nonlocal order
+        order += 1
+        reached = next(epoch for epoch in told if epoch > done[trial])
+        heapq.heappush(queue, (now + reached - done[trial], order, trial))
+
     while True:
-        while len(queue) < workers and (wanted := search.next()).kind in (NEW, RESUME):
+        while len(running) < workers:
+            committed = trained + sum(epochs - done[trial] for trial in running) + beside
+            if committed + getattr(searcher, "spent_epochs", 0.0) + epochs > budget + 1e-6:
+                break
+            if (wanted := search.next()).kind not in (NEW, RESUME):
+                break
             trial = wanted.trial
-            values = search.observations[trial].values
-            curves[trial] = train(seed, values, done.setdefault(trial, 0))
-            order += 1
-            heapq.heappush(queue, (now + 1, order, trial))
+            curve = source.train(seed, search.observations[trial].values, done.setdefault(trial, 0))
+            running[trial] = (now, curve)
+            proceed(trial)
         if not queue:
-            return
+            break
         now, _, trial = heapq.heappop(queue)
-        figures = next(curves[trial])
-        spent += 1
-        done[trial] += 1
+        since, curve = running[trial]
+        for _ in range(now - since):
+            figures = next(curve)
+        trained += now - since
+        done[trial] += now - since
+        running[trial] = (now, curve)
         verdict = search.result(trial, done[trial], figures)
         if verdict.action == GO_ON and done[trial] < epochs:
-            order += 1
-            heapq.heappush(queue, (now + 1, order, trial))
+            proceed(trial)
             continue
-        curves.pop(trial).close()
+        running.pop(trial)[1].close()
         if verdict.action == PAUSE:
             search.pause(trial)
             continue
         search.ended(trial)
         if verdict.action == GO_ON:
-            yield spent, figures["top1"], figures["sparsity"]
+            under_way = sum(now - began for began, _ in running.values())
+            spent = trained + under_way + beside + getattr(searcher, "spent_epochs", 0.0)
+            seen = np.array([figures["top1"], figures["sparsity"]])
+            true = source.delivered(seed, search.observations[trial].values)
+            found.append((seen, true, trial))
+            yield spent, seen, true
+    spent = trained + beside + getattr(searcher, "spent_epochs", 0.0)
+    for seen, true, trial in [found[i] for i in front([seen for seen, _, _ in found])] if method.confirm else []:
+        values, means = search.observations[trial].values, [seen]
+        for again in range(1, method.confirm + 1):
+            *_, figures = source.train(seed + 1000 * again, values, 0)
+            means.append(np.array([figures["top1"], figures["sparsity"]]))
+        spent += method.confirm * epochs
+        seen[:] = np.mean(means, axis=0).round(12)  # in place: it is one of those that were handed out
+        yield spent, seen, true
 
 
-class Surface:
-    """A made-up network of five layers: sizes of simplenet's, top1 that falls slowly, then fast, with each sparsity.
-
-    A trial prunes gradually over three quarters of its epochs. While it does, top1 suffers from the pruning of late and
-    recovers by and by; each epoch's figure has the noise of a validation set, each trial that of its seed.
-    """
-
-    epochs = 60
-    sizes = np.array([450.0, 2400.0, 48000.0, 10080.0, 840.0])
-    weight = np.array([0.030, 0.035, 0.030, 0.020, 0.020])
-    power = np.array([2.0, 3.0, 8.0, 6.0, 3.0])
-    low, high = (0.05, 0.2, 0.4, 0.4, 0.2), (0.6, 0.95, 0.995, 0.995, 0.95)
-
-    def space(self) -> SearchSpace:
-        layers = [
-            Dimension(f"s{i}", Uniform(low, high))
-            for i, (low, high) in enumerate(zip(self.low, self.high, strict=True))
-        ]
-        return SearchSpace((*layers, Dimension("lr", LogUniform(0.002, 0.1))))
-
-    def damage(self, sparsity: np.ndarray) -> float:
-        """What top1 loses for good."""
-        starved = np.log10(0.05 / np.maximum(1.0 - sparsity, 1e-3))
-        loss = float((3 * self.weight * sparsity**self.power + 0.004 * np.maximum(0.0, starved)).sum())
-        return loss + 0.5 * loss**2
-
-    def train(self, seed: int, values: Mapping[str, Scalar], known: int) -> Curve:
-        final = np.array([float(values[f"s{i}"]) for i in range(5)])
-        lr = float(values["lr"])
-        share = self.sizes / self.sizes.sum()
-        key = hashlib.sha256(f"{seed}{sorted(values.items())}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
-        offset = rng.normal(0.0, 0.003)
-        lost = 0.0
-        for epoch in range(1, self.epochs + 1):
-            pruned = min(1.0, epoch / (0.75 * self.epochs))
-            now = final * (1.0 - (1.0 - pruned) ** 3)
-            target = self.damage(now)
-            lost = max(target, lost + 0.35 * (target - lost))
-            shock = 0.6 * (1.0 - pruned) * pruned * target
-            untuned = 0.01 * math.log10(lr / 0.02) ** 2 + 0.03 * math.sqrt(lr / 0.02) * (1.0 - epoch / self.epochs)
-            top1 = 0.70 - lost - shock - untuned + offset + rng.normal(0.0, 0.002)
-            figures = {"top1": top1, "sparsity": float(share @ now), "planned_sparsity": float(share @ final)}
-            if epoch > known:
-                yield figures
+def front(seen: Sequence[np.ndarray]) -> list[int]:
+    """Those that a sweep would deliver."""
+    if not seen:
+        return []
+    return np.flatnonzero(pareto_rank(np.array(seen), ["max", "max"]) == 0).tolist()
 
 
-class Simplenet:
-    """search_spaces/simplenet.yaml, shortened, really trained from a dense baseline that is trained on all images.
-
-    baseline: a checkpoint that all seeds start from; None trains one for each seed, as long as the file says.
-    """
-
-    def __init__(
-        self, data_dir: str | None, epochs: int, part: float, work: Path, file: Path, baseline: Path | None = None
-    ) -> None:
-        from raydistill import datasets
-        from raydistill.sweep.file.load import Overrides, load_sweep
-        from raydistill.sweep.planning.plan import plan_sweep
-
-        name = "cifar10" if data_dir else "digits"
-        self.epochs, self._part, self._work, self._given = epochs, part, work, baseline
-        whole = Overrides(dataset=name, data_dir=data_dir)
-        self._dense = load_sweep(file, whole)
-        self._sweep = load_sweep(file, replace(whole, epochs=epochs))
-        self._dataset = datasets.load(self._sweep.dataset)
-        self._plan = plan_sweep(self._sweep, Classification(self._dataset))
-        about = [self._sweep.config()["schedule"], name, epochs, part, str(baseline)]
-        self._about = json.dumps(about, sort_keys=True)
-
-    def space(self) -> SearchSpace:
-        return self._plan.space
-
-    def weights(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """(name, shape) of each."""
-        return self._plan.weights
-
-    def baseline(self, seed: int) -> str:
-        from raydistill.sweep.planning.plan import baseline_config
-        from raydistill.training import fit
-
-        if self._given is not None:
-            return str(self._given)
-        folder = self._work / f"baseline-{seed}"
-        run = replace(baseline_config(self._dense), seed=seed, out_dir=str(folder), precision="fp32", tensorboard=False)
-        for _ in fit(run, task=Classification(self._dataset)):
-            pass
-        return str(folder / "checkpoint.pt")
-
-    def train(self, seed: int, values: Mapping[str, Scalar], known: int) -> Curve:
-        from raydistill.training import fit, read_history
-
-        plan = self._plan.draw(0, values)
-        folder = self._folder(json.dumps(sorted(values.items())), seed)
-        placed = plan.placed(self.baseline(seed), folder, 1, "cpu", "fp32")
-        run = replace(placed.run, seed=seed, effective_train_size=self._part, tensorboard=False)
-        checkpoint = folder / "checkpoint.pt"
-        kept = list(read_history(checkpoint)) if checkpoint.exists() else []
-        for metrics in kept[known:]:
-            yield self._figures(metrics, plan.planned_sparsity)
-        if len(kept) < self.epochs:
-            with closing(fit(run, task=Classification(self._dataset))) as epochs:
-                for metrics in epochs:
-                    yield self._figures(metrics, plan.planned_sparsity)
-
-    def _folder(self, what: str, seed: int) -> Path:
-        return self._work / hashlib.sha256(f"{self._about}{what}{seed}".encode()).hexdigest()[:20]
-
-    def _figures(self, metrics: Any, planned: float) -> dict[str, float]:
-        return {"top1": metrics.metrics["top1"], "sparsity": metrics.sparsity, "planned_sparsity": planned}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--synthetic", action="store_true")
-    parser.add_argument("--data-dir", help="CIFAR-10; left out, scikit-learn's digits")
-    parser.add_argument("--space", type=Path, default=Path(__file__).parents[1] / "search_spaces" / "simplenet.yaml")
-    parser.add_argument("--trials", type=int, help="N; default 600 synthetic, 24 real")
-    parser.add_argument("--epochs", type=int, default=12, help="of a real trial")
-    parser.add_argument("--baseline", type=Path, help="a dense checkpoint; left out, one is trained for each seed")
-    parser.add_argument("--table", type=int, help="real trials that a surface is learned from; 600 trials run on that")
-    parser.add_argument("--part", type=float, default=0.1, help="of the training images, in each epoch of a real trial")
-    parser.add_argument("--seeds", type=int, help="default 5 synthetic, 3 real")
-    parser.add_argument("--workers", type=int, default=4, help="trials at once, as the decisions see it")
-    parser.add_argument("--only", nargs="+", help="combinations, as evolution+promote_hv")
-    parser.add_argument("--work", type=Path, default=Path("search_quality"), help="where real trials are kept")
-    parser.add_argument("--plot", type=Path, default=Path("search_quality.png"))
-    options = parser.parse_args()
-    source: Surface | Simplenet | Surrogate
-    if options.synthetic:
-        source = Surface()
-    else:
-        source = Simplenet(
-            options.data_dir, options.epochs, options.part, options.work, options.space, options.baseline
-        )
-        if options.table:
-            from search_surrogate import Surrogate
-
-            source = Surrogate(source, options.table)
-            print(
-                f"surface of {options.table} real trials: top1 varies by {source.spread:.4f} (standard deviation) over "
-                f"the space, the fit is wrong by {source.error:.4f} (leave-one-out)"
-            )
-    quick = options.synthetic or bool(options.table)
-    trials = options.trials or (600 if quick else 24)
-    seeds = options.seeds or (5 if quick else 3)
-    names = options.only or list(SYNTHETIC if quick else REAL)
-    unknown = [name for name in names if name.partition("+")[2] not in SCHEDULERS]
-    if unknown:
-        sys.exit(f"--only: unknown combination {unknown[0]}; schedulers: {', '.join(SCHEDULERS)}")
-    space = source.space()
-
-    def finished(name: str, seed: int) -> list[tuple[int, float, float]]:
-        return list(search_once(name, space, source.train, source.epochs, trials, seed, options.workers))
-
-    whole = trials * source.epochs
-    print(
-        f"{trials} trials of {source.epochs} epochs, {options.workers} at once; random search trains {whole:,} epochs"
-    )
-    goals = {}
-    lines: dict[str, list[list[tuple[float, float]]]] = {}
-    for seed in range(seeds):
-        points = np.array([point[1:] for point in finished(BASE, seed)])
-        reference = points.min(axis=0)
-        goals[seed] = (reference, hypervolume(points, ["max", "max"], reference))
-    for name in [BASE, *names]:
-        lines[name] = [growth(finished(name, seed), *goals[seed], whole) for seed in range(seeds)]
-        print(row(name, lines[name]), flush=True)
-    plot(lines, options.plot)
-    print(f"plot: {options.plot}")
-
-
-def growth(
-    finished: list[tuple[int, float, float]], reference: np.ndarray, goal: float, whole: int
-) -> list[tuple[float, float]]:
-    """(epochs as a share of random search's, hypervolume as a share of its) at each finished trial."""
-    found, line = [], [(0.0, 0.0)]
-    for spent, *point in finished:
-        found.append(point)
-        line.append((spent / whole, hypervolume(found, ["max", "max"], reference) / goal))
+def grown(finished: Iterator[tuple[float, np.ndarray, np.ndarray]], dense: float) -> Line:
+    """The volumes of what would be delivered after each finished trial."""
+    seen: list[np.ndarray] = []
+    true: list[np.ndarray] = []
+    line: Line = []
+    spent = 0.0
+    for spent, figures, truth in finished:
+        if not any(figures is one for one in seen):
+            seen.append(figures)
+            true.append(truth)
+        delivered = np.array([true[i] for i in front(seen)])
+        volumes = [round(volume(delivered, dense, below), 7) for below in POINTS.values()]
+        if not line or line[-1][1:] != volumes:
+            line.append([round(spent, 2), *volumes])
+    if not line or line[-1][0] != round(spent, 2):
+        line.append([round(spent, 2), *(line[-1][1:] if line else [0.0] * len(POINTS))])
     return line
 
 
-def reached(line: list[tuple[float, float]], share: float) -> float:
-    return next((epochs for epochs, volume in line if volume >= share), math.inf)
+def reached(line: Line, goal: float) -> float:
+    """Epochs until the volume over 5 points came to the goal."""
+    return next((spent for spent, found, *_ in line if found >= goal > 0.0), NEVER)
 
 
-def row(name: str, lines: list[list[tuple[float, float]]]) -> str:
-    at99, at95 = ([reached(line, share) for line in lines] for share in (0.99, 0.95))
-    end = statistics.mean(line[-1][1] for line in lines)
-    spent = statistics.mean(line[-1][0] for line in lines)
-    spread = f"{min(at99):.2f} to {max(at99):.2f}"
-    return (
-        f"{name} ratio={statistics.median(at99):.2f} seeds={len(lines)}  ({spread}; to 95 %: "
-        f"{statistics.median(at95):.2f}; at the end {end:.2f} of the volume for {spent:.2f} of the epochs)"
+def all_of(
+    place: str, seed: int, wanted: Sequence[tuple[Method, int, int]], options: argparse.Namespace
+) -> tuple[str, int, dict[str, float], dict[str, Line], int]:
+    """One seed of a surface, by itself in a process: what is possible, and the line of each method, budget, workers."""
+    source = surface_of(place, seed, options)
+    lines = {}
+    for method, trials, workers in wanted:
+        finished = search_once(method, source, trials, seed, workers)
+        lines[key(method, trials, workers)] = grown(finished, source.dense)
+    return place, seed, source.possible(), lines, source.epochs
+
+
+def surface_of(place: str, seed: int, options: argparse.Namespace) -> Any:
+    if place == "trained":
+        from search_real import Simplenet
+
+        return Simplenet(options, seed)
+    return learned(options) if place == "real" else make_surface(place, seed)
+
+
+_LEARNED: list[Any] = []  # learned once a process
+
+
+def learned(options: argparse.Namespace) -> Any:
+    from search_real import Simplenet
+    from search_surrogate import Surrogate
+
+    if not _LEARNED:
+        _LEARNED.append(Surrogate(Simplenet(options), options.table, options.work))
+    return _LEARNED[0]
+
+
+def key(method: Method, trials: int, workers: int) -> str:
+    return f"{method.name} {trials}x{workers}"
+
+
+class Kept:
+    """The runs of one surface, a JSON file: {"code", "epochs", "possible": {seed: ...}, "runs": {key: {seed: line}}}.
+
+    Runs are dropped where the surfaces' code is another; those of a method where its sections are.
+    """
+
+    def __init__(self, work: Path, place: str, methods: Sequence[Method], again: bool) -> None:
+        self.file = work / f"{place}.json"
+        here = Path(__file__).parent
+        code = b"".join((here / f"search_{part}.py").read_bytes() for part in ("surfaces", "surrogate", "real"))
+        self.code = hashlib.sha256(code).hexdigest()[:12]
+        content = json.loads(self.file.read_text()) if self.file.exists() else {}
+        if content.get("code") != self.code:
+            content = {}
+        self.possible: dict[str, dict[str, float]] = content.get("possible", {})
+        self.runs: dict[str, dict[str, Line]] = content.get("runs", {})
+        self.sections: dict[str, Any] = content.get("sections", {})
+        self.epochs: int = content.get("epochs", 0)
+        for method in methods:
+            said = json.loads(json.dumps(asdict(method)))
+            if again or self.sections.get(method.name) != said:
+                for name in [name for name in self.runs if name.partition(" ")[0] == method.name]:
+                    del self.runs[name]
+            self.sections[method.name] = said
+
+    def missing(self, seed: int, wanted: Sequence[tuple[Method, int, int]]) -> list[tuple[Method, int, int]]:
+        return [one for one in wanted if str(seed) not in self.runs.get(key(*one), {})]
+
+    def add(self, seed: int, possible: dict[str, float], lines: dict[str, Line], epochs: int) -> None:
+        self.possible[str(seed)], self.epochs = possible, epochs
+        for name, line in lines.items():
+            self.runs.setdefault(name, {})[str(seed)] = line
+        content = {"code": self.code, "epochs": self.epochs, "sections": self.sections, "possible": self.possible}
+        write_atomically(self.file, json.dumps({**content, "runs": self.runs}).encode())
+
+    def lines(self, name: str, trials: int, workers: int, seeds: int) -> list[Line]:
+        kept = self.runs.get(f"{name} {trials}x{workers}", {})
+        return [kept[str(seed)] for seed in range(seeds) if str(seed) in kept]
+
+    def shares(self, name: str, trials: int, workers: int, seeds: int, which: int = 1) -> list[float]:
+        """Of what is possible, seed by seed."""
+        reference = list(POINTS)[which - 1]
+        lines = self.lines(name, trials, workers, seeds)
+        return [line[-1][which] / self.possible[str(seed)][reference] for seed, line in enumerate(lines)]
+
+
+def table(kept: Kept, names: Sequence[str], trials: int, workers: int, seeds: int) -> list[str]:
+    """Rows of 80 columns at most, the best first."""
+    base = kept.lines(BASE, trials, workers, seeds)
+    whole = trials * kept.epochs
+    rows = []
+    for name in names:
+        lines = kept.lines(name, trials, workers, seeds)
+        if not lines:
+            continue
+        pairs = [(line, own) for line, own in zip(lines, base, strict=False) if own[-1][1] > 0.0]
+        gained = [line[-1][1] / own[-1][1] for line, own in pairs]
+        needed = [(reached(line, 0.99 * own[-1][1]), reached(own, 0.99 * own[-1][1])) for line, own in pairs]
+        of_all, of_own = [mine / whole for mine, _ in needed], [mine / own for mine, own in needed]
+        five, three = (statistics.mean(kept.shares(name, trials, workers, seeds, which)) for which in (1, 2))
+        said = f"{_middle(gained)} {five:5.0%} {three:4.0%}  {_middle(of_all)} {_middle(of_own, short=True)}"
+        rows.append((-five, f"{name:21} {said}"))
+    head = f"{trials} trials, {workers} at once, {len(base)} seeds"
+    return [
+        f"{head:32} {'volume':>6}{'of possible':>13}  epochs to random's 99 %",
+        f"{'':21} {'random is 1':18} 5 pt 3 pt  {'of all its':17} of its own",
+        *(row for _, row in sorted(rows, key=lambda one: one[0])),
+    ]
+
+
+def _middle(figures: Sequence[float], short: bool = False) -> str:
+    """The median and the range; where half of the seeds never got there it is inf."""
+    if not figures:
+        return "  -" if short else f"{'  -':18}"
+    middle, low, high = (
+        f"{x:4.2f}" if x < 10 else f"{x:.0f}" for x in (statistics.median(figures), min(figures), max(figures))
     )
+    return f"{middle:>4}" if short else f"{f'{middle:>4} ({low}-{high})':18}"
 
 
-def plot(lines: dict[str, list[list[tuple[float, float]]]], file: Path) -> None:
+def follows(
+    all_kept: dict[str, Kept], names: Sequence[str], budgets: Sequence[int], workers: Sequence[int], seeds: int
+) -> list[str]:
+    """The means over surfaces of the share of what is possible: the best of all methods, and the best trial scheduler
+    for random search, on the surfaces that may be tuned on and on those that are held out."""
+    lines = ["what follows: the mean share of what is possible (5 points), over surfaces and seeds", ""]
+    lines += [f"{'trials at once':16}{'best':24}{'tuned on':>9}{'held out':>9}  {'next':24}", "-" * 80]
+    for trials in budgets:
+        for at_once in workers:
+            for what, among in (("of all", names), ("random +", [n for n in names if n.startswith("random+")])):
+                scores = {name: _means(all_kept, name, trials, at_once, seeds) for name in among}
+                ranked = sorted(scores, key=lambda name: -scores[name][2])
+                if len(ranked) < 2:
+                    continue
+                first, second = ranked[:2]
+                tuned, held, _ = scores[first]
+                wins = _wins(all_kept, first, second, trials, at_once, seeds)
+                label = f"{trials:>4} x {at_once:<3}{what}" if what == "of all" else f"{'':10}{what}"
+                lines.append(f"{label:18}{first:22}{tuned:9.1%}{held:9.1%}  {second} ({wins})")
+    return lines
+
+
+def _means(all_kept: dict[str, Kept], name: str, trials: int, at_once: int, seeds: int) -> tuple[float, float, float]:
+    """Over the surfaces tuned on, those held out, and all of them; NaN over none."""
+    found = {place: kept.shares(name, trials, at_once, seeds) for place, kept in all_kept.items()}
+    means = {place: statistics.mean(shares) for place, shares in found.items() if shares}
+    parts = [[v for p, v in means.items() if (p in HELD_OUT) == held] for held in (False, True)]
+    tuned, held = (statistics.mean(part) if part else math.nan for part in parts)
+    return tuned, held, statistics.mean(means.values()) if means else -1.0
+
+
+def _wins(all_kept: dict[str, Kept], first: str, second: str, trials: int, at_once: int, seeds: int) -> str:
+    """In how many of the seeds of all surfaces the first beat the second."""
+    pairs = [
+        pair
+        for kept in all_kept.values()
+        for pair in zip(
+            kept.shares(first, trials, at_once, seeds), kept.shares(second, trials, at_once, seeds), strict=False
+        )
+    ]
+    return f"better in {sum(one > other for one, other in pairs)} of {len(pairs)}"
+
+
+def plot(all_kept: dict[str, Kept], names: Sequence[str], trials: int, workers: int, seeds: int, file: Path) -> None:
+    """The share of what is possible as epochs are spent, a panel a surface: medians over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-    order = sorted(lines, key=lambda name: statistics.median(reached(line, 0.99) for line in lines[name]))
-    grid = np.linspace(0.0, 1.0, 201)
-    colours = plt.get_cmap("tab10")
-    shown = [*order[:6], *([BASE] if BASE not in order[:6] else [])]
-    for name in order:
-        curves = [np.array([max((v for e, v in line if e <= x), default=0.0) for x in grid]) for line in lines[name]]
-        colour = colours(shown.index(name)) if name in shown else "0.85"
-        axes.step(
-            grid, np.median(curves, axis=0), where="post", color=colour, label=name if name in shown else None,
-            lw=2 if name in shown else 1, zorder=2 if name in shown else 1,
-        )  # fmt: skip
-    axes.axhline(0.99, color="0.5", lw=1, ls="--")
-    axes.set(
-        xlabel="epochs trained / epochs of the full-length random search", xlim=(0, 1), ylim=(0.5, None),
-        ylabel="hypervolume of the finished trials / random search's",
-    )  # fmt: skip
-    axes.set_title("median over seeds; grey: the other combinations")
-    axes.legend(loc="lower right")
+    columns = min(3, len(all_kept))
+    height = math.ceil(len(all_kept) / columns)
+    figure, axes = plt.subplots(
+        height, columns, figsize=(4.2 * columns, 3.2 * height), squeeze=False, layout="constrained"
+    )
+    colours = plt.get_cmap("tab20")
+    grid = np.linspace(0.0, 1.0, 101)
+    for axis, (place, kept) in zip(axes.flat, all_kept.items(), strict=False):
+        for number, name in enumerate(names):
+            lines, whole = kept.lines(name, trials, workers, seeds), trials * kept.epochs
+            shares = [
+                [
+                    next((v for e, v, *_ in reversed(line) if e <= x * whole), 0.0)
+                    / kept.possible[str(seed)]["5 points"]
+                    for x in grid
+                ]
+                for seed, line in enumerate(lines)
+            ]
+            if shares:
+                axis.plot(
+                    grid, np.median(shares, axis=0), color=colours(number % 20), label=name, lw=2 if name == BASE else 1
+                )
+        axis.set_title(place + (" (held out)" if place in HELD_OUT else ""), fontsize=10)
+    for axis in list(axes.flat)[len(all_kept) :]:
+        axis.set_visible(False)
+    figure.supxlabel(f"epochs spent, of {trials} full trials")
+    figure.supylabel("volume, of what is possible")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right", fontsize=8)
     figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--surfaces", nargs="+", default=list(SURFACES), help=f"of {', '.join(SURFACES)}, real")
+    parser.add_argument("--only", nargs="+", default=[], help="methods to run, beside random+none; all kept are shown")
+    parser.add_argument("--methods", type=Path, help="a YAML file of methods: see search_methods.py")
+    parser.add_argument("--optuna", action="store_true", help=f"run {', '.join(OPTUNA)} too: slow")
+    parser.add_argument("--again", action="store_true", help="forget the kept runs of the methods that are run")
+    parser.add_argument("--budgets", nargs="+", type=int, default=[16, 64, 256], help="trials")
+    parser.add_argument("--workers", nargs="+", type=int, default=[4, 1, 32], help="trials at once; tables: the first")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("search_quality"), help="where runs are kept")
+    parser.add_argument("--plot", type=Path, default=Path("search_quality.png"))
+    real = parser.add_argument_group("real trials (--surfaces real, --trained)")
+    real.add_argument("--trained", action="store_true", help="every trial is really trained, none learned or made up")
+    real.add_argument("--data-dir", help="CIFAR-10; left out, scikit-learn's digits")
+    real.add_argument("--space", type=Path, default=Path(__file__).parents[1] / "search_spaces" / "simplenet.yaml")
+    real.add_argument("--epochs", type=int, default=12, help="of a trial")
+    real.add_argument("--baseline", type=Path, help="a dense checkpoint; left out, one is trained for each seed")
+    real.add_argument("--table", type=int, default=200, help="real trials that the surface is learned from")
+    real.add_argument("--part", type=float, default=0.1, help="of the training images, in each epoch of a trial")
+    options = parser.parse_args()
+    places = ["trained"] if options.trained else options.surfaces
+    try:
+        methods = [Method.of(name) for name in dict.fromkeys((BASE, *(options.only or DEFAULT)))]
+        methods += [Method.of(name) for name in OPTUNA] if options.optuna else []
+        if options.methods:
+            import yaml
+
+            said = yaml.safe_load(options.methods.read_text())
+            methods += [Method(name, **sections) for name, sections in said.items()]
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    unknown = [place for place in places if place not in (*SURFACES, "real", "trained")]
+    if unknown:
+        sys.exit(f"error: no surface {unknown[0]}; there are {', '.join(SURFACES)}, real")
+    options.work.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        (method, trials, at_once) for method in methods for trials in options.budgets for at_once in options.workers
+    ]
+    all_kept = {place: Kept(options.work, place, methods, options.again) for place in places}
+    began = time.monotonic()
+    jobs = [
+        (place, seed, missing)
+        for place, kept in all_kept.items()
+        for seed in range(options.seeds)
+        if (missing := kept.missing(seed, wanted))
+    ]
+    if "real" in places and any(place == "real" for place, *_ in jobs):
+        surface_of("real", 0, options)  # trains what both processes need
+    with ProcessPoolExecutor(options.processes) as pool:
+        running = [pool.submit(all_of, place, seed, missing, options) for place, seed, missing in jobs]
+        for number, job in enumerate(as_completed(running), 1):
+            place, seed, possible, lines, epochs = job.result()
+            all_kept[place].add(seed, possible, lines, epochs)
+            if number % 10 == 0 and sys.stderr.isatty():
+                print(f"{number} of {len(jobs)}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    names = list(dict.fromkeys([m.name for m in methods] + [n for kept in all_kept.values() for n in kept.sections]))
+    for place, kept in all_kept.items():
+        print(f"\n== {place}{' (held out of tuning)' if place in HELD_OUT else ''}, {kept.epochs} epochs a trial")
+        for trials in options.budgets:
+            print("\n".join(["", *table(kept, names, trials, options.workers[0], options.seeds)]))
+    print("\n".join(["", *follows(all_kept, names, options.budgets, options.workers, options.seeds)]))
+    middle = options.budgets[len(options.budgets) // 2]
+    plot(all_kept, names, middle, options.workers[0], options.seeds, options.plot)
+    print(f"\n{len(jobs)} runs took {time.monotonic() - began:.0f} s; plot: {options.plot}; kept: {options.work}")
 
 
 if __name__ == "__main__":

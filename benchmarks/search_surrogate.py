@@ -1,52 +1,54 @@
 """A surface that was learned from trials really trained: thousands of trials as real ones would be, in seconds.
 
-Trials drawn by a Sobol sequence are trained once (simplenet on a part of CIFAR-10). A Gaussian process over the
-searched values, with one length a dimension, gives the mean of each epoch's validation top1; a trial adds the
-leave-one-out residuals of one of the real trials, so that noise has the size it has in truth and one epoch's goes with
-the next's. Sparsity is not learned: the schedule says it.
+Trials drawn by a Sobol sequence are trained once (`search_real.Simplenet`). A Gaussian process over the searched
+values, with one length a dimension, gives the mean of each epoch's validation top1: at the last epoch that is a
+network's true worth. A trial adds the leave-one-out residuals of one of the real trials, so that noise has the size it
+has in truth and one epoch's goes with the next's. Sparsity is not learned: the schedule says it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from search_real import Simplenet
+from search_surfaces import LARGEST, POINTS, Curves, Space, Surface, volume
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from raydistill.compression.masks import pruned_count
+from raydistill.files import write_atomically
 from raydistill.records import Scalar
-from raydistill.search import SearchSpace
 from raydistill.search.searchers.sobol import SobolSearcher
 
-if TYPE_CHECKING:
-    from search_quality import Curve, Simplenet
 
-
-class Surrogate:
+class Surrogate(Surface):
     """real: trains the `table` trials that the surface is learned from, all with the seed 0; kept ones are not again.
 
     error: the leave-one-out error at the last epoch, root mean square, in top1. spread: the standard deviation of the
     real trials' top1 there.
     """
 
-    def __init__(self, real: Simplenet, table: int) -> None:
-        self.epochs = real.epochs
-        self._space = real.space()
-        self._sizes = {name: int(np.prod(shape)) for name, shape in real.weights()}
-        units, curves = [], []
-        searcher = SobolSearcher(self._space, 0)
-        for number in range(table):
-            values = searcher.suggest(number, (), ())
-            curve = [figures["top1"] for figures in real.train(0, values, 0)]
-            units.append(self._space.to_unit(values))
-            curves.append(curve)
-            if (number + 1) % 10 == 0:
-                print(f"  {number + 1} of {table} real trials", flush=True)
-        x, y = np.array(units), np.array(curves)
+    additive = False
+
+    def __init__(self, real: Simplenet, table: int, work: Path) -> None:
+        self.epochs, self.pruned, self.dense = real.epochs, real.pruned, real.dense
+        self._real, self._trials = real, {}
+        self.space, self.sizes, self.weights = Space(real.space.dimensions), real.sizes, real.weights
+        self.names, self.layers = list(real.weights), len(real.weights)
+        self._of_layer = np.array([bool(d.weight) for d in self.space.dimensions])
+        self.share = np.array([self.sizes[str(d.weight)] for d in self.space.dimensions if d.weight])
+        self.share = self.share / sum(self.sizes.values())
+        kept = work / f"table-{real.about}-{table}.json"
+        if not kept.exists():
+            write_atomically(kept, json.dumps(self._trained(table)).encode())
+        learned = json.loads(kept.read_text())
+        x, y = np.array(learned["units"]), np.array(learned["curves"])
+        self.dense = float(learned["dense"])
         self._mean, self._scale = y.mean(axis=0), y.std(axis=0)
         kernel = ConstantKernel() * RBF(np.ones(x.shape[1]), (0.05, 100.0)) + WhiteKernel(0.1)
         with warnings.catch_warnings():
@@ -60,20 +62,47 @@ class Surrogate:
         self.error = float(np.sqrt(np.mean(self._residuals[:, -1] ** 2)))
         self.spread = float(self._scale[-1])
 
-    def space(self) -> SearchSpace:
-        return self._space
+    def _trained(self, table: int) -> dict[str, object]:
+        units, curves = [], []
+        searcher = SobolSearcher(self.space, 0)
+        for number in range(table):
+            values = searcher.suggest(number, (), ())
+            curves.append([figures["top1"] for figures in self._real.train(0, values, 0)])
+            units.append(self.space.to_unit(values).tolist())
+            if (number + 1) % 10 == 0:
+                print(f"  {number + 1} of {table} real trials", flush=True)
+        return {"units": units, "curves": curves, "dense": self._real.validation()}
 
-    def train(self, seed: int, values: Mapping[str, Scalar], known: int) -> Curve:
-        unit = self._space.to_unit(values)
+    def levels(self, units: np.ndarray) -> np.ndarray:
+        return units[:, self._of_layer] * LARGEST
+
+    def loss(self, units: np.ndarray) -> np.ndarray:
+        return self.dense - self._process.predict(units)[:, -1] * self._scale[-1] - self._mean[-1]
+
+    def true(self, units: np.ndarray) -> np.ndarray:
+        return np.stack([self.dense - self.loss(units), self.levels(units) @ self.share], axis=1)
+
+    def trial(self, seed: int, values: Mapping[str, Scalar]) -> tuple[list[dict[str, float]], np.ndarray]:
+        unit = self.space.to_unit(values)
         key = hashlib.sha256(f"{seed}{sorted(values.items())}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
         mean = self._process.predict(unit[None])[0] * self._scale + self._mean
         top1 = mean + self._residuals[int(rng.integers(len(self._residuals)))]
-        planned = self._planned(values)
-        for epoch in range(known, self.epochs):
-            yield {"top1": float(top1[epoch]), "sparsity": planned, "planned_sparsity": planned}
+        planned = self._real.planned(values)
+        figures = [{"top1": one, "sparsity": planned, "planned_sparsity": planned} for one in top1.tolist()]
+        return figures, np.array([mean[-1], planned])
 
-    def _planned(self, values: Mapping[str, Scalar]) -> float:
-        """The sparsity that the trial's schedule ends with."""
-        levels = {name: float(values.get(f"per_layer.{name}.final_sparsity", 0.0)) for name in self._sizes}
-        return sum(pruned_count(level, self._sizes[name]) for name, level in levels.items()) / sum(self._sizes.values())
+    def measured(self, levels: Sequence[float], seed: int) -> tuple[Curves, float]:
+        return self._curves(tuple(levels))
+
+    @functools.cache  # noqa: B019, one surface lives as long as its process
+    def _curves(self, levels: tuple[float, ...]) -> tuple[Curves, float]:
+        return self._real.measured(levels, 0)
+
+    def possible(self) -> dict[str, float]:
+        best = self._best_front
+        return {name: volume(best, self.dense, points) for name, points in POINTS.items()}
+
+    @functools.cached_property
+    def _best_front(self) -> np.ndarray:
+        return self.optimum()
