@@ -26,6 +26,7 @@ from raydistill.search import FrontRow
 from raydistill.search.highlights import progress
 from raydistill.storage import Store, open_store
 from raydistill.sweep.baseline import ensure_baseline
+from raydistill.sweep.curves import ensure_curves
 from raydistill.sweep.file.load import Sweep
 from raydistill.sweep.file.warm_entries import SweepEntry
 from raydistill.sweep.planning.plan import check_plan, plan_sweep
@@ -245,6 +246,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         ledger.resend(history)
         session.shared = [put(session.task, session.task.nbytes)]
         if ensure_baseline(session) and ensure_trunk(session) and not interrupt.requested:
+            ensure_curves(session)
             run_trials(session, history)
             if not interrupt.requested:
                 train_lost(session, history)

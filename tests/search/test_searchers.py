@@ -76,7 +76,7 @@ def test_values_outside_the_bounds_break_no_searcher(name: str) -> None:
     assert all(d.distribution.contains(values[d.path]) for d in KINDS.dimensions)
 
 
-@pytest.mark.parametrize("name", [*sorted(LEARNS - {"motpe", "gp"}), GP])
+@pytest.mark.parametrize("name", [*sorted(LEARNS - {"motpe", "gp", "additive"}), GP])
 def test_before_there_is_a_model_learners_spread_evenly(name: str) -> None:
     few = observed(3)
     assert make(name, 3).suggest(3, few, [4]) == SobolSearcher(KINDS, 3).suggest(3, few, [4])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from raydistill.search.searchers.additive import AdditiveSearcher
 from raydistill.search.searchers.base import Searcher
 from raydistill.search.searchers.evolution import EvolutionSearcher
 from raydistill.search.searchers.grid import GridSearcher
@@ -24,15 +25,17 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "nsga2": NSGA2Searcher,
     "gp": GPSearcher,
     "evolution": EvolutionSearcher,
+    "additive": AdditiveSearcher,
 }
 """By the name in a sweep file. tpe and motpe differ in what they are told: one score, or every objective."""
 
-LEARNS = frozenset({"tpe", "motpe", "nsga2", "gp", "evolution"})
+LEARNS = frozenset({"tpe", "motpe", "nsga2", "gp", "evolution", "additive"})
 """Those whose suggestions depend on results; the other searchers' trials are all known before a sweep starts."""
 
 __all__ = [
     "LEARNS",
     "SEARCHERS",
+    "AdditiveSearcher",
     "EvolutionSearcher",
     "GPSearcher",
     "GridSearcher",

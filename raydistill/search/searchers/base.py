@@ -12,6 +12,9 @@ from raydistill.search.observations import Observation
 
 ALL = 2**31
 
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+"""By weight: (level, what the metric loses when this layer alone is pruned to it); the smaller, the better."""
+
 
 class Searcher(ABC):
     """startup: how many suggestions depend on no result; of one that learns nothing, `ALL`. They are known, and
@@ -21,6 +24,14 @@ class Searcher(ABC):
     """
 
     startup: int = 0
+    wants_curves: bool = False
+    """Whether each layer's damage is measured before the first trial, for `with_curves`."""
+
+    def with_curves(self, curves: Curves, sizes: Mapping[str, float]) -> Searcher:
+        """The same searcher, told the layers' curves. sizes: by weight, what a level of 1 brings in the figure of the
+        network that is optimised: its number of weights, or of multiply-accumulates."""
+        del curves, sizes
+        return self
 
     @abstractmethod
     def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar] | None:

@@ -254,9 +254,10 @@ class SearcherSection(Menu):
         "nsga2": frozenset({"startup", "population"}),
         "gp": frozenset({"startup"}),
         "evolution": frozenset({"startup", "step", "parents"}),
+        "additive": frozenset({"startup"}),
     }
 
-    name: Literal["random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution"] | Own = "random"
+    name: Literal["random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution", "additive"] | Own = "random"
     startup: Count | None = None
     points: Count | None = None
     population: Annotated[int, NUMBER, Field(ge=2)] | None = None

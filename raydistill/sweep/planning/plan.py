@@ -29,6 +29,7 @@ from raydistill.schedule import (
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
 from raydistill.search.figures import own_figure
 from raydistill.search.searchers import GridSearcher, Searcher
+from raydistill.search.searchers.additive import is_level
 from raydistill.sweep.file.load import BRANCH_AT, LOOP, TRAINING, TRUNK, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
 from raydistill.sweep.planning.methods import make_searcher, make_trial_scheduler
@@ -165,6 +166,8 @@ def plan_sweep(
     faults.stop()
     section = sections.searcher
     searcher = make_searcher(section, space, sections.seed, sections.num_samples, f"{sweep.file}: searcher")
+    if searcher.wants_curves:
+        faults.collect(_check_curves, sweep, space)
     with faults.collecting():
         where = f"{sweep.file}: trial_scheduler"
         make_trial_scheduler(sections.trial_scheduler, sweep.objectives, sections.training.epochs, where)
@@ -258,6 +261,19 @@ def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, 
     make_optimizer(model, run, f"{sweep.file}: training")
     if run.schedule is not None:
         check(run.schedule, model, inputs)
+
+
+def _check_curves(sweep: Sweep, space: SearchSpace) -> None:
+    """Raises ConfigError where a searcher by the layers' damages has no layers, or not the two figures it weighs."""
+    where, name = f"{sweep.file}: searcher", sweep.sections.searcher.name
+    if not any(is_level(dimension) for dimension in space.dimensions):
+        way_out = "search a fraction with per_layer, or choose another searcher"
+        raise ConfigError(Fault(where, f"{name} is for levels of layers, and none is searched", ABSENT, way_out))
+    of_network = sum(objective.of_network for objective in sweep.objectives)
+    if (of_network, len(sweep.objectives)) != (1, 2):
+        rule = f"{name} weighs one metric of the task against one figure of the network"
+        said = [objective.name for objective in sweep.objectives]
+        raise ConfigError(Fault(where, rule, said, "as in objectives: {top1: max, sparsity: max}"))
 
 
 def trunk_config(sweep: Sweep) -> RunConfig:

@@ -1,7 +1,8 @@
 """The state of a sweep: an append-only file of JSON lines, written by the driver only.
 
 A line is written whole or, when the driver is killed in mid-write, torn: the torn tail is dropped at the next start.
-Events: sweep_started, sweep_resumed, baseline, trial_started, epoch, trial_retried, trial_paused, trial_ended, tested.
+Events: sweep_started, sweep_resumed, baseline, curves, trial_started, epoch, trial_retried, trial_paused, trial_ended,
+tested.
 A trial that is promoted, or resumed after an interruption, starts again.
 
 Files are named from where the sweep's folder is (``trials/t0003/checkpoint.pt``): it may be moved, with its storage or
@@ -28,10 +29,10 @@ from raydistill.storage import JournalListener
 from raydistill.storage.store import read_or_nothing
 
 FORMAT = 1
-_DURABLE = frozenset({"sweep_started", "baseline", "trial_ended", "tested"})
+_DURABLE = frozenset({"sweep_started", "baseline", "curves", "trial_ended", "tested"})
 """Events worth an fsync; the others survive the driver's death, though not a power cut."""
 
-_AWAITED = frozenset({"sweep_started", "baseline", "trial_started", "tested"})
+_AWAITED = frozenset({"sweep_started", "baseline", "curves", "trial_started", "tested"})
 """Events that whoever follows the journal must have before the sweep goes on: no trial runs that a driver on another
 machine could draw otherwise."""
 
@@ -54,6 +55,9 @@ class History:
     start: dict[str, Any] | None = None
     records: dict[str, TrialRecord] = field(default_factory=dict)
     epochs: list[tuple[str, EpochMetrics]] = field(default_factory=list)
+    curves: dict[str, list[tuple[float, float]]] | None = None
+    """By weight: (level, loss), as measured for the searcher."""
+
     lost: list[str] = field(default_factory=list)
     """Lines about events that are damaged, or make no sense without those."""
 
@@ -188,6 +192,11 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
         history.epochs.append((trial_id, metrics))
         history.story.append((kind, trial_id, metrics))
         history.records[trial_id] = replace(known, last=metrics, checkpoint=metrics.checkpoint)
+    elif kind == "curves":
+        history.curves = {
+            str(weight): [(float(level), float(loss)) for level, loss in points]
+            for weight, points in event["curves"].items()
+        }
     elif kind == "trial_paused":
         known = history.records[event["trial_id"]]
         history.records[event["trial_id"]] = replace(known, state=PAUSED, reason=event["reason"])

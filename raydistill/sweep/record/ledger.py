@@ -24,7 +24,8 @@ FRONT_SHARE = 0.02
 
 
 class Ledger:
-    """`records`: every trial's latest state, by trial id, the baseline's among them."""
+    """`records`: every trial's latest state, by trial id, the baseline's among them. curves: each layer's damage by
+    itself, as it was measured for the searcher; None: it was not."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Ledger:
         constraints: Sequence[Constraint] = (),
     ) -> None:
         self.records: dict[str, TrialRecord] = dict(history.records)
+        self.curves = history.curves
         self._journal = journal
         self._log = log
         self._observer = observer
@@ -68,6 +70,11 @@ class Ledger:
         self._log.trial_ended(record, files_of(record))
         self._observer.trial(record)
         self._show_front()
+
+    def measured(self, curves: dict[str, list[tuple[float, float]]]) -> None:
+        """Each layer's damage by itself is known: (level, loss) by weight."""
+        self._journal.append("curves", curves=curves)
+        self.curves = curves
 
     def started(self, record: TrialRecord) -> None:
         """A trial runs; it keeps what it reached before an interruption."""

@@ -1,0 +1,131 @@
+"""Allocations by layers' curves: Lagrange's by hand, corrected by trials, the gain in volume by another library."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raydistill.search import Choice, Dimension, LogUniform, SearchSpace, Uniform, hypervolume
+from raydistill.search.observations import Observation
+from raydistill.search.searchers import AdditiveSearcher
+from raydistill.search.searchers.additive import _added, is_level
+
+LAYERS = ("a.weight", "b.weight")
+LEVELS = np.linspace(0.02, 0.98, 49)
+
+
+def space(*more: Dimension) -> SearchSpace:
+    layers = [
+        Dimension(f"per_layer.{name}.final_sparsity", Uniform(0.0, 0.98), name, "final_sparsity") for name in LAYERS
+    ]
+    return SearchSpace((*layers, *more))
+
+
+def curves(**factors: float) -> dict[str, list[tuple[float, float]]]:
+    """Damage is a factor times the square of the level."""
+    return {f"{name}.weight": [(float(v), factor * v**2) for v in LEVELS] for name, factor in factors.items()}
+
+
+def levels(values) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    a, b = (values[f"per_layer.{name}.final_sparsity"] for name in LAYERS)
+    return float(a), float(b)
+
+
+def test_every_layer_costs_the_same_per_weight_removed() -> None:
+    """Of f s^2 with equal sizes 2 f s is one price: the layer that bears a quarter is pruned a quarter as far. Of sizes
+    that differ the price is for each weight: (2 f s) / size."""
+    equal = AdditiveSearcher(space(), 0, 99, curves(a=1.0, b=4.0), {"a.weight": 100, "b.weight": 100})
+    larger = AdditiveSearcher(space(), 0, 99, curves(a=1.0, b=4.0), {"a.weight": 100, "b.weight": 200})
+    for searcher, ratio in ((equal, 0.25), (larger, 0.5)):
+        found = [levels(searcher.suggest(trial, (), [4])) for trial in range(12)]
+        inside = [(a, b) for a, b in found if 0.1 < a < 0.95]
+        assert len(inside) >= 3
+        for a, b in inside:
+            assert b == pytest.approx(ratio * a, abs=0.04)
+        assert all(b > ratio * 0.9 for a, b in found if a >= 0.97)  # once one is pruned whole, the other goes on
+
+
+def test_the_first_trials_are_spread_over_the_whole_front() -> None:
+    searcher = AdditiveSearcher(space(), 0, 99, curves(a=1.0, b=1.0))
+    totals = sorted(sum(levels(searcher.suggest(trial, (), [4]))) / 2 for trial in range(8))
+    assert totals[0] < 0.4
+    assert totals[-1] > 0.9
+    assert max(np.diff(totals)) < 0.4
+
+
+def seen_by(searcher: AdditiveSearcher, truth, trials: int, noise: float = 0.0) -> list[Observation]:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(5)
+    seen: list[Observation] = []
+    for trial in range(trials):
+        values = searcher.suggest(trial, seen, [4])
+        a, b = levels(values)
+        point = (0.9 - truth(a, b, values) + float(rng.normal(0, noise)), (a + b) / 2)
+        seen.append(Observation(trial, values, {4: point}, True))
+    return seen
+
+
+def test_trials_correct_curves_that_were_wrong() -> None:
+    """The curves say that both bear the same; in truth retraining undoes nine tenths of what a loses."""
+    searcher = AdditiveSearcher(space(), 1, 4, curves(a=1.0, b=1.0))
+    seen = seen_by(searcher, lambda a, b, _: 0.01 * a**2 + 0.1 * b**2, 14, noise=0.001)
+    first, last = ([levels(o.values) for o in part] for part in (seen[:4], seen[-5:]))
+    assert all(a == pytest.approx(b, abs=0.02) for a, b in first)
+    assert all(a > b + 0.1 for a, b in last if b < 0.9)
+    assert any(b < 0.9 for _, b in last)
+
+
+def test_what_else_is_searched_is_learned_too() -> None:
+    rate = Dimension("training.lr", LogUniform(1e-3, 1e-1))
+    other = Dimension("policies.agp.frequency", Choice((1, 2)))
+    searcher = AdditiveSearcher(space(rate, other), 2, 6, curves(a=1.0, b=1.0))
+
+    def truth(a: float, b: float, values) -> float:  # type: ignore[no-untyped-def]
+        return 0.05 * (a**2 + b**2) + 0.05 * abs(np.log10(float(values["training.lr"])) + 1.5)
+
+    seen = seen_by(searcher, truth, 24)
+    rates = np.log10([float(o.values["training.lr"]) for o in seen])
+    assert np.abs(rates[-8:] + 1.5).mean() < 0.6 * np.abs(rates[:8] + 1.5).mean()
+    assert {o.values["policies.agp.frequency"] for o in seen} == {1, 2}
+
+
+def test_trials_that_run_are_not_proposed_once_more() -> None:
+    searcher = AdditiveSearcher(space(), 3, 4, curves(a=1.0, b=2.0))
+    seen = seen_by(searcher, lambda a, b, _: 0.05 * a**2 + 0.1 * b**2, 8)
+    running: list[Observation] = []
+    for trial in range(8, 12):
+        running.append(Observation(trial, searcher.suggest(trial, [*seen, *running], [4])))
+    totals = sorted(sum(levels(o.values)) for o in running)
+    assert min(np.diff(totals)) > 0.01
+
+
+def test_it_is_a_function_of_what_was_seen() -> None:
+    seen = seen_by(AdditiveSearcher(space(), 3, 4, curves(a=1.0, b=2.0)), lambda a, b, _: 0.05 * a**2 + 0.1 * b**2, 7)
+    again = AdditiveSearcher(space(), 3, 4).with_curves(curves(a=1.0, b=2.0), {})
+    once = AdditiveSearcher(space(), 3, 4, curves(a=1.0, b=2.0))
+    assert again.suggest(7, seen, [4]) == once.suggest(7, list(seen), [4])
+    assert once.suggest(8, seen, [4]) != once.suggest(7, seen, [4])
+
+
+def test_without_curves_it_learns_all_the_same() -> None:
+    searcher = AdditiveSearcher(space(), 0, 4)
+    seen = seen_by(searcher, lambda a, b, _: 0.01 * a**4 + 0.1 * b**4, 14)
+    assert np.mean([a - b for a, b in (levels(o.values) for o in seen[-6:])]) > 0.02
+
+
+def test_the_gain_in_volume_is_another_librarys() -> None:
+    rng = np.random.default_rng(0)
+    for count in (0, 1, 5):
+        gains, metrics = rng.random(count), rng.random(count)
+        new_gains, new_metrics = rng.random(20), rng.random(20) - 0.2
+        found = _added(gains, metrics, new_gains, new_metrics)
+        ours = [*zip(gains, metrics, strict=True)]
+        before = hypervolume(ours, ["max", "max"], [0, 0]) if ours else 0.0
+        for added, new in zip(found, zip(new_gains, new_metrics, strict=True), strict=True):
+            assert added == pytest.approx(hypervolume([*ours, new], ["max", "max"], [0, 0]) - before, abs=1e-12)
+
+
+def test_only_fractions_of_one_layer_are_levels() -> None:
+    assert is_level(Dimension("x", Uniform(0.1, 0.9), "a.weight", "final_sparsity"))
+    assert not is_level(Dimension("x", Uniform(0.1, 0.9)))
+    assert not is_level(Dimension("x", Choice((2, 4, 8)), "a.weight", "bits_weights"))
+    assert not is_level(Dimension("x", Choice(("l1", "l2")), "a.weight", "ranking"))
