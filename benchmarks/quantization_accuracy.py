@@ -54,6 +54,8 @@ ROWS = (
     Row("trained: 8 bits", AWARE, {"bits_weights": 8, "bits_activations": 8, "per_channel_wts": True}, True),
     Row("trained: 4 bits", AWARE, {"bits_weights": 4, "bits_activations": 4, "per_channel_wts": True}, True),
     Row("trained: DoReFa, weights 3 bits", "DorefaQuantizer", {"bits_weights": 3, "bits_activations": 8}, True),
+    Row("trained: LSQ, 4 bits", "LSQQuantizer", {"bits_weights": 4, "bits_activations": 4}, True),
+    Row("trained: LSQ, weights 2 bits", "LSQQuantizer", {"bits_weights": 2, "bits_activations": 4}, True),
     Row("trained: PACT, 4 bits", "PACTQuantizer", {"bits_weights": 4, "bits_activations": 4}, True),
 )
 

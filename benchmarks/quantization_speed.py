@@ -32,6 +32,7 @@ STEPS: Mapping[str, Mapping[str, Any]] = {
     "QuantAwareTrainRangeLinearQuantizer": {"bits_weights": 8, "bits_activations": 8, "per_channel_wts": True},
     "DorefaQuantizer": {"bits_weights": 3, "bits_activations": 8},
     "WRPNQuantizer": {"bits_weights": 4, "bits_activations": 4},
+    "LSQQuantizer": {"bits_weights": 4, "bits_activations": 4},
     "PACTQuantizer": {"bits_weights": 4, "bits_activations": 4},
 }
 NETWORKS = ("resnet20_cifar", "resnet50", "mobilenet_v2", "vit_b_16")

@@ -154,6 +154,7 @@ def test_a_death_too_many_is_one_line_and_closing_leaves_nothing(shared: Any, tm
     assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["epoch"] == 1  # it waits for whoever iterates
 
 
+@pytest.mark.long  # tests/sweep/test_run.py has one in a trial, test_worker what a worker says on its way here
 @pytest.mark.ray
 def test_a_loss_that_is_not_finite_is_one_line(shared: Any, tmp_path: Path) -> None:
     config = replace(run_config(tmp_path / "nan"), lr=1e12, schedule=None)

@@ -130,6 +130,7 @@ def test_a_full_disk_is_one_line_and_the_sweep_goes_on_when_it_is_freed(
     assert sweep.journal.read_text().startswith(before)
 
 
+@pytest.mark.long  # test_sink: what is said; test_server: records wait; test_damaged_run: a whole sweep
 def test_mlflow_whose_disk_is_full_is_waited_for(place: soak.Range, disk: Disk, tmp_path: Path) -> None:
     shutil.copy(place.tables, disk.folder / "mlflow.db")
     place.reference(0)

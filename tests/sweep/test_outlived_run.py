@@ -31,9 +31,9 @@ def test_a_sweep(
 ) -> None:
     """Killed in mid-sweep: Ray's process (Ray may be quicker than we are in ending the sweep's), or the sweep's own, as
     the kernel does."""
-    write_sweep(("training/epochs", 60), ("num_samples", 2))
+    write_sweep(("training/epochs", 20), ("num_samples", 2))
     process = Command(tmp_path, "sweep", "space.yaml", "--cpu")
-    process.until("2 trials of 60 epochs")
+    process.until("2 trials of 20 epochs")
     journal = tmp_path / "sweeps" / "tiny" / "journal.jsonl"
     deadline = time.monotonic() + 300
     while not any(trial_id == "t0000" for trial_id, _ in read_journal(journal).epochs):

@@ -161,13 +161,25 @@ def front_of(records: dict[str, TrialRecord]) -> set[str]:
     }
 
 
+def kill_a_trial(process: subprocess.Popen[str]) -> None:
+    below = psutil.Process(process.pid).children(recursive=True)
+    trials = [child for child in below if "ImplicitFunc" in " ".join(child.cmdline())]  # Tune's name for them
+    trials[0].kill()
+
+
 def test_a_sweep_from_the_command_to_a_model_that_predicts(
     write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One trial's process is killed on the way: it goes on from its checkpoint."""
     file = write_sweep(*FIVE_TRIALS)
-    out, err = finish(start(tmp_path, str(file)))
+    process = start(tmp_path, str(file))
+    wait_for_epochs(process, tmp_path / "sweeps" / "tiny" / "journal.jsonl", 4)
+    kill_a_trial(process)
+    out, err = finish(process)
     assert err == ""
-    assert max(len(line) for line in out.splitlines() if "stopped" not in line) <= 160
+    assert "starts again from its last checkpoint: its process died" in out
+    told = [line for line in out.splitlines() if "stopped" not in line and "starts again" not in line]
+    assert max(map(len, told)) <= 160
     folder = tmp_path / "sweeps" / "tiny"
     history = assert_complete(folder, "tiny", 5)
     front = front_of(history.records)
@@ -245,38 +257,6 @@ def test_killed_and_resumed(
     }.items()
 
 
-@pytest.mark.usefixtures("spared")
-def test_control_c_ends_cleanly_and_says_how_to_resume(
-    write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path
-) -> None:
-    file = write_sweep(*FIVE_TRIALS, *ONE_BY_ONE)
-    folder = tmp_path / "sweeps" / "tiny"
-    process = start(tmp_path, str(file))
-    wait_for_epochs(process, folder / "journal.jsonl", 3)
-    process.send_signal(signal.SIGINT)
-    out, err = finish(process, code=130)
-    assert "Traceback" not in out + err
-    assert out.splitlines()[-1].strip() == f"raydistill sweep {file} --resume"
-    history = read_journal(folder / "journal.jsonl")
-    states = {record.state for trial_id, record in history.records.items() if trial_id != BASELINE}
-    assert INTERRUPTED in states
-    assert "running" not in states
-    runs = mlflow_runs(folder, "tiny")
-    assert runs[""].info.status == "KILLED"
-    assert all(
-        runs[trial_id].info.status == "KILLED" for trial_id, r in history.records.items() if r.state == INTERRUPTED
-    )
-
-    spoilt = next(r.trial_id for r in history.records.values() if r.state == INTERRUPTED and r.last is not None)
-    checkpoint = folder / "trials" / spoilt / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    out = sweep_here(file, "--resume")
-    assert f"warning: trial {spoilt} starts anew from the baseline: its checkpoint is damaged, it is kept as " in out
-    after = assert_complete(folder, "tiny", 3, damaged={spoilt})
-    assert after.records[spoilt].state in (FINISHED, STOPPED)
-    assert len(read_history(checkpoint)) == len(epochs_of(after, spoilt))  # trained from its first epoch on
-
-
 FILTERS = (
     ("schedule/pruners/agp/class", "L1RankedStructureParameterPruner_AGP"),
     ("schedule/pruners/agp/group_type", "Filters"),
@@ -286,22 +266,9 @@ FILTERS = (
 )
 
 
-@pytest.mark.usefixtures("spared")
-def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    """The trial goes on from its checkpoint. What each costs is counted by hand."""
-    file = write_sweep(*FIVE_TRIALS, *ONE_BY_ONE, *FILTERS, ("trial_scheduler", {"name": "none"}))
-    folder = tmp_path / "sweeps" / "tiny"
-    process = start(tmp_path, str(file))
-    wait_for_epochs(process, folder / "journal.jsonl", 4)
-    below = psutil.Process(process.pid).children(recursive=True)
-    trials = [child for child in below if "ImplicitFunc" in " ".join(child.cmdline())]  # Tune's name for them
-    assert trials
-    trials[0].kill()
-    out, _ = finish(process)
-    assert "starts again from its last checkpoint: its process died" in out
-    assert re.search(r"baseline .* [\d.]+ ± [\d.e-]+\*? ", out), "a latency has its spread"
-    history = assert_complete(folder, "tiny", 3)
-
+def assert_filters_are_counted(folder: Path, out: str) -> None:
+    """What each trial costs, by hand, and the front of it."""
+    history = read_journal(folder / "journal.jsonl")
     runs = mlflow_runs(folder, "tiny")
     points = {}
     for trial_id, record in history.records.items():
@@ -327,6 +294,41 @@ def test_filters_for_macs_and_latency_and_a_trial_whose_process_dies(write_sweep
     }
     assert {name for name, run in runs.items() if run.data.tags.get("pareto") == "true"} == front
     assert all(trial_id in out for trial_id in front)
+
+
+@pytest.mark.usefixtures("spared")
+def test_control_c_ends_cleanly_and_says_how_to_resume(
+    write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path
+) -> None:
+    """A sweep over filters, for the multiplications and the time that each trial needs."""
+    file = write_sweep(*FIVE_TRIALS, *ONE_BY_ONE, *FILTERS, ("trial_scheduler", {"name": "none"}))
+    folder = tmp_path / "sweeps" / "tiny"
+    process = start(tmp_path, str(file))
+    wait_for_epochs(process, folder / "journal.jsonl", 3)
+    process.send_signal(signal.SIGINT)
+    out, err = finish(process, code=130)
+    assert "Traceback" not in out + err
+    assert out.splitlines()[-1].strip() == f"raydistill sweep {file} --resume"
+    history = read_journal(folder / "journal.jsonl")
+    states = {record.state for trial_id, record in history.records.items() if trial_id != BASELINE}
+    assert INTERRUPTED in states
+    assert "running" not in states
+    runs = mlflow_runs(folder, "tiny")
+    assert runs[""].info.status == "KILLED"
+    assert all(
+        runs[trial_id].info.status == "KILLED" for trial_id, r in history.records.items() if r.state == INTERRUPTED
+    )
+
+    spoilt = next(r.trial_id for r in history.records.values() if r.state == INTERRUPTED and r.last is not None)
+    checkpoint = folder / "trials" / spoilt / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    out = sweep_here(file, "--resume")
+    assert f"warning: trial {spoilt} starts anew from the baseline: its checkpoint is damaged, it is kept as " in out
+    after = assert_complete(folder, "tiny", 3, damaged={spoilt})
+    assert after.records[spoilt].state in (FINISHED, STOPPED)
+    assert len(read_history(checkpoint)) == len(epochs_of(after, spoilt))  # trained from its first epoch on
+    assert re.search(r"baseline .* [\d.]+ ± [\d.e-]+\*? ", out), "a latency has its spread"
+    assert_filters_are_counted(folder, out)
 
 
 OWN_MODEL = '''

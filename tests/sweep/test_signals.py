@@ -45,7 +45,14 @@ class Command:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [ENDING[0], *(pytest.param(other, marks=pytest.mark.long) for other in ENDING[1:])])
-@pytest.mark.parametrize("words", ["loading digits", "starting Ray", "trials of 500 epochs"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("loading digits", marks=pytest.mark.long),
+        "starting Ray",
+        "trials of 500 epochs",
+    ],  # as test_a_single_run
+)
 def test_a_sweep(number: int, words: str, write_sweep: Callable[..., Path], tmp_path: Path, spared: None) -> None:
     write_sweep(("training/epochs", 500))
     sweep = Command(tmp_path, "sweep", "space.yaml", "--cpu")

@@ -24,6 +24,7 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
         "per_channel_wts": True,
     },
     "pact": {"class": "PACTQuantizer", "bits_weights": 4, "bits_activations": 4, "act_clip_decay": 0.001},
+    "lsq": {"class": "LSQQuantizer", "bits_weights": 4, "bits_activations": 4, "per_channel_wts": True},
     "dorefa": {"class": "DorefaQuantizer", "bits_weights": 4, "bits_activations": 8},
 }  # fmt: skip
 

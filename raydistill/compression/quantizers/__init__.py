@@ -5,6 +5,7 @@ from __future__ import annotations
 from raydistill.compression.quantizers.aware import NCFQuantAwareTrainQuantizer, QuantAwareTrainRangeLinearQuantizer
 from raydistill.compression.quantizers.base import Quantizer
 from raydistill.compression.quantizers.clipped import DorefaQuantizer, PACTQuantizer, WRPNQuantizer
+from raydistill.compression.quantizers.learned_step import LSQQuantizer
 from raydistill.compression.quantizers.network import detach, quantization_of
 from raydistill.compression.quantizers.plan import Plan
 
@@ -12,6 +13,7 @@ MENU: dict[str, type[Quantizer]] = {
     kind.__name__: kind
     for kind in (
         DorefaQuantizer,
+        LSQQuantizer,
         NCFQuantAwareTrainQuantizer,
         PACTQuantizer,
         QuantAwareTrainRangeLinearQuantizer,

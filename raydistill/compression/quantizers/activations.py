@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from raydistill.compression.quantizers.grid import Grid, Mode, as_multiplier_and_shift, grid_of, grid_under, on_grid
 from raydistill.compression.quantizers.integers import Spoken, Step, of_8_bits
 from raydistill.compression.quantizers.ranges import Clip, value_range
+from raydistill.compression.quantizers.steps import LearnedSteps, learned_step, of_all_ranks
 from raydistill.compression.quantizers.through import learned_clip, through
 from raydistill.compression.ranks import present
 
@@ -161,6 +163,47 @@ class LearnedClip(ActivationQuantizer):
 
     def forward(self, values: Tensor) -> Tensor:
         return learned_clip(values, self.grid().nearest(values), self.clip_val)
+
+
+class LearnedStep(ActivationQuantizer):
+    """To numbers times a step that is learned (`steps`); before the first minibatch nothing is rounded.
+
+    signed: the numbers go below zero. The values that share the step are those of one sample, however large a batch.
+    """
+
+    NAME = "learned_step"
+
+    def __init__(self, bits: int, signed: bool = True) -> None:
+        super().__init__(bits)
+        self.signed = signed
+        self.low, self.high = (Mode.SYMMETRIC if signed else Mode.ASYMMETRIC_UNSIGNED).numbers(bits)
+        self.steps = LearnedSteps()
+
+    def described(self) -> dict[str, Any]:
+        return {"bits": self.bits, "signed": self.signed}
+
+    @property
+    def ready(self) -> bool:
+        return self.steps.ready
+
+    def grid(self) -> Grid | None:
+        if not self.ready:
+            return None
+        scale = self.steps.now()
+        return Grid(scale, torch.zeros_like(scale), self.low, self.high)
+
+    def frozen(self) -> ActivationQuantizer:
+        one = torch.ones_like(self.steps.begun)
+        return FixedGrid.of(self.bits, self.grid() or Grid(one, torch.zeros_like(one), self.low, self.high))
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.training and self.tracking and values.numel() and not self.ready:
+            self.steps.begin(of_all_ranks(values, self.high))
+        grid = self.grid()
+        if grid is None or not values.numel():
+            return values
+        factor = 1 / math.sqrt(values[:1].numel() * self.high)
+        return learned_step(values, grid.nearest(values), self.steps.size, grid.scale, self.low, self.high, factor)
 
 
 class FixedGrid(ActivationQuantizer, Spoken):
@@ -359,6 +402,6 @@ def _repeated(unit: Tensor, channels: int) -> Tensor:
 
 MENU: dict[str, type[ActivationQuantizer]] = {
     kind.NAME: kind
-    for kind in (TrackedRange, FixedClip, LearnedClip, FixedGrid, DynamicRange, Accumulator, ReducedFloat)
+    for kind in (TrackedRange, FixedClip, LearnedClip, LearnedStep, FixedGrid, DynamicRange, Accumulator, ReducedFloat)
 }
 """By the name that stands in a checkpoint."""

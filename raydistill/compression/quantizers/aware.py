@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from raydistill.compression.pruners.arguments import checked_number, chosen
 from raydistill.compression.quantizers.activations import TrackedRange
@@ -76,10 +76,10 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
     def _calls(self, model: nn.Module, seen: Trace) -> Iterable[tuple[int, int]]:
         found = {(index, RESULT) for index in calls_of(seen, ACTIVATIONS)}
         if self.residuals:
-            found |= _between(seen)
+            found |= between(seen)
         return sorted(found)
 
-    def _weight(self, bits: int, axis: int | None, is_bias: bool) -> Rounding:
+    def _weight(self, bits: int, parameter: Tensor, axis: int | None, is_bias: bool) -> Rounding:
         return planned(LinearWeight(bits, self.of_weights.value, axis if self.per_channel else None))
 
     def _activation(self, bits: int) -> Rounding:
@@ -112,7 +112,7 @@ class NCFQuantAwareTrainQuantizer(QuantAwareTrainRangeLinearQuantizer):
         return [(index, RESULT) for index in calls_of(seen, ("relu", "mul", "cat", "linear"))]
 
 
-def _between(seen: Trace) -> set[tuple[int, int]]:
+def between(seen: Trace) -> set[tuple[int, int]]:
     """Sums and concatenations that no activation alone reads, and what goes into one, or into a layer, as a float.
 
     The latter is rounded where it is read: a batch norm that gives it may be folded away.

@@ -88,7 +88,8 @@ class Quantizer:
                 if said[key] is None or not isinstance(parameter, nn.Parameter) or id(parameter) in done:
                     continue
                 done.add(id(parameter))
-                yield (f"{name}.{attribute}" if name else attribute), self._weight(said[key], axis, key == "bits_bias")
+                rounding = self._weight(said[key], parameter, axis, key == "bits_bias")
+                yield (f"{name}.{attribute}" if name else attribute), rounding
 
     def _activations(
         self, model: nn.Module, seen: Trace, points: Mapping[int, Point]
@@ -99,14 +100,19 @@ class Quantizer:
             bits = self.overrides.of(point.name)["bits_activations"]
             if bits is not None and point not in done:
                 done.add(point)
-                yield point, self._activation(bits)
+                yield point, self._at(bits, model, seen, index, argument)
 
     def _calls(self, model: nn.Module, seen: Trace) -> Iterable[tuple[int, int]]:
         """What is rounded: the positions of calls in the trace, and which of each one's arguments, or its RESULT."""
         raise NotImplementedError
 
-    def _weight(self, bits: int, axis: int | None, is_bias: bool) -> Rounding:
+    def _weight(self, bits: int, parameter: Tensor, axis: int | None, is_bias: bool) -> Rounding:
+        """axis: the dimension of the channels of a weight; None: it has none."""
         raise NotImplementedError
+
+    def _at(self, bits: int, model: nn.Module, seen: Trace, index: int, argument: int) -> Rounding:
+        """What rounds there: `index` and `argument` are as `_calls` gave them."""
+        return self._activation(bits)
 
     def _activation(self, bits: int) -> Rounding:
         raise NotImplementedError

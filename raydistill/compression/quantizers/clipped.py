@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from raydistill.compression.pruners.arguments import checked_number
 from raydistill.compression.quantizers.activations import FixedClip, LearnedClip
@@ -36,7 +36,7 @@ class DorefaQuantizer(ClippingQuantizer):
     Gradients are not quantized.
     """
 
-    def _weight(self, bits: int, axis: int | None, is_bias: bool) -> Rounding:
+    def _weight(self, bits: int, parameter: Tensor, axis: int | None, is_bias: bool) -> Rounding:
         return planned(DorefaWeight(bits))
 
 
@@ -48,7 +48,7 @@ class WRPNQuantizer(ClippingQuantizer):
 
     LEAST_BITS = 2
 
-    def _weight(self, bits: int, axis: int | None, is_bias: bool) -> Rounding:
+    def _weight(self, bits: int, parameter: Tensor, axis: int | None, is_bias: bool) -> Rounding:
         return planned(WrpnWeight(bits))
 
 
@@ -75,7 +75,7 @@ class PACTQuantizer(ClippingQuantizer):
     def optimizer_settings(self) -> dict[str, Any]:
         return {} if self.decay is None else {"weight_decay": self.decay}
 
-    def _weight(self, bits: int, axis: int | None, is_bias: bool) -> Rounding:
+    def _weight(self, bits: int, parameter: Tensor, axis: int | None, is_bias: bool) -> Rounding:
         return planned(DorefaWeight(bits))
 
     def _activation(self, bits: int) -> Rounding:

@@ -5,7 +5,8 @@ Zero stays zero through all of them, so what is pruned is pruned in the quantize
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from raydistill.compression.quantizers.grid import Grid, Mode, grid_of, on_grid
 from raydistill.compression.quantizers.ranges import value_range
+from raydistill.compression.quantizers.steps import LearnedSteps, first_step, learned_step
 from raydistill.compression.quantizers.through import through
 
 
@@ -32,6 +34,10 @@ class WeightQuantizer(nn.Module):
     def grid(self, weight: Tensor) -> Grid | None:
         """The grid that the rounded weight lies on; None where it lies on none."""
         raise NotImplementedError
+
+    def of_channels(self) -> tuple[int, Mapping[str, Tensor]]:
+        """What it holds for each channel, by its name here, shape (channels,), and the channels' dimension."""
+        return 0, {}
 
 
 class LinearWeight(WeightQuantizer):
@@ -109,6 +115,48 @@ class DorefaWeight(WeightQuantizer):
         unit = squeezed / (2 * squeezed.abs().max().clamp(min=1e-12)) + 0.5
         rounded = through(unit, torch.round(unit.detach() * self.levels) / self.levels)
         return torch.where(weight == 0, torch.zeros_like(weight), 2 * rounded - 1)
+
+
+class LearnedStepWeight(WeightQuantizer):
+    """To signed numbers, times a step that is learned (`steps`), of all of it or of each channel.
+
+    axis: the dimension of the channels where each has a step of its own; None: one for all. channels: how many.
+    """
+
+    NAME = "learned_step"
+
+    def __init__(self, bits: int, axis: int | None = None, channels: int = 1) -> None:
+        super().__init__(bits)
+        self.axis = axis
+        self.low, self.high = Mode.SYMMETRIC.numbers(bits)
+        self.steps = LearnedSteps(channels)
+
+    def described(self) -> dict[str, Any]:
+        return {"bits": self.bits, "axis": self.axis, "channels": len(self.steps.size)}
+
+    def of_channels(self) -> tuple[int, Mapping[str, Tensor]]:
+        return (0, {}) if self.axis is None else (self.axis, {"steps.size": self.steps.size})
+
+    @torch.no_grad()
+    def grid(self, weight: Tensor) -> Grid:
+        steps = self.steps.now() if self.steps.ready else self._first(weight)
+        shape = [1] * weight.dim()
+        if self.axis is not None:
+            shape[self.axis] = -1
+        scale = steps.view(shape)
+        return Grid(scale, torch.zeros_like(scale), self.low, self.high)
+
+    def _first(self, weight: Tensor) -> Tensor:
+        rows = weight.detach().reshape(1, -1) if self.axis is None else weight.detach().movedim(self.axis, 0).flatten(1)
+        return first_step(rows, self.high)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled() and not self.steps.ready:
+            self.steps.begin(self._first(weight))
+        grid = self.grid(weight)
+        factor = 1 / math.sqrt(max(weight.numel() // len(self.steps.size), 1) * self.high)
+        rounded = learned_step(weight, grid.nearest(weight), self.steps.size, grid.scale, self.low, self.high, factor)
+        return on_grid(rounded, grid)
 
 
 class FixedWeight(WeightQuantizer):
@@ -191,6 +239,14 @@ class ReducedFloatWeight(WeightQuantizer):
 
 MENU: dict[str, type[WeightQuantizer]] = {
     kind.NAME: kind
-    for kind in (LinearWeight, WrpnWeight, DorefaWeight, FixedWeight, LearnedRounding, ReducedFloatWeight)
+    for kind in (
+        LinearWeight,
+        WrpnWeight,
+        DorefaWeight,
+        LearnedStepWeight,
+        FixedWeight,
+        LearnedRounding,
+        ReducedFloatWeight,
+    )
 }
 """By the name that stands in a checkpoint."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydistill.compression.layer_kinds import Cut, kind_of
+from raydistill.compression.quantizers.network import Quantization, quantization_of, weight_prefix
 
 Sides = tuple[Tensor | None, Tensor | None]
 """Sorted int64 indices of the rows and of the columns that stay; None: all."""
@@ -21,14 +22,35 @@ def cut(model: nn.Module, stays: Mapping[str, Sides], optimizer: Optimizer | Non
     Returns what was done, by the name of each parameter and buffer: a function that cuts whatever has its shape.
     """
     done: dict[str, Cut] = {}
+    held = quantization_of(model)
     for name, (rows, columns) in stays.items():
         module = model.get_submodule(name)
         kind = kind_of(module)
         for attribute, change in kind.cuts(module, rows, columns).items():
+            before = getattr(module, attribute).shape
             _cut_tensor(getattr(module, attribute), change, optimizer)
-            done[f"{name}.{attribute}" if name else attribute] = change
+            done[(own := f"{name}.{attribute}" if name else attribute)] = change
+            if held is not None and own in held.weight_names():
+                done |= _cut_rounding(held, own, before, change, optimizer)
         kind.fit(module, None if rows is None else len(rows))
     return done
+
+
+def _cut_rounding(
+    held: Quantization, name: str, shape: torch.Size, change: Cut, optimizer: Optimizer | None
+) -> dict[str, Cut]:
+    """What is held for each channel of a quantized weight, which had this shape, goes with its channel."""
+    axis, tensors = held.weight(name).of_channels()
+    wide = [1] * len(shape)
+    wide[axis] = -1
+
+    def along(tensor: Tensor) -> Tensor:
+        cut_ = change(tensor.view(wide).expand(shape)).movedim(axis, 0)
+        return cut_.flatten(1)[:, 0].clone()
+
+    for tensor in tensors.values():
+        _cut_tensor(tensor, along, optimizer)
+    return {f"{weight_prefix(name)}.{attribute}": along for attribute in tensors}
 
 
 def put(tensor: Tensor, content: Tensor) -> None:

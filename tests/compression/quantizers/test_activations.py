@@ -13,6 +13,7 @@ from raydistill.compression.quantizers.activations import (
     FixedClip,
     FixedGrid,
     LearnedClip,
+    LearnedStep,
     ReducedFloat,
     TrackedRange,
     approximated,
@@ -76,6 +77,7 @@ def test_a_dynamic_range_is_that_of_what_it_is_given() -> None:
     "quantizer",
     [
         TrackedRange(4, "SYMMETRIC"), FixedClip(3, 2.0), LearnedClip(4, 3.0), FixedGrid(4, -8, 7, 10),
+        LearnedStep(4, signed=False),
         DynamicRange(4, "ASYMMETRIC_SIGNED", "GAUSS", half_range=True), Accumulator(24, 12), ReducedFloat(16),
     ],
     ids=repr,

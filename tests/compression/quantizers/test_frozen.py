@@ -21,6 +21,8 @@ SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
     "dorefa": ("DorefaQuantizer", {"bits_weights": 3}),
     "one bit": ("DorefaQuantizer", {"bits_weights": 1}),
     "wrpn": ("WRPNQuantizer", {"bits_weights": 4}),
+    "lsq": ("LSQQuantizer", {"bits_weights": 4, "per_channel_wts": True}),
+    "lsq, one step": ("LSQQuantizer", {"bits_weights": 3}),
     "pact": ("PACTQuantizer", {"bits_weights": 4}),
 }
 

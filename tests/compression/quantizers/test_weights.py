@@ -10,6 +10,7 @@ from raydistill.compression.quantizers.weights import (
     MENU,
     DorefaWeight,
     FixedWeight,
+    LearnedStepWeight,
     LinearWeight,
     ReducedFloatWeight,
     WeightQuantizer,
@@ -23,6 +24,8 @@ ALL: list[WeightQuantizer] = [
     WrpnWeight(4),
     DorefaWeight(1),
     DorefaWeight(3),
+    LearnedStepWeight(4),
+    LearnedStepWeight(3, 0, 6),
     FixedWeight(4, -7, 7),
     ReducedFloatWeight(16),
 ]
