@@ -374,7 +374,7 @@ def main() -> None:
     real.add_argument("--epochs", type=int, default=12, help="of a trial")
     real.add_argument("--baseline", type=Path, help="a dense checkpoint; left out, one is trained for each seed")
     real.add_argument("--table", type=int, default=200, help="real trials that the surface is learned from")
-    real.add_argument("--part", type=float, default=0.1, help="of the training images, in each epoch of a trial")
+    real.add_argument("--part", type=float, help="of the training images, in each epoch; default 0.1, of digits all")
     options = parser.parse_args()
     places = ["trained"] if options.trained else options.surfaces
     try:

@@ -16,9 +16,6 @@ from raydistill.search.search import Search
 from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
 
-_BRACKETS = 3
-"""Hyperband's, where the file does not say."""
-
 
 def check_own(searching: SearcherSection, scheduling: TrialSchedulerSection, file: str) -> None:
     """Raises ConfigError where one's own is not of the right class or does not take its arguments; calls nothing."""
@@ -102,7 +99,7 @@ def make_trial_scheduler(
         max_epochs=epochs,
         grace_period=grace,
         reduction_factor=factor,
-        brackets=section.brackets or (_BRACKETS if single else 1),
+        brackets=section.brackets or (None if single else 1),
         promote=section.mode == "promote",
         spread=section.spread,
     )

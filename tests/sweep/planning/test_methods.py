@@ -40,6 +40,18 @@ def test_trials_of_16_epochs_are_compared_at_these(said: dict[str, Any], kind: t
     assert grace_period(TrialSchedulerSection(), 3) == 1  # never none at all
 
 
+def test_hyperband_has_all_of_its_brackets_unless_the_file_says_fewer() -> None:
+    def rungs_of(**said: Any) -> list[list[int]]:
+        scheduler = make_trial_scheduler(TrialSchedulerSection(**said), OBJECTIVES, 16)
+        assert isinstance(scheduler, Halving)
+        return [[rung.epochs for rung in bracket] for bracket in scheduler.brackets]
+
+    assert rungs_of(name="hyperband", grace_period=2) == [[2, 4, 8], [4, 8], [8], []]
+    assert rungs_of(name="hyperband", grace_period=2, brackets=2) == [[2, 4, 8], [4, 8]]
+    assert rungs_of(name="moasha", grace_period=2) == [[2, 4, 8]]
+    assert rungs_of(name="moasha", grace_period=4, brackets=9) == [[4, 8], [8], []]
+
+
 def test_what_is_compared_is_what_the_file_says() -> None:
     """At the first rung of two trials the weaker one stops, by the score or by the objectives."""
     first = {"top1": 0.9, "sparsity": 0.1, "planned_sparsity": 0.1, "loss": 1.0}
