@@ -164,6 +164,7 @@ def all_of(
     source = surface_of(place, seed, options)
     lines = {}
     for method, trials, workers in wanted:
+        source.forget()
         finished = search_once(method, source, trials, seed, workers)
         lines[key(method, trials, workers)] = grown(finished, source.dense)
     return place, seed, source.possible(), lines, source.epochs
@@ -196,13 +197,14 @@ def key(method: Method, trials: int, workers: int) -> str:
 class Kept:
     """The runs of one surface, a JSON file: {"code", "epochs", "possible": {seed: ...}, "runs": {key: {seed: line}}}.
 
-    Runs are dropped where the surfaces' code is another; those of a method where its sections are.
+    Runs are dropped where the surface's code is another; those of a method where its sections are.
     """
 
     def __init__(self, work: Path, place: str, methods: Sequence[Method], again: bool) -> None:
         self.file = work / f"{place}.json"
         here = Path(__file__).parent
-        code = b"".join((here / f"search_{part}.py").read_bytes() for part in ("surfaces", "surrogate", "real"))
+        parts = {"real": ("real", "surrogate"), "trained": ("real",)}.get(place, ("surfaces",))
+        code = b"".join((here / f"search_{part}.py").read_bytes() for part in parts)
         self.code = hashlib.sha256(code).hexdigest()[:12]
         content = json.loads(self.file.read_text()) if self.file.exists() else {}
         if content.get("code") != self.code:

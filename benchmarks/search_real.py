@@ -103,6 +103,9 @@ class Simplenet:
         """The dense network's top1 on the validation split."""
         return self._top1(self._baseline, "validation")
 
+    def forget(self) -> None:
+        """What is kept of trials is in the folder."""
+
     def possible(self) -> dict[str, float]:
         """Nobody knows: all of the box, no loss at full sparsity."""
         return dict(POINTS)
