@@ -37,7 +37,8 @@ class Simplenet:
 
     def __init__(self, options: argparse.Namespace, seed: int = 0) -> None:
         name = "cifar10" if options.data_dir else "digits"
-        self.epochs, self._part, self._work, self._seed = options.epochs, options.part, options.work, seed
+        self.epochs, self._work, self._seed = options.epochs, options.work, seed
+        self._part = options.part or (0.1 if options.data_dir else 1.0)
         whole = Overrides(dataset=name, data_dir=options.data_dir)
         self._dense = load_sweep(options.space, whole)
         self._sweep = load_sweep(_broad(options.space, options.work), replace(whole, epochs=options.epochs))
@@ -47,7 +48,7 @@ class Simplenet:
         self.sizes = {weight: int(np.prod(shape)) for weight, shape in self._plan.weights}
         self.weights = {str(d.weight): self.sizes[str(d.weight)] for d in self.space.dimensions if d.weight}
         self.pruned = 1 + max(p.last_epoch for p in self._sweep.schedule.policies if p.kind == "pruner")
-        about = [self._sweep.config()["schedule"], name, options.epochs, options.part, str(options.baseline)]
+        about = [self._sweep.config()["schedule"], name, options.epochs, self._part, str(options.baseline)]
         self.about = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
         self._baseline = options.baseline or self._trained()
         self.dense = self._top1(self._baseline, "test")
@@ -101,6 +102,9 @@ class Simplenet:
     def validation(self) -> float:
         """The dense network's top1 on the validation split."""
         return self._top1(self._baseline, "validation")
+
+    def forget(self) -> None:
+        """What is kept of trials is in the folder."""
 
     def possible(self) -> dict[str, float]:
         """Nobody knows: all of the box, no loss at full sparsity."""

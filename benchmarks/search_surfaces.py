@@ -150,6 +150,10 @@ class Surface:
             self._trials[key] = self.trial(seed, values)
         return self._trials[key]
 
+    def forget(self) -> None:
+        """Drop the trials that are remembered: another search draws others."""
+        self._trials.clear()
+
     def damage_curve(self, layer: int, level: float) -> float:
         """What top1 truly loses when the layer alone is pruned in one shot."""
         factor, shape = (part[layer] for part in self.one_shot)

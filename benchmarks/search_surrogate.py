@@ -1,9 +1,11 @@
 """A surface that was learned from trials really trained: thousands of trials as real ones would be, in seconds.
 
-Trials drawn by a Sobol sequence are trained once (`search_real.Simplenet`). A Gaussian process over the searched
-values, with one length a dimension, gives the mean of each epoch's validation top1: at the last epoch that is a
-network's true worth. A trial adds the leave-one-out residuals of one of the real trials, so that noise has the size it
-has in truth and one epoch's goes with the next's. Sparsity is not learned: the schedule says it.
+Trials drawn by a Sobol sequence are trained once (`search_real.Simplenet`). A Gaussian process, with one length a
+dimension, gives the mean of each epoch's validation top1: at the last epoch that is a network's true worth. What it
+learns is the logarithm of what is lost against a little more than the best trial, over the logarithm of each layer's
+density: top1 itself is flat, then falls off, and a process of that makes up networks better than the dense one. A trial
+adds the leave-one-out residuals of one of the real trials, so that noise has the size it has in truth and one epoch's
+goes with the next's. Sparsity is not learned: the schedule says it.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from raydistill.search.searchers.sobol import SobolSearcher
 class Surrogate(Surface):
     """real: trains the `table` trials that the surface is learned from, all with the seed 0; kept ones are not again.
 
-    error: the leave-one-out error at the last epoch, root mean square, in top1. spread: the standard deviation of the
-    real trials' top1 there.
+    error: the leave-one-out error of top1 at the last epoch, the median of its absolute value. spread: half of the
+    interquartile range of the real trials' top1 there.
     """
 
     additive = False
@@ -47,8 +49,10 @@ class Surrogate(Surface):
         if not kept.exists():
             write_atomically(kept, json.dumps(self._trained(table)).encode())
         learned = json.loads(kept.read_text())
-        x, y = np.array(learned["units"]), np.array(learned["curves"])
+        x, top1 = self._features(np.array(learned["units"])), np.array(learned["curves"])
         self.dense = float(learned["dense"])
+        self._ceiling = top1.max(axis=0) + 0.01
+        y = np.log(self._ceiling - top1)
         self._mean, self._scale = y.mean(axis=0), y.std(axis=0)
         kernel = ConstantKernel() * RBF(np.ones(x.shape[1]), (0.05, 100.0)) + WhiteKernel(0.1)
         with warnings.catch_warnings():
@@ -59,8 +63,10 @@ class Surrogate(Surface):
         standard = (y - self._mean) / self._scale
         residuals = (inverse @ standard) / np.diag(inverse)[:, None]  # Rasmussen and Williams 2006, equation 5.12
         self._residuals = residuals * self._scale
-        self.error = float(np.sqrt(np.mean(self._residuals[:, -1] ** 2)))
-        self.spread = float(self._scale[-1])
+        predicted = self._ceiling[-1] - np.exp(y[:, -1] - self._residuals[:, -1])
+        self.error = float(np.median(np.abs(predicted - top1[:, -1])))
+        low, high = np.percentile(top1[:, -1], (25, 75))
+        self.spread = float(high - low) / 2
 
     def _trained(self, table: int) -> dict[str, object]:
         units, curves = [], []
@@ -73,11 +79,20 @@ class Surrogate(Surface):
                 print(f"  {number + 1} of {table} real trials", flush=True)
         return {"units": units, "curves": curves, "dense": self._real.validation()}
 
+    def _features(self, units: np.ndarray) -> np.ndarray:
+        """(n, dimensions): a level as the logarithm of what it leaves, from 0 to 1; all else as it is."""
+        dense = np.log(1.0 - np.where(self._of_layer, units, 0.0) * LARGEST) / np.log(1.0 - LARGEST)
+        return np.where(self._of_layer, dense, units)
+
+    def _predicted(self, units: np.ndarray) -> np.ndarray:
+        """(n, epochs): the logarithm of what is lost."""
+        return self._process.predict(self._features(units)) * self._scale + self._mean
+
     def levels(self, units: np.ndarray) -> np.ndarray:
         return units[:, self._of_layer] * LARGEST
 
     def loss(self, units: np.ndarray) -> np.ndarray:
-        return self.dense - self._process.predict(units)[:, -1] * self._scale[-1] - self._mean[-1]
+        return self.dense - self._ceiling[-1] + np.exp(self._predicted(units)[:, -1])
 
     def true(self, units: np.ndarray) -> np.ndarray:
         return np.stack([self.dense - self.loss(units), self.levels(units) @ self.share], axis=1)
@@ -86,11 +101,11 @@ class Surrogate(Surface):
         unit = self.space.to_unit(values)
         key = hashlib.sha256(f"{seed}{sorted(values.items())}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
-        mean = self._process.predict(unit[None])[0] * self._scale + self._mean
-        top1 = mean + self._residuals[int(rng.integers(len(self._residuals)))]
+        mean = self._predicted(unit[None])[0]
+        top1 = self._ceiling - np.exp(mean + self._residuals[int(rng.integers(len(self._residuals)))])
         planned = self._real.planned(values)
         figures = [{"top1": one, "sparsity": planned, "planned_sparsity": planned} for one in top1.tolist()]
-        return figures, np.array([mean[-1], planned])
+        return figures, np.array([self._ceiling[-1] - np.exp(mean[-1]), planned])
 
     def measured(self, levels: Sequence[float], seed: int) -> tuple[Curves, float]:
         return self._curves(tuple(levels))

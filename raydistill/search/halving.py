@@ -2,9 +2,10 @@
 
 Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (arXiv 1810.05934): rungs stand at
 ``grace_period * reduction_factor^k`` epochs, and one in `reduction_factor` of a rung's trials goes on. A bracket `s`
-leaves the first `s` rungs out; trials are dealt out to brackets in Hyperband's proportions (Li et al. 2018, arXiv
-1603.06560). With several objectives "one in so many" is what `selection.best` takes (Schmucker et al. 2021, arXiv
-2106.12639). With one number to compare it is plain ASHA.
+leaves the first `s` rungs out, the last one all of them: it trains every trial to its end, so that a search whose rungs
+mislead is no worse than one without by more than its share. Trials are dealt out to brackets in Hyperband's proportions
+(Li et al. 2018, arXiv 1603.06560). With several objectives "one in so many" is what `selection.best` takes (Schmucker
+et al. 2021, arXiv 2106.12639). With one number to compare it is plain ASHA.
 
 *Stopping*: a trial that is not among the best of its rung when it gets there stops for good; the first always goes on.
 *Promotion*: every trial pauses at its rung, and goes on when it is among the best of it, at once or later. Of a rung
@@ -44,7 +45,8 @@ class Rung:
 
 
 class Halving(TrialScheduler):
-    """grace_period: epochs before the first rung. brackets: 1 is ASHA, more is asynchronous Hyperband.
+    """grace_period: epochs before the first rung. brackets: 1 is ASHA, more is asynchronous Hyperband; None: as many as
+    it has, one more than there are rungs.
 
     measure: what is compared. spread: one of `selection.SPREADS`. promote: pause and promote instead of stopping.
     """
@@ -56,14 +58,17 @@ class Halving(TrialScheduler):
         max_epochs: int,
         grace_period: int,
         reduction_factor: float,
-        brackets: int = 1,
+        brackets: int | None = 1,
         promote: bool = False,
         spread: str = "epsilon_net",
     ) -> None:
-        if reduction_factor <= 1 or grace_period < 1 or brackets < 1:
+        if reduction_factor <= 1 or grace_period < 1 or (brackets is not None and brackets < 1):
             raise ValueError("halving needs reduction_factor > 1, grace_period >= 1 and brackets >= 1")
         levels = rung_levels(grace_period, reduction_factor, max_epochs)
-        self.brackets = [[Rung(epochs) for epochs in levels[skip:]] for skip in range(min(brackets, len(levels) or 1))]
+        most = len(levels) + 1
+        count = most if brackets is None else min(brackets, most)
+        self.brackets = [[Rung(epochs) for epochs in levels[skip:]] for skip in range(count)]
+        self._counts = tuple(len(rungs) for rungs in self.brackets)
         self._measure = measure
         self._max_epochs = max_epochs
         self._factor = reduction_factor
@@ -125,7 +130,7 @@ class Halving(TrialScheduler):
         return f"{at}: {self._place(rung, rung.trials.index(trial))}"
 
     def _rungs(self, trial: int) -> list[Rung]:
-        return self.brackets[bracket_of(trial, len(self.brackets), self._factor)]
+        return self.brackets[bracket_of(trial, self._counts, self._factor)]
 
     def _reached(self, trial: int) -> Rung | None:
         """The last rung that the trial came to."""
@@ -164,27 +169,28 @@ def rung_levels(grace_period: int, reduction_factor: float, max_epochs: int) -> 
     return levels
 
 
-def bracket_of(trial: int, brackets: int, reduction_factor: float) -> int:
-    """Deals trials out so that bracket s gets about ``reduction_factor^-s * B / (B - s)`` for each one of bracket 0.
+def bracket_of(trial: int, rungs: tuple[int, ...], reduction_factor: float) -> int:
+    """Deals trials out so that a bracket of `s` rungs gets about ``reduction_factor^s / (s + 1)`` in proportion.
 
-    Hyperband's n_s with s counted from the most exploring bracket. It depends on the trial's number alone.
+    Hyperband's n_s, by which all brackets train about the same number of epochs. rungs: of each bracket. It depends on
+    the trial's number alone.
     """
-    if brackets == 1:
+    if len(rungs) == 1:
         return 0
-    dealt, dealer = _deal(brackets, reduction_factor)
+    dealt, dealer = _deal(rungs, reduction_factor)
     while len(dealt) <= trial:
         dealt.append(next(dealer))
     return dealt[trial]
 
 
 @functools.lru_cache(maxsize=16)
-def _deal(brackets: int, reduction_factor: float) -> tuple[list[int], Iterator[int]]:
+def _deal(rungs: tuple[int, ...], reduction_factor: float) -> tuple[list[int], Iterator[int]]:
     """What has been dealt out so far, and who deals on: a trial costs the same however many were before it."""
 
     def dealer() -> Iterator[int]:
-        weights = [reduction_factor**-s * brackets / (brackets - s) for s in range(brackets)]
+        weights = [reduction_factor**s / (s + 1) for s in rungs]
         shares = [weight / sum(weights) for weight in weights]
-        counts = [0] * brackets
+        counts = [0] * len(rungs)
         for number in itertools.count(1):
             owed = [share * number - count for share, count in zip(shares, counts, strict=True)]
             bracket = owed.index(max(owed))

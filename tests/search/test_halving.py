@@ -165,30 +165,52 @@ def test_no_rungs_no_decisions() -> None:
 
 
 def test_brackets_are_dealt_in_hyperbands_proportions() -> None:
-    # 1, 2^-1 * 3/2, 2^-2 * 3/1 = 1, .75, .75: of ten 4, 3 and 3
-    # 3^-s * 4 / (4 - s) = 1, 4/9, 2/9, 4/27 = 27 : 12 : 6 : 4
-    assert Counter(bracket_of(trial, 3, 2.0) for trial in range(1000)) == {0: 400, 1: 300, 2: 300}
-    assert Counter(bracket_of(trial, 3, 2.0) for trial in range(10)) == {0: 4, 1: 3, 2: 3}
-    assert Counter(bracket_of(trial, 4, 3.0) for trial in range(490)) == {0: 270, 1: 120, 2: 60, 3: 40}
-    assert [bracket_of(trial, 1, 2.0) for trial in range(5)] == [0] * 5
-    in_order = [bracket_of(trial, 5, 2.5) for trial in range(60)]
-    assert [bracket_of(trial, 5, 2.5) for trial in (59, 3, 17)] == [in_order[i] for i in (59, 3, 17)]
+    """Li et al., algorithm 1: n = (s_max + 1) / (s + 1) * eta^s of the bracket with s rungs, here without its ceil."""
+    # s of 2, 1, 0, eta 2: 3/3 * 4, 3/2 * 2, 3/1 * 1 = 4, 3, 3
+    # s of 3, 2, 1, 0, eta 3: 4/4 * 27, 4/3 * 9, 4/2 * 3, 4/1 * 1 = 27, 12, 6, 4
+    all_three, all_four = (2, 1, 0), (3, 2, 1, 0)
+    assert Counter(bracket_of(trial, all_three, 2.0) for trial in range(1000)) == {0: 400, 1: 300, 2: 300}
+    assert Counter(bracket_of(trial, all_three, 2.0) for trial in range(10)) == {0: 4, 1: 3, 2: 3}
+    assert Counter(bracket_of(trial, all_four, 3.0) for trial in range(490)) == {0: 270, 1: 120, 2: 60, 3: 40}
+    # two brackets of four: s of 3 and 2, so 27 : 12, whatever the others would have had
+    assert Counter(bracket_of(trial, (3, 2), 3.0) for trial in range(390)) == {0: 270, 1: 120}
+    assert [bracket_of(trial, (4,), 2.0) for trial in range(5)] == [0] * 5
+    in_order = [bracket_of(trial, (4, 3, 2, 1, 0), 2.5) for trial in range(60)]
+    assert [bracket_of(trial, (4, 3, 2, 1, 0), 2.5) for trial in (59, 3, 17)] == [in_order[i] for i in (59, 3, 17)]
 
 
 def test_bracket_s_leaves_out_the_first_s_rungs() -> None:
     trial_scheduler = halving(max_epochs=16, brackets=3, promote=True)
     assert [[rung.epochs for rung in rungs] for rungs in trial_scheduler.brackets] == [[1, 2, 4, 8], [2, 4, 8], [4, 8]]
     for trial in range(10):
-        assert trial_scheduler.until(trial, 0) == 2 ** bracket_of(trial, 3, 2.0)
+        assert trial_scheduler.until(trial, 0) == 2 ** bracket(trial, trial_scheduler)
         assert trial_scheduler.until(trial, 4) == 8
         assert trial_scheduler.until(trial, 8) is None
-    assert len(halving(max_epochs=4, brackets=9).brackets) == 2  # as many as there are rungs
+    assert len(halving(max_epochs=4, brackets=9).brackets) == 3  # one more than there are rungs
+
+
+def test_the_last_bracket_never_stops_anybody() -> None:
+    """Hyperband's s = 0. Of the other brackets of 2 and 1 rungs the worst stop at their first rung."""
+    for promote in (False, True):
+        trial_scheduler = halving(TOP1, max_epochs=4, brackets=None, promote=promote)
+        assert [[rung.epochs for rung in rungs] for rungs in trial_scheduler.brackets] == [[1, 2], [2], []]
+        stopped = Counter()
+        for trial in range(20):
+            dealt = bracket(trial, trial_scheduler)
+            actions = [trial_scheduler.result(trial, e, figures(1.0 - trial / 100)).action for e in (1, 2, 3, 4)]
+            stopped[dealt] += any(action != GO_ON for action in actions)
+            if dealt == 2:
+                assert trial_scheduler.until(trial, 0) is None
+                assert trial_scheduler.why_not_promoted(trial) == ""
+        # 4 : 3 : 3 of twenty; where trials come from the best to the worst, each rung lets one of two go on
+        assert stopped[2] == 0
+        assert stopped[0] > 0 < stopped[1]
 
 
 def test_brackets_are_apart() -> None:
     """Trials of another bracket are not compared with: each one's first at epoch 2 goes on."""
     trial_scheduler = halving(brackets=2)
-    first = {bracket: next(t for t in range(9) if bracket_of(t, 2, 2.0) == bracket) for bracket in (0, 1)}
+    first = {which: next(t for t in range(9) if bracket(t, trial_scheduler) == which) for which in (0, 1)}
     assert trial_scheduler.result(first[0], 2, figures(0.9)).action == GO_ON
     assert trial_scheduler.result(first[1], 2, figures(0.1)).action == GO_ON
 
@@ -324,21 +346,21 @@ def test_loss_is_compared_downwards() -> None:
 
 def test_median_by_hand() -> None:
     trial_scheduler = MedianStopping(TOP1, max_epochs=9, grace_period=2, minimum=3)
-    for trial, curve in enumerate(([0.2, 0.4], [0.4, 0.6], [0.6, 0.8])):  # running means 0.3, 0.5, 0.7: median 0.5
+    for trial, curve in enumerate(([0.2, 0.4], [0.4, 0.6], [0.6, 0.8])):  # at the second epoch the median is 0.6
         assert [trial_scheduler.result(trial, e, figures(top1)).action for e, top1 in enumerate(curve, 1)] == [
             GO_ON
         ] * 2
     assert trial_scheduler.result(3, 1, figures(0.0)).action == GO_ON
-    assert trial_scheduler.result(3, 2, figures(0.5)).action == GO_ON  # its best is at the median
+    assert trial_scheduler.result(3, 2, figures(0.6)).action == GO_ON  # at the median
     trial_scheduler.result(4, 1, figures(0.45))
-    # now four others have means 0.3, 0.5, 0.7, 0.25: median 0.4, and its best is 0.39
-    trial_scheduler.result(5, 1, figures(0.39))
-    verdict = trial_scheduler.result(5, 2, figures(0.1))
+    # now four others are at 0.4, 0.6, 0.8, 0.6: the median is 0.6, and what it was before is not asked
+    trial_scheduler.result(5, 1, figures(0.9))
+    verdict = trial_scheduler.result(5, 2, figures(0.59))
     assert (verdict.action, verdict.why) == (
         STOP,
-        "stopped after 2 of 9 epochs: best score 0.390 below the median 0.400 of 4 other trials",
+        "stopped after 2 of 9 epochs: score 0.590 below the median 0.600 of 4 other trials",
     )
-    assert trial_scheduler.result(4, 2, figures(0.0)).action == GO_ON  # its best of 0.45 counts, not its latest
+    assert trial_scheduler.result(4, 2, figures(0.0)).action == STOP
     assert trial_scheduler.result(5, 2, figures(0.1)).action == GO_ON  # known already
     assert trial_scheduler.result(6, 1, figures(math.nan)).action == STOP
 
@@ -426,7 +448,7 @@ def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float,
 
 
 def bracket(trial: int, trial_scheduler: Halving) -> int:
-    return bracket_of(trial, len(trial_scheduler.brackets), trial_scheduler._factor)
+    return bracket_of(trial, tuple(map(len, trial_scheduler.brackets)), trial_scheduler._factor)
 
 
 def test_a_grid_ends_a_search_before_its_number_of_trials() -> None:

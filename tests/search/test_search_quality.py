@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import search_methods
@@ -18,7 +19,13 @@ import search_surfaces
 from search_methods import BASE, Method
 from search_surfaces import SURFACES, Surface, make_surface, volume
 
+from raydistill import datasets
+from raydistill.parts import DatasetConfig
 from raydistill.search.searchers import RandomSearcher
+from raydistill.tasks.classification import Classification
+from raydistill.training import evaluate_checkpoint
+
+ROOT = Path(__file__).parents[2]
 
 
 def drawn(surface: Surface, count: int, seed: int = 7) -> list[dict]:
@@ -188,3 +195,36 @@ def test_kept_runs_are_added_to_and_forgotten_with_what_made_them(tmp_path: Path
     assert search_quality.Kept(tmp_path, "additive5", [other], again=True).missing(0, wanted) == [(other, 2, 1)]
     said = search_quality.follows({"additive5": kept}, [BASE, "sobol+none"], [2], [1], 2)
     assert any("of all" in line for line in said)
+
+
+@pytest.mark.slow
+def test_real_trials_are_kept_and_counted_by_the_test_split_and_a_surface_is_learned_from_them(tmp_path: Path) -> None:
+    space = yaml.safe_load((ROOT / "search_spaces" / "simplenet.yaml").read_text())
+    space["baseline"] = {"epochs": 4, "lr": 0.05}
+    file = tmp_path / "space.yaml"
+    file.write_text(yaml.safe_dump(space))
+    options = argparse.Namespace(
+        epochs=3, work=tmp_path / "work", data_dir=None, space=file, part=0.5, baseline=None, table=10
+    )
+    surface = search_quality.surface_of("trained", 0, options)
+    assert (surface.epochs, surface.pruned) == (3, 2)  # 45 of 60
+    found = list(search_quality.search_once(Method.of(BASE), surface, 2, 0, 1))
+    assert [spent for spent, *_ in found] == [3.0, 6.0]
+    latest = max((tmp_path / "work").glob("*/checkpoint.pt"), key=lambda file: file.stat().st_mtime_ns)
+    task = Classification(datasets.load(DatasetConfig("digits")))
+    test = evaluate_checkpoint(latest, task, "test", "cpu").metrics["top1"]
+    seen, true = found[-1][1:]
+    assert true[0] == pytest.approx(test)
+    assert true[1] == pytest.approx(seen[1], abs=1e-6)  # what is planned is what is there
+    before = sorted((tmp_path / "work").iterdir())
+    again = list(search_quality.search_once(Method.of(BASE), surface, 2, 0, 1))
+    assert sorted((tmp_path / "work").iterdir()) == before
+    assert np.array_equal(again[-1][1], seen)
+    curves, cost = surface.measured((0.5, 0.99), 0)
+    assert cost == pytest.approx(0.04 * 11)
+    assert sum(lost for curve in curves.values() for _, lost in curve[1:]) > 0.1  # 99 % of any layer hurts
+    learned = search_quality.surface_of("real", 0, options)
+    assert learned.true(np.full((1, 6), 0.1))[0, 1] == pytest.approx(0.099, abs=0.001)
+    figures, truth = learned.trial(0, learned.space.sample(np.random.default_rng(0)))
+    assert len(figures) == 3
+    assert 0.0 < truth[0] < 1.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from raydistill.errors import ConfigError, Fault
 from raydistill.records import Scalar
+from raydistill.schedule import ScheduleSpec
 from raydistill.search import Objective, SearchSpace
 from raydistill.search.asha import ASHA
 from raydistill.search.decisions import RunAll, TrialScheduler, by_objectives, by_score
@@ -16,8 +17,8 @@ from raydistill.search.search import Search
 from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
 
-_BRACKETS = 3
-"""Hyperband's, where the file does not say."""
+PLANNED = "planned_sparsity"
+"""Of a score: what a trial will be pruned to."""
 
 
 def check_own(searching: SearcherSection, scheduling: TrialSchedulerSection, file: str) -> None:
@@ -83,6 +84,30 @@ def rungs(section: TrialSchedulerSection, epochs: int) -> list[int]:
     return rung_levels(grace_period(section, epochs), section.reduction_factor, epochs)
 
 
+def compared_too_early(
+    section: TrialSchedulerSection, epochs: int, schedules: Iterable[ScheduleSpec], where: str = "trial_scheduler"
+) -> tuple[str, ...]:
+    """A line to warn with where a weighted sum with the planned sparsity is compared before the masks are final.
+
+    Until then all are nearly dense: top1 differs by little more than its noise, the planned sparsity by all of its
+    range, so whoever will be pruned the most goes on. Where the objectives themselves are compared (moasha), nothing is
+    weighed, and some of every sparsity go on. schedules: of trials; the one that prunes for longest counts.
+    """
+    weighs = not section.own and "score" in section.uses[section.name]
+    if not weighs or PLANNED not in (section.score or {}):
+        return ()
+    final = max(
+        (p.last_epoch + 1 for schedule in schedules for p in schedule.policies if p.kind == "pruner"), default=0
+    )
+    first = grace_period(section, epochs)
+    if first >= min(final, epochs):
+        return ()
+    rule = f"{section.name} weighs quality against the final sparsity before masks are final, after {final} epochs"
+    later = f"{final} or more" if final < epochs else "prune until an earlier epoch"
+    way_out = f"{later}, or a trial_scheduler that weighs nothing: {{name: moasha}}, {{name: none}}"
+    return (str(Fault(f"{where}.grace_period", rule, first, way_out)),)
+
+
 def make_trial_scheduler(
     section: TrialSchedulerSection, objectives: Sequence[Objective], epochs: int, where: str = "trial_scheduler"
 ) -> TrialScheduler:
@@ -102,7 +127,7 @@ def make_trial_scheduler(
         max_epochs=epochs,
         grace_period=grace,
         reduction_factor=factor,
-        brackets=section.brackets or (_BRACKETS if single else 1),
+        brackets=section.brackets or (None if single else 1),
         promote=section.mode == "promote",
         spread=section.spread,
     )

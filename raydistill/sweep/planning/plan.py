@@ -32,7 +32,7 @@ from raydistill.search.searchers import GridSearcher, Searcher
 from raydistill.search.searchers.additive import is_level
 from raydistill.sweep.file.load import BRANCH_AT, LOOP, TRAINING, TRUNK, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
-from raydistill.sweep.planning.methods import make_searcher, make_trial_scheduler
+from raydistill.sweep.planning.methods import compared_too_early, make_searcher, make_trial_scheduler
 from raydistill.sweep.planning.seeds import Seeds
 from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
 from raydistill.tasks import TaskShape
@@ -90,8 +90,8 @@ class Plan:
 
     trials: the warm starts, then all others with a searcher that does not learn, else those of its start. count: how
     many there will be at most. searcher: asked for the others. draw: a trial's number and values to its plan.
-    warnings: lines about the schedule and the warm starts. branches: the sparsity that the trunk is bound for after
-    each number of its epochs that is kept; {} where there is no trunk.
+    warnings: lines about the schedule, the warm starts and the trial scheduler. branches: the sparsity that the trunk
+    is bound for after each number of its epochs that is kept; {} where there is no trunk.
     """
 
     space: SearchSpace
@@ -192,6 +192,10 @@ def plan_sweep(
 
     warnings = (*sweep.schedule.warnings, *(line for start in starts for line in start.warnings))
     known = tuple(trial for trial in trials if trial is not None)
+    schedules = [sweep.schedule, *(trial.run.schedule for trial in known if trial.run.schedule is not None)]
+    where = f"{sweep.file}: trial_scheduler"
+    early = compared_too_early(sections.trial_scheduler, sections.training.epochs, schedules, where)
+    warnings = (*warnings, *early)
     return Plan(space, known, named, count, searcher, draw, warnings, branches)
 
 

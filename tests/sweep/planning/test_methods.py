@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from raydistill.schedule import ScheduleSpec, parse_schedule
 from raydistill.search import Objective, SearchSpace
 from raydistill.search.asha import ASHA
 from raydistill.search.decisions import GO_ON, STOP, RunAll
@@ -15,7 +16,14 @@ from raydistill.search.median import MedianStopping
 from raydistill.search.searchers import SEARCHERS
 from raydistill.search.space import Dimension
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
-from raydistill.sweep.planning.methods import grace_period, make_search, make_searcher, make_trial_scheduler, rungs
+from raydistill.sweep.planning.methods import (
+    compared_too_early,
+    grace_period,
+    make_search,
+    make_searcher,
+    make_trial_scheduler,
+    rungs,
+)
 
 OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
 SPACE = SearchSpace((Dimension("x", Uniform(0.2, 0.8)),))
@@ -38,6 +46,18 @@ def test_trials_of_16_epochs_are_compared_at_these(said: dict[str, Any], kind: t
     assert type(make_trial_scheduler(section, OBJECTIVES, 16)) is kind
     assert grace_period(section, 16) == said.get("grace_period", 4)
     assert grace_period(TrialSchedulerSection(), 3) == 1  # never none at all
+
+
+def test_hyperband_has_all_of_its_brackets_unless_the_file_says_fewer() -> None:
+    def rungs_of(**said: Any) -> list[list[int]]:
+        scheduler = make_trial_scheduler(TrialSchedulerSection(**said), OBJECTIVES, 16)
+        assert isinstance(scheduler, Halving)
+        return [[rung.epochs for rung in bracket] for bracket in scheduler.brackets]
+
+    assert rungs_of(name="hyperband", grace_period=2) == [[2, 4, 8], [4, 8], [8], []]
+    assert rungs_of(name="hyperband", grace_period=2, brackets=2) == [[2, 4, 8], [4, 8]]
+    assert rungs_of(name="moasha", grace_period=2) == [[2, 4, 8]]
+    assert rungs_of(name="moasha", grace_period=4, brackets=9) == [[4, 8], [8], []]
 
 
 def test_what_is_compared_is_what_the_file_says() -> None:
@@ -74,3 +94,55 @@ def test_every_searcher_of_the_menu_draws_within_the_space_and_the_same_again(na
 def test_a_quarter_of_the_trials_come_before_a_model(count: int, startup: int) -> None:
     assert make_searcher(SearcherSection(name="tpe"), SPACE, 0, count).startup == startup
     assert make_searcher(SearcherSection(name="tpe", startup=5), SPACE, 0, count).startup == 5
+
+
+def schedule(*ending_epochs: int) -> ScheduleSpec:
+    pruner = {"class": "AutomatedGradualPruner", "initial_sparsity": 0, "final_sparsity": 0.5, "weights": ["w"]}
+    policies = [
+        {"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": end, "frequency": 2}
+        for end in ending_epochs
+    ]
+    policies.append(
+        {"lr_scheduler": {"instance_name": "decay"}, "starting_epoch": 0, "ending_epoch": 40, "frequency": 1}
+    )
+    decay = {"class": "StepLR", "step_size": 9}
+    return parse_schedule(
+        {"version": 1, "pruners": {"p": pruner}, "lr_schedulers": {"decay": decay}, "policies": policies}, "s.yaml"
+    )
+
+
+WEIGHED = {"top1": 1.0, "planned_sparsity": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("said", "warned"),
+    [
+        ({"name": "hyperband", "grace_period": 10, "score": WEIGHED}, True),
+        ({"name": "asha", "score": WEIGHED}, True),  # a quarter of a trial: 10
+        ({"name": "median", "grace_period": 28, "score": WEIGHED}, True),
+        ({"name": "median", "grace_period": 29, "score": WEIGHED}, False),
+        ({"name": "hyperband", "grace_period": 10, "score": {"top1": 1.0}}, False),
+        ({"name": "hyperband", "grace_period": 40, "score": WEIGHED}, False),
+        ({"name": "moasha", "grace_period": 10}, False),
+        ({"name": "none"}, False),
+    ],
+)
+def test_a_sum_that_is_compared_before_masks_are_final_is_warned_of(said: dict[str, Any], warned: bool) -> None:
+    """Every second epoch from 0 to below 30: the last of them is 28, so masks are final after 29."""
+    lines = compared_too_early(TrialSchedulerSection(**said), 40, [schedule(12), schedule(30)], "f: trial_scheduler")
+    assert len(lines) == warned
+    if said["name"] == "hyperband" and warned:
+        assert lines == (
+            "f: trial_scheduler.grace_period: hyperband weighs quality against the final sparsity before masks are "
+            "final, after 29 epochs, got 10; 29 or more, or a trial_scheduler that weighs nothing: {name: moasha}, "
+            "{name: none}",
+        )
+
+
+def test_who_prunes_to_the_end_is_told_to_end_before() -> None:
+    section = TrialSchedulerSection(name="asha", score=WEIGHED)
+    (line,) = compared_too_early(section, 40, [schedule(40, 12)])
+    assert "after 39 epochs, got 10; 39 or more" in line
+    (line,) = compared_too_early(section, 39, [schedule(40)])
+    assert "got 9; prune until an earlier epoch" in line
+    assert compared_too_early(section, 40, []) == ()

@@ -236,3 +236,16 @@ def test_bits_that_no_quantizer_takes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "bits.yaml").write_text(yaml.safe_dump(said))
     with pytest.raises(ConfigError, match=r"bits_weights: must be a whole number from 2 to 32, or null.*got 1"):
         plan_sweep(load_sweep(tmp_path / "bits.yaml", Overrides(num_samples=4)), CIFAR)
+
+
+def test_a_plan_warns_where_trials_are_weighed_before_their_masks_are_final(write_sweep: WriteSweep) -> None:
+    weighed = {"name": "hyperband", "grace_period": 1, "score": {"top1": 1.0, "planned_sparsity": 0.3}}
+    plan = plan_sweep(load_sweep(write_sweep(("trial_scheduler", weighed))), CIFAR)
+    (line,) = [line for line in plan.warnings if "trial_scheduler" in line]
+    assert "space.yaml: trial_scheduler.grace_period: hyperband weighs" in line
+    assert "\n" not in line
+    final = 1 + max(p.last_epoch for p in plan.trials[0].run.schedule.policies if p.kind == "pruner")
+    assert f"after {final} epochs, got 1" in line
+    for said in ({"name": "moasha", "grace_period": 1}, {"name": "none"}, {**weighed, "grace_period": final}):
+        plan = plan_sweep(load_sweep(write_sweep(("trial_scheduler", said))), CIFAR)
+        assert not [line for line in plan.warnings if "trial_scheduler" in line]
