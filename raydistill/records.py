@@ -103,7 +103,8 @@ def _known(kind: type[EpochMetrics | Evaluation], data: Mapping[str, Any]) -> di
 class TrialRecord:
     """All that is known of one trial.
 
-    values: what was searched, by key path. planned_sparsity: total sparsity that its schedule is bound for.
+    values: what was searched, by key path. planned_sparsity: total sparsity that its schedule is bound for. planned:
+    other figures of the network that it is bound for, as ``planned_macs``, in a sweep that optimises or bounds one.
     reason: why it ended, in words. last: its latest epoch. test: filled in for front members only.
     confirms: the trial that this run repeats with another seed; "" for a trial of the search.
     """
@@ -116,6 +117,7 @@ class TrialRecord:
     seed: int
     reason: str = ""
     planned_sparsity: float = 0.0
+    planned: Mapping[str, float] = field(default_factory=dict)
     epochs: int = 0
     last: EpochMetrics | None = None
     checkpoint: str | None = None

@@ -35,6 +35,17 @@ class Constraint:
     def __str__(self) -> str:
         return f"{self.figure} {self.comparison} {self.bound:g}"
 
+    @property
+    def of_network(self) -> bool:
+        """On a figure that pruning decides, not the training."""
+        return self.figure in OF_NETWORK
+
+    def excess(self, value: float) -> float:
+        """How far `value` lies on the wrong side, as a share of the bound; 0 where it keeps it."""
+        if _COMPARISONS[self.comparison](value, self.bound):
+            return 0.0
+        return abs(value - self.bound) / max(abs(self.bound), 1e-12)
+
     def violation(self, value: float) -> str:
         """How `value` breaks the constraint, in words; "" where it does not. A figure that is not there breaks it."""
         if math.isnan(value):

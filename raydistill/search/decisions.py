@@ -12,12 +12,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from raydistill.errors import ConfigError, Fault
+from raydistill.search.constraints import Constraint
 from raydistill.search.objectives import Objective
 
 GO_ON, STOP, PAUSE = "go on", "stop", "pause"
 
 Figures = Mapping[str, float]
-"""An epoch's figures by name (the task's metrics, sparsity, ...), and ``planned_sparsity``, the trial's final one."""
+"""An epoch's figures by name (the task's metrics, sparsity, ...), and ``planned_sparsity``, the trial's final one; with
+``planned_macs`` and the like where a sweep foresees them."""
 
 Measure = Callable[[Figures], tuple[float, ...]]
 """Figures to the numbers that are compared, the larger the better."""
@@ -89,19 +91,38 @@ class RunAll(Stopping):
         return Verdict(GO_ON)
 
 
-def by_objectives(objectives: Sequence[Objective]) -> Measure:
-    """What a rung compares: quality as it is now, and the sparsity that the trial's schedule is bound for.
+PLANNED = "planned_sparsity"
+"""What a trial will be pruned to."""
+
+
+def planned_name(figure: str) -> str:
+    """What a figure of the network is called before training has come to its end."""
+    return f"planned_{figure}"
+
+
+def by_objectives(objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()) -> Measure:
+    """What a rung compares: quality as it is now, and the figures of the network that the trial is bound for.
 
     Every objective that pruning drives (sparsity, MACs, parameters, size, latency) is known only when pruning is done,
-    and early sparsity says more of a schedule's pace than of its end. ``planned_sparsity`` stands for them all, once.
+    and early sparsity says more of a schedule's pace than of its end. ``planned_macs`` and the like stand for them;
+    where one is not foreseen, ``planned_sparsity`` does, once. What is bound to break a constraint on such a figure is
+    worse in everything, by how much it breaks it (after Deb 2000, "An efficient constraint handling method", section
+    3): it never stands before one that keeps it, and the way back is known.
     """
     quality = [objective for objective in objectives if not objective.of_network]
-    by_size = len(quality) < len(objectives)
+    pruned = [objective for objective in objectives if objective.of_network]
     sign = -1.0 if any(o.name == "sparsity" and not o.maximise for o in objectives) else 1.0
+    bounds = [constraint for constraint in constraints if constraint.of_network]
 
     def measure(figures: Figures) -> tuple[float, ...]:
-        now = [figures[o.name] if o.maximise else -figures[o.name] for o in quality]
-        return (*now, sign * figures["planned_sparsity"]) if by_size else tuple(now)
+        found = [figures[o.name] if o.maximise else -figures[o.name] for o in quality]
+        foreseen = [o for o in pruned if o.name != "sparsity" and planned_name(o.name) in figures]
+        found += [figures[planned_name(o.name)] * (1.0 if o.maximise else -1.0) for o in foreseen]
+        if len(foreseen) < len(pruned):
+            found.append(sign * figures[PLANNED])
+        known = [(bound, figures.get(planned_name(bound.figure))) for bound in bounds]
+        broken = sum(bound.excess(value) for bound, value in known if value is not None)
+        return tuple(value - broken * max(1.0, abs(value)) for value in found) if broken else tuple(found)
 
     return measure
 

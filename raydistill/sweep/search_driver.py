@@ -15,8 +15,9 @@ from typing import Any
 
 from raydistill.errors import ConfigError, RaydistillError
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, PAUSED, STOPPED, EpochMetrics, Scalar, TrialRecord
-from raydistill.search.decisions import GO_ON, PAUSE, STOP, Verdict
+from raydistill.search.decisions import GO_ON, PAUSE, PLANNED, STOP, Verdict
 from raydistill.search.search import DONE, WAIT, Search
+from raydistill.sweep.planning.foresight import known_at_the_end
 from raydistill.sweep.planning.plan import TrialPlan, trial_name, trial_number
 from raydistill.sweep.record.journal import History
 from raydistill.sweep.record.ledger import Ledger
@@ -76,7 +77,7 @@ class SearchDriver:
             elif event == "trial_ended":
                 self._search.ended(number, failed=True)
             if metrics is not None:
-                self._enter(trial_id, metrics, record.planned_sparsity)
+                self._enter(trial_id, metrics, record)
                 if self._verdicts.get(trial_id, Verdict(GO_ON)).action == PAUSE:
                     self._search.pause(number)
                     del self._verdicts[trial_id]
@@ -129,7 +130,7 @@ class SearchDriver:
             if EPOCH in result:
                 metrics = EpochMetrics.from_json(json.loads(result[EPOCH]))
                 self._ledger.epoch(trial_id, metrics)
-                self._enter(trial_id, metrics, self._ledger.records[trial_id].planned_sparsity)
+                self._enter(trial_id, metrics, self._ledger.records[trial_id])
         return self._verdicts.get(trial_id, Verdict(GO_ON)).action != STOP
 
     def retried(self, trial_id: str, reason: str) -> None:
@@ -190,8 +191,9 @@ class SearchDriver:
         self._search.ended(self._number(trial_id), failed=state == FAILED)
         self._ledger.ended(trial_id, state, reason)
 
-    def _enter(self, trial_id: str, metrics: EpochMetrics, planned_sparsity: float) -> None:
-        figures = {**metrics.scalars, "planned_sparsity": planned_sparsity}
+    def _enter(self, trial_id: str, metrics: EpochMetrics, record: TrialRecord) -> None:
+        planned = {PLANNED: record.planned_sparsity, **record.planned}
+        figures = {**metrics.scalars, **planned, **known_at_the_end(metrics.sparsity, metrics.footprint)}
         verdict = self._search.result(self._number(trial_id), metrics.epoch + 1, figures)
         if verdict.action != GO_ON:
             self._verdicts[trial_id] = verdict

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ray import tune
 
@@ -16,6 +17,7 @@ from raydistill.parts.training import Precision
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
 from raydistill.search.decisions import RunAll, by_objectives
 from raydistill.search.search import Search
+from raydistill.sweep.planning.foresight import foreseen, wants_foresight
 from raydistill.sweep.planning.methods import make_search
 from raydistill.sweep.planning.plan import TrialPlan, trial_name
 from raydistill.sweep.planning.resources import concurrent
@@ -30,7 +32,7 @@ from raydistill.sweep.tune.callback import TuneCallback
 from raydistill.sweep.tune.memory_kills import survive_memory_kills
 from raydistill.sweep.tune.searcher import TuneSearcher
 from raydistill.sweep.tune.trial_scheduler import TuneTrialScheduler
-from raydistill.training import read_checkpoint
+from raydistill.training import load_model, read_checkpoint
 
 TUNE = "tune"
 """Ray Tune's own folder in the sweep's, while it runs."""
@@ -54,7 +56,8 @@ def run_trials(session: Session, history: History, train: Trainable = train_tria
     methods = (sections.searcher, sections.trial_scheduler)
     warm = [trial.values for trial in plan.warm]
     objectives, dimensions = session.sweep.objectives, len(plan.space)
-    search = make_search(*methods, plan.searcher, objectives, epochs, plan.count, warm, dimensions)
+    constraints = session.sweep.constraints
+    search = make_search(*methods, plan.searcher, objectives, epochs, plan.count, warm, dimensions, constraints)
     search_driver = SearchDriver(search, ledger, drawn(session), _recorded(session), session.interrupt)
     search_driver.replay(history)
     trials = [record for key, record in ledger.records.items() if key != BASELINE and not record.confirms]
@@ -174,10 +177,19 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
             plan = taught_by(plan, store)
             folder = store.reference(session.folder / "trials" / plan.trial_id)
             where = (folder, share.threads, share.device, precision)
-            placed[number] = plan.placed(checkpoint, *where, session.branches)
+            plan = plan.placed(checkpoint, *where, session.branches)
+            if wants_foresight(session.sweep):
+                plan = replace(plan, planned=_foreseen(session, plan))
+            placed[number] = plan
         return placed[number]
 
     return draw
+
+
+def _foreseen(session: Session, plan: TrialPlan) -> dict[str, float]:
+    with session.store.lent(str(plan.run.init_from)) as path:
+        start = load_model(path, session.sweep.sections.model.arch)
+    return foreseen(plan.run.schedule, start, session.task.example_input())
 
 
 def _recorded(session: Session) -> Callable[[int, Mapping[str, Scalar], TrialPlan | None], TrialRecord]:
@@ -191,6 +203,7 @@ def _recorded(session: Session) -> Callable[[int, Mapping[str, Scalar], TrialPla
             dataset=session.task.name,
             seed=sections.seed,
             planned_sparsity=plan.planned_sparsity if plan is not None else 0.0,
+            planned=plan.planned if plan is not None else {},
             epochs=sections.training.epochs,
             started_ms=time.time_ns() // 1_000_000,
             schedule_text=plan.schedule_text if plan is not None else "",

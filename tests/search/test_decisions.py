@@ -6,6 +6,7 @@ import pytest
 
 from raydistill.errors import ConfigError
 from raydistill.search import Objective
+from raydistill.search.constraints import Constraint
 from raydistill.search.decisions import GO_ON, RunAll, Verdict, by_objectives, by_score
 
 FIGURES = {"top1": 0.7, "loss": 1.5, "sparsity": 0.2, "macs": 1e6, "planned_sparsity": 0.9}
@@ -19,6 +20,26 @@ def test_quality_is_as_it_is_now_and_size_as_it_is_planned() -> None:
     assert by_objectives([macs, loss, sparsity])(FIGURES) == (-1.5, 0.9)  # once for all that pruning drives
     assert by_objectives([top1, loss])(FIGURES) == (0.7, -1.5)
     assert by_objectives([top1, Objective("sparsity", "min")])(FIGURES) == (0.7, -0.9)
+
+
+def test_figures_that_are_foreseen_stand_for_themselves() -> None:
+    top1, macs, size = Objective("top1", "max"), Objective("macs", "min"), Objective("size_bytes", "min")
+    told = {**FIGURES, "planned_macs": 5e5}
+    assert by_objectives([macs, top1])(told) == (0.7, -5e5)
+    assert by_objectives([top1, macs, Objective("sparsity", "max")])(told) == (0.7, -5e5, 0.9)
+    assert by_objectives([top1, macs, size])(told) == (0.7, -5e5, 0.9)  # the size is not: the sparsity stands for it
+
+
+def test_what_is_bound_to_break_a_constraint_is_worse_in_everything_by_how_much() -> None:
+    objectives = [Objective("top1", "max"), Objective("macs", "min")]
+    measure = by_objectives(objectives, [Constraint("macs", "<=", 4e5), Constraint("top1_drop", "<=", 0.01)])
+    kept, broken, worse = (measure({**FIGURES, "planned_macs": macs}) for macs in (4e5, 5e5, 6e5))
+    assert kept == (0.7, -4e5)
+    assert broken == pytest.approx((0.7 - 0.25, -5e5 - 0.25 * 5e5))
+    assert all(a > b > c for a, b, c in zip(kept, broken, worse, strict=True))
+    assert measure(FIGURES) == (0.7, 0.9)  # not foreseen: nothing is known of the bound
+    sparse = by_objectives(objectives, [Constraint("sparsity", ">=", 0.95)])
+    assert sparse(FIGURES)[0] == pytest.approx(0.7 - 0.05 / 0.95)
 
 
 def test_a_score_is_the_weighted_sum() -> None:

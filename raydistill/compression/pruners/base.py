@@ -5,6 +5,7 @@ Most pruners are a composition: rate (how much) x ranking (which first) x granul
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -161,6 +162,12 @@ class ComposedPruner(Pruner):
         self.group_size = group_size
         self.noise = noise
         self.evidence = ranking.evidence
+
+    def by_magnitude(self) -> ComposedPruner:
+        """The same pruner with a ranking that needs the weights alone."""
+        other = copy.copy(self)
+        other.ranking, other.evidence, other.noise = L1, L1.evidence, 0.0
+        return other
 
     def level(self, weight_name: str, when: PolicyTime) -> float | None:
         return self.rates[weight_name](when)

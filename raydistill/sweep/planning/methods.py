@@ -9,16 +9,14 @@ from raydistill.records import Scalar
 from raydistill.schedule import ScheduleSpec
 from raydistill.search import Objective, SearchSpace
 from raydistill.search.asha import ASHA
-from raydistill.search.decisions import RunAll, TrialScheduler, by_objectives, by_score
+from raydistill.search.constraints import Constraint
+from raydistill.search.decisions import PLANNED, RunAll, TrialScheduler, by_objectives, by_score
 from raydistill.search.halving import Halving, rung_levels
 from raydistill.search.median import MedianStopping
 from raydistill.search.own import own_searcher, own_trial_scheduler, searcher_class, trial_scheduler_class
 from raydistill.search.search import Search
 from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
-
-PLANNED = "planned_sparsity"
-"""Of a score: what a trial will be pruned to."""
 
 
 def check_own(searching: SearcherSection, scheduling: TrialSchedulerSection, file: str) -> None:
@@ -62,10 +60,12 @@ def make_search(
     count: int,
     fixed: Sequence[Mapping[str, Scalar]] = (),
     dimensions: int = 0,
+    constraints: Sequence[Constraint] = (),
 ) -> Search:
-    """The whole search of `count` trials of `epochs` epochs; fixed, dimensions: see `Search`."""
-    measure = by_score(searching.score or {}) if searching.name == "tpe" else by_objectives(objectives)
-    trial_scheduler = make_trial_scheduler(scheduling, objectives, epochs)
+    """The whole search of `count` trials of `epochs` epochs; fixed, dimensions: see `Search`. constraints: those on
+    figures of the network steer it."""
+    measure = by_score(searching.score or {}) if searching.name == "tpe" else by_objectives(objectives, constraints)
+    trial_scheduler = make_trial_scheduler(scheduling, objectives, epochs, constraints=constraints)
     stages = [*rungs(scheduling, epochs), epochs]
     return Search(
         searcher, trial_scheduler, measure, num_samples=count, stages=stages, fixed=fixed, dimensions=dimensions
@@ -109,11 +109,16 @@ def compared_too_early(
 
 
 def make_trial_scheduler(
-    section: TrialSchedulerSection, objectives: Sequence[Objective], epochs: int, where: str = "trial_scheduler"
+    section: TrialSchedulerSection,
+    objectives: Sequence[Objective],
+    epochs: int,
+    where: str = "trial_scheduler",
+    constraints: Sequence[Constraint] = (),
 ) -> TrialScheduler:
     """Raises ConfigError where one's own cannot be made. where: its section."""
+    measure = by_objectives(objectives, constraints)
     if section.own:
-        return own_trial_scheduler(section.name, section.args or {}, by_objectives(objectives), epochs, where)
+        return own_trial_scheduler(section.name, section.args or {}, measure, epochs, where)
     score, grace, factor = by_score(section.score or {}), grace_period(section, epochs), section.reduction_factor
     if section.name == "none":
         return RunAll()
@@ -123,7 +128,7 @@ def make_trial_scheduler(
         return ASHA(score, max_epochs=epochs, grace_period=grace, reduction_factor=factor)
     single = section.name == "hyperband"
     return Halving(
-        score if single else by_objectives(objectives),
+        score if single else measure,
         max_epochs=epochs,
         grace_period=grace,
         reduction_factor=factor,

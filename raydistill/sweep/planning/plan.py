@@ -50,7 +50,7 @@ class TrialPlan:
     """One trial. run: without init_from, out_dir, threads and device, which the driver fills in (`placed`).
 
     origin: where a warm start is from, "" for a drawn trial. branch: the number of the trunk's epochs behind which it
-    branches off; None: it starts from the baseline.
+    branches off; None: it starts from the baseline. planned: other figures that it is bound for, see `foresight`.
     """
 
     trial_id: str
@@ -59,6 +59,7 @@ class TrialPlan:
     planned_sparsity: float
     origin: str = ""
     branch: int | None = None
+    planned: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def schedule_text(self) -> str:

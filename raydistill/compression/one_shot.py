@@ -1,0 +1,31 @@
+"""What a schedule comes to in one step: its pruners' last decisions, taken at once on the weights as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from raydistill.compression.build import build
+from raydistill.compression.copying import copy_of
+from raydistill.compression.policies import PruningPolicy, QuantizationPolicy
+from raydistill.schedule import ScheduleSpec
+
+
+def pruned_at_once(spec: ScheduleSpec, model: nn.Module, example_input: Sequence[object] | None = None) -> nn.Module:
+    """A copy of the model with the masks that its schedule is bound for, as they would be if nothing were trained; a
+    quantizer of the schedule rounds its weights.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    copied = copy_of(model)
+    scheduler = build(spec, copied, torch.optim.SGD(copied.parameters(), lr=0.1), example_input)
+    for scheduled in sorted(scheduler.scheduled, key=lambda scheduled: scheduled.spec.last_epoch):
+        when = scheduled.when(scheduled.spec.last_epoch)
+        if isinstance(scheduled.policy, PruningPolicy):
+            scheduled.policy.at_once(when)
+        elif isinstance(scheduled.policy, QuantizationPolicy):
+            scheduled.policy.quantization.enabled = True
+    return copied
