@@ -16,6 +16,7 @@ from raydistill.compression.equalization import equalize
 from raydistill.compression.post_training import PostTrained, calibrate, post_train, statistics_named
 from raydistill.compression.quantizers.adaptive_rounding import Learning, round_adaptively
 from raydistill.compression.quantizers.clipping_search import Search, clippings, search_clipping
+from raydistill.compression.quantizers.gptq import compensate
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.plan import plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
@@ -101,13 +102,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Steps:
-    """What is done beside rounding over ranges. equalize: channels of layers that follow each other are scaled against
-    each other first. rounding: steps in which each layer's rounding is learned; 0: to the nearest. biases: what
-    rounding adds on average is taken off the biases at the end."""
+    """What is done beside rounding over ranges.
+
+    equalize: channels of layers that follow each other are scaled against each other first. rounding: steps in which
+    each layer's rounding is learned; 0: to the nearest. compensate: a layer's other weights make good what rounding
+    each adds, with this damping (`gptq`); None: they do not. biases: what rounding adds on average is taken off the
+    biases at the end.
+    """
 
     equalize: bool = False
     rounding: int = 0
     biases: bool = False
+    compensate: float | None = None
 
 
 _PLAIN = Steps()
@@ -148,6 +154,8 @@ def quantize(
     batches = training_batches(task, loading)
     if steps.rounding:
         list(round_adaptively(model, report.quantization, batches, Learning(steps.rounding)))
+    if steps.compensate is not None:
+        list(compensate(model, report.quantization, batches, steps.compensate))
     if steps.biases:
         correct_biases(model, batches)
     return replace(report, plan=plan_of(report.quantization)), found

@@ -134,6 +134,18 @@ def _share(value: float | None, option: str) -> float | None:
     return value
 
 
+def _check_gptq(said: PostTraining) -> None:
+    if not said.gptq:
+        return
+    if said.adaround:
+        raise ConfigError(Fault("--qe-adaround", "cannot stand beside --qe-gptq", ABSENT, "keep one of the two"))
+    if not 0.0 < said.gptq_damping <= 1.0:
+        rule = "must be above 0 and up to 1"
+        raise ConfigError(Fault("--qe-gptq-damping", rule, said.gptq_damping, "such as 0.01"))
+    if not said.bits_wts and said.config_file is None:
+        raise ConfigError(Fault("--qe-gptq", "rounds weights, which --qe-bits-wts 0 leaves as floats", ABSENT))
+
+
 def quantize(
     checkpoint: Path, config: RunConfig, task: Task, folder: Path, said: PostTraining, console: Console
 ) -> None:
@@ -149,6 +161,7 @@ def quantize(
     share = _share(said.calibration, "--qe-calibration")
     if said.adaround < 0:
         raise ConfigError(Fault("--qe-adaround", "must be at least 0", said.adaround, "such as 1000"))
+    _check_gptq(said)
     quantizer, search = quantizer_of(said)
     network = read_network(checkpoint, config.arch)
     task = network.task(task, config.dataset)
@@ -165,7 +178,8 @@ def quantize(
     idle = quantizer.idle_overrides(network.model, network.example_input(2))
     if idle:
         raise ConfigError(*idle)
-    steps = quantized.Steps(said.equalize, said.adaround, said.bias_correction)
+    damping = said.gptq_damping if said.gptq else None
+    steps = quantized.Steps(said.equalize, said.adaround, said.bias_correction, damping)
     report, found = quantized.quantize(network, task, loading, quantizer, said.dynamic, search, steps)
     for note in report.notes:
         warn(console, note)

@@ -60,6 +60,12 @@ class PostTraining:
         int,
         _free("Steps in which each layer's rounding is learned; 0: to the nearest.", "qe-adaround", metavar="STEPS"),
     ] = 0
+    gptq: Annotated[
+        bool, _free("Let a layer's other weights make good what rounding each of them adds (GPTQ).", "qe-gptq")
+    ] = False
+    gptq_damping: Annotated[float, _free("Of its Hessian, a part of the mean of the diagonal.", "qe-gptq-damping")] = (
+        0.01
+    )
     bias_correction: Annotated[bool, _free("Take off biases what rounding adds on average.", "qe-bias-correction")] = (
         False
     )

@@ -135,9 +135,32 @@ def test_rounding_that_is_learned_and_equal_channels_help_with_few_bits(look: Co
     assert figure(again, "test samples: ") == figure(helped, "test samples: ")
 
 
+def test_weights_alone_whose_others_make_good_what_rounding_adds(look: Command, tmp_path: Path) -> None:
+    common = (
+        "--quantize-eval",
+        "--qe-bits-acts",
+        "0",
+        "--qe-bits-wts",
+        "3",
+        "--qe-per-channel",
+        "--qe-calibration",
+        "0.5",
+    )
+    plain, helped = look(*common), look(*common, "--qe-gptq")
+    assert helped.code == 0, helped.err
+    assert "quantized: 5 weights, 0 activations" in helped.out
+    loss = [float(ended.out.split(", quantized")[1].split("loss ")[1].split()[0]) for ended in (plain, helped)]
+    assert loss[1] < loss[0]
+    again = look("--evaluate", checkpoint=tmp_path / "runs" / "look" / "quantized.pt")
+    assert figure(again, "test samples: ") == figure(helped, "test samples: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (("--quantize-eval", "--qe-gptq", "--qe-adaround", "9"), "--qe-adaround: cannot stand beside --qe-gptq"),
+        (("--quantize-eval", "--qe-gptq", "--qe-gptq-damping", "0"), "--qe-gptq-damping: must be above 0 and up to 1"),
+        (("--quantize-eval", "--qe-gptq", "--qe-bits-wts", "0"), "--qe-gptq: rounds weights, which --qe-bits-wts 0"),
         (("--quantize-eval", "--qe-mode", "symm"), "--qe-mode: must be one of sym, sym_restr, asym_s, asym_u"),
         (("--quantize-eval", "--qe-bits-wts", "33"), "--qe-bits-wts: must be a whole number from 2 to 32"),
         (("--quantize-eval", "--qe-bits-acts", "1"), "--qe-bits-acts: must be a whole number from 2 to 32"),

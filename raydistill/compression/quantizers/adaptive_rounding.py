@@ -104,7 +104,7 @@ def round_adaptively(
     """
     learning = learning or Learning()
     generator = torch.Generator().manual_seed(seed)
-    for name, place in _layers(model, held, batches):
+    for name, place in rounded_layers(model, held, batches):
         module = model.get_submodule(place[0])
         weight = model.get_parameter(name).detach()
         attribute = name.rpartition(".")[2]
@@ -132,7 +132,7 @@ def round_adaptively(
         yield Learned(name, errors[0], errors[1], int((nearest != made.numbers(weight)).sum()))
 
 
-def _layers(model: nn.Module, held: Quantization, batches: Batches) -> list[tuple[str, Place]]:
+def rounded_layers(model: nn.Module, held: Quantization, batches: Batches) -> list[tuple[str, Place]]:
     """The rounded weights of layers that run once, and where, in their order."""
     owners = {}
     for name in held.weight_names():

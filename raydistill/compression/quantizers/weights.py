@@ -191,7 +191,10 @@ class FixedWeight(WeightQuantizer):
 
 
 class LearnedRounding(FixedWeight):
-    """To a fixed grid, each weight up or down as it was learned (`adaptive_rounding`). weight_shape: of the weight."""
+    """To a fixed grid, each weight to a number that was found for it (`adaptive_rounding`, `gptq`).
+
+    weight_shape: of the weight.
+    """
 
     NAME = "learned_rounding"
     up: Tensor
@@ -201,14 +204,15 @@ class LearnedRounding(FixedWeight):
     ) -> None:
         super().__init__(bits, low, high, shape)
         self.weight_shape = [int(size) for size in weight_shape]
-        self.register_buffer("up", torch.zeros(self.weight_shape, dtype=torch.uint8))
+        self.register_buffer("up", torch.zeros(self.weight_shape, dtype=torch.int16))
 
     def described(self) -> dict[str, Any]:
         return {**super().described(), "weight_shape": self.weight_shape}
 
     @torch.no_grad()
     def take(self, grid: Grid, up: Tensor | None = None) -> None:
-        """As `FixedWeight`; up: which weights go to the number above, of the weight's shape; None: as they went."""
+        """As `FixedWeight`; up: how far above the number below it each weight goes, of the weight's shape; None: as it
+        went."""
         super().take(grid)
         if up is not None:
             self.up.copy_(up)
