@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from raydistill.analysis.fewer_bits import Asked, search_bits
 from raydistill.analysis.network import Network
 from raydistill.compression.bias_correction import correct_biases
 from raydistill.compression.deployment import folding
@@ -127,9 +128,10 @@ def quantize(
     dynamic: bool = False,
     search: Options | None = None,
     steps: Steps = _PLAIN,
+    bits: Asked | None = None,
 ) -> tuple[PostTrained, Search | None]:
     """Quantize a network in place. loading: with the part of the training data that calibrates, where no statistics are
-    named. dynamic: there are none, ranges are found anew for each batch.
+    named. dynamic: there are none, ranges are found anew for each batch. bits: how those of weights are searched.
 
     Raises:
         ConfigError, DataError: as `post_train`; the network is quantized already.
@@ -151,6 +153,8 @@ def quantize(
     report = post_train(model, quantizer, example, known)
     report = replace(report, folded=Folded({**first.norms, **report.folded.norms}))
     found = None if search is None else _searched(network, task, loading, report, known, search)
+    if bits is not None:
+        search_bits(model, report.quantization, bits)
     batches = training_batches(task, loading)
     if steps.rounding:
         list(round_adaptively(model, report.quantization, batches, Learning(steps.rounding)))

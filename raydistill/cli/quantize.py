@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raydistill.analysis.quantized import Options
+    from raydistill.compression.quantizers.bit_search import Step
     from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
+    from raydistill.metrics import Metric
     from raydistill.parts import PostTraining
     from raydistill.tasks import Task
     from raydistill.training import RunConfig
 
+BIT_SEARCH = "bit_search.json"
 STATISTICS = "acts_quantization_stats.yaml"
 CHECKPOINT = "quantized.pt"
 MODES = {
@@ -134,6 +139,49 @@ def _share(value: float | None, option: str) -> float | None:
     return value
 
 
+class _Told:
+    """The steps of a search for bits: a line each. of_floats: the metric of the float network."""
+
+    def __init__(self, console: Console, name: str, metric: Metric, of_floats: float) -> None:
+        self._console, self.name, self._metric, self.of_floats = console, name, metric, of_floats
+        self.steps = 0
+
+    def cost(self, value: float) -> float:
+        """What is to be lowered."""
+        return -value if self._metric.maximise else value
+
+    def step(self, step: Step) -> None:
+        from raydistill.metrics import shown
+
+        self.steps += 1
+        value = shown(self._metric, self.cost(step.cost))
+        size = f"{step.size_bits / 8:,.0f} bytes of weights"
+        self._console.print(
+            f"  {step.layer}: {step.bits[step.layer]} bits, {size}, {self.name} {value}", soft_wrap=True
+        )
+
+
+def _bit_choices(said: PostTraining) -> tuple[int, ...]:
+    from raydistill.compression.bit_sensitivity import checked_steps
+
+    if said.bit_search is None:
+        return ()
+    if said.lapq:
+        rule = "cannot stand beside --qe-bit-search: it fixes the ranges of weights"
+        raise ConfigError(Fault("--qe-lapq", rule, ABSENT, "keep one of the two"))
+    if not 0.0 <= said.bit_search_drop < math.inf:
+        raise ConfigError(Fault("--qe-bit-search-drop", "must be at least 0", said.bit_search_drop, "such as 0.01"))
+    try:
+        choices = checked_steps(said.bit_search)
+    except ConfigError as error:
+        faults = [fault for fault in error.faults if isinstance(fault, Fault)]
+        raise ConfigError(*(replace(fault, where="--qe-bit-search") for fault in faults)) from error
+    if len(choices) < 2:
+        rule = "must name two numbers of bits or more"
+        raise ConfigError(Fault("--qe-bit-search", rule, said.bit_search, "as in 8,6,4"))
+    return choices
+
+
 def _check_gptq(said: PostTraining) -> None:
     if not said.gptq:
         return
@@ -151,10 +199,12 @@ def quantize(
 ) -> None:
     """Calibrate (into a file), quantize, judge and write the quantized checkpoint, as far as it is asked for."""
     from raydistill.analysis import quantized
+    from raydistill.analysis.fewer_bits import Asked
     from raydistill.analysis.network import read_network
     from raydistill.cli.lines import warn
     from raydistill.cli.tables import first_in_words, in_words
     from raydistill.compression.quantizers.statistics import write_statistics
+    from raydistill.metrics import selecting
     from raydistill.tasks import TEST, VALIDATION, Loading
     from raydistill.training import device_of
 
@@ -162,6 +212,7 @@ def quantize(
     if said.adaround < 0:
         raise ConfigError(Fault("--qe-adaround", "must be at least 0", said.adaround, "such as 1000"))
     _check_gptq(said)
+    choices = _bit_choices(said)
     quantizer, search = quantizer_of(said)
     network = read_network(checkpoint, config.arch)
     task = network.task(task, config.dataset)
@@ -180,7 +231,22 @@ def quantize(
         raise ConfigError(*idle)
     damping = said.gptq_damping if said.gptq else None
     steps = quantized.Steps(said.equalize, said.adaround, said.bias_correction, damping)
-    report, found = quantized.quantize(network, task, loading, quantizer, said.dynamic, search, steps)
+    asked = None
+    if choices:
+        name = selecting(task.metrics)
+        lines = _Told(console, name, task.metrics[name], before[name])
+        about = {"task": task.fingerprint(), "samples": feed.samples, "metric": lines.name}
+        asked = Asked(
+            choices,
+            lambda: lines.cost(task.evaluate(network.model, feed, judged)[lines.name]),
+            lines.cost(lines.of_floats) + said.bit_search_drop,
+            folder / BIT_SEARCH,
+            about,
+            lines.step,
+        )
+    report, found = quantized.quantize(network, task, loading, quantizer, said.dynamic, search, steps, asked)
+    if asked is not None and not lines.steps:
+        warn(console, f"no weight can go below {max(choices)} bits for a drop of {said.bit_search_drop:g}")
     for note in report.notes:
         warn(console, note)
     ways = "anew for each batch" if report.statistics is None else "from statistics"

@@ -66,6 +66,13 @@ class PostTraining:
     gptq_damping: Annotated[float, _free("Of its Hessian, a part of the mean of the diagonal.", "qe-gptq-damping")] = (
         0.01
     )
+    bit_search: Annotated[
+        str | None,
+        _free("Search the bits of each weight among these, as 8,6,4,2.", "qe-bit-search", metavar="BITS"),
+    ] = None
+    bit_search_drop: Annotated[
+        float, _free("How much worse than the float network it may be on validation.", "qe-bit-search-drop")
+    ] = 0.01
     bias_correction: Annotated[bool, _free("Take off biases what rounding adds on average.", "qe-bias-correction")] = (
         False
     )
