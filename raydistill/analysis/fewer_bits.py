@@ -61,8 +61,8 @@ def search_bits(model: nn.Module, held: Quantization, asked: Asked) -> dict[str,
 
     def put(said: Mapping[str, int]) -> None:
         for name, bits in said.items():
-            mode, axis = own[name].mode.value, own[name].axis
-            held.replace_weight(name, LinearWeight(bits, mode, axis).to(model.get_parameter(name).device))
+            mode, axis, group = own[name].mode.value, own[name].axis, own[name].group
+            held.replace_weight(name, LinearWeight(bits, mode, axis, group).to(model.get_parameter(name).device))
 
     network = {"values": digest(model.state_dict().items()), "plan": plan_of(held).to_state()}
     costs = _Costs(asked.file, {**asked.about, **network})

@@ -47,6 +47,9 @@ def quantizer_of(said: PostTraining) -> tuple[PostTrainLinearQuantizer, Options 
     if len(given) > 1:
         options = [f"--qe-{name.replace('_', '-')}" for name in given]
         raise ConfigError(Fault(options[1], f"cannot stand beside {options[0]}", ABSENT, "keep one of the two"))
+    if said.lapq and said.group_size is not None:
+        rule = "cannot stand beside --qe-group-size: it searches one range a weight"
+        raise ConfigError(Fault("--qe-lapq", rule, ABSENT, "keep one of the two"))
     search = _search(said) if said.lapq else None
     if said.config_file is not None:
         return quantizer_of_file(said.config_file), search
@@ -75,6 +78,7 @@ def _from_options(said: PostTraining) -> PostTrainLinearQuantizer:
         "clip_percentile": said.clip_percentile,
         "per_channel_wts": said.per_channel,
         "scale_approx_mult_bits": said.scale_approx_bits,
+        "group_size": said.group_size,
         "model_activation_stats": said.stats_file,
         "overrides": overrides or None,
         "save_fp_weights": said.save_fp_weights,

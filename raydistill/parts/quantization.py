@@ -42,6 +42,10 @@ class PostTraining:
         tuple[str, ...], _free("Layers that stay floats, as fc,conv1.", "qe-no-quant-layers", "--qenql")
     ] = ()
     per_channel: Annotated[bool, _free("A range for each channel of a weight.", "qe-per-channel", "--qepc")] = False
+    group_size: Annotated[
+        int | None,
+        _free("A range for so many inputs of each output, of weights alone (--qe-bits-acts 0).", "qe-group-size"),
+    ] = None
     scale_approx_bits: Annotated[
         int | None, _free("Scales as a multiplier of so many bits.", "qe-scale-approx-bits", "--qesab", metavar="BITS")
     ] = None

@@ -167,6 +167,29 @@ def test_bits_are_searched_on_validation_kept_and_not_measured_twice(
     assert len(measured) > first
 
 
+def test_weights_alone_in_groups_and_what_they_weigh(look: Command, raydistill: Command, tmp_path: Path) -> None:
+    common = ("--quantize-eval", "--qe-bits-acts", "0", "--qe-calibration", "0.2")
+    losses, sizes = {}, {}
+    for bits, group in ((8, 32), (4, 32), (4, None)):
+        ended = look(*common, "--qe-bits-wts", bits, *(("--qe-group-size", group) if group else ()))
+        assert ended.code == 0, ended.err
+        losses[bits, group] = float(ended.out.split(", quantized")[1].split("loss ")[1].split()[0])
+        net = f"net-{bits}-{group}"
+        exported = raydistill(
+            "export",
+            tmp_path / "runs" / "look" / "quantized.pt",
+            "-o",
+            net,
+            "--format",
+            "safetensors,onnx",
+            "--no-latency",
+        )
+        assert exported.code == 0, exported.err
+        sizes[bits, group] = (tmp_path / net / "model.safetensors").stat().st_size
+    assert losses[4, 32] < losses[4, None]  # a range for 32 inputs is narrower than one for all
+    assert sizes[4, None] < sizes[4, 32] < 0.75 * sizes[8, 32]
+
+
 def test_weights_alone_whose_others_make_good_what_rounding_adds(look: Command, tmp_path: Path) -> None:
     common = (
         "--quantize-eval",
@@ -190,6 +213,9 @@ def test_weights_alone_whose_others_make_good_what_rounding_adds(look: Command, 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (("--quantize-eval", "--qe-group-size", "64"), "--qe-group-size: is for weights alone: sums of several scales"),
+        (("--quantize-eval", "--qe-group-size", "0", "--qe-bits-acts", "0"), "--qe-group-size: must be a whole number"),
+        (("--quantize-eval", "--qe-group-size", "8", "--qe-lapq"), "--qe-lapq: cannot stand beside --qe-group-size"),
         (("--quantize-eval", "--qe-bit-search", "8"), "--qe-bit-search: must name two numbers of bits or more"),
         (("--quantize-eval", "--qe-bit-search", "8,1"), "--qe-bit-search: must be whole numbers from 2 to 16"),
         (("--quantize-eval", "--qe-bit-search", "8,4", "--qe-lapq"), "--qe-lapq: cannot stand beside --qe-bit-search"),

@@ -119,13 +119,14 @@ def round_adaptively(
         layer = _function(module, attribute, inputs)
         with torch.enable_grad():
             up = learn_rounding(weight, grid, layer, inputs, outputs, learning, generator)
-        made = LearnedRounding(own.bits, grid.low, grid.high, list(grid.scale.shape), list(weight.shape))
+        kept = own.kept_grid(weight)
+        made = LearnedRounding(own.bits, grid.low, grid.high, list(kept.scale.shape), list(weight.shape))
         made = made.to(weight.device)
-        made.take(grid, up)
+        made.take(kept, up)
         with torch.no_grad():
             errors = [float((layer(each(weight), inputs) - outputs).square().mean()) for each in (grid.nearest, made)]
         if errors[1] > errors[0]:  # on few samples the soft optimum may harden badly
-            made.take(grid, (torch.round(weight / grid.scale) > torch.floor(weight / grid.scale)) & (weight != 0))
+            made.take(kept, (torch.round(weight / grid.scale) > torch.floor(weight / grid.scale)) & (weight != 0))
             errors[1] = errors[0]
         held.replace_weight(name, made)
         nearest = grid.numbers(weight)

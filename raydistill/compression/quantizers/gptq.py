@@ -105,10 +105,11 @@ def compensate(model: nn.Module, held: Quantization, batches: Batches, damping: 
             ]
             numbers[part] = chosen if costs[1] < costs[0] else plain[part]
             before, after = before + costs[0] / len(parts), after + min(costs) / len(parts)
-        made = LearnedRounding(own.bits, grid.low, grid.high, list(grid.scale.shape), list(weight.shape))
+        kept: Grid = own.kept_grid(weight)  # type: ignore[assignment]
+        made = LearnedRounding(own.bits, grid.low, grid.high, list(kept.scale.shape), list(weight.shape))
         made = made.to(weight.device)
         above = numbers.view(weight.shape) - grid.zero_point - torch.floor(weight / grid.scale)
-        made.take(grid, above)
+        made.take(kept, above)
         held.replace_weight(name, made)
         yield Learned(name, before, after, int((numbers != plain).sum()))
 

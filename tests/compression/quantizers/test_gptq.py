@@ -11,11 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from raydistill.compression.layer_kinds import kind_of
+from raydistill.compression.quantizers.frozen import freeze
 from raydistill.compression.quantizers.gptq import DAMPING, compensate, compensated, output_error
 from raydistill.compression.quantizers.grid import Grid, Mode, grid_of
+from raydistill.compression.quantizers.integers import written_in
 from raydistill.compression.quantizers.network import Quantization
 from raydistill.compression.quantizers.plan import plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
+from raydistill.compression.storage import restored, stored
+from raydistill.export.integers.aten import AtenOperators
 from tests.compression.quantizers.test_adaptive_rounding import Layers
 
 X = F.avg_pool2d(torch.randn(64, 3, 10, 10, generator=torch.Generator().manual_seed(0)), 3, 1)
@@ -136,6 +140,30 @@ def test_the_error_that_is_told_is_the_layers() -> None:
     rounded = held.weight("conv.weight")(model.conv.weight)
     off = F.conv2d(X, rounded, model.conv.bias, padding=1) - F.conv2d(X, model.conv.weight, model.conv.bias, padding=1)
     assert first.after == pytest.approx(float(off.square().mean()), rel=1e-4)
+
+
+@torch.no_grad()
+def test_weights_in_groups_are_compensated_settled_and_stored() -> None:
+    torch.manual_seed(0)
+    model = Layers().eval()
+    held = PostTrainLinearQuantizer("q", None, 3, group_size=4).find(model, (X[:1],), None).carry_out(model)
+    found = list(compensate(model, held, lambda: [(X,)]))
+    assert sum(one.after for one in found) < sum(one.before for one in found)
+    assert held.weight("fc.weight").scale.shape == (5, 49)
+    assert held.weight("conv.weight").scale.shape == (8, 1, 1, 1)  # of 3 columns
+    assert held.weight("up.weight").group is None  # its rows are in dimension 1
+    expected = model(X)
+    again = Layers().eval()
+    plan_of(held).carry_out(again)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(X), expected)
+    assert freeze(model)
+    torch.testing.assert_close(model(X), expected)
+    tensors = stored(model)
+    assert tensors["fc.weight.numbers"].numel() == -(-model.fc.weight.numel() * 3 // 8)
+    torch.testing.assert_close(restored(tensors, "here")["fc.weight"], model.fc.weight.detach())
+    with written_in(model, AtenOperators()):  # weights in groups are floats there
+        torch.testing.assert_close(model(X), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
