@@ -41,10 +41,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In several processes, which take whole files: the longest come first, so that none is left over at the end."""
+    """In several processes, which take whole files: those with the most tests that start Ray come first, so that no
+    long one is left over at the end.
+    """
     if hasattr(config, "workerinput"):
-        long = {item.path for item in items if item.get_closest_marker("ray")}
-        items.sort(key=lambda item: item.path not in long)
+        long = Counter(item.path for item in items if item.get_closest_marker("ray") and not _left_out(item))
+        items.sort(key=lambda item: -long[item.path])
+
+
+def _left_out(item: pytest.Item) -> bool:
+    """Whether it is for a run of its own (pyproject.toml)."""
+    return any(item.get_closest_marker(name) is not None for name in ("long", "cluster"))
 
 
 @pytest.hookimpl(wrapper=True)

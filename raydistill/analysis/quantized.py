@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from raydistill.analysis.fewer_bits import Asked, search_bits
 from raydistill.analysis.network import Network
 from raydistill.compression.bias_correction import correct_biases
 from raydistill.compression.deployment import folding
@@ -16,6 +17,7 @@ from raydistill.compression.equalization import equalize
 from raydistill.compression.post_training import PostTrained, calibrate, post_train, statistics_named
 from raydistill.compression.quantizers.adaptive_rounding import Learning, round_adaptively
 from raydistill.compression.quantizers.clipping_search import Search, clippings, search_clipping
+from raydistill.compression.quantizers.gptq import compensate
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.plan import plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
@@ -101,13 +103,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Steps:
-    """What is done beside rounding over ranges. equalize: channels of layers that follow each other are scaled against
-    each other first. rounding: steps in which each layer's rounding is learned; 0: to the nearest. biases: what
-    rounding adds on average is taken off the biases at the end."""
+    """What is done beside rounding over ranges.
+
+    equalize: channels of layers that follow each other are scaled against each other first. rounding: steps in which
+    each layer's rounding is learned; 0: to the nearest. compensate: a layer's other weights make good what rounding
+    each adds, with this damping (`gptq`); None: they do not. biases: what rounding adds on average is taken off the
+    biases at the end.
+    """
 
     equalize: bool = False
     rounding: int = 0
     biases: bool = False
+    compensate: float | None = None
 
 
 _PLAIN = Steps()
@@ -121,9 +128,10 @@ def quantize(
     dynamic: bool = False,
     search: Options | None = None,
     steps: Steps = _PLAIN,
+    bits: Asked | None = None,
 ) -> tuple[PostTrained, Search | None]:
     """Quantize a network in place. loading: with the part of the training data that calibrates, where no statistics are
-    named. dynamic: there are none, ranges are found anew for each batch.
+    named. dynamic: there are none, ranges are found anew for each batch. bits: how those of weights are searched.
 
     Raises:
         ConfigError, DataError: as `post_train`; the network is quantized already.
@@ -145,9 +153,13 @@ def quantize(
     report = post_train(model, quantizer, example, known)
     report = replace(report, folded=Folded({**first.norms, **report.folded.norms}))
     found = None if search is None else _searched(network, task, loading, report, known, search)
+    if bits is not None:
+        search_bits(model, report.quantization, bits)
     batches = training_batches(task, loading)
     if steps.rounding:
         list(round_adaptively(model, report.quantization, batches, Learning(steps.rounding)))
+    if steps.compensate is not None:
+        list(compensate(model, report.quantization, batches, steps.compensate))
     if steps.biases:
         correct_biases(model, batches)
     return replace(report, plan=plan_of(report.quantization)), found

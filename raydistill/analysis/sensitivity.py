@@ -7,13 +7,21 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Generic
 
 import torch
 from torch import nn
 
 from raydistill import datasets, tasks
 from raydistill.analysis.network import Network
-from raydistill.compression.sensitivity import Point, analyse, read_sensitivity_csv, sensitivity_csv
+from raydistill.compression.bit_sensitivity import RoundedPoint, analyse_bits
+from raydistill.compression.sensitivity import (
+    Kind,
+    Point,
+    analyse,
+    read_sensitivity_csv,
+    sensitivity_csv,
+)
 from raydistill.datasets import DatasetConfig
 from raydistill.datasets.memory import available_memory
 from raydistill.errors import ABSENT, ConfigError, DataError, Fault
@@ -94,23 +102,40 @@ class Sensitivity:
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         return self.task.evaluate(model, self._feed, self._loading)
 
-    def measure(self, levels: Sequence[float], sense: str, weights: Sequence[str], kept: KeptPoints) -> Iterator[Point]:
+    def measure(
+        self, levels: Sequence[float], sense: str, weights: Sequence[str], kept: KeptPoints[Point]
+    ) -> Iterator[Point]:
         """Every point in its order, those that are kept already too; a new one is kept before it is yielded."""
-        for point in analyse(self.model, self.evaluate, levels, sense, weights, kept.points):
-            kept.add(point)
-            yield point
+        return _keeping(analyse(self.model, self.evaluate, levels, sense, weights, kept.points), kept)
+
+    def measure_bits(
+        self, bits: Sequence[int], weights: Sequence[str], kept: KeptPoints[RoundedPoint]
+    ) -> Iterator[RoundedPoint]:
+        """The same of weights that are rounded to so many bits."""
+        return _keeping(analyse_bits(self.model, self.evaluate, bits, weights, kept.points), kept)
 
 
-class KeptPoints:
+def _keeping(measured: Iterator[Kind], kept: KeptPoints[Kind]) -> Iterator[Kind]:
+    for point in measured:
+        kept.add(point)
+        yield point
+
+
+class KeptPoints(Generic[Kind]):
     """``sensitivity.csv`` in a folder, and beside it what it was measured with. Both are replaced atomically.
 
     Raises:
         ConfigError, DataError: the folder holds another analysis, or a damaged one.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, object],
+        kind: type[Kind] = Point,  # type: ignore[assignment]
+    ) -> None:
         self.csv, about = folder / "sensitivity.csv", folder / "sensitivity.json"
-        self._points: dict[tuple[str, float], Point] = {}
+        self._points: dict[tuple[str, float], Kind] = {}
         self._written = time.monotonic()
         if self.csv.exists():
             try:
@@ -124,12 +149,12 @@ class KeptPoints:
                 key = differing[0]
                 rule = f"holds an analysis with another {key}, {before.get(key)!r}"
                 raise ConfigError(Fault(str(folder), rule, identity.get(key), "choose another folder with -o"))
-            self._points = {(point.weight, point.level): point for point in read_sensitivity_csv(self.csv)}
+            self._points = {(point.weight, point.level): point for point in read_sensitivity_csv(self.csv, kind)}
         else:
             write_atomically(about, json.dumps(identity, indent=1) + "\n")
 
     @property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[Kind, ...]:
         """Weight by weight, in the order they were first measured, levels rising."""
         order = {name: place for place, name in enumerate(dict.fromkeys(name for name, _ in self._points))}
         return tuple(sorted(self._points.values(), key=lambda point: (order[point.weight], point.level)))
@@ -138,7 +163,7 @@ class KeptPoints:
         """How many points of these weights and levels there are."""
         return sum((name, level) in self._points for name in names for level in levels)
 
-    def add(self, point: Point) -> None:
+    def add(self, point: Kind) -> None:
         self._points[(point.weight, point.level)] = point
         if time.monotonic() - self._written >= _WRITE_EVERY_S:
             self.write()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from raydistill.analysis.quantized import Options
+    from raydistill.compression.quantizers.bit_search import Step
     from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
+    from raydistill.metrics import Metric
     from raydistill.parts import PostTraining
     from raydistill.tasks import Task
     from raydistill.training import RunConfig
 
+BIT_SEARCH = "bit_search.json"
 STATISTICS = "acts_quantization_stats.yaml"
 CHECKPOINT = "quantized.pt"
 MODES = {
@@ -42,6 +47,9 @@ def quantizer_of(said: PostTraining) -> tuple[PostTrainLinearQuantizer, Options 
     if len(given) > 1:
         options = [f"--qe-{name.replace('_', '-')}" for name in given]
         raise ConfigError(Fault(options[1], f"cannot stand beside {options[0]}", ABSENT, "keep one of the two"))
+    if said.lapq and said.group_size is not None:
+        rule = "cannot stand beside --qe-group-size: it searches one range a weight"
+        raise ConfigError(Fault("--qe-lapq", rule, ABSENT, "keep one of the two"))
     search = _search(said) if said.lapq else None
     if said.config_file is not None:
         return quantizer_of_file(said.config_file), search
@@ -70,6 +78,7 @@ def _from_options(said: PostTraining) -> PostTrainLinearQuantizer:
         "clip_percentile": said.clip_percentile,
         "per_channel_wts": said.per_channel,
         "scale_approx_mult_bits": said.scale_approx_bits,
+        "group_size": said.group_size,
         "model_activation_stats": said.stats_file,
         "overrides": overrides or None,
         "save_fp_weights": said.save_fp_weights,
@@ -134,21 +143,80 @@ def _share(value: float | None, option: str) -> float | None:
     return value
 
 
+class _Told:
+    """The steps of a search for bits: a line each. of_floats: the metric of the float network."""
+
+    def __init__(self, console: Console, name: str, metric: Metric, of_floats: float) -> None:
+        self._console, self.name, self._metric, self.of_floats = console, name, metric, of_floats
+        self.steps = 0
+
+    def cost(self, value: float) -> float:
+        """What is to be lowered."""
+        return -value if self._metric.maximise else value
+
+    def step(self, step: Step) -> None:
+        from raydistill.metrics import shown
+
+        self.steps += 1
+        value = shown(self._metric, self.cost(step.cost))
+        size = f"{step.size_bits / 8:,.0f} bytes of weights"
+        self._console.print(
+            f"  {step.layer}: {step.bits[step.layer]} bits, {size}, {self.name} {value}", soft_wrap=True
+        )
+
+
+def _bit_choices(said: PostTraining) -> tuple[int, ...]:
+    from raydistill.compression.bit_sensitivity import checked_steps
+
+    if said.bit_search is None:
+        return ()
+    if said.lapq:
+        rule = "cannot stand beside --qe-bit-search: it fixes the ranges of weights"
+        raise ConfigError(Fault("--qe-lapq", rule, ABSENT, "keep one of the two"))
+    if not 0.0 <= said.bit_search_drop < math.inf:
+        raise ConfigError(Fault("--qe-bit-search-drop", "must be at least 0", said.bit_search_drop, "such as 0.01"))
+    try:
+        choices = checked_steps(said.bit_search)
+    except ConfigError as error:
+        faults = [fault for fault in error.faults if isinstance(fault, Fault)]
+        raise ConfigError(*(replace(fault, where="--qe-bit-search") for fault in faults)) from error
+    if len(choices) < 2:
+        rule = "must name two numbers of bits or more"
+        raise ConfigError(Fault("--qe-bit-search", rule, said.bit_search, "as in 8,6,4"))
+    return choices
+
+
+def _check_gptq(said: PostTraining) -> None:
+    if not said.gptq:
+        return
+    if said.adaround:
+        raise ConfigError(Fault("--qe-adaround", "cannot stand beside --qe-gptq", ABSENT, "keep one of the two"))
+    if not 0.0 < said.gptq_damping <= 1.0:
+        rule = "must be above 0 and up to 1"
+        raise ConfigError(Fault("--qe-gptq-damping", rule, said.gptq_damping, "such as 0.01"))
+    if not said.bits_wts and said.config_file is None:
+        raise ConfigError(Fault("--qe-gptq", "rounds weights, which --qe-bits-wts 0 leaves as floats", ABSENT))
+
+
 def quantize(
     checkpoint: Path, config: RunConfig, task: Task, folder: Path, said: PostTraining, console: Console
 ) -> None:
     """Calibrate (into a file), quantize, judge and write the quantized checkpoint, as far as it is asked for."""
     from raydistill.analysis import quantized
+    from raydistill.analysis.fewer_bits import Asked
     from raydistill.analysis.network import read_network
     from raydistill.cli.lines import warn
     from raydistill.cli.tables import first_in_words, in_words
     from raydistill.compression.quantizers.statistics import write_statistics
+    from raydistill.metrics import selecting
     from raydistill.tasks import TEST, VALIDATION, Loading
     from raydistill.training import device_of
 
     share = _share(said.calibration, "--qe-calibration")
     if said.adaround < 0:
         raise ConfigError(Fault("--qe-adaround", "must be at least 0", said.adaround, "such as 1000"))
+    _check_gptq(said)
+    choices = _bit_choices(said)
     quantizer, search = quantizer_of(said)
     network = read_network(checkpoint, config.arch)
     task = network.task(task, config.dataset)
@@ -165,8 +233,24 @@ def quantize(
     idle = quantizer.idle_overrides(network.model, network.example_input(2))
     if idle:
         raise ConfigError(*idle)
-    steps = quantized.Steps(said.equalize, said.adaround, said.bias_correction)
-    report, found = quantized.quantize(network, task, loading, quantizer, said.dynamic, search, steps)
+    damping = said.gptq_damping if said.gptq else None
+    steps = quantized.Steps(said.equalize, said.adaround, said.bias_correction, damping)
+    asked = None
+    if choices:
+        name = selecting(task.metrics)
+        lines = _Told(console, name, task.metrics[name], before[name])
+        about = {"task": task.fingerprint(), "samples": feed.samples, "metric": lines.name}
+        asked = Asked(
+            choices,
+            lambda: lines.cost(task.evaluate(network.model, feed, judged)[lines.name]),
+            lines.cost(lines.of_floats) + said.bit_search_drop,
+            folder / BIT_SEARCH,
+            about,
+            lines.step,
+        )
+    report, found = quantized.quantize(network, task, loading, quantizer, said.dynamic, search, steps, asked)
+    if asked is not None and not lines.steps:
+        warn(console, f"no weight can go below {max(choices)} bits for a drop of {said.bit_search_drop:g}")
     for note in report.notes:
         warn(console, note)
     ways = "anew for each batch" if report.statistics is None else "from statistics"

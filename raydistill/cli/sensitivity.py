@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from raydistill.analysis.sensitivity import Sensitivity
-    from raydistill.compression.sensitivity import Point
+    from raydistill.compression.sensitivity import Measured as Measurement
     from raydistill.errors import ConfigError
     from raydistill.metrics import Metric
     from raydistill.tasks import TaskConfig
 
 _NAME_WIDTH = 34
+_RANGE = (0.0, 0.95, 0.05)
 
 
 class Sense(str, Enum):
@@ -57,7 +58,11 @@ def sensitivity(
     sense_range: Annotated[
         tuple[float, float, float],
         typer.Option(help="START STOP STEP of the sparsity levels; STOP itself is not one.", metavar="START STOP STEP"),
-    ] = (0.0, 0.95, 0.05),
+    ] = _RANGE,
+    bits: Annotated[
+        str | None,
+        typer.Option(help="Round each weight to so many bits instead of pruning it, as 8,6,4,2.", metavar="BITS"),
+    ] = None,
     weights: Annotated[
         list[str] | None, typer.Option("--weights", help="Only weights that match, such as 'layer1.*'; repeatable.")
     ] = None,
@@ -76,16 +81,17 @@ def sensitivity(
     ] = 0.1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --write-space.")] = False,
 ) -> None:
-    """Prune each weight alone, level by level, and draw what accuracy is left.
+    """Prune each weight alone, level by level, and draw what accuracy is left; with --bits, round it instead.
 
-    All other weights stay dense, nothing is retrained. Ctrl-C keeps what was measured; the same command goes on. With
-    --write-space the curves become a search space: how far each weight can go by itself sets its bounds.
+    All other weights stay dense floats, nothing is retrained. Ctrl-C keeps what was measured; the same command goes on.
+    With --write-space the curves become a search space: how far each weight can go by itself sets its bounds.
     """
     from rich.console import Console
 
     from raydistill.analysis.network import read_network
     from raydistill.analysis.sensitivity import KeptPoints, Sensitivity, check_starts_a_sweep
-    from raydistill.compression.sensitivity import levels, sensitivity_png
+    from raydistill.compression.bit_sensitivity import RoundedPoint
+    from raydistill.compression.sensitivity import Point, levels, sensitivity_png
     from raydistill.errors import ConfigError
     from raydistill.tasks import TaskConfig
     from raydistill.training import device_of
@@ -98,8 +104,12 @@ def sensitivity(
         steps = levels(*sense_range)
     except ConfigError as error:
         raise _renamed(error, "--sense-range") from error
+    counts = None
+    if bits is not None:
+        counts = _steps_of_bits(bits, sense, sense_range)
+        steps = tuple(float(count) for count in counts)
     if write_space is not None:
-        _check_space(write_space, sense, split, steps, max_drop, overwrite)
+        _check_space(write_space, sense, split, steps if counts is None else None, max_drop, overwrite)
     network = read_network(checkpoint, arch)
     task = TaskConfig(task_name, {} if task_args is None else arguments(task_args, "--task-args"))
     subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size, task)
@@ -109,18 +119,27 @@ def sensitivity(
         console.print(subject.task.note, soft_wrap=True, markup=False)
     if write_space is not None:
         check_starts_a_sweep(network)
-    names = _matching(subject.model, sense.value, weights)
-    store = KeptPoints(out_dir, {**subject.identity, "sense": sense.value})
+    names = _matching(subject.model, sense.value if counts is None else None, weights)
+    how = f"pruned by {sense.value}" if counts is None else "rounded"
     console.print(
         f"{heading(*subject.metric)} on the {split.value} split of {subject.task.name} ({subject.samples:,} samples), "
-        f"one weight pruned by {sense.value} at a time to:",
+        f"one weight {how} at a time to:",
         soft_wrap=True,
     )
-    table = _Lines(console, names, steps, *subject.metric)
+    table = _Lines(console, names, steps, [_label(level, counts is not None) for level in steps], *subject.metric)
+    identity = {**subject.identity, "sense": sense.value if counts is None else "bits"}
+    store: KeptPoints[Point] | KeptPoints[RoundedPoint]
+    measuring: Iterator[Point] | Iterator[RoundedPoint]
+    if counts is None:
+        store = pruned = KeptPoints(out_dir, identity, Point)
+        measuring = subject.measure(steps, sense.value, names, pruned)
+    else:
+        store = rounded = KeptPoints(out_dir, identity, RoundedPoint)
+        measuring = subject.measure_bits(counts, names, rounded)
     interrupted = False
     try:
         with _signals():
-            for point in subject.measure(steps, sense.value, names, store):
+            for point in measuring:
                 table.add(point)
     except KeyboardInterrupt:
         interrupted = True
@@ -129,21 +148,23 @@ def sensitivity(
     shown = [point for point in store.points if point.weight in names]
     plot = store.csv.with_suffix(".png")
     if shown:
-        title = f"{network.arch} on {subject.task.name} ({split.value}): sensitivity by {sense.value}"
-        sensitivity_png(shown, plot, *subject.metric, title)
-        console.print(f"{store.csv}\n{plot}", soft_wrap=True, markup=False)
+        title = f"{network.arch} on {subject.task.name} ({split.value}): sensitivity by {identity['sense']}"
+        if any(point.drawn is not None for point in shown):
+            sensitivity_png(shown, plot, *subject.metric, title)
+        console.print(f"{store.csv}\n{plot}" if plot.exists() else str(store.csv), soft_wrap=True, markup=False)
     if interrupted:
         done, whole = store.among(names, steps), len(names) * len(steps)
         console.print(f"interrupted: {done} of {whole} points are measured; the same command goes on", soft_wrap=True)
         raise typer.Exit(130)
     if write_space is not None:
-        _write_space(write_space, subject, task, [p for p in shown if p.level in steps], max_drop, console)
+        asked = [point for point in shown if point.level in steps]
+        _write_space(write_space, subject, task, asked, max_drop, console)
 
 
 def _check_space(
-    file: Path, sense: Sense, split: Split, steps: Sequence[float], max_drop: float, overwrite: bool
+    file: Path, sense: Sense, split: Split, steps: Sequence[float] | None, max_drop: float, overwrite: bool
 ) -> None:
-    """What stands against ``--write-space``, before minutes are spent on measuring."""
+    """What stands against ``--write-space``, before minutes are spent on measuring. steps: None where bits are."""
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.sweep.file.space_file import may_write
 
@@ -153,7 +174,7 @@ def _check_space(
         raise ConfigError(Fault("--sense", rule, sense.value, "leave --sense out"))
     if split is Split.TEST:
         raise ConfigError(Fault("--split", "the test split selects nothing, not even bounds", ABSENT, "use validation"))
-    if steps[0] != 0.0 or len(steps) < 2:
+    if steps is not None and (steps[0] != 0.0 or len(steps) < 2):
         rule = "--write-space compares with the dense network, so the levels must begin at 0 and go on"
         raise ConfigError(Fault("--sense-range", rule, ABSENT, "as in 0 0.95 0.05"))
     if not 0.0 < max_drop < 1.0:
@@ -161,13 +182,16 @@ def _check_space(
 
 
 def _write_space(
-    file: Path, subject: Sensitivity, task: TaskConfig, points: Sequence[Point], max_drop: float, console: Console
+    file: Path, subject: Sensitivity, task: TaskConfig, points: Sequence[Measurement], max_drop: float, console: Console
 ) -> None:
     import shlex
     import sys
 
+    from raydistill.compression.bit_sensitivity import RoundedPoint, borne_bits
+    from raydistill.compression.sensitivity import Point
     from raydistill.compression.tolerance import tolerances
     from raydistill.files import write_atomically
+    from raydistill.sweep.file.bits_space import bits_space_text
     from raydistill.sweep.file.space_file import Measured, space_text
 
     network = subject.network
@@ -186,11 +210,18 @@ def _write_space(
         training=run,
         task=task,
     )
-    found = tolerances(points, *subject.metric, max_drop, subject.samples)
-    write_atomically(file, space_text(file, measured, found))
-    dense = [tolerance.weight for tolerance in found if tolerance.dense]
-    if dense:
-        console.print(f"left dense, for they drop at once: {', '.join(dense)}", soft_wrap=True, markup=False)
+    rounded = [point for point in points if isinstance(point, RoundedPoint)]
+    if rounded:
+        borne = borne_bits(rounded, *subject.metric, max_drop)
+        write_atomically(file, bits_space_text(file, measured, borne))
+        left = [weight for weight, bits in borne.items() if not bits]
+        how = "floats"
+    else:
+        found = tolerances([p for p in points if isinstance(p, Point)], *subject.metric, max_drop, subject.samples)
+        write_atomically(file, space_text(file, measured, found))
+        left, how = [tolerance.weight for tolerance in found if tolerance.dense], "dense"
+    if left:
+        console.print(f"left {how}, for they drop at once: {', '.join(left)}", soft_wrap=True, markup=False)
     console.print(f"{file}    raydistill sweep {shlex.quote(str(file))}", soft_wrap=True, markup=False)
 
 
@@ -198,7 +229,13 @@ class _Lines:
     """One line a weight, printed when its last level is measured: the metric at as many levels as fit."""
 
     def __init__(
-        self, console: Console, names: Sequence[str], levels: Sequence[float], name: str, metric: Metric
+        self,
+        console: Console,
+        names: Sequence[str],
+        levels: Sequence[float],
+        labels: Sequence[str],
+        name: str,
+        metric: Metric,
     ) -> None:
         self._console, self._name, self._metric = console, name, metric
         self._width = min(_NAME_WIDTH, max(map(len, names)))
@@ -206,11 +243,12 @@ class _Lines:
         count = min(room, len(levels))
         places = {round(i * (len(levels) - 1) / max(1, count - 1)) for i in range(count)}
         self._levels = [level for place, level in enumerate(levels) if place in places]
+        shown = [label for place, label in enumerate(labels) if place in places]
         self._last = levels[-1]
         self._values: dict[float, float] = {}
-        self._line(" " * self._width, [f"{100 * level:.0f} %" for level in self._levels])
+        self._line(" " * self._width, shown)
 
-    def add(self, point: Point) -> None:
+    def add(self, point: Measurement) -> None:
         from raydistill.cli.tables import cell
 
         self._values[point.level] = point.metrics[self._name]
@@ -225,13 +263,38 @@ class _Lines:
         self._console.print(name + "".join(f"{cell:>7}" for cell in cells), markup=False, soft_wrap=True)
 
 
-def _matching(model: nn.Module, sense: str, patterns: Sequence[str] | None) -> tuple[str, ...]:
+def _steps_of_bits(text: str, sense: Sense, sense_range: tuple[float, float, float]) -> tuple[int, ...]:
+    """The numbers of bits that ``--bits`` says, the float network before them."""
+    from raydistill.compression.bit_sensitivity import checked_steps
+    from raydistill.compression.quantizers.grid import FLOAT_BITS
+    from raydistill.errors import ABSENT, ConfigError, Fault
+
+    for option, given in (("--sense", sense is not Sense.ELEMENT), ("--sense-range", sense_range != _RANGE)):
+        if given:
+            rule = "says how weights are pruned, --bits rounds them"
+            raise ConfigError(Fault(option, rule, ABSENT, "keep one of the two"))
+    try:
+        return (FLOAT_BITS, *checked_steps(text))
+    except ConfigError as error:
+        raise _renamed(error, "--bits") from error
+
+
+def _label(level: float, is_bits: bool) -> str:
+    from raydistill.compression.quantizers.grid import FLOAT_BITS
+
+    if not is_bits:
+        return f"{100 * level:.0f} %"
+    return "float" if level == FLOAT_BITS else f"{level:.0f} bit"
+
+
+def _matching(model: nn.Module, sense: str | None, patterns: Sequence[str] | None) -> tuple[str, ...]:
     from fnmatch import fnmatchcase
 
+    from raydistill.compression.bit_sensitivity import roundable
     from raydistill.compression.sensitivity import prunable
     from raydistill.errors import ConfigError, Fault, close_match
 
-    names = prunable(model, sense)
+    names = tuple(roundable(model)) if sense is None else prunable(model, sense)
     for pattern in patterns or ():
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ConfigError(Fault("--weights", "no weight matches", pattern, close_match(pattern, names)))

@@ -12,9 +12,9 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,38 @@ SENSES: dict[str, Granularity] = {"element": ELEMENT, "filter": FILTERS, "channe
 class Point:
     """One weight at one level. pruned: the fraction of structures that level comes to."""
 
+    AXIS: ClassVar[str] = "fraction of this weight that is pruned, all others dense"
+
     weight: str
     level: float
     pruned: float
     metrics: Mapping[str, float]
+
+    @property
+    def drawn(self) -> float | None:
+        """Where it stands on the axis; None: nowhere."""
+        return self.pruned
+
+
+class Measured(Protocol):
+    """A point of a table: its weight, its metrics, and the fields that say what was done to the weight."""
+
+    AXIS: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def weight(self) -> str: ...
+    @property
+    def level(self) -> float: ...
+    @property
+    def drawn(self) -> float | None: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
+Kind = TypeVar("Kind", bound=Measured)
+_READ: Mapping[str, Callable[[str], object]] = {"weight": str, "bits": int}
+"""How a column is read that is no number with a point."""
 
 
 def levels(start: float, stop: float, step: float) -> tuple[float, ...]:
@@ -140,19 +168,24 @@ def _pruned(weight: nn.Parameter, mask: Tensor) -> Iterator[None]:
             weight.copy_(before)
 
 
-def sensitivity_csv(points: Sequence[Point]) -> str:
-    """One line a point: weight, level, pruned, and a column a metric."""
+def sensitivity_csv(points: Sequence[Measured]) -> str:
+    """One line a point: weight, what was done to it (level and pruned, or bits), and a column a metric."""
     metrics = list(dict.fromkeys(name for point in points for name in point.metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["weight", "level", "pruned", *metrics])
+    fixed = _columns(type(points[0])) if points else ()
+    writer.writerow([*fixed, *metrics])
     for point in points:
         values = (point.metrics.get(name, "") for name in metrics)
-        writer.writerow([point.weight, point.level, point.pruned, *values])
+        writer.writerow([*(getattr(point, column) for column in fixed), *values])
     return text.getvalue()
 
 
-def read_sensitivity_csv(path: str | Path) -> tuple[Point, ...]:
+def _columns(kind: type[Measured]) -> tuple[str, ...]:
+    return tuple(own.name for own in fields(kind) if own.name != "metrics")
+
+
+def read_sensitivity_csv(path: str | Path, kind: type[Kind] = Point) -> tuple[Kind, ...]:  # type: ignore[assignment]
     """The points of a file that `sensitivity_csv` gave; every number as it was.
 
     Raises:
@@ -161,12 +194,10 @@ def read_sensitivity_csv(path: str | Path) -> tuple[Point, ...]:
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
-        fixed = ("weight", "level", "pruned")
+        fixed = _columns(kind)
         return tuple(
-            Point(
-                row["weight"],
-                float(row["level"]),
-                float(row["pruned"]),
+            kind(  # type: ignore[call-arg]
+                *(_READ.get(column, float)(row[column]) for column in fixed),
                 {name: float(value) for name, value in row.items() if name not in fixed and value != ""},
             )
             for row in rows
@@ -178,25 +209,28 @@ def read_sensitivity_csv(path: str | Path) -> tuple[Point, ...]:
 
 
 def sensitivity_png(
-    points: Sequence[Point], path: str | Path, metric: str, meaning: Metric | None = None, title: str = ""
+    points: Sequence[Measured], path: str | Path, metric: str, meaning: Metric | None = None, title: str = ""
 ) -> None:
-    """Draw one curve a weight, `metric` against the fraction that is pruned. meaning: its unit; None: a plain number.
+    """Draw one curve a weight, `metric` against what was done to it. meaning: its unit; None: a plain number.
 
     Raises:
         DataError: no point has this metric. StorageError: the file cannot be written.
     """
     curves: dict[str, list[tuple[float, float]]] = {}
     for point in points:
-        if metric in point.metrics:
-            curves.setdefault(point.weight, []).append((point.pruned, point.metrics[metric]))
+        if metric in point.metrics and point.drawn is not None:
+            curves.setdefault(point.weight, []).append((point.drawn, point.metrics[metric]))
     if not curves:
         raise DataError(Fault("sensitivity plot", "no point has this metric", metric))
     content = io.BytesIO()
-    _figure(curves, metric, meaning is not None and meaning.is_fraction, title).savefig(content, format="png", dpi=120)
+    figure = _figure(curves, metric, meaning is not None and meaning.is_fraction, title, points[0].AXIS)
+    figure.savefig(content, format="png", dpi=120)
     write_atomically(path, content.getvalue())
 
 
-def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, percent: bool, title: str) -> Figure:
+def _figure(
+    curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, percent: bool, title: str, axis: str = Point.AXIS
+) -> Figure:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -213,7 +247,7 @@ def _figure(curves: Mapping[str, Sequence[tuple[float, float]]], metric: str, pe
         axes.plot(
             xs, [share * y for y in ys], style, color=colour, linewidth=1.4, marker="o", markersize=2.5, label=name
         )
-    axes.set_xlabel("fraction of this weight that is pruned, all others dense")
+    axes.set_xlabel(axis)
     axes.set_ylabel(f"{metric} %" if percent else metric)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.frozen import FrozenWeight, frozen_weight
+from raydistill.compression.quantizers.grid import of_groups
 from raydistill.compression.quantizers.network import weight_prefix
 from raydistill.errors import ABSENT, CheckpointError, Fault
 
@@ -89,7 +90,7 @@ def unpack_bits(packed: np.ndarray, width: int, count: int) -> np.ndarray:
 
 def _packed(name: str, weight: Tensor, frozen: FrozenWeight, zeros: bool) -> dict[str, Tensor]:
     numbers = frozen.numbers(weight).cpu().numpy()
-    zero = np.broadcast_to(frozen.zero_point.cpu().numpy(), numbers.shape).astype(np.int64)
+    zero = np.broadcast_to(frozen.grid(weight).zero_point.cpu().numpy(), numbers.shape).astype(np.int64)
     whole = _in_bits(numbers, frozen.low, frozen.high)
     kept = numbers != zero
     some = _in_bits(numbers[kept], frozen.low, frozen.high)
@@ -117,7 +118,8 @@ def _values(name: str, packed: Mapping[str, Tensor]) -> Tensor:
     if not 1 <= width <= 32 or not 0 <= count <= _MOST_VALUES or any(size < 0 for size in shape):
         raise ValueError("its layout has no meaning")
     own = weight_prefix(name)
-    scale, zero_point = packed[f"{own}.scale"], packed[f"{own}.zero_point"]
+    columns = shape[1] if len(shape) > 1 else 1
+    scale, zero_point = (of_groups(packed[f"{own}.{part}"], columns) for part in ("scale", "zero_point"))
     numbers = zero_point.expand(shape).reshape(-1).numpy().astype(np.int64)
     kept = np.ones(count, dtype=bool)
     if name + KEPT in packed:

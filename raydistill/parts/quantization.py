@@ -42,6 +42,10 @@ class PostTraining:
         tuple[str, ...], _free("Layers that stay floats, as fc,conv1.", "qe-no-quant-layers", "--qenql")
     ] = ()
     per_channel: Annotated[bool, _free("A range for each channel of a weight.", "qe-per-channel", "--qepc")] = False
+    group_size: Annotated[
+        int | None,
+        _free("A range for so many inputs of each output, of weights alone (--qe-bits-acts 0).", "qe-group-size"),
+    ] = None
     scale_approx_bits: Annotated[
         int | None, _free("Scales as a multiplier of so many bits.", "qe-scale-approx-bits", "--qesab", metavar="BITS")
     ] = None
@@ -60,6 +64,19 @@ class PostTraining:
         int,
         _free("Steps in which each layer's rounding is learned; 0: to the nearest.", "qe-adaround", metavar="STEPS"),
     ] = 0
+    gptq: Annotated[
+        bool, _free("Let a layer's other weights make good what rounding each of them adds (GPTQ).", "qe-gptq")
+    ] = False
+    gptq_damping: Annotated[float, _free("Of its Hessian, a part of the mean of the diagonal.", "qe-gptq-damping")] = (
+        0.01
+    )
+    bit_search: Annotated[
+        str | None,
+        _free("Search the bits of each weight among these, as 8,6,4,2.", "qe-bit-search", metavar="BITS"),
+    ] = None
+    bit_search_drop: Annotated[
+        float, _free("How much worse than the float network it may be on validation.", "qe-bit-search-drop")
+    ] = 0.01
     bias_correction: Annotated[bool, _free("Take off biases what rounding adds on average.", "qe-bias-correction")] = (
         False
     )

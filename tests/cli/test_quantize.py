@@ -135,9 +135,95 @@ def test_rounding_that_is_learned_and_equal_channels_help_with_few_bits(look: Co
     assert figure(again, "test samples: ") == figure(helped, "test samples: ")
 
 
+def test_bits_are_searched_on_validation_kept_and_not_measured_twice(
+    look: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raydistill.analysis import fewer_bits
+
+    measured: list[dict[str, int]] = []
+    of = fewer_bits._Costs.of
+
+    def counting(self: Any, bits: dict[str, int], measure: Callable[[], float]) -> float:
+        return of(self, bits, lambda: measured.append(dict(bits)) or measure())  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(fewer_bits._Costs, "of", counting)
+    command = ("--quantize-eval", "--qe-bits-acts", "0", "--qe-bit-search", "8,2", "--qe-bit-search-drop", "0.01")
+    ended = look(*command)
+    assert ended.code == 0, ended.err
+    path = tmp_path / "runs" / "look" / "quantized.pt"
+    (change,) = read_checkpoint(path)["structure"]
+    found = {name: said["args"]["bits"] for name, said in change["weights"].items()}
+    assert set(found.values()) == {8, 2}  # two bits are too few for some, not for all
+    assert figure(ended, ", quantized") >= figure(ended, "float") - 1.0 - 0.01  # of what is printed
+    lines = [line for line in ended.out.splitlines() if " bytes of weights, top1 " in line]
+    assert len(lines) == sum(bits == 2 for bits in found.values())
+    first = len(measured)
+    assert first > len(lines)
+    again = look(*command)
+    assert len(measured) == first
+    assert again.out == ended.out
+    assert read_checkpoint(path)["structure"] == [change]
+    look(*command, "--qe-per-channel")  # another network
+    assert len(measured) > first
+
+
+def test_weights_alone_in_groups_and_what_they_weigh(look: Command, raydistill: Command, tmp_path: Path) -> None:
+    common = ("--quantize-eval", "--qe-bits-acts", "0", "--qe-calibration", "0.2")
+    losses, sizes = {}, {}
+    for bits, group in ((8, 32), (4, 32), (4, None)):
+        ended = look(*common, "--qe-bits-wts", bits, *(("--qe-group-size", group) if group else ()))
+        assert ended.code == 0, ended.err
+        losses[bits, group] = float(ended.out.split(", quantized")[1].split("loss ")[1].split()[0])
+        net = f"net-{bits}-{group}"
+        exported = raydistill(
+            "export",
+            tmp_path / "runs" / "look" / "quantized.pt",
+            "-o",
+            net,
+            "--format",
+            "safetensors,onnx",
+            "--no-latency",
+        )
+        assert exported.code == 0, exported.err
+        sizes[bits, group] = (tmp_path / net / "model.safetensors").stat().st_size
+    assert losses[4, 32] < losses[4, None]  # a range for 32 inputs is narrower than one for all
+    assert sizes[4, None] < sizes[4, 32] < 0.75 * sizes[8, 32]
+
+
+def test_weights_alone_whose_others_make_good_what_rounding_adds(look: Command, tmp_path: Path) -> None:
+    common = (
+        "--quantize-eval",
+        "--qe-bits-acts",
+        "0",
+        "--qe-bits-wts",
+        "3",
+        "--qe-per-channel",
+        "--qe-calibration",
+        "0.5",
+    )
+    plain, helped = look(*common), look(*common, "--qe-gptq")
+    assert helped.code == 0, helped.err
+    assert "quantized: 5 weights, 0 activations" in helped.out
+    loss = [float(ended.out.split(", quantized")[1].split("loss ")[1].split()[0]) for ended in (plain, helped)]
+    assert loss[1] < loss[0]
+    again = look("--evaluate", checkpoint=tmp_path / "runs" / "look" / "quantized.pt")
+    assert figure(again, "test samples: ") == figure(helped, "test samples: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (("--quantize-eval", "--qe-group-size", "64"), "--qe-group-size: is for weights alone: sums of several scales"),
+        (("--quantize-eval", "--qe-group-size", "0", "--qe-bits-acts", "0"), "--qe-group-size: must be a whole number"),
+        (("--quantize-eval", "--qe-group-size", "8", "--qe-lapq"), "--qe-lapq: cannot stand beside --qe-group-size"),
+        (("--quantize-eval", "--qe-bit-search", "8"), "--qe-bit-search: must name two numbers of bits or more"),
+        (("--quantize-eval", "--qe-bit-search", "8,1"), "--qe-bit-search: must be whole numbers from 2 to 16"),
+        (("--quantize-eval", "--qe-bit-search", "8,4", "--qe-lapq"), "--qe-lapq: cannot stand beside --qe-bit-search"),
+        (("--quantize-eval", "--qe-bit-search", "8,4", "--qe-bit-search-drop", "-1"), "--qe-bit-search-drop: must be"),
+        (("--quantize-eval", "--qe-bit-search", "8,4", "--qe-bits-wts", "0"), "--qe-bit-search: no weight is rounded"),
+        (("--quantize-eval", "--qe-gptq", "--qe-adaround", "9"), "--qe-adaround: cannot stand beside --qe-gptq"),
+        (("--quantize-eval", "--qe-gptq", "--qe-gptq-damping", "0"), "--qe-gptq-damping: must be above 0 and up to 1"),
+        (("--quantize-eval", "--qe-gptq", "--qe-bits-wts", "0"), "--qe-gptq: rounds weights, which --qe-bits-wts 0"),
         (("--quantize-eval", "--qe-mode", "symm"), "--qe-mode: must be one of sym, sym_restr, asym_s, asym_u"),
         (("--quantize-eval", "--qe-bits-wts", "33"), "--qe-bits-wts: must be a whole number from 2 to 32"),
         (("--quantize-eval", "--qe-bits-acts", "1"), "--qe-bits-acts: must be a whole number from 2 to 32"),

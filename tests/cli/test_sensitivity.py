@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from raydistill import tasks
@@ -25,6 +26,7 @@ MODULE = """
 import os, signal
 from pathlib import Path
 import torch
+import yaml
 from torch import nn
 
 class Net(nn.Module):
@@ -196,9 +198,52 @@ def test_a_network_of_another_task_is_measured_by_its_metric_and_searched_as_it(
     assert "task.name: unknown task, got 'regresion'; did you mean 'regression'?" in wrong.err
 
 
+@pytest.mark.usefixtures("ctrl_c_works")
+def test_bits_interrupted_resumed_and_written_as_a_space(
+    sensitivity: Command, raydistill: Command, tmp_path: Path
+) -> None:
+    content = torch.load(tmp_path / "sigint.pt", weights_only=True)
+    write_checkpoint(tmp_path / "dense.pt", {**content, "history": [{}] * 4})
+    arguments = ("--bits", "8, 4,2", "--write-space", "space.yaml", "--max-drop", "0.5")
+    whole = sensitivity(*arguments, "-o", "whole", checkpoint="dense.pt")
+    assert (whole.code, whole.err) == (0, "")
+    (tmp_path / "space.yaml").unlink()
+    (tmp_path / "countdown").write_text("4")
+    ended = sensitivity(*arguments, "-o", "part", checkpoint="dense.pt")
+    assert ended.code == 130
+    assert "interrupted: 3 of 8 points are measured; the same command goes on" in ended.out
+    assert not (tmp_path / "space.yaml").exists()
+    again = sensitivity(*arguments, "-o", "part", checkpoint="dense.pt")
+    assert again.out.replace("part/", "whole/") == whole.out
+    assert rows(tmp_path / "part") == rows(tmp_path / "whole")
+    found = rows(tmp_path / "part")
+    assert [(row["weight"], row["bits"]) for row in found] == [
+        (name, bits) for name in ("conv.weight", "fc.weight") for bits in ("2", "4", "8", "32")
+    ]
+    assert "one weight rounded at a time to:" in whole.out
+    lines = whole.out.splitlines()
+    assert lines[1].split() == ["float", "8", "bit", "4", "bit", "2", "bit"]
+    top1 = [f"{100 * float(row['top1']):.2f}" for row in reversed(found[:4])]
+    assert lines[2].split() == ["conv.weight", *top1]
+    assert (tmp_path / "part" / "sensitivity.png").read_bytes()[:4] == b"\x89PNG"
+    dry = raydistill("sweep", "space.yaml", "--dry-run")
+    assert (dry.code, dry.err) == (0, "")
+    sweep = load_sweep(tmp_path / "space.yaml")
+    assert [(o.name, o.direction) for o in sweep.objectives] == [("top1", "max"), ("size_bytes", "min")]
+    space = yaml.safe_load((tmp_path / "space.yaml").read_text())
+    chosen = {entry["weights"][0]: entry["bits_weights"]["choice"] for entry in space["search"]["per_layer"]}
+    assert chosen == {name: [2, 4, 8] for name in ("conv.weight", "fc.weight")}  # there are less than 50 points to lose
+    refused = sensitivity("-o", "part", checkpoint="dense.pt")
+    assert "holds an analysis with another sense, 'bits', got 'element'" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["--bits", "8,nine"], "--bits: must be whole numbers from 2 to 16, with commas between, got '8,nine'"),
+        (["--bits", "8", "--sense", "filter"], "--sense: says how weights are pruned, --bits rounds them"),
+        (["--bits", "8", "--sense-range", "0", "0.5", "0.1"], "--sense-range: says how weights are pruned"),
+        (["--bits", "8", "--weights", "conf.weight"], "did you mean 'conv.weight'?"),
         (["--write-space", "s.yaml", "--sense", "filter"], "--sense: --write-space searches single weights"),
         (["--write-space", "s.yaml", "--split", "test"], "--split: the test split selects nothing"),
         (["--write-space", "s.yaml", "--max-drop", "5"], "--max-drop: must be above 0 and below 1, got 5.0"),

@@ -73,9 +73,10 @@ def test_damage_between_two_runs(write_sweep: Callable[..., Path], tmp_path: Pat
 
 
 def test_a_damaged_mlflow_database_costs_mlflow_alone(
-    write_sweep: Callable[..., Path], tmp_path: Path, spared: None
+    write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path, spared: None
 ) -> None:
-    """Damaged where no look at the start comes: the pages of the metrics."""
+    """Damaged where no look at the start comes: the pages of the metrics. The first two sweeps have a
+    process each: one that has met the damage speaks of it in later sweeps too."""
     write_sweep(("num_samples", 1))
     sweep(tmp_path, "space.yaml", "--cpu")
     folder = tmp_path / "sweeps" / "tiny"
@@ -102,7 +103,7 @@ def test_a_damaged_mlflow_database_costs_mlflow_alone(
     )
 
     database.unlink()
-    assert "warning" not in sweep(tmp_path, "space.yaml", "--cpu", "--resume", "--num-samples", "2")
+    assert "warning" not in sweep_here("space.yaml", "--cpu", "--resume", "--num-samples", "2")
     runs = mlflow_runs(folder, "tiny")
     assert set(runs) == {"", *records}
     for name, record in records.items():

@@ -137,6 +137,12 @@ class LayerKind:
         del module, inputs, outputs, points
         return None
 
+    def patches(self, module: nn.Module, inputs: Tensor) -> Tensor | None:
+        """All that each row is multiplied by in one forward pass: (groups, samples, columns of a group * taps), in the
+        order of the weight's own elements, rows first. None: it cannot be had of this layer."""
+        del module, inputs
+        return None
+
 
 def select(dim: int, keep: Tensor, tensor: Tensor) -> Tensor:
     """These positions of a dimension, on the tensor's device."""

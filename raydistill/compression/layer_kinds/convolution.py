@@ -83,6 +83,20 @@ class ConvolutionKind(WeightedKind):
         y = outputs.flatten(2)[:, :, where].transpose(1, 2).reshape(-1, outputs.shape[1])
         return x, y
 
+    def patches(self, module: nn.Module, inputs: Tensor) -> Tensor | None:
+        conv = _conv(module)
+        dims = len(conv.kernel_size)
+        if dims > 2 or self.transposed:
+            return None
+        maps = inputs if inputs.dim() > dims + 1 else inputs.unsqueeze(0)
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        maps = nn.functional.pad(maps, conv._reversed_padding_repeated_twice, mode=mode)
+        size, dilation, stride = (
+            (1, *each) if dims == 1 else each for each in (conv.kernel_size, conv.dilation, conv.stride)
+        )
+        read = nn.functional.unfold(maps.unsqueeze(2) if dims == 1 else maps, size, dilation, 0, stride)
+        return read.unflatten(1, (conv.groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
+
 
 CONVOLUTION = ConvolutionKind()
 TRANSPOSED_CONVOLUTION = ConvolutionKind(out_dim=1, in_dim=0)

@@ -99,6 +99,11 @@ class WeightedKind(LayerKind):
             return None
         return inputs.reshape(-1, inputs.shape[-1]), outputs.reshape(-1, outputs.shape[-1])
 
+    def patches(self, module: nn.Module, inputs: Tensor) -> Tensor | None:
+        if self.out_dim != 0 or self.content(module).dim() != 2:
+            return None
+        return inputs.reshape(1, -1, inputs.shape[-1])
+
 
 LINEAR = WeightedKind(out_size="out_features", in_size="in_features")
 

@@ -104,7 +104,7 @@ def round_adaptively(
     """
     learning = learning or Learning()
     generator = torch.Generator().manual_seed(seed)
-    for name, place in _layers(model, held, batches):
+    for name, place in rounded_layers(model, held, batches):
         module = model.get_submodule(place[0])
         weight = model.get_parameter(name).detach()
         attribute = name.rpartition(".")[2]
@@ -119,20 +119,21 @@ def round_adaptively(
         layer = _function(module, attribute, inputs)
         with torch.enable_grad():
             up = learn_rounding(weight, grid, layer, inputs, outputs, learning, generator)
-        made = LearnedRounding(own.bits, grid.low, grid.high, list(grid.scale.shape), list(weight.shape))
+        kept = own.kept_grid(weight)
+        made = LearnedRounding(own.bits, grid.low, grid.high, list(kept.scale.shape), list(weight.shape))
         made = made.to(weight.device)
-        made.take(grid, up)
+        made.take(kept, up)
         with torch.no_grad():
             errors = [float((layer(each(weight), inputs) - outputs).square().mean()) for each in (grid.nearest, made)]
         if errors[1] > errors[0]:  # on few samples the soft optimum may harden badly
-            made.take(grid, (torch.round(weight / grid.scale) > torch.floor(weight / grid.scale)) & (weight != 0))
+            made.take(kept, (torch.round(weight / grid.scale) > torch.floor(weight / grid.scale)) & (weight != 0))
             errors[1] = errors[0]
         held.replace_weight(name, made)
         nearest = grid.numbers(weight)
         yield Learned(name, errors[0], errors[1], int((nearest != made.numbers(weight)).sum()))
 
 
-def _layers(model: nn.Module, held: Quantization, batches: Batches) -> list[tuple[str, Place]]:
+def rounded_layers(model: nn.Module, held: Quantization, batches: Batches) -> list[tuple[str, Place]]:
     """The rounded weights of layers that run once, and where, in their order."""
     owners = {}
     for name in held.weight_names():

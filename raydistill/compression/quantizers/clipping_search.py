@@ -78,7 +78,7 @@ def clippings(
             found.append(Clipping(point.key, _copied(quantizer.grid()), quantizer.take, values))
     for name in held.weight_names():
         weight, own = model.get_parameter(name).detach(), held.weight(name)
-        if isinstance(own, LinearWeight):
+        if isinstance(own, LinearWeight) and own.group is None:
             grid = own.grid(weight)
             shape = list(grid.scale.shape) if grid.scale.numel() > 1 else [1] * weight.dim()
             own = FixedWeight(own.bits, grid.low, grid.high, shape).to(weight.device)

@@ -29,7 +29,7 @@ class FrozenWeight(FixedWeight, Spoken):
     def prepare(self, model: nn.Module) -> None:
         kind = of_8_bits(self.low, self.high)
         weight = self._own(model)
-        if weight is None or kind is None:
+        if weight is None or kind is None or self.grid(weight).scale.shape != self.scale.shape:  # groups: no operator
             return
         told = (self.numbers(weight).to(kind), self.scale.reshape(-1), self.zero_point.reshape(-1).to(kind))
         for attribute, tensor in zip(_TOLD, told, strict=True):
@@ -103,7 +103,7 @@ def settle(model: nn.Module) -> None:
         if isinstance(quantizer, ReducedFloatWeight):  # which lies on no grid
             parameter.data.copy_(quantizer(parameter))
             continue
-        grid = quantizer.grid(parameter)
+        grid = quantizer.kept_grid(parameter)
         if grid is None:
             continue
         frozen = FrozenWeight(quantizer.bits, grid.low, grid.high, grid.scale.shape)

@@ -113,6 +113,17 @@ def grid_of(lowest: Tensor | float, highest: Tensor | float, bits: int, mode: Mo
     return Grid(scale, low - torch.round(lowest / scale), low, high)
 
 
+def of_groups(held: Tensor, columns: int) -> Tensor:
+    """What is held for each group of columns (dimension 1), once a column; as it is where it is held otherwise.
+
+    Groups are of one size, but for the last, which may be smaller.
+    """
+    groups = held.shape[1] if held.dim() > 1 else 1
+    if not 1 < groups < columns:
+        return held
+    return held.repeat_interleave(-(-columns // groups), 1)[:, :columns]
+
+
 def as_multiplier_and_shift(scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """A factor for integer hardware: scale is about multiplier / 2^shift, the multiplier of `bits` bits, rounded down.
 

@@ -80,7 +80,8 @@ class PostTrainLinearQuantizer(Quantizer):
     ranges are found anew in each forward pass. scale_approx_mult_bits: scales are a multiplier of so many bits and a
     shift. inputs_quant_auto_fallback: what a layer reads that nothing has rounded is rounded as what it gives is.
     fpq_module (fp16): layers compute with floats of so many bits; what other calls give is rounded. also_clip_weights:
-    weights are clipped as activations are, one range for all of it. save_fp_weights: has no effect, floats are kept.
+    weights are clipped as activations are, one range for all of it. group_size: where activations stay floats, so many
+    columns of a row of a weight have a range of their own. save_fp_weights: has no effect, floats are kept.
 
     overrides: any of these of the layers and calls that a regular expression matches; input_overrides: {position:
     {from_output: true} or bits_activations, mode, clip_acts, ...} of what they read.
@@ -109,6 +110,7 @@ class PostTrainLinearQuantizer(Quantizer):
         save_fp_weights: bool = False,
         also_clip_weights: bool = False,
         clip_percentile: float = 99.99,
+        group_size: int | None = None,
     ) -> None:
         super().__init__(name, bits_activations, bits_parameters, None, overrides)
         self.bits_accum = checked_bits("bits_accum", bits_accum, 8) or FLOAT_BITS
@@ -118,7 +120,7 @@ class PostTrainLinearQuantizer(Quantizer):
             "clip_half_range": clip_half_range, "per_channel_wts": per_channel_wts,
             "scale_approx_mult_bits": scale_approx_mult_bits, "input_overrides": None, "fpq_module": fpq_module,
             "inputs_quant_auto_fallback": inputs_quant_auto_fallback, "fp16": fp16, "fake": None,
-            "quantize_inputs": None,
+            "quantize_inputs": None, "group_size": group_size,
         }  # fmt: skip
         self.overrides = replace(self.overrides, defaults={**own, **self.overrides.defaults})
         settings_of(self.overrides.defaults, "")
@@ -254,15 +256,18 @@ class _Finding:
         for name, axis in named.items():
             if name in self.weights:
                 continue
-            axis = axis if settings.per_channel else None
-            self._set_weight(name, settings, axis, records if call.function == "embedding" else None)
+            group = settings.group if axis == 0 else None
+            axis = axis if settings.per_channel or group is not None else None
+            self._set_weight(name, settings, axis, group, records if call.function == "embedding" else None)
         if named and bits is None and self.quantizer.bits_accum < FLOAT_BITS:
             for name in call.parameters:
                 if name not in named and self.parameters[name].dim() == 1:
                     self.weights[name] = planned(LinearWeight(self.quantizer.bits_accum))
         return list(named)
 
-    def _set_weight(self, name: str, settings: Settings, axis: int | None, records: LayerRecords | None) -> None:
+    def _set_weight(
+        self, name: str, settings: Settings, axis: int | None, group: int | None, records: LayerRecords | None
+    ) -> None:
         bits, mode = settings.bits_weights, settings.weights_mode
         assert bits is not None
         rule = replace(settings.of_inputs, bits=bits, mode=mode)
@@ -275,7 +280,7 @@ class _Finding:
             probe = DynamicRange(bits, mode.value, rule.clip.value, rule.num_stds, rule.percentile)
             self._fix_weight(name, weight, probe.grid_for(weight.detach()))
         else:
-            self.weights[name] = planned(LinearWeight(bits, mode.value, axis))
+            self.weights[name] = planned(LinearWeight(bits, mode.value, axis, group))
 
     def _fix_weight(self, name: str, weight: Tensor, grid: Grid) -> None:
         bits = (grid.high - grid.low).bit_length()

@@ -17,7 +17,7 @@ LEAST_BITS = 2
 KEYS = (
     "mode", "clip_acts", "clip_n_stds", "clip_percentile", "clip_half_range", "per_channel_wts",
     "scale_approx_mult_bits", "input_overrides", "inputs_quant_auto_fallback", "fpq_module", "fp16", "fake",
-    "quantize_inputs",
+    "quantize_inputs", "group_size",
 )  # fmt: skip
 """What an override may say beside the bits."""
 INPUT_KEYS = ("from_output", "bits_activations", "mode", "clip_acts", "clip_n_stds", "clip_percentile")
@@ -47,7 +47,8 @@ class Rule:
 @dataclass(frozen=True)
 class Settings:
     """Of one layer or call. output: of what it gives. inputs: of those inputs of which something is said, by their
-    position. bits_weights, weights_mode, per_channel: of its weight. floats: 16, 32 or 64, in which it computes in
+    position. bits_weights, weights_mode, per_channel: of its weight. group: columns of a row of the weight that
+    have a range of their own; None: all. floats: 16, 32 or 64, in which it computes in
     place of whole numbers; None: it does not. fake: it computes with floats, and what it gives is rounded. fallback:
     whether an input that nothing has rounded is rounded by `output`. read: whether inputs are rounded at all."""
 
@@ -55,6 +56,7 @@ class Settings:
     bits_weights: int | None = None
     weights_mode: Mode = Mode.SYMMETRIC
     per_channel: bool = False
+    group: int | None = None
     inputs: Mapping[int, Rule] = field(default_factory=dict)
     floats: int | None = None
     fake: bool | None = None
@@ -94,6 +96,7 @@ def settings_of(said: Mapping[str, Any], where: str) -> Settings:
         said["bits_weights"],
         weights,
         _switch(said["per_channel_wts"], f"{where}per_channel_wts"),
+        _group(said["group_size"], output.bits, f"{where}group_size"),
         _inputs(said["input_overrides"], output, f"{where}input_overrides"),
         _floats(said, where),
         said["fake"] if said["fake"] is None else _switch(said["fake"], f"{where}fake"),
@@ -164,6 +167,17 @@ def _multiplier(value: object, where: str) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 31:
         raise ConfigError(Fault(where, "must be a whole number from 1 to 31", value, "the bits of a multiplier"))
+    return value
+
+
+def _group(value: object, bits_activations: int | None, where: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(Fault(where, "must be a whole number from 1 up", value, "such as 64, columns of a weight"))
+    if bits_activations is not None:
+        rule = "is for weights alone: sums of several scales are no whole numbers"
+        raise ConfigError(Fault(where, rule, value, "leave activations floats, with 0 or null bits"))
     return value
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.quantizers.grid import Grid, Mode, grid_of, on_grid
+from raydistill.compression.quantizers.grid import Grid, Mode, grid_of, of_groups, on_grid
 from raydistill.compression.quantizers.ranges import value_range
 from raydistill.compression.quantizers.steps import LearnedSteps, first_step, learned_step
 from raydistill.compression.quantizers.through import through
@@ -35,6 +35,10 @@ class WeightQuantizer(nn.Module):
         """The grid that the rounded weight lies on; None where it lies on none."""
         raise NotImplementedError
 
+    def kept_grid(self, weight: Tensor) -> Grid | None:
+        """The same, but of a weight in groups of columns with one scale a group."""
+        return self.grid(weight)
+
     def of_channels(self) -> tuple[int, Mapping[str, Tensor]]:
         """What it holds for each channel, by its name here, shape (channels,), and the channels' dimension."""
         return 0, {}
@@ -43,21 +47,42 @@ class WeightQuantizer(nn.Module):
 class LinearWeight(WeightQuantizer):
     """Over the range that the weight has at that moment, of all of it or of each channel.
 
-    axis: the dimension of the channels where each has a grid of its own; None: one for all.
+    axis: the dimension of the channels where each has a grid of its own; None: one for all. group: of a weight with its
+    rows in dimension 0, so many columns (dimension 1, with their taps) of a row have a grid of their own; None: all of
+    it. Where they do not divide into groups of this size, these are as many, as even as they can be.
     """
 
     NAME = "linear"
 
-    def __init__(self, bits: int, mode: str = Mode.SYMMETRIC.value, axis: int | None = None) -> None:
+    def __init__(
+        self, bits: int, mode: str = Mode.SYMMETRIC.value, axis: int | None = None, group: int | None = None
+    ) -> None:
         super().__init__(bits)
-        self.mode, self.axis = Mode(mode), axis
+        self.mode, self.axis, self.group = Mode(mode), axis, group
 
     def described(self) -> dict[str, Any]:
-        return {"bits": self.bits, "mode": self.mode.value, "axis": self.axis}
+        said = {"bits": self.bits, "mode": self.mode.value, "axis": self.axis}
+        return said if self.group is None else {**said, "group": self.group}
 
     @torch.no_grad()
     def grid(self, weight: Tensor) -> Grid:
+        kept = self.kept_grid(weight)
+        columns = weight.shape[1] if weight.dim() > 1 else 1
+        scale, zero_point = (of_groups(held, columns) for held in (kept.scale, kept.zero_point))
+        return Grid(scale, zero_point, kept.low, kept.high)
+
+    @torch.no_grad()
+    def kept_grid(self, weight: Tensor) -> Grid:
         weight = weight.detach().float()
+        if self.group is not None and weight.dim() > 1:
+            columns = weight.shape[1]
+            count = -(-columns // self.group)
+            size = -(-columns // count)
+            ends = [(part.flatten(1).amin(1), part.flatten(1).amax(1)) for part in weight.split(size, 1)]
+            lowest, highest = (
+                torch.stack(each, 1).view(-1, len(ends), *[1] * (weight.dim() - 2)) for each in zip(*ends, strict=True)
+            )
+            return grid_of(lowest, highest, self.bits, self.mode)
         if self.axis is None:
             return grid_of(*value_range(weight, self.mode, self.bits), self.bits, self.mode)
         rows = weight.movedim(self.axis, 0)
@@ -134,6 +159,10 @@ class LearnedStepWeight(WeightQuantizer):
     def described(self) -> dict[str, Any]:
         return {"bits": self.bits, "axis": self.axis, "channels": len(self.steps.size)}
 
+    def kept_grid(self, weight: Tensor) -> Grid | None:
+        """The same, but of a weight in groups of columns with one scale a group."""
+        return self.grid(weight)
+
     def of_channels(self) -> tuple[int, Mapping[str, Tensor]]:
         return (0, {}) if self.axis is None else (self.axis, {"steps.size": self.steps.size})
 
@@ -183,6 +212,12 @@ class FixedWeight(WeightQuantizer):
         self.zero_point.copy_(grid.zero_point.reshape(self.shape))
 
     def grid(self, weight: Tensor) -> Grid:
+        if len(self.shape) < 2:
+            return self.kept_grid(weight)
+        scale, zero_point = (of_groups(held, weight.shape[1]) for held in (self.scale, self.zero_point))
+        return Grid(scale, zero_point, self.low, self.high)
+
+    def kept_grid(self, weight: Tensor) -> Grid:
         return Grid(self.scale, self.zero_point, self.low, self.high)
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -191,7 +226,10 @@ class FixedWeight(WeightQuantizer):
 
 
 class LearnedRounding(FixedWeight):
-    """To a fixed grid, each weight up or down as it was learned (`adaptive_rounding`). weight_shape: of the weight."""
+    """To a fixed grid, each weight to a number that was found for it (`adaptive_rounding`, `gptq`).
+
+    weight_shape: of the weight.
+    """
 
     NAME = "learned_rounding"
     up: Tensor
@@ -201,22 +239,23 @@ class LearnedRounding(FixedWeight):
     ) -> None:
         super().__init__(bits, low, high, shape)
         self.weight_shape = [int(size) for size in weight_shape]
-        self.register_buffer("up", torch.zeros(self.weight_shape, dtype=torch.uint8))
+        self.register_buffer("up", torch.zeros(self.weight_shape, dtype=torch.int16))
 
     def described(self) -> dict[str, Any]:
         return {**super().described(), "weight_shape": self.weight_shape}
 
     @torch.no_grad()
     def take(self, grid: Grid, up: Tensor | None = None) -> None:
-        """As `FixedWeight`; up: which weights go to the number above, of the weight's shape; None: as they went."""
+        """As `FixedWeight`; up: how far above the number below it each weight goes, of the weight's shape; None: as it
+        went."""
         super().take(grid)
         if up is not None:
             self.up.copy_(up)
 
     def numbers(self, weight: Tensor) -> Tensor:
         """The whole numbers that the weight is rounded to."""
-        below = torch.floor(weight.detach() / self.scale)
-        return (below + self.up + self.zero_point).clamp(self.low, self.high)
+        grid = self.grid(weight)
+        return (torch.floor(weight.detach() / grid.scale) + self.up + grid.zero_point).clamp(self.low, self.high)
 
     def forward(self, weight: Tensor) -> Tensor:
         grid = self.grid(weight)

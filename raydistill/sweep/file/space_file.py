@@ -57,6 +57,7 @@ class SpaceFile:
     their comments. sections: those before the baseline, each on one line; notes: what stands behind them.
 
     baseline: that section's lines. pruned: the weights (or globs) of each instance of gradual pruning, by its name.
+    quantizers: each one's class and arguments, by its name; they act in all epochs.
     epochs: of a trial. decays: whether the schedule lowers the learning rate too.
     """
 
@@ -70,6 +71,7 @@ class SpaceFile:
     starts: Sequence[str] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
     decays: bool = True
+    quantizers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def text(self, file: Path) -> str:
         """The whole file. file: where it will stand; the sweep is named after it."""
@@ -85,7 +87,7 @@ class SpaceFile:
                 note = ""
             yield f"{line}    # {note}" if note else line
         yield from ("", *self.baseline, *([""] if self.baseline else []))
-        yield from ("schedule:", "  version: 1", "  pruners:")
+        yield from ("schedule:", "  version: 1", *(["  pruners:"] if self.pruned else []))
         for name, weights in self.pruned.items():
             if len(self.pruned) > 1:
                 said = {"class": _AGP, "initial_sparsity": 0.0, "final_sparsity": 0.5, "weights": list(weights)}
@@ -95,12 +97,17 @@ class SpaceFile:
             yield "      final_sparsity: 0.5                      # each weight's own is searched"
             yield "      weights:"
             yield from (f"        - {flow(weight)}" for weight in weights)
+        if self.quantizers:
+            yield "  quantizers:"
+            yield from (f"    {flow(name)}: {flow(dict(said))}" for name, said in self.quantizers.items())
         if self.decays:
             yield from ("  lr_schedulers:", f"    decay: {{class: CosineAnnealingLR, T_max: {self.epochs}}}")
         yield "  policies:"
         until = max(1, round(PRUNED_UNTIL * self.epochs))
         for name in self.pruned:
             yield acts("pruner", flow(name), until)
+        for name in self.quantizers:
+            yield acts("quantizer", flow(name), self.epochs)
         if self.decays:
             yield acts("lr_scheduler", "decay", self.epochs)
         yield from ("", "search:", *self.search, "", *self.starts, *([""] if self.starts else []), *self.ends)
@@ -126,7 +133,7 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
     name = selecting(measured.metrics)
     metric = measured.metrics[name]
     small = no_drop(measured.max_drop, metric, measured.dense, measured.samples)
-    cost, least = _amount(metric, measured.max_drop, 0), _amount(metric, small, 1)
+    cost, least = amount(metric, measured.max_drop, 0), amount(metric, small, 1)
     less = f"of {name} {'less' if metric.maximise else 'more'}"
     search = [
         f"  # Lower: half of what the weight bears unhurt, that is with {least} {less} at most.",
@@ -224,7 +231,8 @@ _ABOUT = {
 }
 
 
-def _amount(metric: Metric, drop: float, digits: int) -> str:
+def amount(metric: Metric, drop: float, digits: int) -> str:
+    """A drop of a metric, in its unit."""
     return f"{100 * drop:.{digits}f} points" if metric.is_fraction else f"{drop:g}"
 
 

@@ -21,6 +21,7 @@ ALL: list[WeightQuantizer] = [
     LinearWeight(4),
     LinearWeight(2, "ASYMMETRIC_UNSIGNED", 0),
     LinearWeight(3, "SYMMETRIC_RESTRICTED", 1),
+    LinearWeight(4, "ASYMMETRIC_UNSIGNED", 0, 2),
     WrpnWeight(4),
     DorefaWeight(1),
     DorefaWeight(3),
@@ -101,3 +102,18 @@ def test_a_fixed_grid_is_taken_and_told() -> None:
 def test_half_precision_is_torchs() -> None:
     assert torch.equal(ReducedFloatWeight(16)(weight()), weight().half().float())
     assert torch.equal(ReducedFloatWeight(32)(weight()), weight())
+
+
+@pytest.mark.parametrize("shape", [(4, 10), (4, 10, 3), (1, 10)])
+@pytest.mark.parametrize(("group", "sizes"), [(4, (4, 4, 2)), (6, (5, 5)), (10, (10,)), (1, (1,) * 10)])
+def test_groups_of_columns_have_a_range_each(shape: tuple[int, ...], group: int, sizes: tuple[int, ...]) -> None:
+    """6 of 10 columns are two groups, of 5 each. Each is what a matrix of its own would be."""
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    quantizer = LinearWeight(3, "ASYMMETRIC_UNSIGNED", 0, group)
+    rounded, kept = quantizer(values), quantizer.kept_grid(values)
+    alone = [LinearWeight(3, "ASYMMETRIC_UNSIGNED", 0)(part) for part in values.split(sizes, 1)]
+    torch.testing.assert_close(rounded, torch.cat(alone, 1))
+    assert kept.scale.shape == (shape[0], len(sizes), *[1] * (len(shape) - 2))
+    fixed = FixedWeight(3, kept.low, kept.high, kept.scale.shape)
+    fixed.take(kept)
+    assert torch.equal(fixed(values), rounded)
