@@ -7,6 +7,7 @@ method may be written down too, in a YAML file (``--methods``):
 
     mine+none: {searcher: {name: evolution, step: 0.2}, trial_scheduler: {name: none}, curves: true, confirm: 1}
 
+One that wants curves (``wants_curves``) is given them without the option.
 A searcher whose constructor takes ``curves`` (weight to [(level, what top1 loses)]), ``sizes`` (weight to its number of
 weights) or ``count`` (trials of the budget) is given them; one that costs what no trial shows has ``spent_epochs``, all
 that it has used so far.
@@ -56,7 +57,8 @@ LATE = "_late"
 DEFAULT = (
     BASE, "random+asha", "random+hyperband", "random+median", "random+moasha", "random+promote", "random+asha_mild",
     "random+median_mild", "random+asha_late", "random+moasha_late", "sobol+none", "sobol+moasha", "sobol+promote",
-    "sobol+asha_mild", "evolution+none", "evolution+moasha", "even+none", "priced+none+curves",
+    "sobol+asha_mild", "evolution+none", "evolution+moasha", "additive+none", "additive+asha_mild", "even+none",
+    "priced+none+curves",
 )  # fmt: skip
 OPTUNA = ("motpe+none", "nsga2+none", "gp+none", "tpe+none")
 """Hundreds of times slower to ask than the others: left to --optuna."""
@@ -92,8 +94,9 @@ class Method:
                 f"no method {name}: searchers {searchers}; trial schedulers, also with {LATE}: {schedulers}; "
                 f"options curves, confirm2"
             )
+        curves = "curves" in options or getattr(SEARCHERS.get(searching), "wants_curves", False)
         confirm = sum(int(option[7:]) for option in options if option != "curves")
-        return cls(name, {"name": searching}, section, "curves" in options, confirm, late)
+        return cls(name, {"name": searching}, section, curves, confirm, late)
 
     def scheduling(self, pruned: int) -> dict[str, Any]:
         """The section where trials prune until that epoch."""
