@@ -194,7 +194,12 @@ def test_kept_runs_are_added_to_and_forgotten_with_what_made_them(tmp_path: Path
     assert changed.missing(0, wanted) == [(base, 2, 1)]
     assert search_quality.Kept(tmp_path, "additive5", [other], again=True).missing(0, wanted) == [(other, 2, 1)]
     said = search_quality.follows({"additive5": kept}, [BASE, "sobol+none"], [2], [1], 2)
-    assert any("of all" in line for line in said)
+    assert max(map(len, said)) <= 90
+    means = {line.split()[0]: line.split()[1] for line in said if line.startswith(("random+", "sobol+"))}
+    shares = [line[-1][1] / kept.possible[str(seed)]["5 points"] for seed, line in enumerate(kept.lines(BASE, 2, 1, 2))]
+    assert means[BASE] == f"{sum(shares) / 2:.1%}"
+    better = max(means, key=lambda name: float(means[name].rstrip("%")))
+    assert any(line.startswith(f"2 trials, 1 at once: {better}, than ") for line in said)
 
 
 @pytest.mark.slow
