@@ -300,7 +300,7 @@ def follows(
                 ranked = sorted((name for name in means if means[name] >= 0.0), key=lambda name: -means[name])
                 if len(ranked) > 1:
                     wins = _wins(all_kept, *ranked[:2], trials, at_once, seeds)
-                    lines.append(f"{said}{ranked[0]}, than {ranked[1]} {wins}")
+                    lines.append(f"{said}{ranked[0]}; against {ranked[1]} {wins}")
                     said = " " * len(said)
     return lines
 

@@ -199,7 +199,7 @@ def test_kept_runs_are_added_to_and_forgotten_with_what_made_them(tmp_path: Path
     shares = [line[-1][1] / kept.possible[str(seed)]["5 points"] for seed, line in enumerate(kept.lines(BASE, 2, 1, 2))]
     assert means[BASE] == f"{sum(shares) / 2:.1%}"
     better = max(means, key=lambda name: float(means[name].rstrip("%")))
-    assert any(line.startswith(f"2 trials, 1 at once: {better}, than ") for line in said)
+    assert any(line.startswith(f"2 trials, 1 at once: {better}; against ") for line in said)
 
 
 @pytest.mark.slow
