@@ -231,8 +231,9 @@ class Kept:
         write_atomically(self.file, json.dumps({**content, "runs": self.runs}).encode())
 
     def lines(self, name: str, trials: int, workers: int, seeds: int) -> list[Line]:
+        """Seed by seed; none where one of the seeds was not run."""
         kept = self.runs.get(f"{name} {trials}x{workers}", {})
-        return [kept[str(seed)] for seed in range(seeds) if str(seed) in kept]
+        return [kept[str(seed)] for seed in range(seeds)] if all(str(seed) in kept for seed in range(seeds)) else []
 
     def shares(self, name: str, trials: int, workers: int, seeds: int, which: int = 1) -> list[float]:
         """Of what is possible, seed by seed."""
@@ -310,8 +311,11 @@ def _share(figure: float) -> str:
 
 
 def _means(all_kept: dict[str, Kept], name: str, trials: int, at_once: int, seeds: int) -> tuple[float, float, float]:
-    """Over the surfaces tuned on, those held out, and all of them; NaN over none."""
+    """Over the surfaces tuned on, those held out, and all of them; NaN over none. A method that was not run on all of
+    them is compared on none: its surfaces may be the easy ones."""
     found = {place: kept.shares(name, trials, at_once, seeds) for place, kept in all_kept.items()}
+    if not all(found.values()):
+        return math.nan, math.nan, -1.0
     means = {place: statistics.mean(shares) for place, shares in found.items() if shares}
     parts = [[v for p, v in means.items() if (p in HELD_OUT) == held] for held in (False, True)]
     tuned, held = (statistics.mean(part) if part else math.nan for part in parts)
