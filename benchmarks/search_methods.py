@@ -7,6 +7,7 @@ method may be written down too, in a YAML file (``--methods``):
 
     mine+none: {searcher: {name: evolution, step: 0.2}, trial_scheduler: {name: none}, curves: true, confirm: 1}
 
+One that wants curves (``wants_curves``) is given them without the option.
 A searcher whose constructor takes ``curves`` (weight to [(level, what top1 loses)]), ``sizes`` (weight to its number of
 weights) or ``count`` (trials of the budget) is given them; one that costs what no trial shows has ``spent_epochs``, all
 that it has used so far.
@@ -36,12 +37,15 @@ BASE = "random+none"
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
 """At which a layer's curve is measured."""
 
-_SCORE = {"top1": 1.0, "planned_sparsity": 0.3}
+_SCORE, _MILD = ({"top1": 1.0, "planned_sparsity": weight} for weight in (0.3, 0.05))
 SCHEDULERS: dict[str, dict[str, Any]] = {
     "none": {"name": "none"},
     "asha": {"name": "asha", "score": _SCORE},
     "hyperband": {"name": "hyperband", "score": _SCORE},
     "median": {"name": "median", "score": _SCORE},
+    "asha_mild": {"name": "asha", "score": _MILD},
+    "hyperband_mild": {"name": "hyperband", "score": _MILD},
+    "median_mild": {"name": "median", "score": _MILD},
     "moasha": {"name": "moasha"},
     "promote": {"name": "moasha", "mode": "promote"},
     "moasha_hv": {"name": "moasha", "spread": "hypervolume"},
@@ -51,9 +55,10 @@ LATE = "_late"
 """At the end of a trial scheduler's name: it compares nothing before the masks are final."""
 
 DEFAULT = (
-    BASE, "random+asha", "random+hyperband", "random+median", "random+moasha", "random+promote", "random+asha_late",
-    "random+median_late", "random+moasha_late", "random+promote_late", "sobol+none", "evolution+none",
-    "evolution+moasha", "evolution+moasha_late", "even+none", "priced+none+curves",
+    BASE, "random+asha", "random+hyperband", "random+median", "random+moasha", "random+promote", "random+asha_mild",
+    "random+median_mild", "random+asha_late", "random+moasha_late", "sobol+none", "sobol+moasha", "sobol+promote",
+    "sobol+asha_mild", "evolution+none", "evolution+moasha", "additive+none", "additive+asha_mild", "even+none",
+    "priced+none+curves",
 )  # fmt: skip
 OPTUNA = ("motpe+none", "nsga2+none", "gp+none", "tpe+none")
 """Hundreds of times slower to ask than the others: left to --optuna."""
@@ -89,8 +94,9 @@ class Method:
                 f"no method {name}: searchers {searchers}; trial schedulers, also with {LATE}: {schedulers}; "
                 f"options curves, confirm2"
             )
+        curves = "curves" in options or getattr(SEARCHERS.get(searching), "wants_curves", False)
         confirm = sum(int(option[7:]) for option in options if option != "curves")
-        return cls(name, {"name": searching}, section, "curves" in options, confirm, late)
+        return cls(name, {"name": searching}, section, curves, confirm, late)
 
     def scheduling(self, pruned: int) -> dict[str, Any]:
         """The section where trials prune until that epoch."""

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search_methods import BASE, DEFAULT, LEVELS, OPTUNA, Method
+from search_methods import BASE, DEFAULT, LEVELS, OPTUNA, REFERENCES, Method
 from search_surfaces import HELD_OUT, POINTS, SURFACES, Curve, make_surface, volume
 
 from raydistill.files import write_atomically
@@ -231,8 +231,9 @@ class Kept:
         write_atomically(self.file, json.dumps({**content, "runs": self.runs}).encode())
 
     def lines(self, name: str, trials: int, workers: int, seeds: int) -> list[Line]:
+        """Seed by seed; none where one of the seeds was not run."""
         kept = self.runs.get(f"{name} {trials}x{workers}", {})
-        return [kept[str(seed)] for seed in range(seeds) if str(seed) in kept]
+        return [kept[str(seed)] for seed in range(seeds)] if all(str(seed) in kept for seed in range(seeds)) else []
 
     def shares(self, name: str, trials: int, workers: int, seeds: int, which: int = 1) -> list[float]:
         """Of what is possible, seed by seed."""
@@ -278,28 +279,43 @@ def _middle(figures: Sequence[float], short: bool = False) -> str:
 def follows(
     all_kept: dict[str, Kept], names: Sequence[str], budgets: Sequence[int], workers: Sequence[int], seeds: int
 ) -> list[str]:
-    """The means over surfaces of the share of what is possible: the best of all methods, and the best trial scheduler
-    for random search, on the surfaces that may be tuned on and on those that are held out."""
-    lines = ["what follows: the mean share of what is possible (5 points), over surfaces and seeds", ""]
-    lines += [f"{'trials at once':16}{'best':24}{'tuned on':>9}{'held out':>9}  {'next':24}", "-" * 80]
+    """The mean share of what is possible of every method, on the surfaces tuned on and on those held out; then which is
+    best: of what a sweep has, and of the trial schedulers that random search was tried with."""
+    lines = ["what follows: the share of what is possible (5 points), the mean over surfaces and seeds"]
+    for at_once in workers:
+        scores = {trials: {n: _means(all_kept, n, trials, at_once, seeds) for n in names} for trials in budgets}
+        heads = "".join(f"{f'{trials} trials':>19}" for trials in budgets)
+        lines += ["", f"{f'{at_once} at once':21}{heads}", f"{'':21}" + f"{'tuned on  held out':>19}" * len(budgets)]
+        for name in sorted(names, key=lambda name: -scores[budgets[-1]][name][2]):
+            parts = [scores[trials][name][:2] for trials in budgets]
+            figures = "".join(f"{_share(tuned):>10}{_share(held):>9}" for tuned, held in parts)
+            if figures.strip():
+                lines.append(f"{name:21}{figures}")
+    lines.append("")
     for trials in budgets:
         for at_once in workers:
-            for what, among in (("of all", names), ("random +", [n for n in names if n.startswith("random+")])):
-                scores = {name: _means(all_kept, name, trials, at_once, seeds) for name in among}
-                ranked = sorted(scores, key=lambda name: -scores[name][2])
-                if len(ranked) < 2:
-                    continue
-                first, second = ranked[:2]
-                tuned, held, _ = scores[first]
-                wins = _wins(all_kept, first, second, trials, at_once, seeds)
-                label = f"{trials:>4} x {at_once:<3}{what}" if what == "of all" else f"{'':10}{what}"
-                lines.append(f"{label:18}{first:22}{tuned:9.1%}{held:9.1%}  {second} ({wins})")
+            said = f"{trials} trials, {at_once} at once: "
+            sweeps = [name for name in names if name.partition("+")[0] not in REFERENCES]
+            for among in (sweeps, [name for name in names if name.startswith("random+")]):
+                means = {name: _means(all_kept, name, trials, at_once, seeds)[2] for name in among}
+                ranked = sorted((name for name in means if means[name] >= 0.0), key=lambda name: -means[name])
+                if len(ranked) > 1:
+                    wins = _wins(all_kept, *ranked[:2], trials, at_once, seeds)
+                    lines.append(f"{said}{ranked[0]}; against {ranked[1]} {wins}")
+                    said = " " * len(said)
     return lines
 
 
+def _share(figure: float) -> str:
+    return "" if math.isnan(figure) else f"{figure:.1%}"
+
+
 def _means(all_kept: dict[str, Kept], name: str, trials: int, at_once: int, seeds: int) -> tuple[float, float, float]:
-    """Over the surfaces tuned on, those held out, and all of them; NaN over none."""
+    """Over the surfaces tuned on, those held out, and all of them; NaN over none. A method that was not run on all of
+    them is compared on none: its surfaces may be the easy ones."""
     found = {place: kept.shares(name, trials, at_once, seeds) for place, kept in all_kept.items()}
+    if not all(found.values()):
+        return math.nan, math.nan, -1.0
     means = {place: statistics.mean(shares) for place, shares in found.items() if shares}
     parts = [[v for p, v in means.items() if (p in HELD_OUT) == held] for held in (False, True)]
     tuned, held = (statistics.mean(part) if part else math.nan for part in parts)
@@ -307,7 +323,7 @@ def _means(all_kept: dict[str, Kept], name: str, trials: int, at_once: int, seed
 
 
 def _wins(all_kept: dict[str, Kept], first: str, second: str, trials: int, at_once: int, seeds: int) -> str:
-    """In how many of the seeds of all surfaces the first beat the second."""
+    """In how many of the seeds of all surfaces the first beat the second, and was beaten."""
     pairs = [
         pair
         for kept in all_kept.values()
@@ -315,7 +331,8 @@ def _wins(all_kept: dict[str, Kept], first: str, second: str, trials: int, at_on
             kept.shares(first, trials, at_once, seeds), kept.shares(second, trials, at_once, seeds), strict=False
         )
     ]
-    return f"better in {sum(one > other for one, other in pairs)} of {len(pairs)}"
+    better, worse = (sum(sign * (one - other) > 0 for one, other in pairs) for sign in (1, -1))
+    return f"better in {better}, worse in {worse} of {len(pairs)}"
 
 
 def plot(all_kept: dict[str, Kept], names: Sequence[str], trials: int, workers: int, seeds: int, file: Path) -> None:

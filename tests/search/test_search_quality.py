@@ -176,6 +176,15 @@ def test_an_unknown_method_is_said(wrong: str) -> None:
         Method.of(wrong)
 
 
+def make_kept(work: Path, place: str, methods: list[Method], options: argparse.Namespace) -> search_quality.Kept:
+    kept = search_quality.Kept(work, place, methods, again=False)
+    work.mkdir()
+    for seed in range(2):
+        wanted = [(method, 2, 1) for method in methods]
+        kept.add(*search_quality.all_of(place, seed, wanted, options)[1:])
+    return kept
+
+
 def test_kept_runs_are_added_to_and_forgotten_with_what_made_them(tmp_path: Path) -> None:
     base, other = Method.of(BASE), Method.of("sobol+none")
     kept = search_quality.Kept(tmp_path, "additive5", [base, other], again=False)
@@ -187,6 +196,10 @@ def test_kept_runs_are_added_to_and_forgotten_with_what_made_them(tmp_path: Path
     assert len(rows) == 4
     assert max(map(len, rows)) <= 80
     assert any("random+none" in row and "1.00 (1.00-1.00)" in row for row in rows)
+    assert kept.lines(BASE, 2, 1, 3) == []  # of three seeds one is missing
+    more = make_kept(tmp_path / "more", "rates5", [base], options)
+    both = search_quality.follows({"additive5": kept, "rates5": more}, [BASE, "sobol+none"], [2], [1], 2)
+    assert not any("sobol" in line for line in both), "not run on both surfaces"
     again = search_quality.Kept(tmp_path, "additive5", [base], again=False)
     assert again.missing(0, wanted) == []
     assert again.missing(2, wanted) == wanted
@@ -194,7 +207,12 @@ def test_kept_runs_are_added_to_and_forgotten_with_what_made_them(tmp_path: Path
     assert changed.missing(0, wanted) == [(base, 2, 1)]
     assert search_quality.Kept(tmp_path, "additive5", [other], again=True).missing(0, wanted) == [(other, 2, 1)]
     said = search_quality.follows({"additive5": kept}, [BASE, "sobol+none"], [2], [1], 2)
-    assert any("of all" in line for line in said)
+    assert max(map(len, said)) <= 90
+    means = {line.split()[0]: line.split()[1] for line in said if line.startswith(("random+", "sobol+"))}
+    shares = [line[-1][1] / kept.possible[str(seed)]["5 points"] for seed, line in enumerate(kept.lines(BASE, 2, 1, 2))]
+    assert means[BASE] == f"{sum(shares) / 2:.1%}"
+    better = max(means, key=lambda name: float(means[name].rstrip("%")))
+    assert any(line.startswith(f"2 trials, 1 at once: {better}; against ") for line in said)
 
 
 @pytest.mark.slow

@@ -305,7 +305,7 @@ def _ends(subject: Subject, name: str, metric: Metric, epochs: int) -> list[str]
     example = f"{limit} <= {'0.01' if metric.is_fraction else '0.1'}"
     early = max(1, epochs // 4)
     if metric.is_fraction and metric.maximise:
-        scheduler = f"{{name: hyperband, grace_period: {early}, score: {{{name}: 1.0, planned_sparsity: 0.3}}}}"
+        scheduler = f"{{name: asha, grace_period: {early}, score: {{{name}: 1.0, planned_sparsity: 0.05}}}}"
     else:  # a weighted sum would have to know how large the metric is
         scheduler = f"{{name: moasha, grace_period: {early}}}"
     return [

@@ -46,8 +46,9 @@ TRUNK = "trunk."
 BRANCH_AT = f"{TRUNK}sparsity"
 """What is searched of a trunk: where a trial branches off."""
 
-_PLANNED = 0.3
-"""What planned sparsity weighs in a score, beside the metric that selects."""
+_PLANNED = 0.05
+"""What planned sparsity weighs in a score, beside the metric that selects: of a fraction five points, which is what one
+would give for it. With thirty, early rungs kept the sparsest trials (benchmarks/search_quality.py)."""
 
 S = TypeVar("S", TrialSchedulerSection, SearcherSection)
 T = TypeVar("T")

@@ -176,7 +176,7 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
         ends=[
             f"objectives: {{{name}: {metric.direction}, sparsity: max}}",
             f"trial_scheduler: {{name: asha, grace_period: {max(1, epochs // 4)}, reduction_factor: 2, "
-            f"score: {{{name}: {1.0 if metric.maximise else -1.0}, planned_sparsity: 0.3}}}}",
+            f"score: {{{name}: {1.0 if metric.maximise else -1.0}, planned_sparsity: 0.05}}}}",
             f"num_samples: {num_samples}",
             "seed: 0",
         ],

@@ -216,7 +216,7 @@ class TrialSchedulerSection(Menu):
 
     reduction_factor: one in so many goes on at a rung. mode: ``stop`` for good at a rung, or pause and ``promote`` the
     best. spread: which members of a rank count as best. brackets: Hyperband's. score: what asha, hyperband and
-    median compare, a weighted sum of figures; left out, the metric that selects and 0.3
+    median compare, a weighted sum of figures; left out, the metric that selects and 0.05
     of the planned sparsity. moasha compares the objectives themselves.
     """
 

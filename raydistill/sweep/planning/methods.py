@@ -18,6 +18,10 @@ from raydistill.search.search import Search
 from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
 
+MILD = 0.1
+"""Its weight against a fraction's, up to which early rungs keep more than the sparsest trials: all of the sparsity is
+worth ten points then. Measured by benchmarks/search_quality.py (``random+asha_mild``: 0.05)."""
+
 
 def check_own(searching: SearcherSection, scheduling: TrialSchedulerSection, file: str) -> None:
     """Raises ConfigError where one's own is not of the right class or does not take its arguments; calls nothing."""
@@ -87,14 +91,16 @@ def rungs(section: TrialSchedulerSection, epochs: int) -> list[int]:
 def compared_too_early(
     section: TrialSchedulerSection, epochs: int, schedules: Iterable[ScheduleSpec], where: str = "trial_scheduler"
 ) -> tuple[str, ...]:
-    """A line to warn with where a weighted sum with the planned sparsity is compared before the masks are final.
+    """A line to warn with where a score gives the planned sparsity much weight and is compared before masks are final.
 
     Until then all are nearly dense: top1 differs by little more than its noise, the planned sparsity by all of its
-    range, so whoever will be pruned the most goes on. Where the objectives themselves are compared (moasha), nothing is
-    weighed, and some of every sparsity go on. schedules: of trials; the one that prunes for longest counts.
+    range, so whoever will be pruned the most goes on. Weighed no more than `MILD`, or not at all (moasha compares the
+    objectives themselves), some of every sparsity do. schedules: of trials; the one that prunes for longest counts.
     """
     weighs = not section.own and "score" in section.uses[section.name]
-    if not weighs or PLANNED not in (section.score or {}):
+    score = dict(section.score or {}) if weighs else {}
+    of_size = score.pop(PLANNED, 0.0)
+    if of_size <= MILD * max(map(abs, score.values()), default=0.0):
         return ()
     final = max(
         (p.last_epoch + 1 for schedule in schedules for p in schedule.policies if p.kind == "pruner"), default=0
@@ -102,9 +108,9 @@ def compared_too_early(
     first = grace_period(section, epochs)
     if first >= min(final, epochs):
         return ()
-    rule = f"{section.name} weighs quality against the final sparsity before masks are final, after {final} epochs"
+    rule = f"{section.name} compares scores with {PLANNED} {of_size:g} before masks are final, after {final} epochs"
     later = f"{final} or more" if final < epochs else "prune until an earlier epoch"
-    way_out = f"{later}, or a trial_scheduler that weighs nothing: {{name: moasha}}, {{name: none}}"
+    way_out = f"{later}, or weigh it by {MILD / 2:g}, or {{name: moasha}}: so early it keeps whoever prunes hardest"
     return (str(Fault(f"{where}.grace_period", rule, first, way_out)),)
 
 

@@ -122,6 +122,9 @@ WEIGHED = {"top1": 1.0, "planned_sparsity": 0.3}
         ({"name": "median", "grace_period": 28, "score": WEIGHED}, True),
         ({"name": "median", "grace_period": 29, "score": WEIGHED}, False),
         ({"name": "hyperband", "grace_period": 10, "score": {"top1": 1.0}}, False),
+        ({"name": "hyperband", "grace_period": 10, "score": {"top1": 1.0, "planned_sparsity": 0.1}}, False),
+        ({"name": "asha", "grace_period": 10, "score": {"loss": -1.0, "planned_sparsity": 0.11}}, True),
+        ({"name": "asha", "grace_period": 10, "score": {"planned_sparsity": 0.01}}, True),
         ({"name": "hyperband", "grace_period": 40, "score": WEIGHED}, False),
         ({"name": "moasha", "grace_period": 10}, False),
         ({"name": "none"}, False),
@@ -133,9 +136,9 @@ def test_a_sum_that_is_compared_before_masks_are_final_is_warned_of(said: dict[s
     assert len(lines) == warned
     if said["name"] == "hyperband" and warned:
         assert lines == (
-            "f: trial_scheduler.grace_period: hyperband weighs quality against the final sparsity before masks are "
-            "final, after 29 epochs, got 10; 29 or more, or a trial_scheduler that weighs nothing: {name: moasha}, "
-            "{name: none}",
+            "f: trial_scheduler.grace_period: hyperband compares scores with planned_sparsity 0.3 before masks are "
+            "final, after 29 epochs, got 10; 29 or more, or weigh it by 0.05, or {name: moasha}: so early it keeps "
+            "whoever prunes hardest",
         )
 
 

@@ -242,7 +242,7 @@ def test_a_plan_warns_where_trials_are_weighed_before_their_masks_are_final(writ
     weighed = {"name": "hyperband", "grace_period": 1, "score": {"top1": 1.0, "planned_sparsity": 0.3}}
     plan = plan_sweep(load_sweep(write_sweep(("trial_scheduler", weighed))), CIFAR)
     (line,) = [line for line in plan.warnings if "trial_scheduler" in line]
-    assert "space.yaml: trial_scheduler.grace_period: hyperband weighs" in line
+    assert "space.yaml: trial_scheduler.grace_period: hyperband compares" in line
     assert "\n" not in line
     final = 1 + max(p.last_epoch for p in plan.trials[0].run.schedule.policies if p.kind == "pruner")
     assert f"after {final} epochs, got 1" in line

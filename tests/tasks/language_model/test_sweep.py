@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 def test_objectives_and_scores_are_its_own_and_a_value_is_drawn_for_each_layer(file: Path) -> None:
     sweep = load_sweep(file)
     assert [(o.name, o.direction) for o in sweep.objectives] == [("perplexity", "min"), ("sparsity", "max")]
-    assert sweep.sections.trial_scheduler.score == {"perplexity": -1.0, "planned_sparsity": 0.3}
+    assert sweep.sections.trial_scheduler.score == {"perplexity": -1.0, "planned_sparsity": 0.05}
     check_plan(sweep)
     plan = plan_sweep(sweep, sweep_task(sweep))
     layers = [f"blocks.{block}.mlp.{name}.weight" for block in (0, 1) for name in ("up", "down")]
