@@ -60,10 +60,11 @@ class Places:
 
 
 @contextlib.contextmanager
-def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
+def watching(model: nn.Module, seen: Seen, copy: Callable[[Tensor], Tensor] = Tensor.clone) -> Iterator[None]:
     """While it lasts, `seen` is told of each call in the network's forward passes, in order, before the next begins.
 
-    Of a quantized network it is told of the rounded arguments, and of what a call gave before that was rounded.
+    copy: makes what is told in place of an argument that the call may write over. Of a quantized network `seen` is told
+    of the rounded arguments, and of what a call gave before that was rounded.
     """
     places = Places()
     hooks: list[RemovableHandle] = []
@@ -81,7 +82,7 @@ def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
         for name, module in model.named_modules():
             hooks.append(module.register_forward_pre_hook(entered(name)))
             hooks.append(module.register_forward_hook(left, always_call=True))
-        with _Watch(places, seen):
+        with _Watch(places, seen, copy):
             yield
     finally:
         for handle in hooks:
@@ -89,9 +90,9 @@ def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, places: Places, seen: Seen) -> None:
+    def __init__(self, places: Places, seen: Seen, copy: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self._places, self._seen = places, seen
+        self._places, self._seen, self._copy = places, seen, copy
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -100,7 +101,7 @@ class _Watch(TorchFunctionMode):
         place = self._places.next(name) if name else None
         given_to = args
         if place is not None and _writes(func, kwargs):
-            copied = {id(value): value.clone() for value in computed(args)}
+            copied = {id(value): self._copy(value) for value in computed(args)}
             given_to = [copied.get(id(value), value) for value in args]
         result = func(*args, **(kwargs or {}))
         if place is not None:

@@ -95,6 +95,37 @@ def test_it_is_what_all_of_the_data_give_at_once() -> None:
     assert single.avg_min == pytest.approx(sum(float(part.min()) for part in given) / 3, rel=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "off"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-6), (torch.float64, 1e-12)])
+def test_sums_of_many_values_are_those_of_float64(kind: torch.dtype, off: float) -> None:
+    data = (torch.rand(3, 1, 400, 500, generator=torch.Generator().manual_seed(0)) + 7).to(kind)
+    found = collect(nn.Identity(), (data,), lambda: [(data,)], spread=False)
+    assert found == {}  # nothing is called
+    found = collect(nn.Sequential(nn.ReLU()), (data,), lambda: [(data,), (data,)])
+    exact = data.double().numpy()
+    assert found["0"].output.mean == pytest.approx(exact.mean(), rel=off)
+    assert found["0"].output.std == pytest.approx(exact.std(), rel=1e-5)
+    assert found["0"].output.b == pytest.approx(abs(exact - exact.mean()).mean(), rel=1e-5)
+    assert found["0"].output.avg_min == pytest.approx(exact.reshape(3, -1).min(1).mean(), rel=1e-6)
+
+
+def test_what_is_known_of_a_tensor_is_not_known_of_it_once_it_is_written_over() -> None:
+    class Over(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x * 1.0
+            y += 1.0
+            y = F.relu(y, inplace=True)
+            y += y
+            return y
+
+    data = torch.tensor([[-3.0, 1.0], [-2.0, 0.5]])
+    found = collect(Over(), (data,), lambda: [(data,), (data - 1,)])
+    told = {name: (one.inputs[0].min, one.inputs[0].max, one.output.min, one.output.max) for name, one in found.items()}
+    assert told == {
+        "mul_0": (-4.0, 1.0, -4.0, 1.0), "add_0": (-4.0, 1.0, -3.0, 2.0), "relu_0": (-3.0, 2.0, 0.0, 2.0),
+        "add_1": (0.0, 2.0, 0.0, 4.0),
+    }  # fmt: skip
+
+
 def test_the_network_is_as_it_was_and_the_batches_are_read_twice_for_the_spread() -> None:
     model = Net().train()
     read = []

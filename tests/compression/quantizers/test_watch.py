@@ -47,6 +47,19 @@ def test_what_is_written_over_in_place_is_told_as_it_was() -> None:
     assert told == {("0", "relu", 0): (-2.0, 0.0)}
 
 
+def test_what_may_be_written_over_is_copied_as_it_is_said() -> None:
+    copied: list[float] = []
+
+    def copy(values: Tensor) -> Tensor:
+        copied.append(float(values.min()))
+        return values.clone()
+
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.ReLU())
+    with watching(model, lambda *told: None, copy):
+        model(torch.tensor([-2.0, 1.0]))
+    assert copied == [-2.0]  # not for the second, which writes over nothing
+
+
 def test_hooks_go_when_the_network_fails() -> None:
     model = nn.Sequential(nn.Linear(3, 2))
     try:
