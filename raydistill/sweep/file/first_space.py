@@ -199,7 +199,7 @@ def first_space(file: Path, subject: Subject, model: nn.Module) -> str:
         pruned=_pruned(found, [entry for entry, _ in weights_of(model)]),
         epochs=epochs,
         search=_search(found, dense, by_block, sections["training"]),
-        ends=_ends(subject, name, metric, epochs),
+        ends=_ends(subject, name, metric, epochs, by_layer=not by_block and not own_loop),
         decays=not own_loop,
     )
     return written.text(file)
@@ -300,11 +300,18 @@ def _searched_rate(training: object) -> str:
     return "" if rate is None else f"{path}: {{loguniform: [{flow(rate / 2)}, {flow(rate * 2)}]}}"
 
 
-def _ends(subject: Subject, name: str, metric: Metric, epochs: int) -> list[str]:
+def _ends(subject: Subject, name: str, metric: Metric, epochs: int, by_layer: bool) -> list[str]:
+    """by_layer: each layer has its own level, which `additive` knows how to choose."""
     limit = f"{name}_{'drop' if metric.maximise else 'rise'}"
     example = f"{limit} <= {'0.01' if metric.is_fraction else '0.1'}"
     early = max(1, epochs // 4)
-    if metric.is_fraction and metric.maximise:
+    about = "# Stops weak trials early; {name: none} trains all of them to the end."
+    if by_layer:  # as it was measured: it learns from trials that come to their end
+        about = (
+            "# Every trial trains to its end, for the searcher to learn from; {name: asha} would stop weak ones early."
+        )
+        scheduler = "{name: none}"
+    elif metric.is_fraction and metric.maximise:
         scheduler = f"{{name: asha, grace_period: {early}, score: {{{name}: 1.0, planned_sparsity: 0.05}}}}"
     else:  # a weighted sum would have to know how large the metric is
         scheduler = f"{{name: moasha, grace_period: {early}}}"
@@ -313,8 +320,10 @@ def _ends(subject: Subject, name: str, metric: Metric, epochs: int) -> list[str]
         f"objectives: {{{name}: {metric.direction}, sparsity: max}}",
         f'# constraints: ["{example}", "sparsity >= 0.5"]    # what breaks one is shown, but not on the front',
         "",
-        "searcher: {name: sobol}    # spread evenly; tpe, gp, evolution, ... learn from results",
-        "# Stops weak trials early; {name: none} trains all of them to the end.",
+        "searcher: {name: additive}    # measures what each layer loses by itself, then learns from results"
+        if by_layer
+        else "searcher: {name: sobol}    # spread evenly; tpe, gp, evolution, ... learn from results",
+        about,
         f"trial_scheduler: {scheduler}",
         f"num_samples: {subject.num_samples}    # trials",
         "seed: 0",
