@@ -68,7 +68,8 @@ def make_search(
 ) -> Search:
     """The whole search of `count` trials of `epochs` epochs; fixed, dimensions: see `Search`. constraints: those on
     figures of the network steer it."""
-    measure = by_score(searching.score or {}) if searching.name == "tpe" else by_objectives(objectives, constraints)
+    steering = () if searcher.wants_curves else constraints  # its model is of the metric itself
+    measure = by_score(searching.score or {}) if searching.name == "tpe" else by_objectives(objectives, steering)
     trial_scheduler = make_trial_scheduler(scheduling, objectives, epochs, constraints=constraints)
     stages = [*rungs(scheduling, epochs), epochs]
     return Search(

@@ -9,6 +9,7 @@ import pytest
 from raydistill.schedule import ScheduleSpec, parse_schedule
 from raydistill.search import Objective, SearchSpace
 from raydistill.search.asha import ASHA
+from raydistill.search.constraints import Constraint
 from raydistill.search.decisions import GO_ON, STOP, RunAll
 from raydistill.search.distributions import Uniform
 from raydistill.search.halving import Halving
@@ -149,3 +150,17 @@ def test_who_prunes_to_the_end_is_told_to_end_before() -> None:
     (line,) = compared_too_early(section, 39, [schedule(40)])
     assert "got 9; prune until an earlier epoch" in line
     assert compared_too_early(section, 40, []) == ()
+
+
+@pytest.mark.parametrize(("name", "steered"), [("evolution", True), ("additive", False)])
+def test_bounds_on_the_network_steer_searchers_that_model_no_metric(name: str, steered: bool) -> None:
+    """Of a trial that breaks one, `additive` still has to be told the metric that it had."""
+    section, bound = SearcherSection(name=name), [Constraint("sparsity", ">=", 0.8)]
+    search = make_search(
+        section, TrialSchedulerSection(name="none"), make_searcher(section, SPACE, 3, 6), OBJECTIVES, 4, 6,
+        constraints=bound,
+    )  # fmt: skip
+    trial = search.next().trial
+    search.result(trial, 4, {"top1": 0.7, "sparsity": 0.4, "planned_sparsity": 0.4})
+    expected = (0.7 - 0.5, 0.4 - 0.5) if steered else (0.7, 0.4)  # half of the bound is missing
+    assert search.observations[trial].points[4] == pytest.approx(expected)
