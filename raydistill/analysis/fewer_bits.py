@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,17 +78,13 @@ def search_bits(model: nn.Module, held: Quantization, asked: Asked) -> dict[str,
 
     found = dict.fromkeys(counts, max(asked.choices))
     try:
-        for step in _steps(counts, asked, cost):
+        for step in fewer_bits(counts, asked.choices, cost, asked.most, _KEY):
             found = dict(step.bits)
             asked.told(step)
     finally:
         costs.write()
     put(found)
     return found
-
-
-def _steps(counts: Mapping[str, int], asked: Asked, cost: Callable[[Overrides], float]) -> Iterator[Step]:
-    return fewer_bits(counts, asked.choices, cost, asked.most, _KEY)
 
 
 class _Costs:

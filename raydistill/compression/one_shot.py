@@ -9,7 +9,6 @@ from torch import nn
 
 from raydistill.compression.build import build
 from raydistill.compression.copying import copy_of
-from raydistill.compression.policies import PruningPolicy, QuantizationPolicy
 from raydistill.schedule import ScheduleSpec
 
 
@@ -23,9 +22,5 @@ def pruned_at_once(spec: ScheduleSpec, model: nn.Module, example_input: Sequence
     copied = copy_of(model)
     scheduler = build(spec, copied, torch.optim.SGD(copied.parameters(), lr=0.1), example_input)
     for scheduled in sorted(scheduler.scheduled, key=lambda scheduled: scheduled.spec.last_epoch):
-        when = scheduled.when(scheduled.spec.last_epoch)
-        if isinstance(scheduled.policy, PruningPolicy):
-            scheduled.policy.at_once(when)
-        elif isinstance(scheduled.policy, QuantizationPolicy):
-            scheduled.policy.quantization.enabled = True
+        scheduled.policy.at_once(scheduled.when(scheduled.spec.last_epoch))
     return copied

@@ -15,15 +15,14 @@ import ray
 import torch
 
 from raydistill.compression.build import rehearsed
-from raydistill.compression.granularity import CHANNELS, FILTERS
 from raydistill.compression.pruners.base import ComposedPruner
 from raydistill.compression.scheduler import CompressionScheduler
-from raydistill.compression.sensitivity import Point, analyse
+from raydistill.compression.sensitivity import SENSES, Point, analyse
 from raydistill.compression.summaries import compute_table
 from raydistill.errors import ConfigError
 from raydistill.metrics import LOSS
 from raydistill.records import BASELINE
-from raydistill.schedule import parse_schedule, without_globs
+from raydistill.schedule import naming_weights
 from raydistill.search.searchers.additive import is_level
 from raydistill.storage import Store
 from raydistill.sweep.planning.resources import baseline_share
@@ -59,9 +58,8 @@ def ensure_curves(session: Session) -> None:
     example = session.task.example_input()
     if ledger.curves is None:
         session.observer.step(f"measuring what each of {len(wanted)} layers loses when it is pruned by itself")
-        said = session.sweep.schedule
-        mapping = without_globs(said.mapping, [name for name, _ in plan.weights], said.source)
-        senses = rehearsed(parse_schedule(mapping, said.source), model, example, _senses)
+        schedule = naming_weights(session.sweep.schedule, [name for name, _ in plan.weights])
+        senses = rehearsed(schedule, model, example, _senses)
         alone = baseline_share(share, session.nodes)
         measure = ray.remote(num_cpus=alone.cpu, num_gpus=alone.gpu)(_measured)
         by_weight = {name: senses.get(name, "element") for name in wanted}
@@ -77,9 +75,10 @@ def ensure_curves(session: Session) -> None:
 
 def _senses(scheduler: CompressionScheduler) -> dict[str, str]:
     """By weight: what its pruner takes out, as `sensitivity` calls it."""
+    names = {granularity: sense for sense, granularity in SENSES.items()}
     pruners = [getattr(scheduled.policy, "pruner", None) for scheduled in scheduler.scheduled]
     return {
-        weight: {FILTERS: "filter", CHANNELS: "channel"}.get(pruner.granularity, "element")
+        weight: names.get(pruner.granularity, "element")
         for pruner in pruners
         if isinstance(pruner, ComposedPruner)
         for weight in pruner.weights

@@ -109,13 +109,14 @@ def _train(
         with witnessed(), store.workplace(str(run.out_dir), f"this {what}", _LOCK_WAIT_S, rivals=True) as place:
             clear_temporaries(place.folder)
             checkpoint = place.folder / FILE_NAME
-            if keep and _usable(checkpoint):
+            done = _epochs_done(checkpoint)
+            if done in keep:
                 keep_branch(checkpoint, keep)  # it was killed between the two files
                 place.push()
-            if not _usable(checkpoint) or _passed_by(run, store, keep, checkpoint):
+            if not done or _passed_by(run, store, keep, done):
                 checkpoint.unlink(missing_ok=True)
             for metrics in fit(replace(here(run, store), out_dir=str(place.folder)), task=task):
-                if keep:
+                if metrics.epoch + 1 in keep:
                     keep_branch(checkpoint, keep)
                 place.push()
                 yield metrics
@@ -125,16 +126,16 @@ def _train(
         yield left_by_its_code(error)
 
 
-def _passed_by(run: RunConfig, store: Store, keep: Collection[int], checkpoint: Path) -> bool:
-    """Whether a network that is to be kept is gone and was before the checkpoint: only from its start does a run come
-    by there again."""
-    done = read_history(checkpoint)[-1].epoch + 1
+def _passed_by(run: RunConfig, store: Store, keep: Collection[int], done: int) -> bool:
+    """Whether a network that is to be kept is gone and was before the checkpoint, which is after so many epochs: only
+    from its start does a run come by there again."""
     return any(epochs < done and not store.exists(f"{run.out_dir}/{branch_name(epochs)}") for epochs in keep)
 
 
-def _usable(checkpoint: Path) -> bool:
+def _epochs_done(checkpoint: Path) -> int:
+    """0 where it is not there, or cannot be gone on from."""
     try:
-        read_history(checkpoint)
+        history = read_history(checkpoint)
     except CheckpointError:
-        return False
-    return True
+        return 0
+    return history[-1].epoch + 1 if history else 0

@@ -70,6 +70,9 @@ class Policy:
     def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
         """After the last minibatch and the validation of a scheduled epoch."""
 
+    def at_once(self, when: PolicyTime) -> None:
+        """Bring the model now to where this policy would have it at that time, as far as no training is needed."""
+
     def on_structure_change(self, happened: StructureChange) -> None:
         """The model and its masks were cut: the place to cut whatever else has their shapes. In every epoch."""
 

@@ -27,5 +27,8 @@ class QuantizationPolicy(Policy):
         self.quantization.enabled = True
         self.quantization.track(True)
 
+    def at_once(self, when: PolicyTime) -> None:
+        self.quantization.enabled = True
+
     def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
         self.quantization.track(False)

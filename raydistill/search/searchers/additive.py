@@ -60,7 +60,6 @@ class AdditiveSearcher(Searcher):
     ) -> None:
         self.startup = 0  # nothing is known before the curves are
         self._space, self._seed, self._first = space, seed, startup
-        self.curves = dict(curves or {})
         self._sobol = SobolSearcher(space, seed)
         self._layers = [i for i, d in enumerate(space.dimensions) if is_level(d)]
         self._others = [i for i, d in enumerate(space.dimensions) if not is_level(d)]
@@ -143,14 +142,14 @@ class _Model:
         floor = 0.2 * float(np.ptp(metric)) / max(float(np.ptp(total)), 1e-12)
         slope = max(float(slope), floor, 1e-6 * self.scale)
         dense = float(np.median(metric + slope * total))
-        self._mean = np.concatenate([[dense], np.full(layers, -slope), np.zeros(layers + 2 * others)])
+        prior = np.concatenate([[dense], np.full(layers, -slope), np.zeros(layers + 2 * others)])
         spread = np.concatenate([
             [0.05 * self.scale], np.full(layers, _DIFFERS * slope), np.full(layers, _DIFFERS * slope),
             np.full(others, 0.03 * self.scale), np.full(others, 0.1 * self.scale),
         ])  # fmt: skip
         weighed = x / ((_NOISE * self.scale) ** 2 + (_BEYOND * np.maximum(dense - metric, 0.0)) ** 2)[:, None]
         self.covariance = np.linalg.inv(np.diag(spread**-2.0) + weighed.T @ x)
-        self.mean = self.covariance @ (self._mean / spread**2.0 + weighed.T @ metric)
+        self.mean = self.covariance @ (prior / spread**2.0 + weighed.T @ metric)
         self._layers, self._slope = layers, slope
 
     def best(self, running: Sequence[Observation], rng: np.random.Generator) -> np.ndarray:

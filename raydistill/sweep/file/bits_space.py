@@ -12,14 +12,10 @@ from raydistill.sweep.file.space_file import (
     Measured,
     SpaceFile,
     amount,
-    dataset_section,
     flow,
     given_baseline,
-    model_section,
-    task_section,
-    training_section,
+    measured_sections,
 )
-from raydistill.tasks.base import TaskConfig
 
 QUANTIZER = "integers"
 
@@ -60,8 +56,6 @@ def bits_space_text(file: Path, measured: Measured, borne: Mapping[str, tuple[in
         starts.append(f"  # {about}")
         lines = [f"per_layer.{weight}.bits_weights: {pick(bits)}" for weight, bits in searched.items()]
         starts += [f"  {'-' if i == 0 else ' '} {line}" for i, line in enumerate(lines)]
-    classifies = measured.task == TaskConfig()
-    dataset = dataset_section(measured.dataset, file, ("name",) if classifies else ())
     written = SpaceFile(
         about=[
             f"How few bits does each layer of {measured.arch} need?",
@@ -71,12 +65,7 @@ def bits_space_text(file: Path, measured: Measured, borne: Mapping[str, tuple[in
             f"on {measured.samples:,} validation samples, where the float network has a {name} of "
             f"{shown(metric, measured.dense)}.",
         ],
-        sections={
-            "model": model_section(measured.arch, measured.model_args),
-            **({} if classifies else {"task": task_section(measured.task)}),
-            **({"dataset": dataset} if dataset else {}),
-            "training": training_section(measured.epochs, measured.training),
-        },
+        sections=measured_sections(file, measured, measured.epochs),
         baseline=given_baseline(measured.checkpoint, file),
         pruned={},
         quantizers={QUANTIZER: arguments},

@@ -150,8 +150,6 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
             points.append(values)
             starts.append(f"  # {start}: {_ABOUT[start]}")
             starts += [f"  {'-' if i == 0 else ' '} {path}: {value}" for i, (path, value) in enumerate(values.items())]
-    classifies = measured.task == TaskConfig()
-    dataset = dataset_section(measured.dataset, file, ("name",) if classifies else ())
     written = SpaceFile(
         about=[
             f"How hard can each layer of {measured.arch} be pruned?",
@@ -161,12 +159,7 @@ def space_text(file: Path, measured: Measured, tolerances: Sequence[Tolerance], 
             f"on {measured.samples:,} validation samples, where the dense network has a {name} of "
             f"{shown(metric, measured.dense)}.",
         ],
-        sections={
-            "model": model_section(measured.arch, measured.model_args),
-            **({} if classifies else {"task": task_section(measured.task)}),
-            **({"dataset": dataset} if dataset else {}),
-            "training": training_section(epochs, measured.training),
-        },
+        sections=measured_sections(file, measured, epochs),
         notes={"training": f"lr: {LR_SHARE:g} of the dense network's"},
         baseline=given_baseline(measured.checkpoint, file),
         pruned={"agp": [tolerance.weight for tolerance in searched]},
@@ -229,6 +222,18 @@ _ABOUT = {
     "middle": "as far as each weight bears",
     "aggressive": "half-way from there to the upper bounds",
 }
+
+
+def measured_sections(file: Path, measured: Measured, epochs: int) -> dict[str, object]:
+    """What a sweep of the measured network trains, and on what."""
+    classifies = measured.task == TaskConfig()
+    dataset = dataset_section(measured.dataset, file, ("name",) if classifies else ())
+    return {
+        "model": model_section(measured.arch, measured.model_args),
+        **({} if classifies else {"task": task_section(measured.task)}),
+        **({"dataset": dataset} if dataset else {}),
+        "training": training_section(epochs, measured.training),
+    }
 
 
 def amount(metric: Metric, drop: float, digits: int) -> str:

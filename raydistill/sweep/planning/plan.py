@@ -21,10 +21,10 @@ from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import (
     ScheduleSpec,
     dump_schedule,
+    naming_weights,
     parse_schedule,
     policies_beyond,
     with_values,
-    without_globs,
 )
 from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
 from raydistill.search.figures import own_figure
@@ -141,8 +141,7 @@ def plan_sweep(
     faults = _Faults()
     with faults.collecting():
         said = sweep.schedule
-        mapping = without_globs(said.mapping, [name for name, _ in named], said.source)
-        sweep = replace(sweep, schedule=parse_schedule(mapping, said.source, said.warnings))
+        sweep = replace(sweep, schedule=naming_weights(said, [name for name, _ in named]))
     faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
     faults.collect(_check_baseline, sweep, model, inputs)
     branches: Mapping[int, float] = faults.collect(_trunk_levels, sweep, model, inputs) or {}
@@ -304,8 +303,7 @@ def _trunk_levels(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ..
     assert run.schedule is not None
     names = [name for name, _ in weights(model)]
     try:
-        mapping = without_globs(run.schedule.mapping, names, run.schedule.source)
-        planned = rehearsed(parse_schedule(mapping, run.schedule.source), model, inputs, timeline)
+        planned = rehearsed(naming_weights(run.schedule, names), model, inputs, timeline)
     except ConfigError as error:
         faults = [fault for fault in error.faults if isinstance(fault, Fault)]
         raise ConfigError(*(replace(f, where=f.where.replace(": pruners.trunk.", ".", 1)) for f in faults)) from error
