@@ -28,5 +28,5 @@ def write_thinned(network: Network, path: Path) -> ThinningReport:
     }
     kept = {"history": [], **without_training(content)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(path, {**kept, **state, **thinned_further(content, (report.change,))})
+    write_checkpoint(path, {**kept, **state, **thinned_further(content, report.changes)})
     return report

@@ -67,8 +67,7 @@ def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
         else:
             removed = report.parameters_before - report.parameters_after
             notes += map(str, report.kept)
-            if report.change:
-                changes.append(report.change)
+            changes += report.changes
     held = quantization_of(model)
     if freeze(model):
         changes.append(Frozen())

@@ -67,14 +67,14 @@ def greedy_filter_pruning(
         best: tuple[tuple[float, float], GreedyStep] | None = None
         for name in _candidates(current, weights):
             candidate = copy_of(current)
-            removed, change = _shorten(candidate, name, step, example_input)
+            removed, changes = _shorten(candidate, name, step, example_input)
             if removed == 0:
                 continue
             if fine_tune is not None:
                 fine_tune(candidate)
             metrics = evaluate(candidate)
             count = macs(candidate)
-            taken = GreedyStep(index, name, removed, count, count / dense, metrics, candidate, (*structure, change))
+            taken = GreedyStep(index, name, removed, count, count / dense, metrics, candidate, (*structure, *changes))
             first = metrics[selecting(metrics)]
             order = (first if metric.maximise else -first, -metrics[LOSS])
             if best is None or order > best[0]:
@@ -92,7 +92,9 @@ def _candidates(model: nn.Module, names: Sequence[str] | None) -> list[str]:
 
 
 @torch.no_grad()
-def _shorten(model: nn.Module, name: str, step: float, example_input: Sequence[object]) -> tuple[int, Change]:
+def _shorten(
+    model: nn.Module, name: str, step: float, example_input: Sequence[object]
+) -> tuple[int, tuple[Change, ...]]:
     """Remove the smallest filters of one weight from the model; how many went (0: coupling keeps them), and how."""
     from raydistill.compression.thinning import thin
 
@@ -102,7 +104,7 @@ def _shorten(model: nn.Module, name: str, step: float, example_input: Sequence[o
     keep = smallest_mask(l1(FILTERS.groups(weight)), count / filters)
     masks: dict[str, Tensor] = {name: FILTERS.expand(keep, weight).clone()}
     report = thin(model, masks, example_input, structures=("filters",), exact=False)
-    return filters - model.get_parameter(name).shape[0], report.change
+    return filters - model.get_parameter(name).shape[0], report.changes
 
 
 def _check(model: nn.Module, target_density: float, step: float, weights: Sequence[str] | None) -> None:

@@ -22,7 +22,7 @@ def test_what_is_written_answers_as_the_masked_network_does_and_says_how_it_was_
     torch.testing.assert_close(again.model(images), expected, atol=1e-4, rtol=1e-4)
     content = read_checkpoint(tmp_path / "deep" / "thinned.pt")
     (change,) = structure_from(content["structure"])
-    assert change == report.change
+    assert (change,) == report.changes
     assert content["scheduler"]["masks"]["conv2.weight"].shape == (8, 6, 5, 5)
     assert content["history"]
 

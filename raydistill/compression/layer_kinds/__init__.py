@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from raydistill.compression.layer_kinds.attention import ATTENTION, AttentionKind
 from raydistill.compression.layer_kinds.base import Cut, LayerKind
 from raydistill.compression.layer_kinds.convolution import (
     CONVOLUTION,
@@ -24,7 +25,7 @@ from raydistill.compression.layer_kinds.convolution import (
     kernel_text,
 )
 from raydistill.compression.layer_kinds.norm import BATCH_NORM, INSTANCE_NORM, PRELU, NormKind, SlopeKind
-from raydistill.compression.layer_kinds.packed import ATTENTION, RECURRENT, PackedKind
+from raydistill.compression.layer_kinds.recurrent import CELL, RECURRENT, RecurrentKind
 from raydistill.compression.layer_kinds.weighted import LINEAR, WeightedKind
 from raydistill.errors import ConfigError, Fault
 
@@ -40,15 +41,22 @@ MENU: dict[type[nn.Module], LayerKind] = {
     nn.Embedding: LayerKind(embedding=True, whole="which is not thinned"),
     nn.EmbeddingBag: LayerKind(embedding=True, whole="which is not thinned"),
     nn.RNNBase: RECURRENT,
-    nn.RNNCellBase: RECURRENT,
+    nn.RNNCellBase: CELL,
     nn.MultiheadAttention: ATTENTION,
 }
+BY_NAME: dict[str, LayerKind] = {
+    "transformers.pytorch_utils.Conv1D": WeightedKind(out_dim=1, in_dim=0, out_size="nf", in_size="nx")
+}
+"""Of other libraries' classes, which are not imported for it."""
 UNKNOWN = LayerKind()
 """Of every other module: a container, an operation on each element, or what has a parameter that nobody knows."""
 
 __all__ = [
     "ATTENTION",
+    "BY_NAME",
+    "AttentionKind",
     "BATCH_NORM",
+    "CELL",
     "CONVOLUTION",
     "ConvolutionKind",
     "Cut",
@@ -58,8 +66,8 @@ __all__ = [
     "MENU",
     "NormKind",
     "PRELU",
-    "PackedKind",
     "RECURRENT",
+    "RecurrentKind",
     "SlopeKind",
     "TRANSPOSED_CONVOLUTION",
     "UNKNOWN",
@@ -85,6 +93,9 @@ def kind_of(module: object) -> LayerKind:
             return own
         if cls in MENU:
             return MENU[cls]
+        named = f"{cls.__module__}.{cls.__qualname__}"
+        if named in BY_NAME:
+            return BY_NAME[named]
     return UNKNOWN
 
 

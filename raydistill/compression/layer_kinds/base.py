@@ -27,6 +27,7 @@ class LayerKind:
         scale. recurrent: it runs over time. embedding: its inputs are indices.
     counted: its multiply-accumulates are one row of a summary, under its name and class.
     whole: why its channels are never taken out (completes "reaches NAME, ..."); empty where they can be.
+    numbers: names of its whole numbers that go down with the heads or units of its block; None: whichever fit.
     """
 
     norm: bool = False
@@ -35,6 +36,7 @@ class LayerKind:
     embedding: bool = False
     counted: bool = False
     whole: str = ""
+    numbers: tuple[str, ...] | None = None
 
     def rows(self, module: nn.Module) -> int:
         """How many output channels the layer has."""
@@ -63,6 +65,10 @@ class LayerKind:
         del module
         return True
 
+    def can_lose(self, module: nn.Module, is_column: bool) -> bool:
+        """Whether a record of a thinning may take columns (else rows) out of this layer."""
+        return not is_column and self.keeps_apart(module)
+
     def channel_axis(self, module: nn.Module, dims: int) -> int:
         """The dimension of the channels in an output of `dims` dimensions, counted from the end (negative)."""
         del module, dims
@@ -86,6 +92,10 @@ class LayerKind:
     def zero_rows(self, module: nn.Module) -> Tensor:
         """Which rows are zero as a whole (bool, one a row); of a norm: which channels it scales by zero."""
         return torch.zeros(self.rows(module), dtype=torch.bool)
+
+    def zero_columns(self, module: nn.Module) -> Tensor:
+        """Which columns are zero as a whole (bool, one a column)."""
+        return torch.zeros(self.columns(module), dtype=torch.bool)
 
     @property
     def bias_name(self) -> str:
@@ -113,6 +123,12 @@ class LayerKind:
 
         rows: how many there are, for a layer that has no tensor to tell.
         """
+
+    def heads(self, module: nn.Module) -> tuple[Tensor, Tensor, Tensor, str, Tensor] | None:
+        """Of attention in one layer: its own rows of queries, keys and values, (heads, width of a head) each; the name
+        of the layer inside it that mixes heads, and that layer's columns, (heads, width of a value)."""
+        del module
+        return None
 
     def attributes(self, module: nn.Module) -> str:
         """What a summary says of the layer beside its class; empty if nothing."""

@@ -17,6 +17,7 @@ class NormKind(LayerKind):
     """Channels in dim 1. Its tensors, all of which it may lack, are one number a channel."""
 
     norm: bool = True
+    numbers: tuple[str, ...] | None = ()
 
     def rows(self, module: nn.Module) -> int:
         return _norm(module).num_features

@@ -21,6 +21,7 @@ class WeightedKind(LayerKind):
     """
 
     counted: bool = True
+    numbers: tuple[str, ...] | None = ()
     weight: str = "weight"
     bias: str = "bias"
     out_dim: int = 0
@@ -48,6 +49,9 @@ class WeightedKind(LayerKind):
 
     def may_be_cut(self, module: nn.Module) -> bool:
         return isinstance(getattr(module, self.weight, None), nn.Parameter)  # not computed anew from others
+
+    def can_lose(self, module: nn.Module, is_column: bool) -> bool:
+        return self.may_be_cut(module) and not (is_column and self.is_depthwise(module))
 
     def channel_axis(self, module: nn.Module, dims: int) -> int:
         del module, dims

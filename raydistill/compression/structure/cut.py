@@ -28,7 +28,7 @@ def cut(model: nn.Module, stays: Mapping[str, Sides], optimizer: Optimizer | Non
         kind = kind_of(module)
         for attribute, change in kind.cuts(module, rows, columns).items():
             before = getattr(module, attribute).shape
-            _cut_tensor(getattr(module, attribute), change, optimizer)
+            cut_tensor(getattr(module, attribute), change, optimizer)
             done[(own := f"{name}.{attribute}" if name else attribute)] = change
             if held is not None and own in held.weight_names():
                 done |= _cut_rounding(held, own, before, change, optimizer)
@@ -49,7 +49,7 @@ def _cut_rounding(
         return cut_.flatten(1)[:, 0].clone()
 
     for tensor in tensors.values():
-        _cut_tensor(tensor, along, optimizer)
+        cut_tensor(tensor, along, optimizer)
     return {f"{weight_prefix(name)}.{attribute}": along for attribute in tensors}
 
 
@@ -71,7 +71,8 @@ def put(tensor: Tensor, content: Tensor) -> None:
     tensor.data = content
 
 
-def _cut_tensor(tensor: Tensor, change: Cut, optimizer: Optimizer | None) -> None:
+def cut_tensor(tensor: Tensor, change: Cut, optimizer: Optimizer | None) -> None:
+    """Cut a parameter or buffer in place, with its gradient and what an optimizer holds of its shape."""
     state = optimizer.state.get(tensor, {}) if optimizer is not None else {}
     moments = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.dim() > 0}
     if all(moment.shape == tensor.shape for moment in moments.values()):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from raydistill.compression.layer_kinds import LayerKind, kind_of, weighted
-from raydistill.compression.structure.cut import Sides, cut
+from raydistill.compression.layer_kinds import Cut, kind_of
+from raydistill.compression.layer_kinds.base import select
+from raydistill.compression.structure.cut import Sides, cut, cut_tensor
 from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 
 _WAY_OUT = "it belongs to another architecture or dataset, or is damaged"
@@ -23,6 +26,13 @@ class Selection:
     width: int
     kept: tuple[int, ...]
 
+    @classmethod
+    def without(cls, width: int, leaving: Tensor) -> Selection:
+        """All but these positions."""
+        stays = torch.ones(width, dtype=torch.bool)
+        stays[leaving] = False
+        return cls(width, tuple(stays.nonzero().flatten().tolist()))
+
     def indices(self) -> Tensor:
         """int64, (kept,)."""
         return torch.tensor(self.kept, dtype=torch.int64)
@@ -33,12 +43,18 @@ class Thinned:
     """outputs, inputs: by module name, what stayed of the rows and of the columns of a layer that lost some.
 
     A layer that keeps channels apart (a norm, PReLU, a depthwise conv) has outputs only.
+
+    attributes: by module name, whole numbers that its own code reads and that went down with the channels (of an
+    attention, how many heads it has): their names, and what they were and are. tables: parameters outside layers (a
+    bias for each head): the dimension, and what stayed of it.
     """
 
     NAME: ClassVar[str] = "thinned"
 
     outputs: Mapping[str, Selection]
     inputs: Mapping[str, Selection]
+    attributes: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    tables: Mapping[str, tuple[int, Selection]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.outputs or self.inputs)
@@ -51,10 +67,7 @@ class Thinned:
         for (layer, is_column), positions in leaving.items():
             module = model.get_submodule(layer)
             width = (kind_of(module).columns if is_column else kind_of(module).rows)(module)
-            stays = torch.ones(width, dtype=torch.bool)
-            stays[positions] = False
-            selection = Selection(width, tuple(stays.nonzero().flatten().tolist()))
-            (inputs if is_column else outputs)[layer] = selection
+            (inputs if is_column else outputs)[layer] = Selection.without(width, positions)
         return cls(outputs, inputs)
 
     def sides(self) -> dict[str, Sides]:
@@ -72,15 +85,41 @@ class Thinned:
         for name, side, is_column in (("outputs", self.outputs, False), ("inputs", self.inputs, True)):
             for layer, selection in side.items():
                 _check(model, layer, selection, is_column, f"{where}.{name}.{layer}")
-        cut(model, self.sides())
+        for owner, changes in self.attributes.items():
+            _check_attributes(model, owner, changes, f"{where}.attributes.{owner}")
+        for name, (dim, selection) in self.tables.items():
+            _check_table(model, name, dim, selection, f"{where}.tables.{name}")
+        self.make(model)
+
+    def make(self, model: nn.Module, optimizer: Optimizer | None = None) -> dict[str, Cut]:
+        """Make it to a model that it fits; what was cut, as `cut` says it."""
+        done = cut(model, self.sides(), optimizer)
+        for name, (dim, selection) in self.tables.items():
+            done[name] = partial(select, dim, selection.indices())
+            cut_tensor(model.get_parameter(name), done[name], optimizer)
+        for owner, changes in self.attributes.items():
+            for name, (_, now) in changes.items():
+                setattr(model.get_submodule(owner), name, now)
+        return done
 
     def to_state(self) -> dict[str, object]:
         """Plain values and int64 tensors."""
         sides = (("outputs", self.outputs), ("inputs", self.inputs))
-        return {
+        state: dict[str, object] = {
             name: {layer: {"width": found.width, "kept": found.indices()} for layer, found in side.items()}
             for name, side in sides
         }
+        if self.attributes:
+            state["attributes"] = {
+                owner: {name: list(values) for name, values in changes.items()}
+                for owner, changes in self.attributes.items()
+            }
+        if self.tables:
+            state["tables"] = {
+                name: {"dim": dim, "width": found.width, "kept": found.indices()}
+                for name, (dim, found) in self.tables.items()
+            }
+        return state
 
     @classmethod
     def from_state(cls, state: Mapping[str, object], where: str = "structure") -> Thinned:
@@ -95,7 +134,8 @@ class Thinned:
             if not isinstance(side, Mapping) or not all(isinstance(layer, str) for layer in side):
                 raise CheckpointError(Fault(f"{where}.{name}", "must map layers to what stayed", side, _WAY_OUT))
             sides.append({layer: _selection(found, f"{where}.{name}.{layer}") for layer, found in side.items()})
-        return cls(*sides)
+        attributes = _attributes(state.get("attributes", {}), f"{where}.attributes")
+        return cls(sides[0], sides[1], attributes, _tables(state.get("tables", {}), f"{where}.tables"))
 
 
 def _selection(state: object, where: str) -> Selection:
@@ -118,7 +158,7 @@ def _check(model: nn.Module, layer: str, selection: Selection, is_column: bool, 
         raise CheckpointError(Fault(where, "the model has no such layer", ABSENT, way_out))
     module = modules[layer]
     kind = kind_of(module)
-    if not _can_lose(kind, module, is_column):
+    if not kind.can_lose(module, is_column):
         rule = "the model's layer of this name cannot lose channels there"
         raise CheckpointError(Fault(where, rule, type(module).__name__, _WAY_OUT))
     width = (kind.columns if is_column else kind.rows)(module)
@@ -131,7 +171,44 @@ def _check(model: nn.Module, layer: str, selection: Selection, is_column: bool, 
             raise CheckpointError(Fault(where, "must keep as many in each group", counts.tolist(), _WAY_OUT))
 
 
-def _can_lose(kind: LayerKind, module: nn.Module, is_column: bool) -> bool:
-    if weighted(module):
-        return kind.may_be_cut(module) and not (is_column and kind.is_depthwise(module))
-    return kind.keeps_apart(module) and not is_column
+def _attributes(state: object, where: str) -> dict[str, dict[str, tuple[int, int]]]:
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for owner, changes in state.items() if isinstance(state, Mapping) else (("", state),):
+        pairs = changes.items() if isinstance(changes, Mapping) else ()
+        whole = [(n, v) for n, v in pairs if isinstance(v, (list, tuple)) and [type(e) for e in v] == [int, int]]
+        if not isinstance(owner, str) or not pairs or len(whole) < len(pairs):
+            rule = "must map modules to names of numbers, before and after"
+            raise CheckpointError(Fault(where, rule, state, _WAY_OUT))
+        found[owner] = {str(name): (values[0], values[1]) for name, values in whole}
+    return found
+
+
+def _check_attributes(model: nn.Module, owner: str, changes: Mapping[str, tuple[int, int]], where: str) -> None:
+    modules = dict(model.named_modules())
+    if owner not in modules:
+        way_out = close_match(owner, modules) or _WAY_OUT
+        raise CheckpointError(Fault(where, "the model has no such module", ABSENT, way_out))
+    for name, (before, after) in changes.items():
+        held = vars(modules[owner]).get(name)
+        if type(held) is not int or held != before or not 0 < after < before:
+            rule = f"must be a number of the module's that goes down from {before}"
+            raise CheckpointError(Fault(f"{where}.{name}", rule, after if held == before else held, _WAY_OUT))
+
+
+def _tables(state: object, where: str) -> dict[str, tuple[int, Selection]]:
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(Fault(where, "must map parameters to what stayed", state, _WAY_OUT))
+    found = {}
+    for name, entry in state.items():
+        dim = entry.get("dim") if isinstance(entry, Mapping) else None
+        if type(dim) is not int or not 0 <= dim < 64:
+            raise CheckpointError(Fault(f"{where}.{name}.dim", "must be a dimension", dim, _WAY_OUT))
+        found[name] = (dim, _selection(entry, f"{where}.{name}"))
+    return found
+
+
+def _check_table(model: nn.Module, name: str, dim: int, selection: Selection, where: str) -> None:
+    tensor = dict(model.named_parameters()).get(name)
+    if tensor is None or dim >= tensor.dim() or tensor.shape[dim] != selection.width:
+        rule = f"must be a parameter with {selection.width} entries in dimension {dim}"
+        raise CheckpointError(Fault(where, rule, ABSENT if tensor is None else tuple(tensor.shape), _WAY_OUT))

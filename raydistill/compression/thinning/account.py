@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
 from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS, Plan
-from raydistill.compression.thinning.graph import Graph
+from raydistill.compression.thinning.graph import NOTHING, Graph
 from raydistill.compression.thinning.report import Kept
 
 
@@ -19,8 +19,13 @@ def removed(plan: Plan, graph: Graph, model: nn.Module) -> dict[str, int]:
     return {name: lost[name] for name, module in model.named_modules() if name in lost and weighted(module)}
 
 
-def kept(plan: Plan, graph: Graph, model: nn.Module, structures: Collection[str]) -> tuple[Kept, ...]:
-    """Zeroed rows and columns of the full-width model that stay, counted by weight and reason."""
+def kept(
+    plan: Plan, graph: Graph, model: nn.Module, structures: Collection[str], fixed: Mapping[str, str] = NOTHING
+) -> tuple[Kept, ...]:
+    """Zeroed rows and columns of the full-width model that stay, counted by weight and reason.
+
+    fixed: by layer, why nothing goes of it inside its block.
+    """
     leaving = plan.leaving(graph)
     reasons: dict[tuple[str, str], dict[int, str]] = {}
     for index, group in enumerate(graph.groups):
@@ -44,5 +49,6 @@ def kept(plan: Plan, graph: Graph, model: nn.Module, structures: Collection[str]
             known = reasons.get((name, structure), {})
             other = "reads an input of the network" if (name, FILTERS) in reasons else "not on the traced path"
             for position in zero.nonzero().flatten().tolist():
-                counts[weight, structure, known.get(position) or other] += 1
+                reason = fixed.get(name) or known.get(position) or other
+                counts[weight, structure, reason] += 1
     return tuple(Kept(weight, structure, count, reason) for (weight, structure, reason), count in counts.items())

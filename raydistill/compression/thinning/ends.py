@@ -1,9 +1,9 @@
-"""Where a trace ends and begins anew: the library follows nothing through recurrent layers."""
+"""Where a trace ends and begins anew: at what is thinned from inside, recurrent layers and attention."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from torch import Tensor, nn
@@ -18,22 +18,39 @@ def recurrent(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 @contextlib.contextmanager
-def left_as_they_are(model: nn.Module, mark: Callable[[Tensor, str], Tensor]) -> Iterator[list[tuple[Tensor, str]]]:
-    """The library follows nothing through recurrent layers. While this lasts the trace ends where it reaches one (gives
-    what reaches which), and begins anew behind it.
+def left_as_they_are(
+    model: nn.Module, mark: Callable[[Tensor, str], Tensor], given: Mapping[str, str], read: Mapping[str, str]
+) -> Iterator[list[tuple[Tensor, str]]]:
+    """The library follows nothing through recurrent layers, and takes attention for an operation on each element. While
+    this lasts the trace ends where it reaches one of them (gives what reaches which, and why that stays), and begins
+    anew behind it.
+
+    given, read: layers whose outputs go into a block, and layers that read what comes out of one, with the reason why
+    that stays.
     """
     reached: list[tuple[Tensor, str]] = []
 
     def see(name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
-        reached.extend((tensor, name) for tensor in tensors([*inputs, *named.values()]) if tensor.requires_grad)
+        why = f"reaches {name}, {kind_of(module).whole}"
+        reached.extend((tensor, why) for tensor in tensors([*inputs, *named.values()]) if tensor.requires_grad)
 
     def begin(name: str, module: nn.Module, inputs: object, output: object) -> object:
-        return _mapped(output, lambda tensor: mark(tensor, f"comes out of {name}, which is not thinned"))
+        return _mapped(output, lambda tensor: mark(tensor, f"comes out of {name}, {kind_of(module).whole}"))
+
+    def ends(why: str, module: nn.Module, inputs: object, output: object) -> None:
+        reached.extend((tensor, why) for tensor in tensors(output))
+
+    def begins(why: str, module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+        return (_mapped(inputs[0], lambda tensor: mark(tensor, why)), *inputs[1:])
 
     handles = []
     for name, module in recurrent(model):
         handles.append(module.register_forward_pre_hook(partial(see, name), with_kwargs=True))
         handles.append(module.register_forward_hook(partial(begin, name)))
+    for layer, why in given.items():
+        handles.append(model.get_submodule(layer).register_forward_hook(partial(ends, why)))
+    for layer, why in read.items():
+        handles.append(model.get_submodule(layer).register_forward_pre_hook(partial(begins, why), prepend=True))
     try:
         yield reached
     finally:

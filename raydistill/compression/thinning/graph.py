@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,8 @@ from raydistill.errors import ConfigError, Fault
 if TYPE_CHECKING:
     from torch_pruning.dependency import Node
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -33,8 +36,12 @@ class Graph:
     training: bool
 
 
-def trace(model: nn.Module, example: Example) -> Graph:
+def trace(
+    model: nn.Module, example: Example, given: Mapping[str, str] = NOTHING, read: Mapping[str, str] = NOTHING
+) -> Graph:
     """Trace a model in eval mode on its inputs. All its parameters must require gradients.
+
+    given, read: the bounds of blocks that the trace does not look into; see `left_as_they_are`.
 
     Raises:
         ConfigError: the model does not run on these inputs, or autograd cannot follow it.
@@ -42,7 +49,7 @@ def trace(model: nn.Module, example: Example) -> Graph:
     # Paths that only training takes (auxiliary heads) have to be cut too; models that want labels there have none.
     for training in (True, False):
         try:
-            return _trace(model, example, training)
+            return _trace(model, example, given, read, training)
         except Exception as error:  # whatever the model's own code raises on such a call
             failure = error
         finally:
@@ -70,7 +77,9 @@ def set_training(model: nn.Module, training: bool) -> None:
             module.training = bool(list(module.children())) and not owns
 
 
-def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
+def _trace(
+    model: nn.Module, example: Example, given: Mapping[str, str], read: Mapping[str, str], training: bool
+) -> Graph:
     edges: dict[object, str] = {}  # why what is coupled with this node stays as it is
 
     def mark(tensor: Tensor, why: str) -> Tensor:
@@ -84,12 +93,12 @@ def _trace(model: nn.Module, example: Example, training: bool) -> Graph:
         # middle of the network, is seen to be coupled with it.
         set_training(module, training)
         begins = map_tensors(inputs, lambda tensor: mark(tensor, "coupled with an input of the network"))
-        with left_as_they_are(module, mark) as reached, one_node_each(module):
+        with left_as_they_are(module, mark, given, read) as reached, one_node_each(module):
             outputs = tensors(call(module, begins))
         ends = [tensor * 1.0 for tensor in outputs if tensor.requires_grad]
-        for tensor, name in reached:
+        for tensor, why in reached:
             ends.append(tensor * 1.0)
-            edges[ends[-1].grad_fn] = f"reaches {name}, which is not thinned"
+            edges[ends[-1].grad_fn] = why
         return ends
 
     with torch.enable_grad(), warnings.catch_warnings():

@@ -29,8 +29,10 @@ class ThinningReport:
     parameters_before, parameters_after: numbers of elements of all parameters.
     removed: for each conv or linear layer that lost filters (rows), how many.
     kept: zeroed structures that stay, by weight and reason.
-    change: which rows and columns stayed, to be made again to a fresh model (`raydistill.compression.structure`).
     drift: the largest change of an output in eval mode, relative to the largest output; rounding only where `exact`.
+    changes: which rows and columns stayed, to be made again to a fresh model, in this order
+        (`raydistill.compression.structure`).
+    inside: what went inside blocks (heads of attention, units of recurrent layers), a line each.
     """
 
     parameters_before: int
@@ -38,7 +40,8 @@ class ThinningReport:
     removed: Mapping[str, int]
     kept: tuple[Kept, ...]
     drift: float
-    change: Thinned
+    changes: tuple[Thinned, ...]
+    inside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         share = 100.0 * (1.0 - self.parameters_after / max(1, self.parameters_before))
@@ -46,4 +49,4 @@ class ThinningReport:
             f"{sum(self.removed.values())} filters of {len(self.removed)} layers removed, {self.parameters_before:,} "
             f"parameters to {self.parameters_after:,} (-{share:.1f} %), outputs moved by {self.drift:.1e}"
         )
-        return "\n".join((first, *map(str, self.kept)))
+        return "\n".join((first, *self.inside, *map(str, self.kept)))

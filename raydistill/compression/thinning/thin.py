@@ -13,13 +13,14 @@ from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.quantizers import detach
 from raydistill.compression.structure import StructureChange, Thinned
-from raydistill.compression.structure.cut import cut
 from raydistill.compression.thinning import account
 from raydistill.compression.thinning.align import aligned_filters, prune_instead
 from raydistill.compression.thinning.constants import read_constants
 from raydistill.compression.thinning.decide import STRUCTURES, Plan
-from raydistill.compression.thinning.graph import drop_hooks, trace
+from raydistill.compression.thinning.graph import Graph, drop_hooks, trace
 from raydistill.compression.thinning.inputs import Example, kind, to_device
+from raydistill.compression.thinning.inside import thin_inside
+from raydistill.compression.thinning.parts import Taken
 from raydistill.compression.thinning.report import ThinningReport
 from raydistill.compression.thinning.verify import settle
 from raydistill.errors import ConfigError, Fault, close_match
@@ -89,10 +90,26 @@ def thin(
             weight.masked_fill_(mask.to(weight.device) == 0, 0)
     before = _size(model)
     device, dtype = kind(model)
-    work = _working_copy(model, values, torch.float64 if dtype == torch.float64 else torch.float32)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    work = _working_copy(model, values, wide)
     example = to_device(example_input, *kind(work))
+    changes: list[Thinned] = []
+
+    def make(change: Thinned) -> None:
+        if change:
+            changes.append(change)
+            happened = StructureChange(change, change.make(model, optimizer))
+            happened.follow(values)
+            if isinstance(masks, MaskSet):
+                masks.rebind(model, values, happened)
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        graph = trace(work, example)
+        inside = thin_inside(work, example, structures)
+        if inside.leaving:
+            inside.fold(model)
+            make(inside.change(model))
+            work = _working_copy(model, values, wide)
+        graph = _graph(work, example, inside)
         original = work
         chosen = aligned_filters(work, graph) if align_sums else {}
         if chosen:
@@ -101,20 +118,21 @@ def thin(
         plan, folded, drift = settle(work, original, graph, example, structures, exact)
     prune_instead(model, chosen, values)
     _take_over(model, folded, plan, values)
-    change = Thinned.of(model, plan.leaving(graph))
-    happened = StructureChange(change, cut(model, change.sides(), optimizer))
-    happened.follow(values)
+    made = len(changes)
+    make(Thinned.of(model, plan.leaving(graph)))
     if isinstance(masks, MaskSet):
-        masks.rebind(model, values, happened)
+        if len(changes) == made:  # nothing went, but `align_sums` prunes others
+            masks.rebind(model, values)
     elif masks is not None:
         masks.update(values)
     return ThinningReport(
         before,
         _size(model),
         account.removed(plan, graph, folded),
-        account.kept(plan, graph, folded, structures),
-        drift,
-        change,
+        account.kept(plan, graph, folded, structures, inside.reasons),
+        max(drift, inside.drift),
+        tuple(changes),
+        tuple(f"{part.block or 'the network'}: {part} removed" for part in inside.parts),
     )
 
 
@@ -130,6 +148,19 @@ def untraceable(model: nn.Module, example_input: Example) -> str:
     if not graph.groups and any(map(weighted, model.modules())):
         return "autograd follows none of its layers"
     return ""
+
+
+def _graph(work: nn.Module, example: Example, inside: Taken) -> Graph:
+    """Its channels; none where they cannot be followed, but something went inside blocks."""
+    try:
+        return trace(work, example, inside.given, inside.read)
+    except ConfigError as error:
+        if not inside.leaving:
+            raise
+        fault = error.faults[0]
+        why = fault if isinstance(fault, str) else fault.rule
+        inside.reasons.update({name: why for name, module in work.named_modules() if weighted(module)})
+        return Graph((), {}, False)
 
 
 def _check(model: nn.Module, masks: object, structures: Collection[str]) -> None:

@@ -28,7 +28,7 @@ def settle(
     found by halves and left alone.
     """
     noise = noise_like(example)
-    expected = _outputs(work, noise)
+    expected = outputs_of(work, noise)
 
     def attempt(groups: Collection[int]) -> tuple[Plan, nn.Module, float] | None:
         folded = copy_of(work)
@@ -39,17 +39,15 @@ def settle(
         thin = copy_of(folded)
         cut(thin, Thinned.of(thin, leaving).sides())
         try:
-            found = _outputs(thin, noise)
-            wanted = expected if exact else _outputs(folded, noise)
-            # A deep network can amplify the rounding of single precision past the tolerance; double precision tells.
-            if difference(wanted, found) > _TOLERANCE and not _agree_in_double(work if exact else folded, thin, noise):
+            wanted = expected if exact else outputs_of(folded, noise)
+            if not keeps_outputs(work if exact else folded, thin, noise, wanted):
                 return None
             if graph.training:
                 set_training(thin, True)
                 call(thin, noise)
         except Exception:  # whatever the model's own code raises where widths no longer fit each other
             return None
-        return plan, folded, difference(_outputs(original, noise), found)
+        return plan, folded, difference(outputs_of(original, noise), outputs_of(thin, noise))
 
     accepted: list[int] = []
     rejected: list[int] = []
@@ -72,6 +70,22 @@ def settle(
     return best
 
 
+def outputs_of(model: nn.Module, example: Example, without: Collection[int] = ()) -> list[Tensor]:
+    """In eval mode, which it is left in. without: positions of those that are not asked for."""
+    set_training(model, False)
+    return [tensor for index, tensor in enumerate(tensors(call(model, example))) if index not in without]
+
+
+@torch.no_grad()
+def keeps_outputs(
+    model: nn.Module, thin: nn.Module, example: Example, expected: list[Tensor], without: Collection[int] = ()
+) -> bool:
+    """Whether a thinned copy of a model gives what the model does (`expected`), up to rounding. A deep network can
+    amplify the rounding of single precision past the tolerance; double precision tells."""
+    found = outputs_of(thin, example, without)
+    return difference(expected, found) <= _TOLERANCE or _agree_in_double(model, thin, example, without)
+
+
 def difference(expected: list[Tensor], found: list[Tensor]) -> float:
     """The largest difference relative to the largest value, over all outputs; infinite where shapes differ."""
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
@@ -85,15 +99,10 @@ def difference(expected: list[Tensor], found: list[Tensor]) -> float:
     return worst
 
 
-def _outputs(model: nn.Module, example: Example) -> list[Tensor]:
-    set_training(model, False)
-    return tensors(call(model, example))
-
-
-def _agree_in_double(one: nn.Module, other: nn.Module, example: Example) -> bool:
+def _agree_in_double(one: nn.Module, other: nn.Module, example: Example, without: Collection[int]) -> bool:
     device, dtype = kind(one)
     if dtype == torch.float64:
         return False
     twice = to_device(example, device, torch.float64)
-    first, second = (_outputs(copy_of(model).double(), twice) for model in (one, other))
+    first, second = (outputs_of(copy_of(model).double(), twice, without) for model in (one, other))
     return difference(first, second) <= _TOLERANCE

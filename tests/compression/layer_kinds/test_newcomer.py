@@ -122,7 +122,7 @@ def test_it_is_pruned_thinned_and_counted(net: Net) -> None:
     assert (rows["first"].type, rows["first"].macs, rows["second"].macs) == ("InOut", 6 * 5, 5 * 4)
     assert rows["total"].macs == 6 * 5 + 5 * 4 + 4 * 5 + 5 * 3
 
-    by_shapes, replayed = Net().eval(), replay(Net().eval(), [report.change])
+    by_shapes, replayed = Net().eval(), replay(Net().eval(), report.changes)
     reshape_like(by_shapes, net.state_dict())
     for fresh in (by_shapes, replayed):
         fresh.load_state_dict(net.state_dict())

@@ -51,7 +51,7 @@ def through_a_file(value: Any) -> Any:
 def test_it_is_made_again_from_its_factory(arch: str, size: int, exact: bool) -> None:
     model = pruned(arch, 0.4, 0)
     images = torch.randn(2, 3, size, size)
-    structure = [thin(model, None, images[:1], exact=exact).change]
+    structure = [*thin(model, None, images[:1], exact=exact).changes]
     assert structure[0].outputs
     assert structure[0].inputs
     saved = through_a_file({"model": model.state_dict(), "structure": structure_state(structure)})
@@ -80,11 +80,11 @@ def test_it_is_made_again_from_its_factory(arch: str, size: int, exact: bool) ->
 def test_a_network_that_was_thinned_twice_went_through_two_changes() -> None:
     model = pruned("resnet20_cifar", 0.3, 0)
     images = torch.randn(2, 3, 32, 32)
-    structure = [thin(model, None, images[:1]).change]
+    structure = [*thin(model, None, images[:1]).changes]
     conv, norm = model.layer1[0].conv1, model.layer1[0].bn1
     conv.weight.data[-2:] = norm.weight.data[-2:] = norm.bias.data[-2:] = 0.0
     expected = model(images).detach()
-    structure.append(thin(model, None, images[:1]).change)
+    structure.extend(thin(model, None, images[:1]).changes)
     assert relative(expected, model(images)) < 1e-5
     assert structure[1].outputs["layer1.0.conv1"].width == len(structure[0].outputs["layer1.0.conv1"].kept)
     fresh = replay(MENU["resnet20_cifar"]().eval(), structure)
@@ -108,7 +108,7 @@ def test_layers_without_tensors_transposed_and_grouped_ones() -> None:
     model[5].weight.data[[0, 6]] = 0.0
     images = torch.randn(1, 3, 6, 6)
     expected = model(images).detach()
-    change = thin(model, None, images).change
+    (change,) = thin(model, None, images).changes
     assert relative(expected, model(images)) < 1e-5
     assert change.outputs["1"] == Selection(8, (0, 2, 3, 4, 6, 7))
     assert change.outputs["3"] == change.inputs["5"] == Selection(6, (1, 2, 4, 5))
@@ -121,9 +121,8 @@ def test_layers_without_tensors_transposed_and_grouped_ones() -> None:
 
 def test_nothing_removed_is_no_change() -> None:
     torch.manual_seed(0)
-    change = thin(unsettled(Every()), None, torch.randn(1, 3, 6, 6)).change
-    assert not change
-    assert change == Thinned({}, {})
+    assert thin(unsettled(Every()), None, torch.randn(1, 3, 6, 6)).changes == ()
+    assert not Thinned({}, {})
     assert Thinned({"0": Selection(3, (1,))}, {})
 
 

@@ -28,11 +28,12 @@ def test_what_reaches_it_is_told_and_what_comes_out_of_it_is_marked() -> None:
 
     assert [name for name, _ in recurrent(model)] == ["lstm"]
     x = torch.randn(2, 1, 3)
-    with left_as_they_are(model, mark) as reached:
+    with left_as_they_are(model, mark, {}, {}) as reached:
         out, hidden = model(x)
-    assert [name for _, name in reached] == ["lstm"]
+    why = "lstm, which is recurrent: only its units are thinned"
+    assert [why for _, why in reached] == [f"reaches {why}"]
     assert torch.equal(reached[0][0], model.before(x))
-    assert {why for _, why in marked} == {"comes out of lstm, which is not thinned"}
+    assert {why for _, why in marked} == {f"comes out of {why}"}
     assert len(marked) == 3  # the output, the hidden state and the cell
     assert torch.equal(out, model.after.bias.expand_as(out))
     assert not hidden.any()

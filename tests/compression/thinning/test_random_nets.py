@@ -160,7 +160,7 @@ def test_outputs_stay_and_every_zero_goes_or_is_accounted_for(
     assert torch.equal(fresh(x), model(x))
     assert repr(fresh) == repr(model)  # the widths that layers know of themselves
 
-    again = replay(Net(kinds, end, norm, bias).double().eval(), structure_from(structure_state([report.change])))
+    again = replay(Net(kinds, end, norm, bias).double().eval(), structure_from(structure_state(report.changes)))
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(x), model(x))
     assert repr(again) == repr(model)

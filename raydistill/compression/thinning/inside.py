@@ -1,0 +1,106 @@
+"""Thinning inside blocks: heads of attention and units of recurrent layers, in whichever way the outputs stay."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from torch import nn
+
+from raydistill.compression.copying import copy_of
+from raydistill.compression.layer_kinds import kind_of
+from raydistill.compression.thinning.heads import WIDTHS, faults_of, head_cut
+from raydistill.compression.thinning.inputs import Example, kind, to_device
+from raydistill.compression.thinning.labels import Rows, Seen, Site, follow
+from raydistill.compression.thinning.parts import Part, Taken, Trial
+from raydistill.compression.thinning.units import unit_cut
+
+Ways = list[Part]
+"""How one block can be cut, the best first."""
+
+_FIXED = "its own code does not run, or gives something else, with fewer"
+
+
+def thin_inside(model: nn.Module, example: Example, structures: Collection[str]) -> Taken:
+    """What goes of a masked model inside its blocks. model: in eval mode, without hooks; left as it is.
+
+    Blocks of one class are tried together, since their code is one; where that fails, each by itself.
+    """
+    taken = Taken()
+    twin = copy_of(model).double()
+    try:
+        seen = follow(twin, to_device(example, kind(twin)[0], torch.float64))
+    except Exception:  # the model's own code may look at values; what is not followed is not thinned
+        return taken
+    for site in seen.sites:
+        if site.mixed is not None:
+            why = f"the heads of {site.module or 'the network'}"
+            taken.given.update({rows.layer: f"reaches {why}" for rows in (site.query, site.key, site.value)})
+            taken.read[site.mixed.layer] = f"comes out of {why}"
+    for layer, readers in seen.readers.items():
+        whole = kind_of(model.get_submodule(layer)).whole
+        alone = [reader for reader, rows in readers.items() if bool((rows.where >= 0).all())]
+        taken.read.update(dict.fromkeys(alone, f"comes out of {layer}, {whole}"))
+    choices = [*_attentions(model, seen, structures, taken), *_recurrent(model, seen, structures)]
+    if choices:
+        trial = Trial(model, example, seen.states)
+        for alike in choices:
+            taken = _take(trial, taken, alike)
+    return taken
+
+
+def _take(trial: Trial, taken: Taken, alike: Sequence[Ways]) -> Taken:
+    """Together where that keeps the outputs, else those of one name, else each by itself."""
+    together = [[ways[min(way, len(ways) - 1)] for ways in alike] for way in range(max(map(len, alike)))]
+    found = trial.take(taken, together)
+    if found is not None:
+        return found
+    if len(alike) == 1:
+        taken.reasons.update(dict.fromkeys(alike[0][0].layers, _FIXED))
+        return taken
+    names = {ways[0].block.rpartition(".")[2] for ways in alike}
+    parts = [[ways for ways in alike if ways[0].block.rpartition(".")[2] == name] for name in sorted(names)]
+    for part in parts if len(parts) > 1 else ([ways] for ways in alike):
+        taken = _take(trial, taken, part)
+    return taken
+
+
+def _attentions(model: nn.Module, seen: Seen, structures: Collection[str], taken: Taken) -> Iterator[list[Ways]]:
+    """By class of the module that attends, for each of these what can go in each way."""
+    by_class: dict[type, list[Ways]] = {}
+    known: set[tuple[str, ...]] = set()
+    for site in (*seen.sites, *_packed(model)):
+        if site.layers in known:  # one module called twice
+            continue
+        known.add(site.layers)
+        fault = faults_of(site, model)
+        if fault:
+            taken.reasons.update(dict.fromkeys(site.layers, fault))
+            continue
+        ways: Ways = []
+        for widths in WIDTHS:
+            cut = head_cut(site, model, structures, widths)
+            if cut is not None and all(str(cut) != str(other) for other in ways):
+                ways.append(cut)
+        if ways:
+            by_class.setdefault(type(model.get_submodule(site.module)), []).append(ways)
+    yield from by_class.values()
+
+
+def _packed(model: nn.Module) -> Iterator[Site]:
+    """Layers that say by themselves where their heads are."""
+    for name, module in model.named_modules():
+        heads = kind_of(module).heads(module)
+        if heads is not None:
+            query, key, value, layer, mixed = heads
+            own = f"{name}.{layer}" if name else layer
+            yield Site(name, Rows(name, query), Rows(name, key), Rows(name, value), Rows(own, mixed))
+
+
+def _recurrent(model: nn.Module, seen: Seen, structures: Collection[str]) -> Iterator[list[Ways]]:
+    for layer, readers in seen.readers.items():
+        module = model.get_submodule(layer)
+        if kind_of(module).may_be_cut(module) and layer not in seen.escaped:
+            cut = unit_cut(layer, model, readers, structures)
+            if cut is not None:
+                yield [[cut]]

@@ -1,0 +1,199 @@
+"""What is thinned inside a layer or block, and seen by nobody outside: heads of attention, units of recurrent layers.
+
+A part is tried on a copy before it is taken: the model's own code has to run with fewer channels, for which whole
+numbers that it holds (how many heads there are) may have to go down with them, and the outputs have to stay.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.copying import copy_of
+from raydistill.compression.layer_kinds import kind_of
+from raydistill.compression.structure import Selection, Thinned
+from raydistill.compression.thinning.inputs import Example, noise_like
+from raydistill.compression.thinning.verify import difference, keeps_outputs, outputs_of
+
+Leaving = dict[tuple[str, bool], Tensor]
+"""Positions that go, sorted, by layer and whether they are columns (else rows)."""
+
+Attributes = dict[str, dict[str, tuple[int, int]]]
+"""By module, its numbers that go down: before and after."""
+
+_MOST_TRIES = 64
+
+
+class Part(Protocol):
+    """What can go of one block."""
+
+    @property
+    def block(self) -> str:
+        """The module whose own code holds it."""
+
+    @property
+    def leaving(self) -> Leaving: ...
+
+    @property
+    def constants(self) -> Mapping[str, Tensor]:
+        """By layer, what its bias takes up."""
+
+    @property
+    def tables(self) -> Mapping[str, tuple[int, Tensor]]:
+        """Parameters outside layers: the dimension and the positions that go."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers that lose something."""
+
+    def counts(self) -> Mapping[int, int]:
+        """Numbers that the block's own code is likely to hold, before and after."""
+
+    def sizes(self) -> Mapping[int, int]:
+        """Numbers that it may hold, or hold for something else."""
+
+
+@dataclass
+class Taken:
+    """The parts that were taken.
+
+    reasons: by layer, why something that is zero stays. given: by layer whose output goes into a block, why nothing
+    else may be coupled with it; read: the same of layers that read what comes out of one. drift: the largest change of
+    an output, relative to the largest.
+    """
+
+    leaving: Leaving = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    tables: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
+    parts: list[Part] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)
+    drift: float = 0.0
+
+    def with_(self, parts: Sequence[Part], attributes: Attributes) -> Taken:
+        leaving = dict(self.leaving)
+        constants = dict(self.constants)
+        for part in parts:
+            for key, positions in part.leaving.items():
+                leaving[key] = torch.cat([leaving[key], positions]).unique() if key in leaving else positions
+            for layer, added in part.constants.items():
+                constants[layer] = constants[layer] + added if layer in constants else added
+        tables = {**self.tables, **{name: table for part in parts for name, table in part.tables.items()}}
+        merged = {owner: dict(changes) for owner, changes in self.attributes.items()}
+        for owner, changes in attributes.items():
+            merged.setdefault(owner, {}).update(changes)
+        return replace(
+            self,
+            leaving=leaving,
+            constants=constants,
+            tables=tables,
+            attributes=merged,
+            parts=[*self.parts, *parts],
+        )
+
+    def change(self, model: nn.Module) -> Thinned:
+        made = Thinned.of(model, self.leaving)
+        tables = {
+            name: (dim, Selection.without(model.get_parameter(name).shape[dim], positions))
+            for name, (dim, positions) in self.tables.items()
+        }
+        return replace(made, tables=tables, attributes=self.attributes)
+
+    @torch.no_grad()
+    def fold(self, model: nn.Module) -> None:
+        """Add the constants to the biases, in place."""
+        for layer, added in self.constants.items():
+            bias = kind_of(model.get_submodule(layer)).bias_of(model.get_submodule(layer))
+            assert bias is not None  # no part has a constant without a place
+            bias.data += added.to(bias.device, bias.dtype)
+
+
+class Trial:
+    """Tries parts on copies of one masked model, in eval mode, that is left as it is."""
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module, example: Example, without: Collection[int] = ()) -> None:
+        """without: positions of outputs that may change their shape."""
+        self.model, self.without = model, without
+        self.noise = noise_like(example)
+        self.expected = outputs_of(model, self.noise, without)
+
+    @torch.no_grad()
+    def take(self, taken: Taken, choices: Sequence[Sequence[Part]]) -> Taken | None:
+        """With the first of several choices of parts that keeps the outputs; None where none does."""
+        for parts in choices:
+            for attributes in itertools.islice(_attributes(self.model, parts), _MOST_TRIES):
+                more = taken.with_(parts, attributes)
+                drift = self._drift(more)
+                if drift is not None:
+                    return replace(more, drift=drift)
+        return None
+
+    def _drift(self, taken: Taken) -> float | None:
+        """How far the outputs move; None where that is more than rounding."""
+        thin = copy_of(self.model)
+        try:
+            taken.fold(thin)
+            taken.change(thin).make(thin)
+            found = outputs_of(thin, self.noise, self.without)
+            kept = keeps_outputs(self.model, thin, self.noise, self.expected, self.without)
+        except Exception:  # whatever the model's own code raises where widths no longer fit each other
+            return None
+        return difference(self.expected, found) if kept else None
+
+
+def _attributes(model: nn.Module, parts: Sequence[Part]) -> Iterator[Attributes]:
+    """Ways to lower the numbers of the parts' blocks, the likelier first; the same names in all blocks."""
+    counts, sizes = _names(model, parts, counts=True), _names(model, parts, counts=False)
+    seen: set[frozenset[str]] = set()
+    for sure, others in ((counts, sizes), (set(), counts | sizes)):
+        for size in range(len(others) + 1):
+            for some in itertools.combinations(sorted(others), size):
+                chosen = frozenset({*sure, *some})
+                if chosen not in seen:
+                    seen.add(chosen)
+                    yield _lowered(model, parts, chosen)
+
+
+def _names(model: nn.Module, parts: Sequence[Part], counts: bool) -> set[str]:
+    return {
+        name
+        for part in parts
+        for _, module in block_of(model, part.layers)
+        for name, value in _numbers(module)
+        if value in (part.counts() if counts else part.sizes())
+    }
+
+
+def _lowered(model: nn.Module, parts: Sequence[Part], names: Iterable[str]) -> Attributes:
+    found: Attributes = {}
+    for part in parts:
+        numbers = {**part.sizes(), **part.counts()}
+        for owner, module in block_of(model, part.layers):
+            changes = {n: (value, numbers[value]) for n, value in _numbers(module) if n in names and value in numbers}
+            if changes:
+                found[owner] = changes
+    return found
+
+
+def _numbers(module: nn.Module) -> list[tuple[str, int]]:
+    """Whole numbers that a module holds for its own code to read, by name."""
+    kind = kind_of(module)
+    own = [(name, value) for name, value in vars(module).items() if type(value) is int and not name.startswith("_")]
+    return own if kind.numbers is None else [(name, value) for name, value in own if name in kind.numbers]
+
+
+def block_of(model: nn.Module, layers: Sequence[str]) -> list[tuple[str, nn.Module]]:
+    """The smallest block that holds all these layers, and what is in it."""
+    paths = [layer.split(".") for layer in layers]
+    common = [names[0] for names in itertools.takewhile(lambda n: len(set(n)) == 1, zip(*paths, strict=False))]
+    block = ".".join(common if len(layers) > 1 else common[:-1])
+    prefix = f"{block}." if block else ""
+    return [(name, module) for name, module in model.named_modules() if name == block or name.startswith(prefix)]
