@@ -204,6 +204,12 @@ class _Builder:
         built = _construct(cls, (instance.name,), args, where, self.faults)
         if isinstance(built, quantizers.Quantizer):
             return self._quantized(built, instance, where)
+        if isinstance(built, pruners.Pruner):
+            try:
+                built.bind(self.model, self.example_input)
+            except ConfigError as error:
+                self._add(where, error)
+                return None
         if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
             self._check_weights(built, instance, where)
         if isinstance(built, pruners.Pruner) and not self.faults:

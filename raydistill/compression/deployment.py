@@ -19,7 +19,7 @@ from raydistill.compression.floats import as_floats
 from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.quantizers.frozen import freeze
 from raydistill.compression.quantizers.network import quantization_of
-from raydistill.compression.structure import Change, Folded, Frozen
+from raydistill.compression.structure import Change, Dropped, Folded, Frozen
 from raydistill.compression.structure.folded import rows_can_follow, takes_up
 from raydistill.compression.trace import Trace, trace
 from raydistill.errors import RaydistillError
@@ -57,15 +57,26 @@ def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
     changes: list[Change] = []
     notes: list[str] = []
     removed = 0
-    if any(_has_dead_structure(weight) for weight in model.parameters() if weight.dim() >= 2):
-        from raydistill.compression.thinning import thin  # imports Torch-Pruning, which few trials need
+    if any(map(_scales_to_nothing, model.modules())) or any(
+        _has_dead_structure(weight) for weight in model.parameters() if weight.dim() >= 2
+    ):
+        # These import Torch-Pruning, which few trials need.
+        from raydistill.compression.thinning import thin
+        from raydistill.compression.thinning.blocks import drop_blocks
 
+        before = sum(parameter.numel() for parameter in model.parameters())
+        dropped = drop_blocks(model, tuple(example)) if quantization_of(model) is None else Dropped({})
+        if dropped:
+            changes.append(dropped)
+            removed = before - sum(parameter.numel() for parameter in model.parameters())
+            gone = ", ".join(dropped.blocks)
+            notes.append(f"{len(dropped.blocks)} block{'s' * (len(dropped.blocks) != 1)} gone that did nothing: {gone}")
         try:
             report = thin(model, None, tuple(example))
         except RaydistillError as error:
             notes.append(f"not thinned: {error.faults[0]}")
         else:
-            removed = report.parameters_before - report.parameters_after
+            removed += report.parameters_before - report.parameters_after
             notes += map(str, report.kept)
             changes += report.changes
     held = quantization_of(model)
@@ -156,6 +167,11 @@ def _close(after: Tensor, before: Tensor) -> bool:
         return after.shape == before.shape and bool((after == before).all())
     scale = float(before.abs().max()) if before.numel() else 0.0
     return float((after - before).abs().max()) <= _TOLERANCE * max(scale, 1e-6) if before.numel() else True
+
+
+def _scales_to_nothing(module: nn.Module) -> bool:
+    scale = getattr(module, "weight", None) if kind_of(module).norm else None
+    return isinstance(scale, Tensor) and bool((scale == 0).any())
 
 
 def _has_dead_structure(weight: Tensor) -> bool:

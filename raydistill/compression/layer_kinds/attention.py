@@ -21,6 +21,7 @@ class AttentionKind(LayerKind):
     counted: bool = True
     whole: str = "which is attention: only its heads are thinned"
     numbers: tuple[str, ...] | None = ("num_heads",)
+    weight: str = "in_proj_weight"
 
     def rows(self, module: nn.Module) -> int:
         return len(_packed(module))

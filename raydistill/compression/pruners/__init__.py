@@ -3,6 +3,7 @@
 from raydistill.compression.pruners import structured
 from raydistill.compression.pruners.agp import AutomatedGradualPruner
 from raydistill.compression.pruners.base import ComposedPruner, Moment, Network, Pruner
+from raydistill.compression.pruners.coupled import CoupledPruner
 from raydistill.compression.pruners.level import SparsityLevelParameterPruner
 from raydistill.compression.pruners.lottery import LotteryTicketPruner
 from raydistill.compression.pruners.ranked import NMPruner, RankedPruner
@@ -43,6 +44,7 @@ MENU: dict[str, type[Pruner]] = {
         FMReconstructionChannelPruner,
         RankedPruner,
         NMPruner,
+        CoupledPruner,
         LotteryTicketPruner,
     )
 }
@@ -52,6 +54,7 @@ __all__ = [
     "AutomatedGradualPruner",
     "BaiduRNNPruner",
     "ComposedPruner",
+    "CoupledPruner",
     "FMReconstructionChannelPruner",
     "LotteryTicketPruner",
     "MagnitudeParameterPruner",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -77,6 +77,14 @@ class Pruner(ABC):
         if not self.everything_else:
             return self.weights
         return (*self.weights, *(name for name in model_weights if name not in self.weights))
+
+    def bind(self, model: nn.Module, example_input: Sequence[object] | None) -> None:
+        """The network that it is to prune, before anything else is asked; the place to set `weights`.
+
+        Raises:
+            ConfigError: it can prune nothing of this network.
+        """
+        del model, example_input
 
     def fault_of(self, weight_name: str, weight: Tensor) -> str:
         """What keeps it from pruning a weight of this shape; empty if nothing does."""

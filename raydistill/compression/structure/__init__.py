@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol, TypeVar
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import Cut
+from raydistill.compression.structure.dropped import Dropped
 from raydistill.compression.structure.folded import Folded
 from raydistill.compression.structure.frozen import Frozen
 from raydistill.compression.structure.quantized import Quantized
@@ -51,13 +52,13 @@ class StructureChange:
             tensors[name] = self.cuts[name](tensors[name])
 
 
-MENU: dict[str, type[Thinned] | type[Folded] | type[Quantized] | type[Frozen]] = {
-    kind.NAME: kind for kind in (Thinned, Folded, Quantized, Frozen)
+MENU: dict[str, type[Thinned] | type[Dropped] | type[Folded] | type[Quantized] | type[Frozen]] = {
+    kind.NAME: kind for kind in (Thinned, Dropped, Folded, Quantized, Frozen)
 }
 """By the name that stands in a checkpoint, the class that has `from_state`."""
 
 __all__ = [
-    "Change", "Folded", "Frozen", "MENU", "Quantized", "Selection", "StructureChange", "Thinned", "replay",
+    "Change", "Dropped", "Folded", "Frozen", "MENU", "Quantized", "Selection", "StructureChange", "Thinned", "replay",
     "structure_from", "structure_state",
 ]  # fmt: skip
 

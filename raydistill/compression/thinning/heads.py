@@ -90,16 +90,18 @@ def head_cut(site: Site, model: nn.Module, structures: Collection[str], widths: 
     """What can go of an attention without another output, or None. widths: one of `WIDTHS`."""
     assert site.mixed is not None  # `faults_of`
     unread, constant, values = _dead_values(site, model)
-    dead = (unread if CHANNELS in structures else False) | (constant if FILTERS in structures else False)
-    assert isinstance(dead, Tensor)
-    shared_by = _shared_by(site)
+    dead = torch.zeros_like(unread)
+    for wanted, found in ((CHANNELS, unread), (FILTERS, constant)):
+        if wanted in structures:
+            dead |= found
+    shared_by = sharing(site)
     groups = int(shared_by.max()) + 1
     whole = torch.stack([dead[shared_by == group].all() for group in range(groups)])
     if bool(whole.all()):
         whole[-1] = False  # one stays: who reads nothing is not an attention any more
     stays = (~whole).nonzero().flatten()
-    keys = _by_group(site.key.where, shared_by, groups)
-    value_rows = _by_group(site.value.where, shared_by, groups)
+    keys = of_groups(site.key.where, shared_by, groups)
+    value_rows = of_groups(site.value.where, shared_by, groups)
     keep_q = torch.ones_like(site.query.where, dtype=torch.bool)
     keep_v = torch.ones_like(site.mixed.where, dtype=torch.bool)
     keep_q[whole[shared_by]] = keep_v[whole[shared_by]] = False
@@ -140,7 +142,7 @@ def head_cut(site: Site, model: nn.Module, structures: Collection[str], widths: 
     )
 
 
-def _shared_by(site: Site) -> Tensor:
+def sharing(site: Site) -> Tensor:
     """For each head the number of the keys and values that it has, (heads,)."""
     heads, own = site.heads, len(site.key.where)
     if own < heads:  # torch repeats them itself
@@ -151,7 +153,8 @@ def _shared_by(site: Site) -> Tensor:
     return order[numbers]
 
 
-def _by_group(where: Tensor, shared_by: Tensor, groups: int) -> Tensor:
+def of_groups(where: Tensor, shared_by: Tensor, groups: int) -> Tensor:
+    """Rows of keys or values, once for each group of heads that shares them: (groups, width)."""
     if len(where) == groups:
         return where
     return torch.stack([where[int((shared_by == group).nonzero()[0])] for group in range(groups)])
@@ -165,8 +168,8 @@ def _dead_values(site: Site, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     kind = weighted(mixer)
     assert kind is not None
     unread = kind.zero_columns(mixer).cpu()[site.mixed.where]
-    shared_by = _shared_by(site)
-    rows = _by_group(site.value.where, shared_by, int(shared_by.max()) + 1)[shared_by]
+    shared_by = sharing(site)
+    rows = of_groups(site.value.where, shared_by, int(shared_by.max()) + 1)[shared_by]
     zero = kind_of(giver).zero_rows(giver).cpu()[rows]
     bias = kind_of(giver).bias_of(giver)
     constant = torch.zeros(zero.shape) if bias is None else bias.detach().cpu().float()[rows]

@@ -21,17 +21,15 @@ Ways = list[Part]
 _FIXED = "its own code does not run, or gives something else, with fewer"
 
 
-def thin_inside(model: nn.Module, example: Example, structures: Collection[str]) -> Taken:
-    """What goes of a masked model inside its blocks. model: in eval mode, without hooks; left as it is.
-
-    Blocks of one class are tried together, since their code is one; where that fails, each by itself.
-    """
+def look_inside(model: nn.Module, example: Example) -> tuple[Seen, Taken]:
+    """What is inside a model's blocks, and their bounds; nothing is taken. model: in eval mode, without hooks; left as
+    it is."""
     taken = Taken()
     twin = copy_of(model).double()
     try:
         seen = follow(twin, to_device(example, kind(twin)[0], torch.float64))
     except Exception:  # the model's own code may look at values; what is not followed is not thinned
-        return taken
+        return Seen(), taken
     for site in seen.sites:
         if site.mixed is not None:
             why = f"the heads of {site.module or 'the network'}"
@@ -41,6 +39,15 @@ def thin_inside(model: nn.Module, example: Example, structures: Collection[str])
         whole = kind_of(model.get_submodule(layer)).whole
         alone = [reader for reader, rows in readers.items() if bool((rows.where >= 0).all())]
         taken.read.update(dict.fromkeys(alone, f"comes out of {layer}, {whole}"))
+    return seen, taken
+
+
+def thin_inside(model: nn.Module, example: Example, structures: Collection[str]) -> Taken:
+    """What goes of a masked model inside its blocks. model: in eval mode, without hooks; left as it is.
+
+    Blocks of one class are tried together, since their code is one; where that fails, each by itself.
+    """
+    seen, taken = look_inside(model, example)
     choices = [*_attentions(model, seen, structures, taken), *_recurrent(model, seen, structures)]
     if choices:
         trial = Trial(model, example, seen.states)
@@ -68,11 +75,7 @@ def _take(trial: Trial, taken: Taken, alike: Sequence[Ways]) -> Taken:
 def _attentions(model: nn.Module, seen: Seen, structures: Collection[str], taken: Taken) -> Iterator[list[Ways]]:
     """By class of the module that attends, for each of these what can go in each way."""
     by_class: dict[type, list[Ways]] = {}
-    known: set[tuple[str, ...]] = set()
-    for site in (*seen.sites, *_packed(model)):
-        if site.layers in known:  # one module called twice
-            continue
-        known.add(site.layers)
+    for site in sites_of(model, seen):
         fault = faults_of(site, model)
         if fault:
             taken.reasons.update(dict.fromkeys(site.layers, fault))
@@ -85,6 +88,15 @@ def _attentions(model: nn.Module, seen: Seen, structures: Collection[str], taken
         if ways:
             by_class.setdefault(type(model.get_submodule(site.module)), []).append(ways)
     yield from by_class.values()
+
+
+def sites_of(model: nn.Module, seen: Seen) -> Iterator[Site]:
+    """Each attention once, also where one module is called twice."""
+    known: set[tuple[str, ...]] = set()
+    for site in (*seen.sites, *_packed(model)):
+        if site.layers not in known:
+            known.add(site.layers)
+            yield site
 
 
 def _packed(model: nn.Module) -> Iterator[Site]:

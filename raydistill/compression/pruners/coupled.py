@@ -1,0 +1,211 @@
+"""Structures that several layers share, pruned from all of them at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression import rates
+from raydistill.compression.masks import pruned_count, smallest_mask
+from raydistill.compression.pruners.arguments import (
+    checked_level,
+    checked_number,
+    checked_ranking,
+    checked_rise,
+    checked_weights,
+    chosen,
+)
+from raydistill.compression.pruners.base import Moment, Pruner
+from raydistill.compression.rates import Curve, PolicyTime
+from raydistill.compression.structure import StructureChange
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+
+if TYPE_CHECKING:
+    from raydistill.compression.thinning.coupling import Coupling, Offer
+
+STRUCTURES = ("Filters", "Neurons", "Heads", "Units")
+SCOPES = ("layer", "global", "isomorphic")
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda scores: scores.sum(0),
+    "mean": lambda scores: scores.mean(0),
+    "max": lambda scores: scores.amax(0),
+    "first": lambda scores: scores[0],
+}
+
+
+class CoupledPruner(Pruner):
+    """Prunes whole structures from all layers that hold a part of them, so that thinning takes each out without a rest.
+
+    structures: of which kinds: ``Filters`` (of convolutions, with what residual sums couple), ``Neurons`` (of linear
+    layers), ``Heads`` (of attention, with the keys and values that several share), ``Units`` (of recurrent layers).
+    weights: those that write them; what reads them follows. Found out on the run's example input.
+    initial_sparsity, final_sparsity: fractions of structures in [0, 1). rate, ranking: see `RankedPruner`.
+    reduction: how the scores of a structure's parts make one: mean, sum, max, or first (its first layer's alone).
+    scope: ``layer``: each coupling to the level; ``global``: one threshold for all, scores divided by their coupling's
+    mean; ``isomorphic``: one threshold for couplings of the same kinds of layers (Fang et al. 2024, arXiv 2407.04616).
+    max_sparsity, min_sparsity: no coupling loses more, none less. round_to: what stays is a multiple of it, rounded up.
+    """
+
+    releases = False
+
+    def __init__(
+        self,
+        name: str,
+        final_sparsity: float,
+        weights: list[str],
+        structures: list[str] | str = list(STRUCTURES),  # noqa: B006 - never changed; shown as the default
+        initial_sparsity: float = 0.0,
+        rate: str = "cubic",
+        ranking: str = "magnitude",
+        reduction: str = "mean",
+        scope: str = "layer",
+        max_sparsity: float = 0.95,
+        min_sparsity: float = 0.0,
+        round_to: int = 1,
+    ) -> None:
+        initial, final = checked_rise(initial_sparsity, final_sparsity)
+        self._rate = chosen("rate", rate, rates.MENU, Curve).rate(initial, final)
+        self.ranking = checked_ranking(ranking)
+        if self.ranking.filters_only:
+            raise ConfigError(Fault("ranking", "must rank parts of any shape", ranking, "such as magnitude or taylor"))
+        self.evidence = self.ranking.evidence
+        kinds = (structures,) if isinstance(structures, str) else tuple(structures)
+        for kind in kinds or ("",):
+            if kind not in STRUCTURES:
+                raise ConfigError(
+                    Fault("structures", f"must be of {', '.join(STRUCTURES)}", kind, close_match(str(kind), STRUCTURES))
+                )
+        for argument, value, menu in (("reduction", reduction, tuple(REDUCTIONS)), ("scope", scope, SCOPES)):
+            if value not in menu:
+                rule = f"must be one of {', '.join(menu)}"
+                raise ConfigError(Fault(argument, rule, value, close_match(str(value), menu)))
+        if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+            raise ConfigError(Fault("round_to", "must be a whole number from 1 up", round_to, "such as 8"))
+        self.most = checked_number("max_sparsity", max_sparsity, 0.0, 1.0)
+        self.least = checked_level("min_sparsity", min_sparsity)
+        if self.least > self.most:
+            raise ConfigError(Fault("min_sparsity", f"must not be above max_sparsity {self.most:g}", self.least))
+        self.structures, self.reduction, self.scope, self.round_to = kinds, reduction, scope, round_to
+        self._writers = frozenset(checked_weights("weights", weights))
+        self._couplings: tuple[Coupling, ...] | None = None
+        self._network: tuple[nn.Module, Sequence[object]] | None = None
+        super().__init__(name, tuple(sorted(self._writers)))
+
+    def bind(self, model: nn.Module, example_input: Sequence[object] | None) -> None:
+        if example_input is None:
+            way_out = "give the run's dataset or task, or example_input from Python"
+            raise ConfigError(Fault("structures", "are found out on an example input", ABSENT, way_out))
+        known = dict(model.named_parameters())
+        for weight in self._writers:
+            if weight not in known:
+                rule = "the model has no such weight"
+                raise ConfigError(Fault("weights", rule, weight, close_match(weight, known)))
+        self._network = (model, tuple(example_input))
+        self._find()
+
+    def _find(self) -> None:
+        from raydistill.compression.thinning.coupling import couplings  # imports Torch-Pruning
+
+        assert self._network is not None
+        model, example = self._network
+        offer = couplings(model, example)
+        found = [
+            each
+            for each in offer.couplings
+            if each.kind in self.structures and self._writers & set(each.writers) and each.count > 1
+        ]
+        if not found:
+            raise ConfigError(self._nothing(offer))
+        self._couplings = tuple(found)
+        self.weights = tuple(dict.fromkeys(part.weight for each in found for part in each.slices))
+
+    def _nothing(self, offer: Offer) -> Fault:
+        own = sorted({each.kind for each in offer.couplings if self._writers & set(each.writers) and each.count > 1})
+        every = sorted({each.kind for each in offer.couplings})
+        layers = {weight.rpartition(".")[0] for weight in self._writers}
+        why = "" if own else next((reason for layer, reason in offer.refused.items() if layer in layers), "")
+        rule = f"write no {' or '.join(self.structures)} that can go{f' ({why})' if why else ''}"
+        has = f"they write {', '.join(own)}" if own else f"the network has {', '.join(every) or 'nothing'} to prune so"
+        return Fault("weights", rule, sorted(self._writers)[0], has)
+
+    @property
+    def couplings(self) -> tuple[Coupling, ...]:
+        if self._couplings is None:
+            self._find()
+        assert self._couplings is not None
+        return self._couplings
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        self._couplings = None  # found anew on what is left
+
+    def level(self, weight_name: str, when: PolicyTime) -> float | None:
+        return self._rate(when)
+
+    def fraction(self, weight_name: str, weight: Tensor, when: PolicyTime) -> float | None:
+        """Known where each coupling goes to the level by itself: what rows and columns leave of the weight."""
+        if self.scope != "layer":
+            return None
+        left: dict[int, float] = {}
+        for each in self.couplings:
+            for part in each.slices:
+                if part.weight == weight_name:
+                    share = self._pruned(each, pruned_count(self._rate(when), each.count)) / each.count
+                    left[part.dim] = left.get(part.dim, 1.0) - share * part.where.numel() / weight.shape[part.dim]
+        return 1.0 - math.prod(left.values())
+
+    def mask(self, weight_name: str, weight: Tensor, when: PolicyTime) -> Tensor:
+        raise NotImplementedError("structures are decided for all of their weights together")
+
+    def masks(self, weights: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
+        scores = {index: self.scores(each, weights, moment.evidence) for index, each in enumerate(self.couplings)}
+        counts = self._counts(scores, self._rate(moment.when))
+        found = {name: torch.ones_like(weight) for name, weight in weights.items()}
+        for index, each in enumerate(self.couplings):
+            keep = smallest_mask(scores[index], 0.0)
+            keep[scores[index].argsort(stable=True)[: counts[index]]] = 0
+            for name, mask in each.expand(keep, dict(weights)).items():
+                found[name] *= mask
+        return found
+
+    def scores(self, coupling: Coupling, weights: Mapping[str, Tensor], evidence: Mapping[str, Tensor]) -> Tensor:
+        """One for each structure, (structures,)."""
+        parts = []
+        for part in coupling.slices:
+            seen = evidence.get(part.weight)
+            parts.append(
+                self.ranking.score(part.of(weights[part.weight].detach()), None if seen is None else part.of(seen))
+            )
+        return REDUCTIONS[self.reduction](torch.stack([score.float() for score in parts]))
+
+    def _counts(self, scores: Mapping[int, Tensor], level: float) -> dict[int, int]:
+        """How many structures each coupling loses."""
+        classes: dict[str, list[int]] = {}
+        for index, each in enumerate(self.couplings):
+            key = {"layer": str(index), "global": "", "isomorphic": each.topology}[self.scope]
+            classes.setdefault(key, []).append(index)
+        counts: dict[int, int] = {}
+        for members in classes.values():
+            if len(members) == 1:
+                counts[members[0]] = pruned_count(level, self.couplings[members[0]].count)
+                continue
+            relative = [scores[index] / scores[index].mean().clamp_min(1e-30) for index in members]
+            keep = smallest_mask(torch.cat(relative), level)
+            for index, kept in zip(members, keep.split([len(each) for each in relative]), strict=True):
+                counts[index] = int((kept == 0).sum())
+        counts = {index: self._pruned(self.couplings[index], count) for index, count in counts.items()}
+        for index, each in enumerate(self.couplings):
+            if each.tied:
+                same = [counts[i] for i, other in enumerate(self.couplings) if other.tied == each.tied]
+                counts[index] = min(same)
+        return counts
+
+    def _pruned(self, coupling: Coupling, count: int) -> int:
+        """A number of structures to prune, within the bounds: one stays, and what stays is rounded up."""
+        most = min(coupling.count - 1, math.floor(self.most * coupling.count))
+        kept = coupling.count - min(max(count, math.ceil(self.least * coupling.count - 1e-9)), most)
+        kept = min(coupling.count, -(-kept // self.round_to) * self.round_to)
+        return coupling.count - kept

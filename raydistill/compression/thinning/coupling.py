@@ -1,0 +1,216 @@
+"""Structures that go as a whole: which entries of which weights are one filter, one neuron, one head, one unit.
+
+What thinning takes out where it is zero, a pruner has to make zero: the rows that write a channel and the columns that
+read it, of all layers at once. Where all of that is masked, nothing of it is left in any output, so thinning needs no
+bias to fold it into.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.copying import copy_of
+from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.layer_kinds.recurrent import directions, gates
+from raydistill.compression.quantizers import detach
+from raydistill.compression.thinning.graph import Graph, drop_hooks, trace
+from raydistill.compression.thinning.groups import Group, Member
+from raydistill.compression.thinning.heads import faults_of, of_groups, sharing
+from raydistill.compression.thinning.inputs import Example, kind, to_device
+from raydistill.compression.thinning.inside import look_inside, sites_of
+from raydistill.compression.thinning.labels import Rows, Site
+from raydistill.errors import ConfigError
+
+FILTERS, NEURONS, HEADS, UNITS = KINDS = ("Filters", "Neurons", "Heads", "Units")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What structures hold of one weight: `where` int64 (structures, entries of `dim`)."""
+
+    weight: str
+    dim: int
+    where: Tensor
+
+    def of(self, weight: Tensor) -> Tensor:
+        """(structures, elements)."""
+        return weight.movedim(self.dim, 0).flatten(1)[self.where.to(weight.device)].flatten(1)
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Structures that can go one by one, each from all of its slices.
+
+    kind: one of `KINDS`. name: the first layer that writes them. writers: names of the weights that write them. tied:
+    couplings of one name lose the same number; "" for none. topology: the same for couplings whose layers are of the
+    same kinds.
+    """
+
+    kind: str
+    name: str
+    writers: tuple[str, ...]
+    slices: tuple[Slice, ...]
+    topology: str
+    tied: str = ""
+
+    @property
+    def count(self) -> int:
+        return len(self.slices[0].where)
+
+    def expand(self, keep: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is kept (1) of each weight, as its mask, from one value a structure."""
+        masks: dict[str, Tensor] = {}
+        for each in self.slices:
+            mask = masks.setdefault(each.weight, torch.ones_like(weights[each.weight]))
+            going = each.where[keep.cpu() == 0].flatten().unique().to(mask.device)
+            mask.index_fill_(each.dim, going, 0)
+        return masks
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What of a network can be pruned by structures, and what not: names of layers to the reason."""
+
+    couplings: tuple[Coupling, ...]
+    refused: dict[str, str]
+
+
+def couplings(model: nn.Module, example: Example) -> Offer:
+    """All of a network. It is left as it is.
+
+    example: a tensor, a sequence of positional inputs or a mapping of named ones.
+    """
+    work = copy_of(model)
+    detach(work)
+    drop_hooks(work)
+    work.float().eval()
+    for parameter in work.parameters():
+        parameter.requires_grad_(True)
+    given = to_device(example, *kind(work))
+    seen, inside = look_inside(work, given)
+    refused: dict[str, str] = {}
+    found: list[Coupling] = []
+    with torch.random.fork_rng(devices=[]):
+        try:
+            graph = trace(work, given, inside.given, inside.read)
+        except ConfigError as error:
+            fault = error.faults[0]
+            refused["the network"] = fault if isinstance(fault, str) else fault.rule
+            graph = Graph((), {}, False)
+    for group in graph.groups:
+        found += _channels(group, work, refused)
+    for site in sites_of(work, seen):
+        fault = faults_of(site, work)
+        if fault:
+            refused[site.module] = fault
+        else:
+            found.append(_heads(site, work))
+    for layer, readers in seen.readers.items():
+        module = work.get_submodule(layer)
+        whole = kind_of(module).may_be_cut(module)
+        if not whole or layer in seen.escaped or not readers:
+            refused[layer] = "what reads it cannot be followed" if whole else kind_of(module).whole
+        else:
+            found += _units(layer, module, work, readers)
+    return Offer(tuple(found), refused)
+
+
+def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterator[Coupling]:
+    writers = [member.layer for member in group.side("out")]
+    if group.blocked is not None or not writers:
+        refused.update(dict.fromkeys(writers, group.blocked or "nobody writes it"))
+        return
+    slices = []
+    for member in group.members:
+        made = _slice(member, group.width, model)
+        if made is None:
+            refused.update(dict.fromkeys(writers, f"{member.layer} reads its channels in groups"))
+            return
+        slices += made
+    matrices = all(model.get_submodule(name).get_parameter(_matrix(model, name)).dim() == 2 for name in writers)
+    names = tuple(f"{name}.{_matrix(model, name)}" for name in writers)
+    kind_ = NEURONS if matrices else FILTERS
+    members = [(member.layer, member.side) for member in group.members]
+    yield Coupling(kind_, writers[0], names, tuple(slices), _topology(kind_, members, model))
+
+
+def _slice(member: Member, width: int, model: nn.Module) -> list[Slice] | None:
+    """Of one member of a group; none for a norm, which has no weight of its own to prune; None: it cannot be said."""
+    module = model.get_submodule(member.layer)
+    kind_ = weighted(module)
+    if kind_ is None:
+        return []
+    if kind_.groups(module) > 1 and not kind_.is_depthwise(module):
+        return None
+    dim = kind_.in_dim if member.side == "in" else kind_.out_dim
+    each = len(member.where) // width
+    order = member.channels.argsort(stable=True)
+    if each * width != len(member.where) or not torch.equal(
+        member.channels[order], torch.arange(width).repeat_interleave(each)
+    ):
+        return None
+    return [Slice(f"{member.layer}.{kind_.weight}", dim, member.where[order].view(width, each))]
+
+
+def _heads(site: Site, model: nn.Module) -> Coupling:
+    """Heads that share keys and values are one structure."""
+    assert site.mixed is not None  # `faults_of`
+    owner = sharing(site)
+    groups = int(owner.max()) + 1
+    keys, values = (of_groups(rows.where, owner, groups) for rows in (site.key, site.value))
+    together = [
+        torch.stack([rows.where[owner == g].flatten() for g in range(groups)]) for rows in (site.query, site.mixed)
+    ]
+    slices = []
+    for rows, where, is_column in (
+        (site.query, together[0], False), (site.key, keys, False), (site.value, values, False),
+        (site.mixed, together[1], True),
+    ):  # fmt: skip
+        kind_ = kind_of(model.get_submodule(rows.layer))
+        dims: tuple[int, int] = (getattr(kind_, "out_dim", 0), getattr(kind_, "in_dim", 1))
+        slices.append(Slice(f"{rows.layer}.{_matrix(model, rows.layer)}", dims[is_column], where))
+    writers = tuple(dict.fromkeys(each.weight for each in slices))
+    members = [(rows.layer, "") for rows in (site.query, site.key, site.value, site.mixed)]
+    return Coupling(HEADS, site.module, writers, tuple(slices), _topology(HEADS, members, model))
+
+
+def _units(layer: str, module: nn.Module, model: nn.Module, readers: dict[str, Rows]) -> Iterator[Coupling]:
+    parts = directions(module)
+    width = kind_of(module).rows(module) // len(parts)
+    units = torch.arange(width).view(-1, 1)
+    rows = units + width * torch.arange(gates(module))
+    last = max(part.layer for part in parts)
+    for index, part in enumerate(parts):
+        names = (f"{layer}.weight_ih{part.suffix}", f"{layer}.weight_hh{part.suffix}")
+        slices = [Slice(names[0], 0, rows), Slice(names[1], 0, rows), Slice(names[1], 1, units)]
+        for above in parts:
+            for place, read in enumerate(above.inputs):
+                if read == index:
+                    slices.append(Slice(f"{layer}.weight_ih{above.suffix}", 1, units + place * width))
+        for reader, found in readers.items() if part.layer == last else ():
+            other = model.get_submodule(reader)
+            columns = [(found.where == index * width + unit).nonzero().flatten() for unit in range(width)]
+            if len({len(each) for each in columns}) == 1 and len(columns[0]):
+                kind_ = weighted(other)
+                for name in (
+                    [_matrix(model, reader)] if kind_ else [f"weight_ih{p.suffix}" for p in directions(other)[:1]]
+                ):
+                    slices.append(Slice(f"{reader}.{name}", kind_.in_dim if kind_ else 1, torch.stack(columns)))
+        yield Coupling(UNITS, layer, names, tuple(slices), f"{UNITS} {type(module).__name__} {part.layer}", layer)
+
+
+def _matrix(model: nn.Module, layer: str) -> str:
+    kind_ = kind_of(model.get_submodule(layer))
+    name: str = getattr(kind_, "weight", "weight")
+    return name
+
+
+def _topology(kind_: str, members: Sequence[tuple[str, str]], model: nn.Module) -> str:
+    """Kinds of the layers and their sides, counted (Fang et al. 2024, arXiv 2407.04616, section 3.2)."""
+    counts = Counter(f"{type(model.get_submodule(layer)).__name__} {side}" for layer, side in members)
+    return f"{kind_}: {', '.join(f'{count} {what}' for what, count in sorted(counts.items()))}"
