@@ -22,7 +22,7 @@ _DATASETS: dict[str, tuple[tuple[int, ...], int]] = {
 }
 
 
-KINDS = ("sparsity", "masks", "compute", "optimizer", "model", "modules", "png", "svg")
+KINDS = ("sparsity", "masks", "compute", "structures", "optimizer", "model", "modules", "png", "svg")
 
 
 class Format(str, Enum):
@@ -53,6 +53,8 @@ def summary(
     sparsity: of every weight, at every granularity. masks: the same of a checkpoint's masks.
 
     compute: the multiply-accumulates (MACs) of every layer.
+
+    structures: filters, neurons, heads and units that can be pruned as a whole, and what cannot and why.
 
     optimizer: the settings in a checkpoint. model: as torch prints it. modules: its tree. png, svg: its picture.
 
@@ -90,6 +92,10 @@ def summary(
             columns, rows = SPARSITY, summaries.mask_table(subject.masks)
         elif kind == "compute":
             columns, rows = COMPUTE, summaries.compute_table(subject.model, subject.example())
+        elif kind == "structures":
+            from raydistill.compression.thinning.offered import structure_table  # imports Torch-Pruning
+
+            columns, rows = STRUCTURES, structure_table(subject.model, subject.example())
         elif kind == "modules":
             columns, rows = MODULES, summaries.module_table(subject.model)
         elif ":" in kind:
@@ -103,6 +109,8 @@ def summary(
         text = summaries.csv_text(type(rows[0]), rows)
         if out is None and form is Format.CSV:
             console.print(text, end="", markup=False, soft_wrap=True)
+        elif out is None and kind == "structures":
+            _print_structures(console, rows)
         elif out is None:
             print_table(console, columns, rows)
     if out is not None:
@@ -206,6 +214,20 @@ def print_table(console: Console, columns: Sequence[Column], rows: Sequence[obje
         console.print(f"not shown: {', '.join(left_out)} (--format csv has all)", soft_wrap=True)
 
 
+def _print_structures(console: Console, rows: Sequence[Any]) -> None:
+    """Those that can go, then a line for each reason why others stay."""
+    offered = [row for row in rows if row.structures]
+    if offered:
+        print_table(console, STRUCTURES, offered)
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row.kept:
+            reasons.setdefault(row.kept, []).append(row.layer)
+    for reason, layers in reasons.items():
+        more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+        console.print(f"{layers[0]}{more} stay{'s' * (len(layers) == 1)}: {reason}", soft_wrap=True, markup=False)
+
+
 def _percent(name: str) -> Callable[[object], str]:
     def text(row: object) -> str:
         value = getattr(row, name)
@@ -278,6 +300,13 @@ COMPUTE = (
     Column("output volume", _count("output_volume"), 8),
     Column("weights", _count("weights"), 7),
     Column("MACs", lambda row: f"{row.macs:,}", 1),
+)
+STRUCTURES = (
+    Column("layer", _plain("layer"), 0, right=False),
+    Column("structures", _plain("structures"), 1, right=False),
+    Column("count", _count("count"), 2),
+    Column("weights", _count("weights"), 4),
+    Column("share %", _percent("share"), 3),
 )
 MODULES = (
     Column("module", lambda row: row.name or "(model)", 0, right=False),

@@ -59,6 +59,14 @@ def test_tables_fit_80_columns_without_a_break(summary: Command, arch: str, kind
         assert "downsam" not in ended.out or "layer2.0.downsample.0" in names
 
 
+def test_structures_that_can_go_and_why_others_stay(summary: Command) -> None:
+    text = summary("structures", "--arch", "decoder_lm").out
+    assert "blocks.3.mlp.up" in text
+    assert "Neurons" in text
+    assert "decoder stays: an output of the network" in text
+    assert "blocks.0.mlp.down and 3 more stay: reaches norm, which normalizes over channels" in text
+
+
 def test_compute_total(summary: Command) -> None:
     total = next(line for line in summary("compute", "--arch", "resnet20_cifar").out.splitlines() if "total" in line)
     assert total.split() == ["total", "40,813,184"]
