@@ -53,6 +53,8 @@ CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "FMReconstructionChannelPruner": ({**LEVEL, "group_type": "Channels", "weights": CONV}, 0.5),
     "RankedPruner": ({"final_sparsity": 0.5, "weights": BOTH, "rate": "linear", "ranking": "taylor"}, 0.5),
     "NMPruner": ({"weights": BOTH, "n": 2, "m": 4}, 0.5),
+    "WandaPruner": ({"levels": {"conv.weight": 0.5, "fc.weight": 0.5}}, 0.5),
+    "SparseGPTPruner": ({"levels": {"conv.weight": 0.5, "fc.weight": 0.5}}, 0.5),
     "LotteryTicketPruner": ({"weights": BOTH, "fraction": 0.5}, 1 - 0.5**3),
 }
 FIRST, LAST = PolicyTime(0, 0, 4, 1), PolicyTime(3, 0, 4, 1)
@@ -70,8 +72,14 @@ def moment(pruner: Pruner, of: dict[str, Tensor], when: PolicyTime = LAST, masks
         "movement": lambda w: w.shape,
         "apoz": lambda w: w.shape[:1],
         "mean": lambda w: w.shape[:1],
+        "squares": lambda w: (1, w[0].numel()),
     }.get(pruner.evidence)
     evidence = {} if shape is None else {n: torch.rand(shape(w), generator=generator).to(w) for n, w in of.items()}
+    if pruner.evidence == "products":  # of inputs that go together
+        sizes = {n: w[0].numel() for n, w in of.items()}
+        common = torch.randn(300, 1, generator=generator)
+        read = {n: torch.randn(300, size, generator=generator) + common for n, size in sizes.items()}
+        evidence = {n: (x.T @ x).double().unsqueeze(0) for n, x in read.items()}
     return Moment(when, masks or {}, evidence)
 
 

@@ -5,8 +5,10 @@ from raydistill.compression.pruners.agp import AutomatedGradualPruner
 from raydistill.compression.pruners.base import ComposedPruner, Moment, Network, Pruner
 from raydistill.compression.pruners.level import SparsityLevelParameterPruner
 from raydistill.compression.pruners.lottery import LotteryTicketPruner
+from raydistill.compression.pruners.one_shot import OneShotPruner
 from raydistill.compression.pruners.ranked import NMPruner, RankedPruner
 from raydistill.compression.pruners.reconstruction import FMReconstructionChannelPruner
+from raydistill.compression.pruners.sparse_gpt import SparseGPTPruner
 from raydistill.compression.pruners.splicing import SplicingPruner
 from raydistill.compression.pruners.threshold import (
     BaiduRNNPruner,
@@ -14,6 +16,7 @@ from raydistill.compression.pruners.threshold import (
     SensitivityPruner,
     StructureParameterPruner,
 )
+from raydistill.compression.pruners.wanda import WandaPruner
 
 MENU: dict[str, type[Pruner]] = {
     pruner.__name__: pruner
@@ -44,6 +47,8 @@ MENU: dict[str, type[Pruner]] = {
         RankedPruner,
         NMPruner,
         LotteryTicketPruner,
+        WandaPruner,
+        SparseGPTPruner,
     )
 }
 
@@ -58,10 +63,13 @@ __all__ = [
     "Moment",
     "Network",
     "NMPruner",
+    "OneShotPruner",
     "Pruner",
     "RankedPruner",
     "SensitivityPruner",
+    "SparseGPTPruner",
     "SparsityLevelParameterPruner",
     "SplicingPruner",
     "StructureParameterPruner",
+    "WandaPruner",
 ]
