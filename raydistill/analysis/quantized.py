@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from raydistill.compression.quantizers.gptq import compensate
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.plan import plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
-from raydistill.compression.quantizers.statistics import Batches, LayerRecords, collect
+from raydistill.compression.quantizers.statistics import LayerRecords, collect
 from raydistill.compression.structure import Change, Folded, Quantized, structure_state
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.resolve import argument_faults
 from raydistill.schedule.yaml_file import read_yaml
 from raydistill.tasks import TRAIN, Loading, Task
+from raydistill.tasks.feeds import training_batches
 from raydistill.training.checkpoint import without_training, write_checkpoint
 
 SHARE = 0.05
@@ -63,17 +64,6 @@ def quantizer_of_file(path: str | Path) -> PostTrainLinearQuantizer:
     except ConfigError as error:
         told = [fault for fault in error.faults if isinstance(fault, Fault)]
         raise ConfigError(*(replace(fault, where=f"{at}.{fault.where}") for fault in told)) from error
-
-
-def training_batches(task: Task, loading: Loading) -> Batches:
-    """A part of the training data as a network is called with it. loading: with the part."""
-    feed = task.feed(TRAIN, loading)
-
-    def batches() -> Iterable[Sequence[Any]]:
-        for batch in feed.epoch(0):
-            yield task.inputs(batch)
-
-    return batches
 
 
 def calibration_of(network: Network, task: Task, loading: Loading) -> dict[str, LayerRecords]:

@@ -237,6 +237,7 @@ def compress(
     from raydistill.cli.on_workers import asked as asked_of_workers
     from raydistill.cli.quantize import quantize
     from raydistill.errors import ABSENT, ConfigError, Fault
+    from raydistill.parts.training import of_no_epochs
     from raydistill.schedule import load_schedule
     from raydistill.sweep.file.run_file import load_run
     from raydistill.tasks import foreseen
@@ -273,6 +274,7 @@ def compress(
         if not given & {"task_name", "task_args", "earlyexit_lossweights"}:
             task_config = sections.task.config()
         loop = loop or (sections.train.loop() if sections.train is not None else None)
+    batches = of_no_epochs({**batches, "trains": True} if "epochs" in given else batches)
     if not arch:
         raise ConfigError(Fault("--arch", "is missing", ABSENT, "name the network, or a run file that does"))
     folder = out_dir / (name or "-".join(parts))

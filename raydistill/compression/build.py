@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from raydistill.compression import lr_schedulers, pruners, quantizers, regularizers
 from raydistill.compression.adjacency import Adjacency
+from raydistill.compression.calibration.stages import Batches
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.names import ParameterNames
 from raydistill.compression.policies import (
@@ -30,6 +31,7 @@ from raydistill.compression.policies import (
     RegularizationPolicy,
 )
 from raydistill.compression.policies.extension import Extension
+from raydistill.compression.policies.one_shot import OneShotPolicy, Together
 from raydistill.compression.quantizers.network import Quantization, detach, quantization_of
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.scheduler import CompressionScheduler, ScheduledPolicy
@@ -66,18 +68,20 @@ def build(
     example_input: Sequence[object] | None = None,
     strict: bool = True,
     ranks: Ranks | None = None,
+    calibration: Batches | None = None,
 ) -> CompressionScheduler:
     """Build the scheduler of `model` from a schedule.
 
     example_input: the model's positional inputs; thinning, ``fold_batchnorm`` and ``bn_scale`` need it.
     strict: a weight that the model lacks is an error; if not, it is left out and listed in the scheduler's `warnings`,
-    as Distiller's users are used to. ranks: of a model that several processes train together.
+    as Distiller's users are used to. ranks: of a model that several processes train together. calibration: gives
+    batches of training data as the model is called with them; pruners that decide layer by layer need it.
 
     Raises:
         ConfigError: unknown classes, wrong arguments, weights that the model lacks or cannot be pruned so; one fault
             each.
     """
-    return _Builder(spec, model, optimizer, example_input, strict, ranks).build()
+    return _Builder(spec, model, optimizer, example_input, strict, ranks, calibration).build()
 
 
 def check(
@@ -145,12 +149,14 @@ class _Builder:
         example_input: Sequence[object] | None,
         strict: bool,
         ranks: Ranks | None = None,
+        calibration: Batches | None = None,
     ) -> None:
         self.spec, self.model, self.optimizer = spec, model, optimizer
         self.example_input, self.strict = example_input, strict
         self.faults: list[Fault] = []
         self.warnings: list[str] = list(spec.warnings)
         self.masks = MaskSet(model, ranks)
+        self.together = Together(model, self.masks, calibration)
         self.known = dict(model.named_parameters())
         self.names = [name for name, parameter in self.known.items() if not is_lazy(parameter) and parameter.dim() >= 2]
         self.adjacency = Adjacency(model, example_input)  # one for all policies
@@ -295,6 +301,8 @@ class _Builder:
             if controls.levels is not None:
                 target = self._with_levels(target, controls.levels, where)
             names = [name for name in target.select(self.names) if name in self.known]
+            if isinstance(target, pruners.OneShotPruner):
+                return OneShotPolicy(target, self.model, names, policy.active_epochs(), controls, self.together)
             return PruningPolicy(target, self.model, self.masks, names, last, controls, self.optimizer, self.adjacency)
         if isinstance(target, regularizers.Regularizer):
             held = _construct(RegularizationControls, (), dict(policy.args), where, self.faults)

@@ -24,12 +24,16 @@ def pruned_count(level: float, size: int) -> int:
 
 
 def smallest_mask(scores: Tensor, level: float) -> Tensor:
-    """A mask that prunes exactly `pruned_count` of the smallest scores.
+    """A mask that prunes exactly `pruned_count` of the smallest scores, see `mask_of_smallest`."""
+    return mask_of_smallest(scores, pruned_count(level, scores.numel()))
+
+
+def mask_of_smallest(scores: Tensor, count: int) -> Tensor:
+    """A mask that prunes exactly so many of the smallest scores.
 
     Ties at the threshold are pruned in index order up to the count and no further, so never more than the target.
     The mask has the shape, dtype and device of `scores`.
     """
-    count = pruned_count(level, scores.numel())
     mask = torch.ones_like(scores, memory_format=torch.contiguous_format)
     if count == 0:
         return mask

@@ -3,8 +3,9 @@
 Its annotations are no strings: pydantic before 2.10 would look for their names in the sections' module.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt
 
@@ -15,12 +16,21 @@ from raydistill.parts.setting import HASH, IDENTITY, Role, Setting
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+def of_no_epochs(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What 0 epochs stand for: one in which the schedule acts and the network is validated, and nothing is trained."""
+    none = said.get("epochs") == 0 and not isinstance(said["epochs"], bool)
+    return {**said, "epochs": 1, "trains": False} if none else dict(said)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """How long it trains, and on how much at a time."""
+    """How long it trains, and on how much at a time. trains: False leaves an epoch its pruning and its validation."""
 
-    epochs: Annotated[Count, Setting("Epochs in all.", role=Role.MAY_CHANGE, searchable=False)] = 60
+    epochs: Annotated[
+        Whole, Setting("Epochs in all; 0: nothing is trained (trains).", role=Role.MAY_CHANGE, searchable=False)
+    ] = 60
     batch_size: Annotated[Count, Setting("Samples a step.", ("-b",))] = 256
+    trains: Annotated[bool, Setting(option=None, searchable=False, younger=(IDENTITY, HASH))] = True
 
 
 _SGD = Optimizer()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from raydistill.compression.ranks import Ranks
 from raydistill.datasets.split import seeded_permutation
 from raydistill.errors import ConfigError, Fault
-from raydistill.tasks.base import TRAIN, Batch, Feed, Loading
+from raydistill.tasks.base import TRAIN, Batch, Feed, Loading, Task
 
 
 class TensorFeed:
@@ -77,6 +77,17 @@ class Kept:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         return iter(self._batches)
+
+
+def training_batches(task: Task, loading: Loading) -> Callable[[], Iterable[Sequence[Any]]]:
+    """A part of the training data as a network is called with it, the same each time. loading: with the part."""
+    feed = task.feed(TRAIN, loading)
+
+    def batches() -> Iterable[Sequence[Any]]:
+        for batch in feed.epoch(0):
+            yield task.inputs(batch)
+
+    return batches
 
 
 def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:

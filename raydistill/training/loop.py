@@ -34,6 +34,7 @@ from raydistill.training import memory
 from raydistill.training import precision as arithmetic
 from raydistill.training.allocator import keep_freed_memory
 from raydistill.training.average import AveragedWeights
+from raydistill.training.calibration import calibration_of
 from raydistill.training.config import RunConfig
 from raydistill.training.determinism import epoch_seed, seed_everything, training_environment
 from raydistill.training.distiller_checkpoint import read_any
@@ -45,6 +46,7 @@ from raydistill.training.replica import Replica
 from raydistill.training.start import prepared_for, removed_layers
 from raydistill.training.stepping import Stepping
 from raydistill.training.teacher import add_teacher, check_distillation
+from raydistill.training.untrained import check_acts, check_untrained
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
 OnStep = Callable[[int, int, int, float], None]
@@ -73,6 +75,8 @@ def fit(
         TrainingError: the loss became NaN or infinite, or memory ran out.
         LostWorker: another rank's process died.
     """
+    if config.epochs == 0:
+        config = replace(config, epochs=1, trains=False)
     check_run(config)
     ranks = ranks or Ranks()
     if config.train is not None:
@@ -173,9 +177,12 @@ class _Run:
         self.model: nn.Module = model.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer: Optimizer = make_optimizer(self.model, config)
         self.scheduler: CompressionScheduler = build(
-            self.schedule, self.model, self.optimizer, self.task.example_input(), config.strict, ranks
-        )
+            self.schedule, self.model, self.optimizer, self.task.example_input(), config.strict, ranks,
+            calibration_of(task, config, self.device),
+        )  # fmt: skip
         self.scheduled = len(self.scheduler.scheduled)
+        if not config.trains:
+            check_acts(self.scheduler)
         self.scheduler.structure = (*begun, *self.scheduler.structure)
         self.stepping = Stepping(self.model, self.optimizer, config.optimizer, self.device)
         decay = config.optimizer.ema
@@ -194,7 +201,8 @@ class _Run:
             self._continue(before)
         resumed = self._resume() if config.resume and self.path is not None and self.path.exists() else None
         quantized = quantization_of(self.model) is not None
-        wanted = "fp32" if quantized and config.precision == "auto" else config.precision  # bf16 has 8 bits itself
+        measured = config.trains and not quantized  # bf16 has 8 bits itself, and what is not trained takes no time
+        wanted = "fp32" if not measured and config.precision == "auto" else config.precision
         rows = min(-(-config.batch_size // ranks.world), 256)
         self.precision = (
             resumed
@@ -249,7 +257,7 @@ class _Run:
         with memory.said_plainly(f"epoch {epoch}", self.config.batch_size):
             self.scheduler.on_epoch_begin(epoch)
             self._check_same(f"epoch {epoch}")
-            train_loss = self._minibatches(epoch)
+            train_loss = self._minibatches(epoch) if self.config.trains else None
             seconds = time.perf_counter() - start
             learning_rate = self.stepping.learning_rate
             self.replica.settle_buffers()
@@ -270,7 +278,7 @@ class _Run:
             learning_rate=learning_rate,
             sparsity=total,
             layer_sparsity=by_layer,
-            samples_per_second=self.train_feed.samples / seconds,
+            samples_per_second=self.train_feed.samples / seconds if self.config.trains else 0.0,
             seconds=time.perf_counter() - start,
             timestamp_ms=time.time_ns() // 1_000_000,
             checkpoint=str(self.path) if self.path is not None else None,
@@ -413,6 +421,8 @@ def check_run(config: RunConfig) -> None:
         faults.append(Fault("init_from", "cannot stand beside continue_from", config.init_from, "keep one of the two"))
     if config.distillation is not None:
         faults += check_distillation(config.distillation, config.epochs)
+    if not config.trains:
+        faults += check_untrained(config)
     if config.nesterov and not config.momentum:
         faults.append(Fault("training.nesterov", "needs momentum", config.momentum, "give momentum, such as 0.9"))
     if config.out_dir is not None and Path(config.out_dir).is_file():

@@ -37,6 +37,7 @@ from raydistill.records import EpochMetrics
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import Task
 from raydistill.training import checkpoint as saved
+from raydistill.training.calibration import calibration_of
 from raydistill.training.config import RunConfig
 from raydistill.training.distiller_checkpoint import read_any
 from raydistill.training.identity import run_identity
@@ -138,7 +139,9 @@ class Trial:
         if not self._dense_sizes:
             self._dense_sizes = {name: weight.numel() for name, weight in weights(model)}
         inputs = self.task.example_input() if example_input is None else tuple(example_input)
-        scheduler = build(self.config.schedule or _DENSE, model, optimizer, inputs, self.config.strict)
+        calibration = calibration_of(self.task, self.config, self.device)
+        said = self.config.schedule or _DENSE
+        scheduler = build(said, model, optimizer, inputs, self.config.strict, calibration=calibration)
         scheduler.structure = (*self._begun, *scheduler.structure)
         if self.config.distillation is not None:
             self._identity["distillation"] = add_teacher(self.config, self.task, model, scheduler, self.device)

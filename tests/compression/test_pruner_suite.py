@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raydistill.compression.pruners import MENU, Moment, Pruner
 from raydistill.compression.rates import PolicyTime
@@ -53,6 +53,9 @@ CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "FMReconstructionChannelPruner": ({**LEVEL, "group_type": "Channels", "weights": CONV}, 0.5),
     "RankedPruner": ({"final_sparsity": 0.5, "weights": BOTH, "rate": "linear", "ranking": "taylor"}, 0.5),
     "NMPruner": ({"weights": BOTH, "n": 2, "m": 4}, 0.5),
+    "CoupledPruner": ({"final_sparsity": 0.5, "weights": BOTH}, 0.5),
+    "WandaPruner": ({"levels": {"conv.weight": 0.5, "fc.weight": 0.5}}, 0.5),
+    "SparseGPTPruner": ({"levels": {"conv.weight": 0.5, "fc.weight": 0.5}}, 0.5),
     "LotteryTicketPruner": ({"weights": BOTH, "fraction": 0.5}, 1 - 0.5**3),
 }
 FIRST, LAST = PolicyTime(0, 0, 4, 1), PolicyTime(3, 0, 4, 1)
@@ -70,13 +73,36 @@ def moment(pruner: Pruner, of: dict[str, Tensor], when: PolicyTime = LAST, masks
         "movement": lambda w: w.shape,
         "apoz": lambda w: w.shape[:1],
         "mean": lambda w: w.shape[:1],
+        "squares": lambda w: (1, w[0].numel()),
     }.get(pruner.evidence)
     evidence = {} if shape is None else {n: torch.rand(shape(w), generator=generator).to(w) for n, w in of.items()}
+    if pruner.evidence == "products":  # of inputs that go together
+        sizes = {n: w[0].numel() for n, w in of.items()}
+        common = torch.randn(300, 1, generator=generator)
+        read = {n: torch.randn(300, size, generator=generator) + common for n, size in sizes.items()}
+        evidence = {n: (x.T @ x).double().unsqueeze(0) for n, x in read.items()}
     return Moment(when, masks or {}, evidence)
 
 
-def decide(name: str, seed: int = 0, dtype: torch.dtype = torch.float32, **change: Any) -> tuple[Pruner, dict, dict]:
+class Net(nn.Module):
+    """The convolution's eight filters of two positions each are the matrix's inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(8, 8, 3), nn.Linear(16, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).flatten(1))
+
+
+def bound(name: str, **change: Any) -> Pruner:
     pruner = MENU[name]("p", **{**CASES[name][0], **change})
+    pruner.bind(Net(), (torch.randn(1, 8, 3, 4),))
+    return pruner
+
+
+def decide(name: str, seed: int = 0, dtype: torch.dtype = torch.float32, **change: Any) -> tuple[Pruner, dict, dict]:
+    pruner = bound(name, **change)
     of = {key: weight for key, weight in weights(seed, dtype).items() if key in pruner.select(weights())}
     torch.manual_seed(5)
     return pruner, of, pruner.masks(of, moment(pruner, of))
@@ -128,7 +154,7 @@ def test_deciding_again_on_masked_weights_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[1] is not None and name != "NMPruner"])
 def test_ties_never_prune_more_than_the_target(name: str) -> None:
-    pruner = MENU[name]("p", **CASES[name][0])
+    pruner = bound(name)
     of = {key: torch.ones_like(weight) for key, weight in weights().items() if key in pruner.weights}
     at = moment(pruner, of)
     equal = Moment(at.when, {}, {key: torch.ones_like(value) for key, value in at.evidence.items()})
@@ -158,7 +184,7 @@ def test_a_level_just_below_one_leaves_what_does_not_fill_a_group(name: str) -> 
 def test_state_is_restored(name: str) -> None:
     pruner, _, _ = decide(name)
     state = copy.deepcopy(pruner.state_dict())
-    other = MENU[name]("p", **CASES[name][0])
+    other = bound(name)
     other.load_state_dict(state)
     later = {key: weight * 3 for key, weight in weights(1).items() if key in pruner.select(weights())}
     expected = pruner.masks(later, moment(pruner, later))

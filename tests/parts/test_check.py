@@ -49,7 +49,7 @@ def test_none_has_no_bounds_but_a_number_in_its_place_has() -> None:
 
 def test_a_run_says_all_that_is_out_of_bounds() -> None:
     with pytest.raises(ConfigError) as caught:
-        check_run(Run("a", epochs=0, lr=-1.0, threads=0, decay=2.0))
+        check_run(Run("a", epochs=-1, lr=-1.0, threads=0, decay=2.0))
     assert [fault.where for fault in caught.value.faults] == [
         "training.decay", "training.epochs", "training.lr", "training.threads",
     ]  # fmt: skip

@@ -220,7 +220,7 @@ def test_closing_puts_torchs_settings_back(config: RunConfig, dataset) -> None:
 
 
 def test_bad_values_are_reported_together_before_anything_is_written(config: RunConfig) -> None:
-    bad = replace(config, epochs=0, lr=float("nan"), momentum=1.0, precision="fp8", batch_size=True)
+    bad = replace(config, epochs=-1, lr=float("nan"), momentum=1.0, precision="fp8", batch_size=True)
     with pytest.raises(ConfigError) as caught:
         next(fit(bad))
     assert len(caught.value.faults) == 5

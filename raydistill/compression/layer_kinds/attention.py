@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raydistill.compression.layer_kinds import attention_inputs
 from raydistill.compression.layer_kinds.base import Cut, LayerKind, select
 
 
@@ -57,6 +59,13 @@ class AttentionKind(LayerKind):
 
     def rounded(self, module: nn.Module) -> dict[str, int | None]:
         return {name: 0 for name, tensor in module.named_parameters(recurse=False) if tensor.dim() == 2}
+
+    def multiplies(self, module: nn.Module) -> tuple[str, ...]:
+        """None where its heads do not fill its width; its output projection is called as a layer then."""
+        return () if isinstance(module, HeadedAttention) else attention_inputs.weights(module)
+
+    def reads(self, module: nn.Module, weight: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+        return attention_inputs.reads(module, weight, arguments, named)
 
     def cuts(self, module: nn.Module, keep_rows: Tensor | None, keep_columns: Tensor | None) -> dict[str, Cut]:
         del keep_columns

@@ -7,9 +7,10 @@ row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +159,15 @@ class LayerKind:
         order of the weight's own elements, rows first. None: it cannot be had of this layer."""
         del module, inputs
         return None
+
+    def multiplies(self, module: nn.Module) -> tuple[str, ...]:
+        """The weights, by their names in the module, of which `reads` tells what they are multiplied by."""
+        del module
+        return ()
+
+    def reads(self, module: nn.Module, weight: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+        """What the rows of one of these are multiplied by in a call with these arguments, as `patches` has it."""
+        raise NotImplementedError(f"{type(module).__name__}: nothing is known of what {weight} reads")
 
 
 def select(dim: int, keep: Tensor, tensor: Tensor) -> Tensor:

@@ -97,6 +97,11 @@ class ConvolutionKind(WeightedKind):
         read = nn.functional.unfold(maps.unsqueeze(2) if dims == 1 else maps, size, dilation, 0, stride)
         return read.unflatten(1, (conv.groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
 
+    def multiplies(self, module: nn.Module) -> tuple[str, ...]:
+        conv = _conv(module)
+        known = not self.transposed and len(conv.kernel_size) <= 2 and isinstance(conv.weight, nn.Parameter)
+        return (self.weight,) if known else ()
+
 
 CONVOLUTION = ConvolutionKind()
 TRANSPOSED_CONVOLUTION = ConvolutionKind(out_dim=1, in_dim=0)

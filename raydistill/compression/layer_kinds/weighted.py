@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +109,15 @@ class WeightedKind(LayerKind):
         if self.out_dim != 0 or self.content(module).dim() != 2:
             return None
         return inputs.reshape(1, -1, inputs.shape[-1])
+
+    def multiplies(self, module: nn.Module) -> tuple[str, ...]:
+        known = self.out_dim == 0 and self.may_be_cut(module) and self.content(module).dim() == 2
+        return (self.weight,) if known else ()
+
+    def reads(self, module: nn.Module, weight: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+        read = self.patches(module, arguments[0] if arguments else next(iter(named.values())))
+        assert read is not None, "asked of a layer that multiplies nothing"
+        return read
 
 
 LINEAR = WeightedKind(out_size="out_features", in_size="in_features")

@@ -6,8 +6,10 @@ from raydistill.compression.pruners.base import ComposedPruner, Moment, Network,
 from raydistill.compression.pruners.coupled import CoupledPruner
 from raydistill.compression.pruners.level import SparsityLevelParameterPruner
 from raydistill.compression.pruners.lottery import LotteryTicketPruner
+from raydistill.compression.pruners.one_shot import OneShotPruner
 from raydistill.compression.pruners.ranked import NMPruner, RankedPruner
 from raydistill.compression.pruners.reconstruction import FMReconstructionChannelPruner
+from raydistill.compression.pruners.sparse_gpt import SparseGPTPruner
 from raydistill.compression.pruners.splicing import SplicingPruner
 from raydistill.compression.pruners.threshold import (
     BaiduRNNPruner,
@@ -15,6 +17,7 @@ from raydistill.compression.pruners.threshold import (
     SensitivityPruner,
     StructureParameterPruner,
 )
+from raydistill.compression.pruners.wanda import WandaPruner
 
 MENU: dict[str, type[Pruner]] = {
     pruner.__name__: pruner
@@ -46,6 +49,8 @@ MENU: dict[str, type[Pruner]] = {
         NMPruner,
         CoupledPruner,
         LotteryTicketPruner,
+        WandaPruner,
+        SparseGPTPruner,
     )
 }
 
@@ -61,10 +66,13 @@ __all__ = [
     "Moment",
     "Network",
     "NMPruner",
+    "OneShotPruner",
     "Pruner",
     "RankedPruner",
     "SensitivityPruner",
+    "SparseGPTPruner",
     "SparsityLevelParameterPruner",
     "SplicingPruner",
     "StructureParameterPruner",
+    "WandaPruner",
 ]

@@ -60,13 +60,15 @@ class Pruner(ABC):
     weights: names of the parameters it prunes, as the model spells them. everything_else: it also prunes every other
     weight of the model (a ``*`` in its arguments). evidence: what has to be gathered before it can decide; points: of
     feature maps, how many positions of each image and minibatch. releases: a decision may bring back weights that are
-    pruned already, even those that another pruner has pruned.
+    pruned already, even those that another pruner has pruned. layer_by_layer: it decides in the order of the forward
+    pass, from what each layer reads of calibration data; it is a `OneShotPruner` then.
     """
 
     evidence: str = "none"
     points: int = 0
     everything_else: bool = False
     releases: bool = True
+    layer_by_layer: bool = False
 
     def __init__(self, name: str, weights: tuple[str, ...]) -> None:
         self.name = name

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.calibration import DAMPING, PRODUCTS, Sums, inverse_factor
 from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.quantizers.adaptive_rounding import Learned, rounded_layers
 from raydistill.compression.quantizers.grid import Grid
@@ -22,8 +23,6 @@ from raydistill.compression.quantizers.statistics import Batches
 from raydistill.compression.quantizers.watch import Place, computed, watching
 from raydistill.compression.quantizers.weights import LearnedRounding
 
-DAMPING = 0.01
-"""Of the mean of H's diagonal, which is added to it (section 3.3)."""
 _BLOCK = 128
 """Columns after which the rest of the matrix is brought up to date (section 3.3, step 2)."""
 
@@ -37,7 +36,7 @@ def compensated(weight: Tensor, hessian: Tensor, grid: Grid, damping: float = DA
     left = weight.detach().double().clone()
     pruned = weight == 0
     scale, zero = (held.double().expand(left.shape) for held in (grid.scale, grid.zero_point))
-    factor = _factor(hessian.double(), damping)
+    factor = inverse_factor(hessian.double(), damping)
     numbers = torch.empty_like(left)
     for start in range(0, left.shape[1], _BLOCK):
         end = min(start + _BLOCK, left.shape[1])
@@ -50,21 +49,6 @@ def compensated(weight: Tensor, hessian: Tensor, grid: Grid, damping: float = DA
             errors[:, j - start] = off
         left[:, end:] -= errors @ factor[start:end, end:]
     return numbers
-
-
-def _factor(hessian: Tensor, damping: float) -> Tensor:
-    """The upper Cholesky factor of the inverse of a damped H; where that fails, of one that is damped more."""
-    diagonal = hessian.diagonal().clone()
-    unread = diagonal == 0
-    mean = float(diagonal[~unread].mean()) if bool((~unread).any()) else 1.0
-    while True:
-        damped = hessian + torch.diag(torch.where(unread, torch.full_like(diagonal, mean), damping * mean))
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not int(failed):
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not int(failed):
-                return upper
-        damping *= 10.0
 
 
 def output_error(weight: Tensor, rounded: Tensor, hessian: Tensor, samples: int) -> float:
@@ -121,23 +105,17 @@ def _hessians(
     none can be had."""
     kind = weighted(module)
     assert kind is not None
-    total: Tensor | None = None
-    samples = 0
+    sums = Sums(PRODUCTS)
 
     def see(at: Place, arguments: Any, result: Any) -> None:
-        nonlocal total, samples
-        if at != place:
-            return
-        read = kind.patches(module, computed(arguments)[0])
-        if read is not None:
-            read = read.double()
-            sums = read.transpose(1, 2) @ read
-            total = sums if total is None else total + sums
-            samples += read.shape[1]
+        if at == place:
+            read = kind.patches(module, computed(arguments)[0])
+            if read is not None:
+                sums.add(read)
 
     with watching(model, see):
         for inputs in batches():
             model(*inputs)
-            if total is None:
+            if sums.total is None:
                 return None
-    return None if total is None else (list(total), samples)
+    return None if sums.total is None else (list(sums.total), sums.samples)

@@ -15,8 +15,9 @@ from raydistill.compression.thinning.inputs import Example
 class StructureRow:
     """One coupling, or a layer that cannot lose any.
 
-    layer: the first that writes them. structures: their kind, "" where none can go. count: how many there are. weights:
-    how many weights hold a part. share: of the network's parameters that go with them, in [0, 1]. kept: why none can go.
+    layer: the first that writes them. structures: their kind, "" where none can go. count: how many there are.
+    weights: how many weights hold a part. share: of the network's parameters that go with them, in [0, 1]. kept: why
+    none can go.
     """
 
     layer: str

@@ -348,11 +348,26 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
     if trunk is not None and sections.train is not None:
         rule = "has no use beside a training loop of one's own, which prunes by itself"
         faults.append(Fault(f"{file}: trunk", rule, ABSENT, "keep one of the two"))
+    if not sections.training.trains:
+        faults += _untrained(sections, file)
     faults += check_optimization(sections.training, f"{file}: training")
     _collected(faults, check_own, sections.searcher, sections.trial_scheduler, file)
     if asha.grace_period is not None and asha.grace_period > sections.training.epochs:
         rule = f"must be at most training.epochs ({sections.training.epochs})"
         faults.append(Fault(f"{file}: trial_scheduler.grace_period", rule, asha.grace_period))
+    return faults
+
+
+def _untrained(sections: SweepSections, file: str) -> list[Fault]:
+    """What has no meaning where trials only prune: see `raydistill.training.untrained`."""
+    faults = []
+    for name in ("distillation", "train"):
+        if getattr(sections, name) is not None:
+            rule = "is for training, and 0 epochs train nothing"
+            faults.append(Fault(f"{file}: {name}", rule, ABSENT, "leave it out, or raise training.epochs"))
+    if sections.baseline.checkpoint is None and sections.baseline.epochs is None:
+        rule = "must say how long the dense network is trained, or name its checkpoint: trials have 0 epochs"
+        faults.append(Fault(f"{file}: baseline", rule, ABSENT, "as in baseline: {checkpoint: dense.pt}"))
     return faults
 
 
@@ -415,7 +430,8 @@ def _shortened(sweep: Sweep, overrides: Overrides | None) -> Sweep:
     sections = sweep.sections
     grace = sections.trial_scheduler.grace_period
     baseline = sections.baseline
-    update: dict[str, object] = {"training": sections.training.model_copy(update={"epochs": new})}
+    trained = {"epochs": new, "trains": True}
+    update: dict[str, object] = {"training": sections.training.model_copy(update=trained)}
     if grace is not None:
         scaled = min(new, max(1, round(grace * ratio)))
         update["trial_scheduler"] = sections.trial_scheduler.model_copy(update={"grace_period": scaled})

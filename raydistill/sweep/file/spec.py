@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from raydistill.parts import DatasetConfig, Optimizer, Pixels, Role, Setting, Training, pixel_faults
 from raydistill.parts.kinds import NUMBER, Count, NotNegative, Number, Own, Positive, Whole
 from raydistill.parts.optimizer import SGD
+from raydistill.parts.training import of_no_epochs
 from raydistill.tasks.base import TaskConfig
 from raydistill.training.config import OwnLoop
 
@@ -82,6 +83,11 @@ class TrainingSection(Section, Training):  # type: ignore[misc]
     """How every trial is trained. `epochs` cannot be searched: trials are compared epoch by epoch. nesterov: of SGD's
     momentum. optimizer: another one than SGD, or more than the rate: clipping, warm-up, averaging.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_epochs(cls, said: Any) -> Any:
+        return of_no_epochs(said) if isinstance(said, Mapping) else said
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> TrainingSection:

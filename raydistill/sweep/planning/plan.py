@@ -240,7 +240,8 @@ def baseline_config(sweep: Sweep) -> RunConfig:
         ConfigError: its schedule does more than change the learning rate.
     """
     section = sweep.sections.baseline
-    training = sweep.sections.training.model_copy(update=section.of_training(sweep.sections.training.optimizer))
+    said = section.of_training(sweep.sections.training.optimizer)
+    training = sweep.sections.training.model_copy(update={**said, "trains": True})  # whatever trials do
     schedule = None
     if section.schedule is not None:
         source = f"{sweep.file}: baseline.schedule"
@@ -284,7 +285,7 @@ def trunk_config(sweep: Sweep) -> RunConfig:
     """The run of the trunk, before it is placed; only for a sweep that has one."""
     section = sweep.sections.trunk
     assert section is not None
-    said = {"epochs": section.epochs, "checkpoint_every": 1}
+    said = {"epochs": section.epochs, "trains": True, "checkpoint_every": 1}
     said |= {key: value for key in ("lr", "batch_size") if (value := getattr(section, key)) is not None}
     training = sweep.sections.training.model_copy(update=said)
     return run_config(sweep, training, parse_schedule(section.schedule(), f"{sweep.file}: trunk"))

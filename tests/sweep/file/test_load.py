@@ -11,7 +11,7 @@ import torch
 
 from raydistill.errors import ConfigError
 from raydistill.sweep.file.load import Overrides, load_sweep
-from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.planning.plan import baseline_config, plan_sweep
 from raydistill.tasks import TaskShape
 from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.detection import Detection
@@ -45,7 +45,7 @@ def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("training/epochs", 0, "space.yaml: training.epochs: must be at least 1, got 0"),
+        ("training/epochs", -1, "space.yaml: training.epochs: must be at least 0, got -1"),
         ("training/epochs", True, "space.yaml: training.epochs: must be a number, got True"),
         ("training/lr", "fast", "space.yaml: training.lr: must be a number, got 'fast'"),
         ("training/lr", -1, "space.yaml: training.lr: must be above 0, got -1"),
@@ -177,6 +177,20 @@ def test_drawn_values_must_fit_together(write_sweep: WriteSweep) -> None:
     file = write_sweep(("training/nesterov", True), ("search/training.momentum", {"choice": [0.9, 0.0]}))
     (line,) = lines(file)
     assert line.startswith("space.yaml: search.training: nesterov needs a momentum above 0 (with the lowest values")
+
+
+def test_trials_of_no_epochs_need_a_baseline_and_no_teacher(write_sweep: WriteSweep) -> None:
+    changes = [("training/epochs", 0), ("distillation", {})]
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(write_sweep(*changes, ("baseline", ...)))
+    told = str(caught.value)
+    assert "baseline: must say how long the dense network is trained, or name its checkpoint: trials have 0" in told
+    assert "distillation: is for training, and 0 epochs train nothing; leave it out, or raise training.epochs" in told
+    found = load_sweep(write_sweep(("training/epochs", 0)), Overrides(epochs=2))
+    assert (found.sections.training.epochs, found.sections.training.trains) == (2, True)
+    untrained = load_sweep(write_sweep(("training/epochs", 0)))
+    assert not untrained.sections.training.trains
+    assert baseline_config(untrained).trains
 
 
 def test_all_faults_at_once(write_sweep: WriteSweep) -> None:

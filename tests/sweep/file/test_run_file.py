@@ -17,7 +17,7 @@ from tests.cli.test_run_file import FILE
     ("changed", "line"),
     [
         ({"modle": {}}, "run.yaml: modle: unknown key; did you mean 'model'?"),
-        ({"training": {"epochs": 0}}, "run.yaml: training.epochs: must be at least 1, got 0"),
+        ({"training": {"epochs": -1}}, "run.yaml: training.epochs: must be at least 0, got -1"),
         ({"training": {"optimizer": {"name": "Adan"}}}, "run.yaml: training.optimizer.name: unknown optimizer"),
         ({"schedule": "gone.yaml"}, "run.yaml: schedule: no such schedule file, got 'gone.yaml'"),
         ({"schedule": {"pruner": {}}}, "run.yaml: schedule.pruner: unknown"),

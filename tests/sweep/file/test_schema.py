@@ -74,7 +74,7 @@ def space() -> dict[str, Any]:
         (("task",), {"name": "clasification"}),
         (("dataset", "name"), "cifar"),
         (("dataset", "augment"), "flip"),
-        (("training", "epochs"), 0),
+        (("training", "epochs"), -1),
         (("training", "momentum"), 1.0),
         (("training", "optimizer"), {"name": "Adem"}),
         (("training", "optimizer"), {"name": "AdamW", "betas": [0.9, 0.98]}),

@@ -81,3 +81,9 @@ def test_a_searchers_options_are_those_that_were_said() -> None:
     assert SearcherSection(name="evolution", step=0.2, parents=3).options() == {"step": 0.2, "parents": 3}
     assert SearcherSection(name="mine:Own").own
     assert not SearcherSection(name="gp").own
+
+
+def test_no_epochs_are_one_in_which_nothing_is_trained() -> None:
+    found = TrainingSection.model_validate({"epochs": 0, "lr": 0.1})
+    assert (found.epochs, found.trains, found.lr) == (1, False, 0.1)
+    assert TrainingSection().trains

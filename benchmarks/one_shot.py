@@ -1,0 +1,157 @@
+"""What does pruning after training cost a language model: magnitude, Wanda, SparseGPT, and levels found by a sweep?
+
+    python benchmarks/one_shot.py --data-dir TEXT --keep FOLDER
+
+TEXT is a text file (split 80/10/10) or a folder of them. A small decoder-only transformer of bytes is trained for each
+seed; its blocks' matrices are pruned at once, without an epoch of training, and once more with a short recovery in
+which the masks stay. What is found is kept in FOLDER: a later call goes on where one ended. Recovery has one learning
+rate for all methods, so that validation selects nothing but a sweep's point; the table is of the test part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raydistill import tasks
+from raydistill.datasets import DatasetConfig
+from raydistill.files import write_atomically
+from raydistill.parts import Optimizer
+from raydistill.schedule import parse_schedule
+from raydistill.tasks import TaskConfig, Weights
+from raydistill.training import RunConfig, evaluate_checkpoint, fit
+
+ARCH = "decoder_lm"
+BLOCKS = "blocks.*.weight"
+METHODS = ("magnitude", "Wanda", "SparseGPT")
+LEVELS: dict[str, float | tuple[int, int]] = {"50 %": 0.5, "70 %": 0.7, "2:4": (2, 4)}
+PERPLEXITY = "perplexity"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network. level: a key of LEVELS; recovery: whether it is trained a little with its masks."""
+
+    seed: int
+    method: str = "dense"
+    level: str = ""
+    recovery: bool = False
+
+    @property
+    def name(self) -> str:
+        parts = [f"s{self.seed}", self.method, self.level.replace(" ", "").replace(":", "of").replace("%", "")]
+        return "-".join([part for part in parts if part] + (["recovered"] if self.recovery else []))
+
+
+def cosine(epochs: int) -> dict[str, Any]:
+    when = {"starting_epoch": 0, "ending_epoch": epochs, "frequency": 1}
+    return {
+        "lr_schedulers": {"decay": {"class": "CosineAnnealingLR", "T_max": epochs}},
+        "policies": [{"lr_scheduler": {"instance_name": "decay"}, **when}],
+    }
+
+
+def pruner(method: str, level: float | tuple[int, int]) -> dict[str, Any]:
+    classes = {"magnitude": "SparsityLevelParameterPruner", "Wanda": "WandaPruner", "SparseGPT": "SparseGPTPruner"}
+    if not isinstance(level, tuple):
+        return {"class": classes[method], "levels": {BLOCKS: level}}
+    kind = "NMPruner" if method == "magnitude" else classes[method]
+    return {"class": kind, "weights": [BLOCKS], "n": level[0], "m": level[1]}
+
+
+class Bench:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.keep = Path(options.keep)
+        self.data = DatasetConfig(data_dir=str(Path(options.data_dir).resolve()))
+        self.said = TaskConfig("language_model", {"tokens": "bytes", "bptt": options.context, "eval_batch_size": 64})
+        self.task = tasks.load(self.said, self.data, Weights(ARCH))
+
+    def run(self, cell: Cell) -> dict[str, float]:
+        """What a cell comes to, from its file where it has one."""
+        kept = self.keep / "cells" / f"{cell.name}.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
+        begun = time.perf_counter()
+        folder = self.keep / "runs" / cell.name
+        *_, last = fit(self.config(cell, folder), task=self.task)
+        test = evaluate_checkpoint(last.checkpoint, self.task, "test", "cpu").metrics[PERPLEXITY]
+        found = {"validation": last.metrics[PERPLEXITY], "test": test, "seconds": time.perf_counter() - begun}
+        write_atomically(kept, json.dumps(found))
+        print(f"{cell.name}: {found}", flush=True)
+        return found
+
+    def config(self, cell: Cell, folder: Path) -> RunConfig:
+        options = self.options
+        shared = {
+            "dataset": self.data, "task": self.said, "seed": cell.seed, "batch_size": options.batch, "device": "cpu",
+            "precision": "fp32", "threads": 1, "out_dir": str(folder), "tensorboard": False,
+            "model_args": {
+                "width": options.width, "depth": options.depth, "heads": 4, "dropout": 0.0, "context": options.context
+            },
+        }  # fmt: skip
+        if cell.method == "dense":
+            schedule = {"version": 1, **cosine(options.epochs)}
+            optimizer = Optimizer(name="AdamW", lr=options.lr, clip_norm=1.0, warmup_epochs=0.1)
+            shared |= {"epochs": options.epochs, "optimizer": optimizer}
+        else:
+            schedule = {"version": 1, "pruners": {"p": pruner(cell.method, LEVELS[cell.level])}, "policies": []}
+            schedule["policies"] = [{"pruner": {"instance_name": "p"}, "epochs": [0]}]
+            optimizer = Optimizer(name="AdamW", lr=options.lr / 4, clip_norm=1.0)
+            shared |= {"epochs": 1 if cell.recovery else 0, "effective_train_size": options.recovery}
+            shared |= {"optimizer": optimizer, "init_from": str(folder.parent / f"s{cell.seed}-dense/checkpoint.pt")}
+        return RunConfig(ARCH, schedule=parse_schedule(schedule, "schedule"), **shared)
+
+
+def cells(seeds: list[int]) -> Iterator[Cell]:
+    for seed in seeds:
+        yield Cell(seed)
+        for recovery in (False, True):
+            for level in LEVELS:
+                yield from (Cell(seed, method, level, recovery) for method in METHODS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--keep", required=True, help="where finished cells are kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", help="of the cells, those whose name holds this")
+    for name, value in (("width", 96), ("depth", 4), ("context", 64), ("batch", 16), ("epochs", 3)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--lr", type=float, default=0.004)
+    parser.add_argument("--recovery", type=float, default=0.1, help="of an epoch")
+    options = parser.parse_args()
+    bench = Bench(options)
+    found = {
+        cell: bench.run(cell) for cell in cells(options.seeds) if options.only is None or options.only in cell.name
+    }
+    if options.only is None:
+        table(found, options.seeds)
+
+
+def table(found: dict[Cell, dict[str, float]], seeds: list[int]) -> None:
+    def mean(split: str, *which: Any) -> tuple[float, float]:
+        values = [found[Cell(seed, *which)][split] for seed in seeds]
+        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+    dense = mean("test")
+    print(f"perplexity of bytes on the test part, {len(seeds)} seeds; dense {dense[0]:.3f} ± {dense[1]:.3f}")
+    heads = "".join(f"{method:>17}" for method in METHODS)
+    print(f"{'level':<6} {'recovery':<9}{heads}{'Wanda/m.':>9}{'Sp./W.':>7}")
+    for recovery in (False, True):
+        for level in LEVELS:
+            each = [mean("test", method, level, recovery) for method in METHODS]
+            shown = "".join(f"{value:>9.3f} ± {spread:<5.3f}" for value, spread in each)
+            ratios = f"{each[1][0] / each[0][0]:>9.3f}{each[2][0] / each[1][0]:>7.3f}"
+            print(f"{level:<6} {'short' if recovery else 'none':<9}{shown}{ratios}")
+
+
+if __name__ == "__main__":
+    main()
