@@ -24,6 +24,7 @@ from raydistill.compression.layer_kinds.convolution import (
     ConvolutionKind,
     kernel_text,
 )
+from raydistill.compression.layer_kinds.layer_norm import EMBEDDING, LAYER_NORM, RMS_NORM, LayerNormKind
 from raydistill.compression.layer_kinds.norm import BATCH_NORM, INSTANCE_NORM, PRELU, NormKind, SlopeKind
 from raydistill.compression.layer_kinds.recurrent import CELL, RECURRENT, RecurrentKind
 from raydistill.compression.layer_kinds.weighted import LINEAR, WeightedKind
@@ -36,9 +37,10 @@ MENU: dict[type[nn.Module], LayerKind] = {
     _BatchNorm: BATCH_NORM,
     _InstanceNorm: INSTANCE_NORM,
     nn.PReLU: PRELU,
-    nn.LayerNorm: LayerKind(whole="which normalizes over channels"),
+    nn.LayerNorm: LAYER_NORM,
+    nn.RMSNorm: RMS_NORM,
     nn.GroupNorm: LayerKind(whole="which normalizes over channels"),
-    nn.Embedding: LayerKind(embedding=True, whole="which is not thinned"),
+    nn.Embedding: EMBEDDING,
     nn.EmbeddingBag: LayerKind(embedding=True, whole="which is not thinned"),
     nn.RNNBase: RECURRENT,
     nn.RNNCellBase: CELL,
@@ -60,7 +62,11 @@ __all__ = [
     "CONVOLUTION",
     "ConvolutionKind",
     "Cut",
+    "EMBEDDING",
     "INSTANCE_NORM",
+    "LAYER_NORM",
+    "LayerNormKind",
+    "RMS_NORM",
     "LINEAR",
     "LayerKind",
     "MENU",

@@ -37,7 +37,8 @@ class AttentionKind(LayerKind):
         return attention.in_proj_weight is not None and attention.bias_k is None and not attention.add_zero_attn
 
     def can_lose(self, module: nn.Module, is_column: bool) -> bool:
-        return not is_column and self.may_be_cut(module)
+        del is_column
+        return self.may_be_cut(module)
 
     def bias_of(self, module: nn.Module) -> Tensor | None:
         return cast(nn.MultiheadAttention, module).in_proj_bias
@@ -45,6 +46,9 @@ class AttentionKind(LayerKind):
     @property
     def bias_name(self) -> str:
         return "in_proj_bias"
+
+    def zero_columns(self, module: nn.Module) -> Tensor:
+        return (_packed(module).data == 0).all(0)
 
     def zero_rows(self, module: nn.Module) -> Tensor:
         return (_packed(module).data == 0).all(1)
@@ -68,18 +72,23 @@ class AttentionKind(LayerKind):
         return attention_inputs.reads(module, weight, arguments, named)
 
     def cuts(self, module: nn.Module, keep_rows: Tensor | None, keep_columns: Tensor | None) -> dict[str, Cut]:
-        del keep_columns
-        if keep_rows is None:
-            return {}
-        names = ["in_proj_weight"] + (["in_proj_bias"] if self.bias_of(module) is not None else [])
-        return {name: partial(select, 0, keep_rows) for name in names}
+        def weight(tensor: Tensor) -> Tensor:
+            tensor = tensor if keep_columns is None else select(1, keep_columns, tensor)
+            return tensor if keep_rows is None else select(0, keep_rows, tensor)
+
+        found: dict[str, Cut] = {"in_proj_weight": weight}
+        if keep_rows is not None and self.bias_of(module) is not None:
+            found["in_proj_bias"] = partial(select, 0, keep_rows)
+        return found
 
     def fit(self, module: nn.Module, rows: int | None = None) -> None:
         """An attention whose heads do not fill its width is one of `HeadedAttention` from now on: torch's own refuses
         to run. Object, names and parameters stay."""
-        if self.rows(module) != 3 * cast(nn.MultiheadAttention, module).embed_dim:
+        attention = cast(nn.MultiheadAttention, module)
+        if self.rows(module) != 3 * attention.embed_dim or self.columns(module) != attention.embed_dim:
             module.__class__ = HeadedAttention
-            cast(nn.MultiheadAttention, module)._qkv_same_embed_dim = False  # torch's fused encoder layer stays away
+            attention._qkv_same_embed_dim = False  # torch's fused encoder layer stays away
+            attention.embed_dim = attention.kdim = attention.vdim = self.columns(module)
 
 
 class HeadedAttention(nn.MultiheadAttention):

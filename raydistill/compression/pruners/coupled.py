@@ -27,7 +27,7 @@ from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 if TYPE_CHECKING:
     from raydistill.compression.thinning.coupling import Coupling, Offer
 
-STRUCTURES = ("Filters", "Neurons", "Heads", "Units")
+STRUCTURES = ("Filters", "Neurons", "Heads", "Units", "Embedding")
 SCOPES = ("layer", "global", "isomorphic")
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda scores: scores.sum(0),
@@ -41,7 +41,8 @@ class CoupledPruner(Pruner):
     """Prunes whole structures from all layers that hold a part of them, so that thinning takes each out without a rest.
 
     structures: of which kinds: ``Filters`` (of convolutions, with what residual sums couple), ``Neurons`` (of linear
-    layers), ``Heads`` (of attention, with the keys and values that several share), ``Units`` (of recurrent layers).
+    layers), ``Heads`` (of attention, with the keys and values that several share), ``Units`` (of recurrent layers),
+    ``Embedding`` (channels of a residual stream, from embeddings to head; only where it is named).
     weights: those that write them; what reads them follows. Found out on the run's example input.
     initial_sparsity, final_sparsity: fractions of structures in [0, 1). rate, ranking: see `RankedPruner`.
     reduction: how the scores of a structure's parts make one: mean, sum, max, or first (its first layer's alone).
@@ -57,7 +58,7 @@ class CoupledPruner(Pruner):
         name: str,
         final_sparsity: float,
         weights: list[str],
-        structures: list[str] | str = list(STRUCTURES),  # noqa: B006 - never changed; shown as the default
+        structures: list[str] | str = list(STRUCTURES[:-1]),  # noqa: B006 - never changed; shown as the default
         initial_sparsity: float = 0.0,
         rate: str = "cubic",
         ranking: str = "magnitude",
@@ -175,6 +176,8 @@ class CoupledPruner(Pruner):
         """One for each structure, (structures,)."""
         parts = []
         for part in coupling.slices:
+            if weights[part.weight].dim() < 2:  # a bias goes with its row
+                continue
             seen = evidence.get(part.weight)
             parts.append(
                 self.ranking.score(part.of(weights[part.weight].detach()), None if seen is None else part.of(seen))

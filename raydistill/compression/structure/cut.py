@@ -22,11 +22,15 @@ def cut(model: nn.Module, stays: Mapping[str, Sides], optimizer: Optimizer | Non
     Returns what was done, by the name of each parameter and buffer: a function that cuts whatever has its shape.
     """
     done: dict[str, Cut] = {}
+    already: set[int] = set()  # a tensor that two layers share is cut once
     held = quantization_of(model)
     for name, (rows, columns) in stays.items():
         module = model.get_submodule(name)
         kind = kind_of(module)
         for attribute, change in kind.cuts(module, rows, columns).items():
+            if id(getattr(module, attribute)) in already:
+                continue
+            already.add(id(getattr(module, attribute)))
             before = getattr(module, attribute).shape
             cut_tensor(getattr(module, attribute), change, optimizer)
             done[(own := f"{name}.{attribute}" if name else attribute)] = change

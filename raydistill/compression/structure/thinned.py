@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,8 +45,8 @@ class Thinned:
 
     A layer that keeps channels apart (a norm, PReLU, a depthwise conv) has outputs only.
 
-    attributes: by module name, whole numbers that its own code reads and that went down with the channels (of an
-    attention, how many heads it has): their names, and what they were and are. tables: parameters outside layers (a
+    attributes: by module name, numbers that its own code reads and that changed with the channels (of an attention, how
+    many heads it has): their names, and what they were and are. tables: parameters outside layers (a
     bias for each head): the dimension, and what stayed of it.
     """
 
@@ -53,7 +54,7 @@ class Thinned:
 
     outputs: Mapping[str, Selection]
     inputs: Mapping[str, Selection]
-    attributes: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     tables: Mapping[str, tuple[int, Selection]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -171,11 +172,11 @@ def _check(model: nn.Module, layer: str, selection: Selection, is_column: bool, 
             raise CheckpointError(Fault(where, "must keep as many in each group", counts.tolist(), _WAY_OUT))
 
 
-def _attributes(state: object, where: str) -> dict[str, dict[str, tuple[int, int]]]:
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+def _attributes(state: object, where: str) -> dict[str, dict[str, tuple[float, float]]]:
+    found: dict[str, dict[str, tuple[float, float]]] = {}
     for owner, changes in state.items() if isinstance(state, Mapping) else (("", state),):
         pairs = changes.items() if isinstance(changes, Mapping) else ()
-        whole = [(n, v) for n, v in pairs if isinstance(v, (list, tuple)) and [type(e) for e in v] == [int, int]]
+        whole = [(n, v) for n, v in pairs if isinstance(v, (list, tuple)) and len(v) == 2 and _alike(*v)]
         if not isinstance(owner, str) or not pairs or len(whole) < len(pairs):
             rule = "must map modules to names of numbers, before and after"
             raise CheckpointError(Fault(where, rule, state, _WAY_OUT))
@@ -183,14 +184,22 @@ def _attributes(state: object, where: str) -> dict[str, dict[str, tuple[int, int
     return found
 
 
-def _check_attributes(model: nn.Module, owner: str, changes: Mapping[str, tuple[int, int]], where: str) -> None:
+def _alike(before: object, after: object) -> bool:
+    """Two whole numbers, or two others that are finite."""
+    if type(before) is not type(after) or type(before) not in (int, float):
+        return False
+    return math.isfinite(before) and math.isfinite(after)  # type: ignore[arg-type]
+
+
+def _check_attributes(model: nn.Module, owner: str, changes: Mapping[str, tuple[float, float]], where: str) -> None:
     modules = dict(model.named_modules())
     if owner not in modules:
         way_out = close_match(owner, modules) or _WAY_OUT
         raise CheckpointError(Fault(where, "the model has no such module", ABSENT, way_out))
     for name, (before, after) in changes.items():
         held = vars(modules[owner]).get(name)
-        if type(held) is not int or held != before or not 0 < after < before:
+        fits = 0 < after < before if type(before) is int else after > 0
+        if type(held) is not type(before) or held != before or not fits:
             rule = f"must be a number of the module's that goes down from {before}"
             raise CheckpointError(Fault(f"{where}.{name}", rule, after if held == before else held, _WAY_OUT))
 

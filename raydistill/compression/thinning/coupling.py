@@ -24,9 +24,10 @@ from raydistill.compression.thinning.heads import faults_of, of_groups, sharing
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.inside import look_inside, sites_of
 from raydistill.compression.thinning.labels import Rows, Site
+from raydistill.compression.thinning.streams import Stream, streams
 from raydistill.errors import ConfigError
 
-FILTERS, NEURONS, HEADS, UNITS = KINDS = ("Filters", "Neurons", "Heads", "Units")
+FILTERS, NEURONS, HEADS, UNITS, EMBEDDING = KINDS = ("Filters", "Neurons", "Heads", "Units", "Embedding")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Slice:
 
     def of(self, weight: Tensor) -> Tensor:
         """(structures, elements)."""
-        return weight.movedim(self.dim, 0).flatten(1)[self.where.to(weight.device)].flatten(1)
+        rows = weight.movedim(self.dim, 0)
+        return rows.reshape(len(rows), -1)[self.where.to(weight.device)].flatten(1)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,45 @@ def couplings(model: nn.Module, example: Example) -> Offer:
             refused[layer] = "what reads it cannot be followed" if whole else kind_of(module).whole
         else:
             found += _units(layer, module, work, readers)
+    for stream in _streams(work, given):
+        made = _embedding(stream, work)
+        if made is not None:
+            found.append(made)
     return Offer(tuple(found), refused)
+
+
+def _streams(model: nn.Module, example: Example) -> list[Stream]:
+    twin = copy_of(model).double()
+    try:
+        return streams(twin, to_device(example, kind(twin)[0], torch.float64))
+    except Exception:  # the model's own code may look at values
+        return []
+
+
+def _embedding(stream: Stream, model: nn.Module) -> Coupling | None:
+    """Channels of a residual stream: all that writes them, biases too, and all that reads them."""
+    every = torch.arange(stream.width).view(-1, 1)
+    known = {id(parameter): name for name, parameter in model.named_parameters()}  # one name where layers share it
+    slices: dict[tuple[str, int], Slice] = {}
+    for name in (*stream.writers, *stream.readers):
+        module = model.get_submodule(name)
+        kind_, is_column = kind_of(module), name not in stream.writers
+        if stream.escapes or not kind_.can_lose(module, is_column) or kind_.groups(module) > 1:
+            return None
+        dim = 1 if kind_.embedding else getattr(kind_, "in_dim", 1) if is_column else getattr(kind_, "out_dim", 0)
+        weight = known[id(model.get_parameter(f"{name}.{_matrix(model, name)}"))]
+        slices[weight, dim] = Slice(weight, dim, every)
+        if not is_column and not kind_.embedding and kind_.bias_of(module) is not None:
+            slices[f"{name}.{kind_.bias_name}", 0] = Slice(f"{name}.{kind_.bias_name}", 0, every)
+    slices |= {(name, dim): Slice(name, dim, every) for name, dim in stream.tables.items()}
+    for norm in sorted(stream.norms):  # where the stream goes on behind one, its shift writes too
+        for own, _ in model.get_submodule(norm).named_parameters(norm):
+            slices[own, 0] = Slice(own, 0, every)
+    order = {name: index for index, (name, _) in enumerate(model.named_modules())}
+    writers = sorted(stream.writers, key=lambda name: order[name])
+    names = tuple(known[id(model.get_parameter(f"{name}.{_matrix(model, name)}"))] for name in writers)
+    members = [(name, "out") for name in stream.writers] + [(name, "in") for name in stream.readers]
+    return Coupling(EMBEDDING, writers[0], names, tuple(slices.values()), _topology(EMBEDDING, members, model))
 
 
 def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterator[Coupling]:

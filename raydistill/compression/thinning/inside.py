@@ -1,4 +1,4 @@
-"""Thinning inside blocks: heads of attention and units of recurrent layers, in whichever way the outputs stay."""
+"""Thinning inside blocks and along residual streams, in whichever way the outputs stay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from raydistill.compression.thinning.heads import WIDTHS, faults_of, head_cut
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.labels import Rows, Seen, Site, follow
 from raydistill.compression.thinning.parts import Part, Taken, Trial
+from raydistill.compression.thinning.streams import streams, unwritten_widths
 from raydistill.compression.thinning.units import unit_cut
+from raydistill.compression.thinning.width import width_cuts
 
 Ways = list[Part]
 """How one block can be cut, the best first."""
@@ -49,6 +51,7 @@ def thin_inside(model: nn.Module, example: Example, structures: Collection[str])
     """
     seen, taken = look_inside(model, example)
     choices = [*_attentions(model, seen, structures, taken), *_recurrent(model, seen, structures)]
+    choices += _residual(model, example, structures)
     if choices:
         trial = Trial(model, example, seen.states)
         for alike in choices:
@@ -116,3 +119,18 @@ def _recurrent(model: nn.Module, seen: Seen, structures: Collection[str]) -> Ite
             cut = unit_cut(layer, model, readers, structures)
             if cut is not None:
                 yield [[cut]]
+
+
+def _residual(model: nn.Module, example: Example, structures: Collection[str]) -> Iterator[list[Ways]]:
+    widths = unwritten_widths(model)
+    if not widths:
+        return
+    twin = copy_of(model).double()
+    try:
+        found = streams(twin, to_device(example, kind(twin)[0], torch.float64), widths)
+    except Exception:  # the model's own code may look at values
+        return
+    for stream in found:
+        ways: Ways = list(width_cuts(stream, model, structures))
+        if ways:
+            yield [ways]

@@ -23,8 +23,8 @@ from raydistill.compression.thinning.verify import difference, keeps_outputs, ou
 Leaving = dict[tuple[str, bool], Tensor]
 """Positions that go, sorted, by layer and whether they are columns (else rows)."""
 
-Attributes = dict[str, dict[str, tuple[int, int]]]
-"""By module, its numbers that go down: before and after."""
+Attributes = dict[str, dict[str, tuple[float, float]]]
+"""By module, its numbers that change: before and after."""
 
 _MOST_TRIES = 64
 
@@ -46,6 +46,14 @@ class Part(Protocol):
     @property
     def tables(self) -> Mapping[str, tuple[int, Tensor]]:
         """Parameters outside layers: the dimension and the positions that go."""
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Parameters that are taken times a factor."""
+
+    @property
+    def numbers(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
+        """Numbers of modules that are known to change, before and after."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -70,6 +78,7 @@ class Taken:
     leaving: Leaving = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
     tables: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
     attributes: Attributes = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -87,13 +96,15 @@ class Taken:
                 constants[layer] = constants[layer] + added if layer in constants else added
         tables = {**self.tables, **{name: table for part in parts for name, table in part.tables.items()}}
         merged = {owner: dict(changes) for owner, changes in self.attributes.items()}
-        for owner, changes in attributes.items():
-            merged.setdefault(owner, {}).update(changes)
+        for more in (*(part.numbers for part in parts), attributes):
+            for owner, changes in more.items():
+                merged.setdefault(owner, {}).update(changes)
         return replace(
             self,
             leaving=leaving,
             constants=constants,
             tables=tables,
+            scales={**self.scales, **{name: factor for part in parts for name, factor in part.scales.items()}},
             attributes=merged,
             parts=[*self.parts, *parts],
         )
@@ -108,7 +119,9 @@ class Taken:
 
     @torch.no_grad()
     def fold(self, model: nn.Module) -> None:
-        """Add the constants to the biases, in place."""
+        """Add the constants to the biases, and scale what is to be scaled, in place."""
+        for name, factor in self.scales.items():
+            model.get_parameter(name).data.mul_(factor)
         for layer, added in self.constants.items():
             bias = kind_of(model.get_submodule(layer)).bias_of(model.get_submodule(layer))
             assert bias is not None  # no part has a constant without a place
@@ -177,9 +190,9 @@ def _lowered(model: nn.Module, parts: Sequence[Part], names: Iterable[str]) -> A
     for part in parts:
         numbers = {**part.sizes(), **part.counts()}
         for owner, module in block_of(model, part.layers):
-            changes = {n: (value, numbers[value]) for n, value in _numbers(module) if n in names and value in numbers}
-            if changes:
-                found[owner] = changes
+            for name, value in _numbers(module):
+                if name in names and value in numbers:
+                    found.setdefault(owner, {})[name] = (value, numbers[value])
     return found
 
 

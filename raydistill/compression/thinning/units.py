@@ -33,6 +33,8 @@ class UnitCut:
     leaving: Leaving
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     tables: Mapping[str, tuple[int, Tensor]] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def block(self) -> str:

@@ -179,10 +179,10 @@ def test_a_schedule_of_a_decoder() -> None:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("structures: Legs", "structures: must be of Filters, Neurons, Heads, Units, got 'Legs'"),
+        ("structures: Legs", "structures: must be of Filters, Neurons, Heads, Units, Embedding, got 'Legs'"),
         (
             "structures: Units",
-            "weights: write no Units that can go, got 'blocks.0.attention.k.weight'; they write Heads",
+            "weights: write no Units that can go, got 'blocks.0.attention.k.weight'; they write Embedding, Heads",
         ),
         ("scope: erk", "scope: must be one of layer, global, isomorphic, got 'erk'"),
         ("reduction: median", "reduction: must be one of sum, mean, max, first, got 'median'"),

@@ -14,12 +14,13 @@ from tests.compression.thinning.attentions import Net, Shared, Torchs
 def test_a_decoder_offers_heads_and_neurons() -> None:
     offer = couplings(DecoderLM(50, 32, 2, 4, 0.0, 16), torch.arange(18).view(2, 9))
     assert sorted((each.kind, each.name, each.count) for each in offer.couplings) == [
+        ("Embedding", "encoder", 32),
         ("Heads", "blocks.0.attention", 4),
         ("Heads", "blocks.1.attention", 4),
         ("Neurons", "blocks.0.mlp.up", 128),
         ("Neurons", "blocks.1.mlp.up", 128),
     ]
-    assert len({each.topology for each in offer.couplings}) == 2
+    assert len({each.topology for each in offer.couplings}) == 3
     assert offer.refused["decoder"] == "an output of the network"
     assert "normalizes over channels" in offer.refused["blocks.0.mlp.down"]
 

@@ -1,0 +1,225 @@
+"""Who writes to one residual stream and who reads it, through norms and sums, whatever the model's code.
+
+Each layer that could write to a stream of some width gives a random vector of its own, the same at every position, and
+norms give what they get. Sums, scalings and moves leave whoever reads a stream with a sum of its writers' vectors, in
+their order of channels; anything else is no such sum. So what a reader gets says who its writers are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.layer_kinds import UNKNOWN, kind_of, weighted
+from raydistill.compression.thinning.inputs import Example, call, tensors
+
+_SMALL = 1e-7
+
+
+@dataclass
+class Stream:
+    """One residual stream.
+
+    writers: layers whose rows are its channels, embeddings too. tables: parameters outside layers that are added, with
+    their dimension. readers: layers of which it is the columns. norms: modules that it passes. escapes: whether the
+    network gives it out.
+    """
+
+    width: int
+    writers: set[str] = field(default_factory=set)
+    tables: dict[str, int] = field(default_factory=dict)
+    readers: set[str] = field(default_factory=set)
+    norms: set[str] = field(default_factory=set)
+    escapes: bool = False
+
+
+@torch.no_grad()
+def streams(model: nn.Module, example: Example, widths: Collection[int] | None = None) -> list[Stream]:
+    """Those that pass a norm over channels. model: in double precision, in eval mode; it is left as it is. widths: only
+    those of such."""
+    found = []
+    for width in sorted(_widths(model)):
+        if widths is None or width in widths:
+            found += _of_width(model, example, width)
+    return found
+
+
+def unwritten_widths(model: nn.Module) -> set[int]:
+    """Widths of streams of which some layer leaves a channel unwritten: only these can lose one."""
+    kinds = [(kind_of(module), module) for module in model.modules()]
+    dead = [(kind, module) for kind, module in kinds if weighted(module) or kind.embedding]
+    return {kind.rows(module) for kind, module in dead if bool(kind.zero_rows(module).any())}
+
+
+def _widths(model: nn.Module) -> set[int]:
+    return {len(next(module.parameters())) for _, module in _norms(model)}
+
+
+def _norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules with a number a channel and nothing else, which are no batch norms: norms over channels."""
+    for name, module in model.named_modules():
+        own = list(module.parameters())
+        alone = bool(own) and all(tensor.dim() == 1 for tensor in own) and not list(module.children())
+        if alone and not kind_of(module).norm and len({len(tensor) for tensor in own}) == 1:
+            yield name, module
+
+
+def _of_width(model: nn.Module, example: Example, width: int) -> list[Stream]:
+    sources = _sources(model, width)
+    passes = 2 + 2 * len(sources) // width  # so many numbers tell sums of some vectors from any others
+    read: list[dict[tuple[str, str], Tensor]] = []
+    vectors = []
+    generator = torch.Generator().manual_seed(width)
+    for _ in range(passes):
+        drawn = torch.randn(len(sources), width, generator=generator, dtype=torch.float64)
+        vectors.append(drawn)
+        read.append(_run(model, example, dict(zip(sources, drawn, strict=True)), width))
+    basis = torch.cat(vectors, 1)  # (sources, passes * width)
+    groups: list[_Found] = []
+    for key in set.intersection(*map(set, read)):
+        at = torch.cat([each[key] for each in read], 1).unique(dim=0)
+        members = _members(at, basis, list(sources))
+        if members:
+            sides = {_side(model, name, sources[name], False) for name in members}
+            if key[0] == "read":
+                sides.add(_side(model, key[1], None, True))
+            groups = _joined(groups, (set(members), {key}, sides))
+    result = []
+    for who, keys, _ in groups:
+        stream = Stream(width)
+        for name in who:
+            if sources[name] is None:
+                stream.writers.add(name)
+            else:
+                stream.tables[name] = int(sources[name])
+        for role, name in keys:
+            {"read": stream.readers, "norm": stream.norms}.get(role, set()).add(name)
+        stream.escapes = any(role == "given" for role, _ in keys)
+        if stream.norms:
+            result.append(stream)
+    return result
+
+
+_Found = tuple[set[str], set[tuple[str, str]], set[tuple[int, int]]]
+"""Writers, who reads them in which role, and which dimensions of which tensors are of these channels."""
+
+
+def _joined(groups: list[_Found], one: _Found) -> list[_Found]:
+    """With one more; those of one writer are one, and those with one side of a tensor (tied embeddings)."""
+    apart = []
+    for other in groups:
+        if other[0] & one[0] or other[2] & one[2]:
+            one = (one[0] | other[0], one[1] | other[1], one[2] | other[2])
+        else:
+            apart.append(other)
+    return [*apart, one]
+
+
+def _side(model: nn.Module, name: str, dim: int | None, is_column: bool) -> tuple[int, int]:
+    """A tensor and its dimension: of a parameter (dim), or of a layer's weight."""
+    if dim is not None:
+        return id(model.get_parameter(name)), dim
+    module = model.get_submodule(name)
+    kind = kind_of(module)
+    own = model.get_parameter(f"{name}.{getattr(kind, 'weight', 'weight')}")
+    if kind.embedding:
+        return id(own), 1
+    return id(own), getattr(kind, "in_dim", 1) if is_column else getattr(kind, "out_dim", 0)
+
+
+def _sources(model: nn.Module, width: int) -> dict[str, Any]:
+    """Layers that have so many rows (None), and parameters outside layers (their dimension)."""
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        kind = kind_of(module)
+        if (weighted(module) or kind.embedding) and kind.rows(module) == width:
+            found[name] = None
+        elif kind is UNKNOWN:
+            for own, tensor in module.named_parameters(name, recurse=False):
+                dims = [dim for dim, size in enumerate(tensor.shape) if size == width]
+                if tensor.dim() > 1 and len(dims) == 1:
+                    found[own] = dims[0]
+    return found
+
+
+def _members(seen: Tensor, basis: Tensor, names: list[str]) -> list[str]:
+    """Whose vectors add up to each row of `seen` (positions, numbers); nobody's where one row is no such sum."""
+    weights = torch.linalg.lstsq(basis.T, seen.T).solution  # (sources, positions)
+    rest = (seen.T - basis.T @ weights).abs().amax(0)
+    if not bool(torch.isfinite(rest).all()) or not bool((rest <= _SMALL * seen.abs().amax(1).clamp_min(1.0)).all()):
+        return []
+    return [name for name, own in zip(names, weights.abs().amax(1).tolist(), strict=True) if own > _SMALL]
+
+
+def _run(model: nn.Module, example: Example, vectors: dict[str, Tensor], width: int) -> dict[tuple[str, str], Tensor]:
+    """What is read by layers ("read") and norms ("norm") and given out ("given"): (different positions, width)."""
+    seen: dict[tuple[str, str], list[Tensor]] = {}
+
+    def look(role: str, name: str, tensor: object, axis: int) -> None:
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.shape[axis] == width:
+            seen.setdefault((role, name), []).append(tensor.movedim(axis, -1).reshape(-1, width))
+
+    def write(name: str, axis: Callable[[int], int], module: nn.Module, inputs: object, output: Any) -> Any:
+        result = output[0] if isinstance(output, tuple) else output
+        shape = [1] * result.dim()
+        shape[axis(result.dim())] = width
+        result = vectors[name].view(shape).expand_as(result).clone()
+        return (result, *output[1:]) if isinstance(output, tuple) else result
+
+    def read(name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+        kind = kind_of(module)
+        for tensor in (*inputs, *named.values()) if kind.heads(module) else [*inputs, *named.values()][:1]:
+            axis = kind.channel_axis(module, tensor.dim()) if weighted(module) and isinstance(tensor, Tensor) else -1
+            look("read", name, tensor, axis)
+
+    def norm(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
+        look("norm", name, inputs[0], -1)
+        return inputs[0] if isinstance(output, Tensor) else output
+
+    with _hooked(model, vectors, write, read, norm, width):
+        for tensor in tensors(call(model, example)):
+            for axis in range(-tensor.dim(), 0):
+                look("given", str(axis), tensor, axis)
+    return {key: torch.cat(parts) for key, parts in seen.items()}
+
+
+@contextlib.contextmanager
+def _hooked(
+    model: nn.Module, vectors: dict[str, Tensor], write: Any, read: Any, norm: Any, width: int
+) -> Iterator[None]:
+    handles = []
+    kept: list[tuple[nn.Parameter, Tensor]] = []
+    norms = {name for name, module in _norms(model) if len(next(module.parameters())) == width}
+    for name, module in model.named_modules():
+        kind = kind_of(module)
+        if kind.heads(module):
+            mixer = f"{name}.out_proj" if name else "out_proj"
+            if mixer in vectors:
+                handles.append(module.register_forward_hook(partial(write, mixer, lambda dims: -1)))
+        elif name in vectors:
+            axis = partial(kind.channel_axis, module)
+            handles.append(module.register_forward_hook(partial(write, name, axis)))
+        if kind.heads(module) or weighted(module):
+            handles.append(module.register_forward_pre_hook(partial(read, name), with_kwargs=True))
+        if name in norms:
+            handles.append(module.register_forward_hook(partial(norm, name)))
+    for name, parameter in model.named_parameters():
+        if name in vectors:
+            kept.append((parameter, parameter.data))
+            dim = next(d for d, size in enumerate(parameter.shape) if size == width)
+            shape = [1] * parameter.dim()
+            shape[dim] = width
+            parameter.data = vectors[name].view(shape).expand_as(parameter).clone()
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, content in kept:
+            parameter.data = content
