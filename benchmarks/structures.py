@@ -1,7 +1,7 @@
-"""What goes of a network where half of its structures are pruned: filters, neurons, heads and units, or whole blocks.
+"""What goes of a network where half of its structures are pruned (filters, neurons, heads, units), width, or blocks.
 
-`CoupledPruner` masks half of the structures of every coupling (l1, mean over the parts), or every fourth block is made
-one that does nothing; the network is then deployed as a sweep deploys it. Weights are random (no weights can be had
+`CoupledPruner` masks half of the structures of every coupling (l1, mean over the parts), or a quarter of the channels of
+its residual streams, or every fourth block is made one that does nothing; the network is then deployed as a sweep deploys it. Weights are random (no weights can be had
 here), networks of transformers are small. Shown are parameters, MACs and latency against the dense network's (medians,
 in turn, in one process), the largest difference of an output from the masked network's and that of the exported ONNX
 file from the thinned network's, both relative to the largest output; and what stays, with the reason.
@@ -175,11 +175,19 @@ def unsettle(model: nn.Module) -> None:
             parameter.fill_(0.5)
 
 
-@torch.no_grad()
 def half_of_structures(model: nn.Module, inputs: Sequence[Tensor]) -> str:
-    """Mask half of them; what there was."""
+    return masked(model, inputs, final_sparsity=0.5)
+
+
+def a_quarter_of_width(model: nn.Module, inputs: Sequence[Tensor]) -> str:
+    return masked(model, inputs, final_sparsity=0.25, structures="Embedding")
+
+
+@torch.no_grad()
+def masked(model: nn.Module, inputs: Sequence[Tensor], **arguments: Any) -> str:
+    """Prune structures of it; what there was."""
     names = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
-    pruner = CoupledPruner("half", final_sparsity=0.5, weights=names)
+    pruner = CoupledPruner("masked", weights=names, **arguments)
     pruner.bind(model, inputs)
     masks = MaskSet(model)
     weights = {name: model.get_parameter(name).data for name in pruner.weights}
@@ -304,6 +312,7 @@ def main() -> None:
         chosen = {name: each for name, each in chosen.items() if name in arguments.only}
     for title, prune, kinds in (
         ("half of all structures", half_of_structures, arguments.kinds),
+        ("a quarter of the width", a_quarter_of_width, ("transformer",)),
         ("one block in four", a_block_in_four, ("transformer",)),
     ):
         print(f"{title}\n{head}")
