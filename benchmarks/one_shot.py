@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ from raydistill.datasets import DatasetConfig
 from raydistill.files import write_atomically
 from raydistill.parts import Optimizer
 from raydistill.schedule import parse_schedule
+from raydistill.schedule.yaml_file import dump_yaml
 from raydistill.tasks import TaskConfig, Weights
-from raydistill.training import RunConfig, evaluate_checkpoint, fit
+from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_history
 
 ARCH = "decoder_lm"
 BLOCKS = "blocks.*.weight"
@@ -108,6 +110,57 @@ class Bench:
             shared |= {"optimizer": optimizer, "init_from": str(folder.parent / f"s{cell.seed}-dense/checkpoint.pt")}
         return RunConfig(ARCH, schedule=parse_schedule(schedule, "schedule"), **shared)
 
+    def swept(self, seed: int) -> dict[str, float]:
+        """The best point of a post-training sweep that is at least as sparse as SparseGPT at 70 %: attention and MLP of
+        each block have a level of their own. Validation selects it, test is reported."""
+        kept = self.keep / "cells" / f"s{seed}-swept-70.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
+        from raydistill.sweep import run_sweep
+
+        uniform = read_history(self.keep / f"runs/s{seed}-SparseGPT-70/checkpoint.pt")[-1].sparsity
+        file = self.keep / f"sweep-s{seed}.yaml"
+        file.write_text(dump_yaml(self.space(seed, math.floor(uniform * 1e4) / 1e4)))
+        outcome = run_sweep(file, self.keep / "sweeps", cpu=True, resume=(self.keep / "sweeps" / f"s{seed}").exists())
+        finished = [r for r in outcome.records.values() if r.trial_id != "baseline" and r.last is not None]
+        enough = [r for r in finished if r.last.sparsity >= uniform - 1e-4]
+        best = min(enough, key=lambda record: record.last.metrics[PERPLEXITY])
+        test = evaluate_checkpoint(best.checkpoint, self.task, "test", "cpu").metrics[PERPLEXITY]
+        found = {"validation": best.last.metrics[PERPLEXITY], "test": test, "sparsity": best.last.sparsity}
+        write_atomically(kept, json.dumps({**found, "trials": len(finished), "values": dict(best.values)}))
+        return json.loads(kept.read_text())
+
+    def space(self, seed: int, least: float) -> dict[str, Any]:
+        options, parts = self.options, {}
+        for block in range(options.depth):
+            for part in ("attention", "mlp"):
+                weights = [f"blocks.{block}.{part}.*.weight"]
+                parts[f"b{block}_{part}"] = {"class": "SparseGPTPruner", "weights": weights, "final_sparsity": 0.7}
+        config = self.config(Cell(seed, "SparseGPT", "70 %"), self.keep / "runs" / "none")
+        paths = [f"pruners.{name}.final_sparsity" for name in parts]
+        return {
+            "version": 1,
+            "name": f"s{seed}",
+            "model": {"arch": ARCH, "args": dict(config.model_args)},
+            "task": {"name": "language_model", "args": dict(self.said.args)},
+            "dataset": {"data_dir": self.data.data_dir},
+            "training": {"epochs": 0, "batch_size": options.batch, "precision": "fp32"},
+            "baseline": {"checkpoint": str((self.keep / f"runs/s{seed}-dense/checkpoint.pt").resolve())},
+            "schedule": {
+                "version": 1,
+                "pruners": parts,
+                "policies": [{"pruner": {"instance_name": name}, "epochs": [0]} for name in parts],
+            },
+            "search": {path: {"uniform": [0.4, 0.9]} for path in paths},
+            "objectives": {PERPLEXITY: "min", "sparsity": "max"},
+            "constraints": [f"sparsity >= {least}"],
+            "searcher": {"name": options.searcher},
+            "trial_scheduler": {"name": "none"},
+            "warm_start": [dict.fromkeys(paths, 0.7)],
+            "num_samples": options.trials,
+            "seed": seed,
+        }
+
 
 def cells(seeds: list[int]) -> Iterator[Cell]:
     for seed in seeds:
@@ -123,8 +176,10 @@ def main() -> None:
     parser.add_argument("--keep", required=True, help="where finished cells are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", help="of the cells, those whose name holds this")
-    for name, value in (("width", 96), ("depth", 4), ("context", 64), ("batch", 16), ("epochs", 3)):
+    for name, value in (("width", 96), ("depth", 4), ("context", 64), ("batch", 16), ("epochs", 3), ("trials", 24)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--sweep", action="store_true", help="also levels found by a sweep, for the seeds")
+    parser.add_argument("--searcher", default="gp")
     parser.add_argument("--lr", type=float, default=0.004)
     parser.add_argument("--recovery", type=float, default=0.1, help="of an epoch")
     options = parser.parse_args()
@@ -134,6 +189,17 @@ def main() -> None:
     }
     if options.only is None:
         table(found, options.seeds)
+    if options.sweep:
+        levels(bench, options.seeds)
+
+
+def levels(bench: Bench, seeds: list[int]) -> None:
+    print("SparseGPT at 70 %: one level for all against levels found by a sweep without training (test part)")
+    print(f"{'seed':<6}{'uniform':>9}{'swept':>9}{'ratio':>8}{'sparsity %':>12}{'trials':>8}")
+    for seed in seeds:
+        uniform, swept = bench.run(Cell(seed, "SparseGPT", "70 %"))["test"], bench.swept(seed)
+        shown = f"{swept['test']:>9.3f}{swept['test'] / uniform:>8.3f}{100 * swept['sparsity']:>12.2f}"
+        print(f"{seed:<6}{uniform:>9.3f}{shown}{swept['trials']:>8.0f}", flush=True)
 
 
 def table(found: dict[Cell, dict[str, float]], seeds: list[int]) -> None:

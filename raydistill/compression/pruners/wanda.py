@@ -47,8 +47,8 @@ def largest_of_each_group(scores: Tensor, n: int, m: int) -> Tensor:
 class WandaPruner(OneShotPruner):
     """Prunes of each row the weights with the smallest |weight| * norm of what it is multiplied by; the others stay.
 
-    levels: weight to sparsity, of each row. weights, n, m: in place of it, n of every m adjacent inputs stay (of a
-    convolution, channels at one kernel position). allocation: ``uniform``: levels as they are said; ``owl``: around
+    levels: weight to sparsity, of each row. In place of it weights with final_sparsity, one for all of them, or with n
+    and m: n of every m adjacent inputs stay (of a convolution, channels at one kernel position). allocation: ``uniform``: levels as they are said; ``owl``: around
     them, by outliers (Yin et al. 2023, arXiv 2310.05175): a block of layers with more scores above `outlier` times
     their mean is pruned less, by up to `spread`.
     """
@@ -58,16 +58,19 @@ class WandaPruner(OneShotPruner):
         name: str,
         levels: dict[str, float] | None = None,
         weights: list[str] | None = None,
+        final_sparsity: float | None = None,
         n: int | None = None,
         m: int | None = None,
         allocation: str = "uniform",
         outlier: float = 5.0,
         spread: float = 0.08,
     ) -> None:
-        super().__init__(name, SQUARES, levels, weights, n, m, allocation, outlier, spread)
+        super().__init__(name, SQUARES, levels, weights, final_sparsity, n, m, allocation, outlier, spread)
 
     def with_levels(self, levels: Mapping[str, float]) -> WandaPruner:
-        return WandaPruner(self.name, dict(levels), None, None, None, self.allocation, self.outlier, self.spread)
+        return WandaPruner(
+            self.name, dict(levels), allocation=self.allocation, outlier=self.outlier, spread=self.spread
+        )
 
     def settle(self, rows: Tensor, sums: Tensor, count: int, before: Tensor | None) -> Settled:
         scores = wanda_scores(rows, sums)
