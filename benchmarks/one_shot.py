@@ -116,7 +116,7 @@ class Bench:
         kept = self.keep / "cells" / f"s{seed}-swept-70.json"
         if kept.exists():
             return json.loads(kept.read_text())
-        from raydistill.sweep import run_sweep
+        from raydistill.sweep.from_python import run_sweep
 
         uniform = read_history(self.keep / f"runs/s{seed}-SparseGPT-70/checkpoint.pt")[-1].sparsity
         file = self.keep / f"sweep-s{seed}.yaml"

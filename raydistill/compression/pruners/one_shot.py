@@ -28,8 +28,10 @@ class Settled:
 
 
 class OneShotPruner(ComposedPruner):
-    """levels, or weights with final_sparsity, or with n and m, as its children say. evidence: ``squares`` or ``products``, see `calibration`:
-    by weight name (groups, columns) or (groups, columns, columns); a weight without any is ranked by magnitude.
+    """levels, or weights with final_sparsity, or with n and m, as its children say.
+
+    evidence: ``squares`` or ``products``, see `calibration`: by weight name (groups, columns) or (groups, columns,
+    columns); a weight without any is ranked by magnitude.
 
     pattern: (n, m), or None.
     """

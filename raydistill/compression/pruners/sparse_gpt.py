@@ -88,8 +88,9 @@ class SparseGPTPruner(OneShotPruner):
     """Prunes a layer's weights in turn and lets the others make good what its output loses.
 
     levels: weight to sparsity. In place of it weights with final_sparsity, one for all of them, or with n and m: n of
-    every m adjacent inputs stay (of a convolution, channels at one kernel position). damping: added to H's diagonal, a part of its mean. block: columns whose mask is
-    decided together; left out, an eighth of all, from 16 to 128. allocation, outlier, spread: as `WandaPruner` has them.
+    every m adjacent inputs stay (of a convolution, channels at one kernel position). damping: added to H's diagonal, a
+    part of its mean. block: columns whose mask is decided together; left out, an eighth of all, from 16 to 128.
+    allocation, outlier, spread: as `WandaPruner` has them.
     """
 
     def __init__(

@@ -48,9 +48,9 @@ class WandaPruner(OneShotPruner):
     """Prunes of each row the weights with the smallest |weight| * norm of what it is multiplied by; the others stay.
 
     levels: weight to sparsity, of each row. In place of it weights with final_sparsity, one for all of them, or with n
-    and m: n of every m adjacent inputs stay (of a convolution, channels at one kernel position). allocation: ``uniform``: levels as they are said; ``owl``: around
-    them, by outliers (Yin et al. 2023, arXiv 2310.05175): a block of layers with more scores above `outlier` times
-    their mean is pruned less, by up to `spread`.
+    and m: n of every m adjacent inputs stay (of a convolution, channels at one kernel position). allocation:
+    ``uniform``: levels as they are said; ``owl``: around them, by outliers (Yin et al. 2023, arXiv 2310.05175): a block
+    of layers with more scores above `outlier` times their mean is pruned less, by up to `spread`.
     """
 
     def __init__(
