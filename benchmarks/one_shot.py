@@ -31,7 +31,8 @@ from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_histor
 
 ARCH = "decoder_lm"
 BLOCKS = "blocks.*.weight"
-METHODS = ("magnitude", "Wanda", "SparseGPT")
+METHODS = ("magnitude", "Wanda", "Wanda-layer", "SparseGPT")
+"""The second compares weights of one row, as the paper has it, the third those of a layer, as magnitude does."""
 LEVELS: dict[str, float | tuple[int, int]] = {"50 %": 0.5, "70 %": 0.7, "2:4": (2, 4)}
 PERPLEXITY = "perplexity"
 
@@ -60,9 +61,11 @@ def cosine(epochs: int) -> dict[str, Any]:
 
 
 def pruner(method: str, level: float | tuple[int, int]) -> dict[str, Any]:
-    classes = {"magnitude": "SparsityLevelParameterPruner", "Wanda": "WandaPruner", "SparseGPT": "SparseGPTPruner"}
+    classes = {"magnitude": "SparsityLevelParameterPruner", "SparseGPT": "SparseGPTPruner"}
+    classes |= dict.fromkeys(("Wanda", "Wanda-layer"), "WandaPruner")
     if not isinstance(level, tuple):
-        return {"class": classes[method], "levels": {BLOCKS: level}}
+        compared = {"compare": "layer"} if method == "Wanda-layer" else {}
+        return {"class": classes[method], "levels": {BLOCKS: level}, **compared}
     kind = "NMPruner" if method == "magnitude" else classes[method]
     return {"class": kind, "weights": [BLOCKS], "n": level[0], "m": level[1]}
 
@@ -162,12 +165,17 @@ class Bench:
         }
 
 
+def there(method: str, level: str) -> bool:
+    """Of N:M patterns every method compares the same M weights."""
+    return not (method == "Wanda-layer" and isinstance(LEVELS[level], tuple))
+
+
 def cells(seeds: list[int]) -> Iterator[Cell]:
     for seed in seeds:
         yield Cell(seed)
         for recovery in (False, True):
             for level in LEVELS:
-                yield from (Cell(seed, method, level, recovery) for method in METHODS)
+                yield from (Cell(seed, method, level, recovery) for method in METHODS if there(method, level))
 
 
 def main() -> None:
@@ -203,20 +211,21 @@ def levels(bench: Bench, seeds: list[int]) -> None:
 
 
 def table(found: dict[Cell, dict[str, float]], seeds: list[int]) -> None:
-    def mean(split: str, *which: Any) -> tuple[float, float]:
-        values = [found[Cell(seed, *which)][split] for seed in seeds]
+    def mean(*which: Any) -> tuple[float, float]:
+        values = [found[Cell(seed, *which)]["test"] for seed in seeds]
         return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
-    dense = mean("test")
+    dense = mean()
     print(f"perplexity of bytes on the test part, {len(seeds)} seeds; dense {dense[0]:.3f} ± {dense[1]:.3f}")
-    heads = "".join(f"{method:>17}" for method in METHODS)
-    print(f"{'level':<6} {'recovery':<9}{heads}{'Wanda/m.':>9}{'Sp./W.':>7}")
+    heads = "".join(f"{method:>15}" for method in METHODS)
+    print(f"{'level':<6}{'tuned':<7}{heads}{'S./m.':>7}")
     for recovery in (False, True):
         for level in LEVELS:
-            each = [mean("test", method, level, recovery) for method in METHODS]
-            shown = "".join(f"{value:>9.3f} ± {spread:<5.3f}" for value, spread in each)
-            ratios = f"{each[1][0] / each[0][0]:>9.3f}{each[2][0] / each[1][0]:>7.3f}"
-            print(f"{level:<6} {'short' if recovery else 'none':<9}{shown}{ratios}")
+            each = {method: mean(method, level, recovery) for method in METHODS if there(method, level)}
+            shown = [f"{each[m][0]:.3f} ± {each[m][1]:.3f}" if m in each else "" for m in METHODS]
+            ratio = each["SparseGPT"][0] / each["magnitude"][0]
+            cells = "".join(f"{text:>15}" for text in shown)
+            print(f"{level:<6}{'short' if recovery else 'no':<7}{cells}{ratio:>7.3f}")
 
 
 if __name__ == "__main__":
