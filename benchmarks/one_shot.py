@@ -78,9 +78,12 @@ class Bench:
         self.said = TaskConfig("language_model", {"tokens": "bytes", "bptt": options.context, "eval_batch_size": 64})
         self.task = tasks.load(self.said, self.data, Weights(ARCH))
 
+    def file(self, cell: Cell) -> Path:
+        return self.keep / "cells" / f"{cell.name}.json"
+
     def run(self, cell: Cell) -> dict[str, float]:
         """What a cell comes to, from its file where it has one."""
-        kept = self.keep / "cells" / f"{cell.name}.json"
+        kept = self.file(cell)
         if kept.exists():
             return json.loads(kept.read_text())
         begun = time.perf_counter()
@@ -186,17 +189,18 @@ def main() -> None:
     parser.add_argument("--only", help="of the cells, those whose name holds this")
     for name, value in (("width", 96), ("depth", 4), ("context", 64), ("batch", 16), ("epochs", 3), ("trials", 24)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--finished", action="store_true", help="print what is kept, run nothing")
     parser.add_argument("--sweep", action="store_true", help="also levels found by a sweep, for the seeds")
     parser.add_argument("--searcher", default="gp")
     parser.add_argument("--lr", type=float, default=0.004)
     parser.add_argument("--recovery", type=float, default=0.1, help="of an epoch")
     options = parser.parse_args()
     bench = Bench(options)
-    found = {
-        cell: bench.run(cell) for cell in cells(options.seeds) if options.only is None or options.only in cell.name
-    }
-    if options.only is None:
-        table(found, options.seeds)
+    wanted = [cell for cell in cells(options.seeds) if options.only is None or options.only in cell.name]
+    if not options.finished:
+        for cell in wanted:
+            bench.run(cell)
+    table({cell: bench.run(cell) for cell in wanted if bench.file(cell).exists()})
     if options.sweep:
         levels(bench, options.seeds)
 
@@ -210,22 +214,26 @@ def levels(bench: Bench, seeds: list[int]) -> None:
         print(f"{seed:<6}{uniform:>9.3f}{shown}{swept['trials']:>8.0f}", flush=True)
 
 
-def table(found: dict[Cell, dict[str, float]], seeds: list[int]) -> None:
-    def mean(*which: Any) -> tuple[float, float]:
-        values = [found[Cell(seed, *which)]["test"] for seed in seeds]
-        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-    dense = mean()
-    print(f"perplexity of bytes on the test part, {len(seeds)} seeds; dense {dense[0]:.3f} ± {dense[1]:.3f}")
+def table(found: dict[Cell, dict[str, float]]) -> None:
+    """Means over the seeds that have all methods of a line."""
+    every = sorted({cell.seed for cell in found})
+    dense = [found[Cell(seed)]["test"] for seed in every if Cell(seed) in found]
+    print(f"perplexity of bytes on the test part; dense {told(dense)}")
     heads = "".join(f"{method:>15}" for method in METHODS)
-    print(f"{'level':<6}{'tuned':<7}{heads}{'S./m.':>7}")
+    print(f"{'level':<6}{'tuned':<6}{heads}{'S./m.':>7}{'seeds':>6}")
     for recovery in (False, True):
         for level in LEVELS:
-            each = {method: mean(method, level, recovery) for method in METHODS if there(method, level)}
-            shown = [f"{each[m][0]:.3f} ± {each[m][1]:.3f}" if m in each else "" for m in METHODS]
-            ratio = each["SparseGPT"][0] / each["magnitude"][0]
-            cells = "".join(f"{text:>15}" for text in shown)
-            print(f"{level:<6}{'short' if recovery else 'no':<7}{cells}{ratio:>7.3f}")
+            methods = [method for method in METHODS if there(method, level)]
+            seeds = [s for s in every if all(Cell(s, method, level, recovery) in found for method in methods)]
+            if seeds:
+                each = {m: [found[Cell(seed, m, level, recovery)]["test"] for seed in seeds] for m in methods}
+                ratio = statistics.mean(each["SparseGPT"]) / statistics.mean(each["magnitude"])
+                shown = "".join(f"{told(each[m]) if m in each else '':>15}" for m in METHODS)
+                print(f"{level:<6}{'short' if recovery else 'no':<6}{shown}{ratio:>7.3f}{len(seeds):>6}")
+
+
+def told(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.3f}"
 
 
 if __name__ == "__main__":
