@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -24,12 +25,14 @@ from raydistill.datasets import DatasetConfig
 from raydistill.files import write_atomically
 from raydistill.parts import Optimizer
 from raydistill.schedule import parse_schedule
+from raydistill.schedule.yaml_file import dump_yaml
 from raydistill.tasks import TaskConfig, Weights
-from raydistill.training import RunConfig, evaluate_checkpoint, fit
+from raydistill.training import RunConfig, evaluate_checkpoint, fit, read_history
 
 ARCH = "decoder_lm"
 BLOCKS = "blocks.*.weight"
-METHODS = ("magnitude", "Wanda", "SparseGPT")
+METHODS = ("magnitude", "Wanda", "Wanda-layer", "SparseGPT")
+"""The second compares weights of one row, as the paper has it, the third those of a layer, as magnitude does."""
 LEVELS: dict[str, float | tuple[int, int]] = {"50 %": 0.5, "70 %": 0.7, "2:4": (2, 4)}
 PERPLEXITY = "perplexity"
 
@@ -58,9 +61,11 @@ def cosine(epochs: int) -> dict[str, Any]:
 
 
 def pruner(method: str, level: float | tuple[int, int]) -> dict[str, Any]:
-    classes = {"magnitude": "SparsityLevelParameterPruner", "Wanda": "WandaPruner", "SparseGPT": "SparseGPTPruner"}
+    classes = {"magnitude": "SparsityLevelParameterPruner", "SparseGPT": "SparseGPTPruner"}
+    classes |= dict.fromkeys(("Wanda", "Wanda-layer"), "WandaPruner")
     if not isinstance(level, tuple):
-        return {"class": classes[method], "levels": {BLOCKS: level}}
+        compared = {"compare": "layer"} if method == "Wanda-layer" else {}
+        return {"class": classes[method], "levels": {BLOCKS: level}, **compared}
     kind = "NMPruner" if method == "magnitude" else classes[method]
     return {"class": kind, "weights": [BLOCKS], "n": level[0], "m": level[1]}
 
@@ -73,9 +78,12 @@ class Bench:
         self.said = TaskConfig("language_model", {"tokens": "bytes", "bptt": options.context, "eval_batch_size": 64})
         self.task = tasks.load(self.said, self.data, Weights(ARCH))
 
+    def file(self, cell: Cell) -> Path:
+        return self.keep / "cells" / f"{cell.name}.json"
+
     def run(self, cell: Cell) -> dict[str, float]:
         """What a cell comes to, from its file where it has one."""
-        kept = self.keep / "cells" / f"{cell.name}.json"
+        kept = self.file(cell)
         if kept.exists():
             return json.loads(kept.read_text())
         begun = time.perf_counter()
@@ -108,13 +116,69 @@ class Bench:
             shared |= {"optimizer": optimizer, "init_from": str(folder.parent / f"s{cell.seed}-dense/checkpoint.pt")}
         return RunConfig(ARCH, schedule=parse_schedule(schedule, "schedule"), **shared)
 
+    def swept(self, seed: int) -> dict[str, float]:
+        """The best point of a post-training sweep that is at least as sparse as SparseGPT at 70 %: attention and MLP of
+        each block have a level of their own. Validation selects it, test is reported."""
+        kept = self.keep / "cells" / f"s{seed}-swept-70.json"
+        if kept.exists():
+            return json.loads(kept.read_text())
+        from raydistill.sweep.from_python import run_sweep
+
+        uniform = read_history(self.keep / f"runs/s{seed}-SparseGPT-70/checkpoint.pt")[-1].sparsity
+        file = self.keep / f"sweep-s{seed}.yaml"
+        file.write_text(dump_yaml(self.space(seed, math.floor(uniform * 1e4) / 1e4)))
+        outcome = run_sweep(file, self.keep / "sweeps", cpu=True, resume=(self.keep / "sweeps" / f"s{seed}").exists())
+        finished = [r for r in outcome.records.values() if r.trial_id != "baseline" and r.last is not None]
+        enough = [r for r in finished if r.last.sparsity >= uniform - 1e-4]
+        best = min(enough, key=lambda record: record.last.metrics[PERPLEXITY])
+        test = evaluate_checkpoint(best.checkpoint, self.task, "test", "cpu").metrics[PERPLEXITY]
+        found = {"validation": best.last.metrics[PERPLEXITY], "test": test, "sparsity": best.last.sparsity}
+        write_atomically(kept, json.dumps({**found, "trials": len(finished), "values": dict(best.values)}))
+        return json.loads(kept.read_text())
+
+    def space(self, seed: int, least: float) -> dict[str, Any]:
+        options, parts = self.options, {}
+        for block in range(options.depth):
+            for part in ("attention", "mlp"):
+                weights = [f"blocks.{block}.{part}.*.weight"]
+                parts[f"b{block}_{part}"] = {"class": "SparseGPTPruner", "weights": weights, "final_sparsity": 0.7}
+        config = self.config(Cell(seed, "SparseGPT", "70 %"), self.keep / "runs" / "none")
+        paths = [f"pruners.{name}.final_sparsity" for name in parts]
+        return {
+            "version": 1,
+            "name": f"s{seed}",
+            "model": {"arch": ARCH, "args": dict(config.model_args)},
+            "task": {"name": "language_model", "args": dict(self.said.args)},
+            "dataset": {"data_dir": self.data.data_dir},
+            "training": {"epochs": 0, "batch_size": options.batch, "precision": "fp32"},
+            "baseline": {"checkpoint": str((self.keep / f"runs/s{seed}-dense/checkpoint.pt").resolve())},
+            "schedule": {
+                "version": 1,
+                "pruners": parts,
+                "policies": [{"pruner": {"instance_name": name}, "epochs": [0]} for name in parts],
+            },
+            "search": {path: {"uniform": [0.4, 0.9]} for path in paths},
+            "objectives": {PERPLEXITY: "min", "sparsity": "max"},
+            "constraints": [f"sparsity >= {least}"],
+            "searcher": {"name": options.searcher},
+            "trial_scheduler": {"name": "none"},
+            "warm_start": [dict.fromkeys(paths, 0.7)],
+            "num_samples": options.trials,
+            "seed": seed,
+        }
+
+
+def there(method: str, level: str) -> bool:
+    """Of N:M patterns every method compares the same M weights."""
+    return not (method == "Wanda-layer" and isinstance(LEVELS[level], tuple))
+
 
 def cells(seeds: list[int]) -> Iterator[Cell]:
     for seed in seeds:
         yield Cell(seed)
         for recovery in (False, True):
             for level in LEVELS:
-                yield from (Cell(seed, method, level, recovery) for method in METHODS)
+                yield from (Cell(seed, method, level, recovery) for method in METHODS if there(method, level))
 
 
 def main() -> None:
@@ -123,34 +187,53 @@ def main() -> None:
     parser.add_argument("--keep", required=True, help="where finished cells are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", help="of the cells, those whose name holds this")
-    for name, value in (("width", 96), ("depth", 4), ("context", 64), ("batch", 16), ("epochs", 3)):
+    for name, value in (("width", 96), ("depth", 4), ("context", 64), ("batch", 16), ("epochs", 3), ("trials", 24)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--finished", action="store_true", help="print what is kept, run nothing")
+    parser.add_argument("--sweep", action="store_true", help="also levels found by a sweep, for the seeds")
+    parser.add_argument("--searcher", default="gp")
     parser.add_argument("--lr", type=float, default=0.004)
     parser.add_argument("--recovery", type=float, default=0.1, help="of an epoch")
     options = parser.parse_args()
     bench = Bench(options)
-    found = {
-        cell: bench.run(cell) for cell in cells(options.seeds) if options.only is None or options.only in cell.name
-    }
-    if options.only is None:
-        table(found, options.seeds)
+    wanted = [cell for cell in cells(options.seeds) if options.only is None or options.only in cell.name]
+    if not options.finished:
+        for cell in wanted:
+            bench.run(cell)
+    table({cell: bench.run(cell) for cell in wanted if bench.file(cell).exists()})
+    if options.sweep:
+        levels(bench, options.seeds)
 
 
-def table(found: dict[Cell, dict[str, float]], seeds: list[int]) -> None:
-    def mean(split: str, *which: Any) -> tuple[float, float]:
-        values = [found[Cell(seed, *which)][split] for seed in seeds]
-        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+def levels(bench: Bench, seeds: list[int]) -> None:
+    print("SparseGPT at 70 %: one level for all against levels found by a sweep without training (test part)")
+    print(f"{'seed':<6}{'uniform':>9}{'swept':>9}{'ratio':>8}{'sparsity %':>12}{'trials':>8}")
+    for seed in seeds:
+        uniform, swept = bench.run(Cell(seed, "SparseGPT", "70 %"))["test"], bench.swept(seed)
+        shown = f"{swept['test']:>9.3f}{swept['test'] / uniform:>8.3f}{100 * swept['sparsity']:>12.2f}"
+        print(f"{seed:<6}{uniform:>9.3f}{shown}{swept['trials']:>8.0f}", flush=True)
 
-    dense = mean("test")
-    print(f"perplexity of bytes on the test part, {len(seeds)} seeds; dense {dense[0]:.3f} ± {dense[1]:.3f}")
-    heads = "".join(f"{method:>17}" for method in METHODS)
-    print(f"{'level':<6} {'recovery':<9}{heads}{'Wanda/m.':>9}{'Sp./W.':>7}")
+
+def table(found: dict[Cell, dict[str, float]]) -> None:
+    """Means over the seeds that have all methods of a line."""
+    every = sorted({cell.seed for cell in found})
+    dense = [found[Cell(seed)]["test"] for seed in every if Cell(seed) in found]
+    print(f"perplexity of bytes on the test part; dense {told(dense)}")
+    heads = "".join(f"{method:>15}" for method in METHODS)
+    print(f"{'level':<6}{'tuned':<6}{heads}{'S./m.':>7}{'seeds':>6}")
     for recovery in (False, True):
         for level in LEVELS:
-            each = [mean("test", method, level, recovery) for method in METHODS]
-            shown = "".join(f"{value:>9.3f} ± {spread:<5.3f}" for value, spread in each)
-            ratios = f"{each[1][0] / each[0][0]:>9.3f}{each[2][0] / each[1][0]:>7.3f}"
-            print(f"{level:<6} {'short' if recovery else 'none':<9}{shown}{ratios}")
+            methods = [method for method in METHODS if there(method, level)]
+            seeds = [s for s in every if all(Cell(s, method, level, recovery) in found for method in methods)]
+            if seeds:
+                each = {m: [found[Cell(seed, m, level, recovery)]["test"] for seed in seeds] for m in methods}
+                ratio = statistics.mean(each["SparseGPT"]) / statistics.mean(each["magnitude"])
+                shown = "".join(f"{told(each[m]) if m in each else '':>15}" for m in METHODS)
+                print(f"{level:<6}{'short' if recovery else 'no':<6}{shown}{ratio:>7.3f}{len(seeds):>6}")
+
+
+def told(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.3f}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from raydistill.parts import (
     Batches,
     Chance,
     DatasetConfig,
+    OneShot,
     Optimization,
     Optimizer,
     Output,
@@ -45,6 +46,7 @@ _DATA, _TRAIN, _RUN, _LOOK = "Data", "Training", "The run", "Instead of training
 _KD, _EXITS = "Knowledge distillation", "Early exits"
 _WORKERS = "Several workers"
 _QUANTIZATION = "Quantization after training"
+_ONE_SHOT = "Pruning after training"
 
 
 @with_options
@@ -211,6 +213,7 @@ def compress(
     export_onnx: Annotated[
         Path | None, typer.Option(help="Write --resume-from as this ONNX file.", rich_help_panel=_LOOK)
     ] = None,
+    one_shot: Annotated[Given, OptionsOf(OneShot, _ONE_SHOT)] = NONE,
     post_training: Annotated[Given, OptionsOf(PostTraining, _QUANTIZATION)] = NONE,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Greedy filter pruning of --resume-from.", rich_help_panel=_LOOK)
@@ -235,6 +238,7 @@ def compress(
 
     from raydistill.cli import on_checkpoint
     from raydistill.cli.on_workers import asked as asked_of_workers
+    from raydistill.cli.one_shot import schedule_of
     from raydistill.cli.quantize import quantize
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.parts.training import of_no_epochs
@@ -275,11 +279,20 @@ def compress(
             task_config = sections.task.config()
         loop = loop or (sections.train.loop() if sections.train is not None else None)
     batches = of_no_epochs({**batches, "trains": True} if "epochs" in given else batches)
+    pruning = schedule_of(OneShot(**one_shot))
+    if pruning is not None:
+        if spec is not None:
+            way_out = "keep one of the two"
+            raise ConfigError(Fault("--one-shot", "cannot stand beside a schedule", ABSENT, way_out))
+        spec, reset_optimizer = pruning, True
+        batches = batches if "epochs" in given else {**batches, "epochs": 1, "trains": False}
+        parts.append(str(one_shot["method"]))
     if not arch:
         raise ConfigError(Fault("--arch", "is missing", ABSENT, "name the network, or a run file that does"))
     folder = out_dir / (name or "-".join(parts))
     start = None if resume_from is None else str(resume_from)
     needs = {
+        "--one-shot": pruning is not None,
         "--reset-optimizer": reset_optimizer,
         "--evaluate": evaluate,
         "--thinnify": thinnify,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from raydistill.compression.statistics import ChannelActivations
 
-KINDS = ("none", "gradients", "movement", "apoz", "mean", "bn_scale", "feature_maps")
+KINDS = ("none", "gradients", "fisher", "movement", "apoz", "mean", "bn_scale", "feature_maps")
 
 
 class Evidence:
@@ -65,12 +65,13 @@ class Evidence:
 
 
 class Gradients(Evidence):
-    """The mean gradient over the minibatches since `start`."""
+    """The mean gradient over the minibatches since `start`. squared: of its square (the empirical Fisher information of
+    minibatches)."""
 
     waits = True
 
-    def __init__(self, names: Sequence[str], masks: MaskSet) -> None:
-        self._names, self._masks = names, masks
+    def __init__(self, names: Sequence[str], masks: MaskSet, squared: bool = False) -> None:
+        self._names, self._masks, self._squared = names, masks, squared
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._running = False
@@ -85,6 +86,8 @@ class Gradients(Evidence):
         self._count += 1
         for name in self._names:
             gradient = self._masks.parameter(name).grad
+            if gradient is not None and self._squared:
+                gradient = gradient.square()
             if gradient is not None:
                 self._sums[name] = gradient.clone() if name not in self._sums else self._sums[name].add_(gradient)
 
@@ -250,6 +253,8 @@ def gatherer(
         raise ConfigError(Fault("evidence", rule, kind, close_match(kind, KINDS)))
     if kind == "gradients":
         return Gradients(names, masks)
+    if kind == "fisher":
+        return Gradients(names, masks, squared=True)
     if kind == "movement":
         return Movement(names, masks)
     if kind in ("apoz", "mean"):

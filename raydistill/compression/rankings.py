@@ -6,6 +6,7 @@ A ranking maps (groups, evidence) to scores of shape (groups,). `groups` is the 
     none         nothing
     gradients    the loss's mean gradient, as (groups, elements)
     movement     the sum over steps of -weight * gradient, as (groups, elements)
+    fisher       the mean over minibatches of the gradient squared, as (groups, elements)
     apoz, mean   one statistic a filter of the activations that follow it, as (groups,)
     bn_scale     the scale of the batch norm that follows, as (groups,)
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from raydistill.errors import short
 
-_OF_ELEMENTS = ("gradients", "movement")
+_OF_ELEMENTS = ("gradients", "movement", "fisher")
 _OF_FILTERS = ("apoz", "mean", "bn_scale")
 
 
@@ -83,6 +84,24 @@ def snip(groups: Tensor, gradients: Tensor | None) -> Tensor:
     return (groups.detach() * gradients).abs().sum(dim=1)
 
 
+def lamp(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
+    """A group's square over the squares of all groups of its weight that are no smaller, itself among them: comparable
+    between layers, where one threshold serves several (Lee et al. 2021, arXiv 2010.07611; here also for groups)."""
+    squares = groups.detach().double().square().sum(dim=1)
+    order = squares.argsort(stable=True)
+    rest = squares[order].flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    scores[order] = squares[order] / rest.clamp(min=torch.finfo(torch.float64).tiny)
+    return scores
+
+
+def obd(groups: Tensor, fisher: Tensor | None) -> Tensor:
+    """What removing a group costs by the diagonal of the loss's Hessian (LeCun et al. 1990, Optimal Brain Damage): half
+    the sum of h * weight^2, with the empirical Fisher information for h (Theis et al. 2018, arXiv 1801.05787)."""
+    assert fisher is not None
+    return (groups.detach().square() * fisher).sum(dim=1) / 2.0
+
+
 def movement(groups: Tensor, moved: Tensor | None) -> Tensor:
     """Weights that training moves away from zero score high (Sanh et al. 2020, arXiv 2005.07683)."""
     assert moved is not None
@@ -110,6 +129,8 @@ L1 = Ranking("l1", l1)
 L2 = Ranking("l2", l2)
 TAYLOR = Ranking("taylor", taylor, "gradients")
 SNIP = Ranking("snip", snip, "gradients")
+LAMP = Ranking("lamp", lamp)
+OBD = Ranking("obd", obd, "fisher")
 MOVEMENT = Ranking("movement", movement, "movement")
 RANDOM = Ranking("random", random)
 APOZ = Ranking("apoz", apoz, "apoz", filters_only=True)
@@ -118,5 +139,8 @@ BN_SCALE = Ranking("bn_scale", given, "bn_scale", filters_only=True)
 
 MENU: dict[str, Ranking] = {
     "magnitude": L1,
-    **{ranking.name: ranking for ranking in (L1, L2, TAYLOR, SNIP, MOVEMENT, RANDOM, APOZ, MEAN_ACTIVATION, BN_SCALE)},
+    **{
+        ranking.name: ranking
+        for ranking in (L1, L2, LAMP, TAYLOR, SNIP, OBD, MOVEMENT, RANDOM, APOZ, MEAN_ACTIVATION, BN_SCALE)
+    },
 }

@@ -3,6 +3,7 @@ and what depends on them. A sweep file's sections, the options and a run's ident
 
 from raydistill.parts.check import out_of_bounds
 from raydistill.parts.data import DatasetConfig
+from raydistill.parts.one_shot import OneShot
 from raydistill.parts.optimizer import Optimizer
 from raydistill.parts.pixels import Pixels, pixel_faults
 from raydistill.parts.quantization import PostTraining
@@ -14,6 +15,7 @@ __all__ = [
     "Batches",
     "Chance",
     "DatasetConfig",
+    "OneShot",
     "Optimization",
     "Optimizer",
     "Output",

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.evidence import Activations, BatchNormScale, Evidence, FeatureMaps, Gradients, Movement
+from raydistill.compression.adjacency import Adjacency
+from raydistill.compression.evidence import (
+    Activations,
+    BatchNormScale,
+    Evidence,
+    FeatureMaps,
+    Gradients,
+    Movement,
+    gatherer,
+)
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.ranks import Ranks
 from raydistill.errors import ConfigError
@@ -45,6 +54,16 @@ def test_gradients_are_the_mean_since_the_start(model: nn.Sequential) -> None:
     list(minibatches(model, evidence))
     for name, gradients in zip(NAMES, zip(*seen, strict=True), strict=True):
         assert torch.allclose(evidence.result()[name], torch.stack(gradients).mean(0), atol=1e-5)
+
+
+def test_fisher_is_the_mean_of_squared_gradients(model: nn.Sequential) -> None:
+    evidence = gatherer("fisher", NAMES, model, MaskSet(model), Adjacency(model, None))
+    assert evidence.waits
+    evidence.start()
+    seen = list(minibatches(model, evidence))
+    for name, gradients in zip(NAMES, zip(*seen, strict=True), strict=True):
+        expected = torch.stack(gradients).square().mean(0)
+        assert torch.allclose(evidence.result()[name], expected, atol=1e-6)
 
 
 def test_movement_adds_up_and_goes_on_from_a_saved_state(model: nn.Sequential) -> None:

@@ -24,6 +24,26 @@ def test_taylor_lets_effects_cancel_and_snip_does_not() -> None:
     assert rankings.snip(GROUPS, GRADIENTS).tolist() == [6, 2, 5]
 
 
+def test_lamp_is_each_square_over_those_that_are_no_smaller() -> None:
+    weight = torch.tensor([[3.0], [-1.0], [2.0], [0.0]])
+    assert rankings.lamp(weight).tolist() == pytest.approx([1.0, 1 / 14, 4 / 13, 0.0])
+    assert rankings.lamp(GROUPS).tolist() == pytest.approx([10 / 26, 1.0, 8 / 34])
+    assert rankings.lamp(torch.zeros(2, 1)).tolist() == [0.0, 0.0]
+
+
+def test_lamp_makes_layers_of_different_scale_comparable() -> None:
+    """One threshold over both prunes the same of each, which by magnitude would all be of the second."""
+    torch.manual_seed(0)
+    first = torch.randn(50, 1)
+    both = [rankings.lamp(first), rankings.lamp(first * 0.01)]
+    threshold = torch.cat(both).kthvalue(50).values
+    assert [int((scores <= threshold).sum()) for scores in both] == [25, 25]
+
+
+def test_obd_is_half_the_curvature_times_the_square() -> None:
+    assert rankings.obd(GROUPS, GRADIENTS.square()).tolist() == [9.0, 2.0, 6.5]
+
+
 def test_scores_that_stand_in_the_evidence() -> None:
     evidence = torch.tensor([0.1, 0.9, 0.5])
     assert rankings.movement(GROUPS, GRADIENTS).tolist() == [2, 2.25, 1.25]

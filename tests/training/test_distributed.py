@@ -56,6 +56,14 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "RankedPruner",
         {"final_sparsity": 0.6, "weights": ["fc2.weight", "fc3.weight"], "ranking": "movement", "scope": "global"},
     ),
+    "SparseGPT": pruned(
+        "SparseGPTPruner",
+        {"levels": {"conv2.weight": 0.5, "fc2.weight": 0.7}},
+        {"evidence_minibatches": 2},
+        starting_epoch=0,
+        ending_epoch=1,
+        frequency=1,
+    ),
     "lottery ticket": pruned(
         "LotteryTicketPruner",
         {"weights": ["fc1.weight"], "fraction": 0.5},

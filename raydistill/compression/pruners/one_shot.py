@@ -28,8 +28,10 @@ class Settled:
 
 
 class OneShotPruner(ComposedPruner):
-    """levels, or weights with n and m, as its children say. evidence: ``squares`` or ``products``, see `calibration`:
-    by weight name (groups, columns) or (groups, columns, columns); a weight without any is ranked by magnitude.
+    """levels, or weights with final_sparsity, or with n and m, as its children say.
+
+    evidence: ``squares`` or ``products``, see `calibration`: by weight name (groups, columns) or (groups, columns,
+    columns); a weight without any is ranked by magnitude.
 
     pattern: (n, m), or None.
     """
@@ -42,16 +44,25 @@ class OneShotPruner(ComposedPruner):
         evidence: str,
         levels: Mapping[str, float] | None,
         weights: Sequence[str] | None,
+        final_sparsity: float | None,
         n: int | None,
         m: int | None,
         allocation: str,
         outlier: float,
         spread: float,
     ) -> None:
-        self.pattern = _pattern(levels, weights, n, m)
-        if self.pattern is None:
+        others = {"weights": weights, "final_sparsity": final_sparsity, "n": n, "m": m}
+        said = [key for key, value in others.items() if value is not None]
+        if said and levels is not None:
+            way_out = "keep levels, or weights with final_sparsity, or with n and m"
+            raise ConfigError(Fault(said[0], "cannot stand beside levels", others[said[0]], way_out))
+        self.pattern = _pattern(said, n, m)
+        if not said:
             given = checked_mapping("levels", levels, "{'blocks.*.weight': 0.5}")
             self.levels = {weight: checked_level(f"levels.{weight}", level) for weight, level in given.items()}
+        elif self.pattern is None:
+            level = checked_level("final_sparsity", final_sparsity)
+            self.levels = dict.fromkeys(checked_weights("weights", weights), level)
         else:
             kept, of = self.pattern
             self.levels = dict.fromkeys(checked_weights("weights", weights), 1.0 - kept / of)
@@ -126,19 +137,17 @@ class OneShotPruner(ComposedPruner):
         self.allocated = dict(state.get("allocated", {}))  # type: ignore[call-overload]
 
 
-def _pattern(
-    levels: Mapping[str, float] | None, weights: Sequence[str] | None, n: int | None, m: int | None
-) -> tuple[int, int] | None:
-    """(n, m) where they are said, and nothing beside them; else None, and `levels` has to be."""
-    said = {name: value for name, value in (("weights", weights), ("n", n), ("m", m)) if value is not None}
-    if not said:
-        return None
-    if levels is not None:
-        way_out = "keep levels, or weights with n and m"
-        raise ConfigError(Fault(next(iter(said)), "cannot stand beside levels", next(iter(said.values())), way_out))
-    for argument in ("weights", "n", "m"):
+def _pattern(said: Sequence[str], n: int | None, m: int | None) -> tuple[int, int] | None:
+    """(n, m) where they are said. said: of weights, final_sparsity, n and m those that are."""
+    wanted = ("weights", "n", "m") if {"n", "m"} & set(said) else ("weights", "final_sparsity") if said else ()
+    for argument in wanted:
         if argument not in said:
-            raise ConfigError(Fault(argument, f"is missing beside {next(iter(said))}", ABSENT, "as in n: 2, m: 4"))
+            way_out = "as in final_sparsity: 0.5, or n: 2 and m: 4"
+            raise ConfigError(Fault(argument, f"is missing beside {said[0]}", ABSENT, way_out))
+    if "n" not in wanted:
+        return None
+    if "final_sparsity" in said:
+        raise ConfigError(Fault("n", "cannot stand beside final_sparsity", n, "keep one of the two"))
     for argument, value in (("n", n), ("m", m)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(Fault(argument, "must be a whole number from 1 up", value))

@@ -21,8 +21,8 @@ from raydistill.compression.pruners.one_shot import OneShotPruner, Settled
 from raydistill.compression.pruners.wanda import largest_of_each_group
 from raydistill.errors import ConfigError, Fault
 
-BLOCK = 128
-"""Columns whose mask is decided together (the paper's B_s)."""
+_LARGEST, _SMALLEST, _PARTS = 128, 16, 8
+"""Columns whose mask is decided together: 128 as in the paper, but an eighth of a narrow layer's."""
 _GONE, _UNREAD = -2.0, -1.0
 """Scores of what is pruned already and of what is never read: those go first."""
 
@@ -33,15 +33,16 @@ def sparse_gpt(
     count: int,
     pattern: tuple[int, int] | None = None,
     damping: float = DAMPING,
-    block: int = BLOCK,
+    block: int | None = None,
     before: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The mask (1 keeps) and the weights that go with it, both (rows, columns), zero where the mask is.
 
     count: pruned in all, as many in each block as it has columns; of no use where there is a pattern (n, m): then n of
-    every m adjacent columns stay. before: the mask so far, whose zeros stay. mask: decided already, all that is asked
-    for are the weights.
+    every m adjacent columns stay. block: columns whose mask is decided together, when the first of them is reached;
+    None: an eighth of them, from 16 to 128. before: the mask so far, whose zeros stay. mask: decided already; all that
+    is asked for are the weights.
     """
     left = rows.detach().to(torch.promote_types(rows.dtype, torch.float32)).clone()
     if before is not None:
@@ -49,7 +50,8 @@ def sparse_gpt(
     factor = inverse_factor(hessian.double(), damping).to(left.dtype)
     unread = hessian.diagonal() == 0
     columns = left.shape[1]
-    size = block if pattern is None else max(1, block // pattern[1]) * pattern[1]
+    size = block or min(_LARGEST, max(_SMALLEST, columns // _PARTS))
+    size = size if pattern is None else max(1, size // pattern[1]) * pattern[1]
     keep = torch.ones_like(left) if mask is None else mask.to(left.dtype)
     gone = 0
     for start in range(0, columns, size):
@@ -85,9 +87,10 @@ def _scores(left: Tensor, factor: Tensor, unread: Tensor, before: Tensor | None,
 class SparseGPTPruner(OneShotPruner):
     """Prunes a layer's weights in turn and lets the others make good what its output loses.
 
-    levels: weight to sparsity. weights, n, m: in place of it, n of every m adjacent inputs stay (of a convolution,
-    channels at one kernel position). damping: added to H's diagonal, a part of its mean. block: columns whose mask is
-    decided together. allocation, outlier, spread: as `WandaPruner` has them.
+    levels: weight to sparsity. In place of it weights with final_sparsity, one for all of them, or with n and m: n of
+    every m adjacent inputs stay (of a convolution, channels at one kernel position). damping: added to H's diagonal, a
+    part of its mean. block: columns whose mask is decided together; left out, an eighth of all, from 16 to 128.
+    allocation, outlier, spread: as `WandaPruner` has them.
     """
 
     def __init__(
@@ -95,25 +98,26 @@ class SparseGPTPruner(OneShotPruner):
         name: str,
         levels: dict[str, float] | None = None,
         weights: list[str] | None = None,
+        final_sparsity: float | None = None,
         n: int | None = None,
         m: int | None = None,
         damping: float = DAMPING,
-        block: int = BLOCK,
+        block: int | None = None,
         allocation: str = "uniform",
         outlier: float = 5.0,
         spread: float = 0.08,
     ) -> None:
-        super().__init__(name, PRODUCTS, levels, weights, n, m, allocation, outlier, spread)
+        super().__init__(name, PRODUCTS, levels, weights, final_sparsity, n, m, allocation, outlier, spread)
         self.damping = checked_number("damping", damping, 0.0, 1.0)
         if self.damping == 0.0:
             raise ConfigError(Fault("damping", "must be above 0", damping, "such as 0.01"))
-        if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+        if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
             raise ConfigError(Fault("block", "must be a whole number from 1 up", block, "such as 128"))
         self.block = block
 
     def with_levels(self, levels: Mapping[str, float]) -> SparseGPTPruner:
-        said = (self.damping, self.block, self.allocation, self.outlier, self.spread)
-        return SparseGPTPruner(self.name, dict(levels), None, None, None, *said)
+        said = {key: getattr(self, key) for key in ("damping", "block", "allocation", "outlier", "spread")}
+        return SparseGPTPruner(self.name, dict(levels), **said)
 
     def settle(self, rows: Tensor, sums: Tensor, count: int, before: Tensor | None) -> Settled:
         groups, each = len(sums), rows.shape[0] // len(sums)

@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from raydistill.compression.calibration import SQUARES
+from raydistill.compression.masks import mask_of_smallest
 from raydistill.compression.pruners.one_shot import OneShotPruner, Settled
+from raydistill.errors import ConfigError, Fault, close_match
 
+_COMPARED = ("row", "layer")
 _GONE = -1.0
 """The score of what is pruned already: below any other."""
 
@@ -45,12 +48,13 @@ def largest_of_each_group(scores: Tensor, n: int, m: int) -> Tensor:
 
 
 class WandaPruner(OneShotPruner):
-    """Prunes of each row the weights with the smallest |weight| * norm of what it is multiplied by; the others stay.
+    """Prunes the weights with the smallest |weight| * norm of what it is multiplied by; the others stay as they are.
 
-    levels: weight to sparsity, of each row. weights, n, m: in place of it, n of every m adjacent inputs stay (of a
-    convolution, channels at one kernel position). allocation: ``uniform``: levels as they are said; ``owl``: around
-    them, by outliers (Yin et al. 2023, arXiv 2310.05175): a block of layers with more scores above `outlier` times
-    their mean is pruned less, by up to `spread`.
+    levels: weight to sparsity. In place of it weights with final_sparsity, one for all of them, or with n
+    and m: n of every m adjacent inputs stay (of a convolution, channels at one kernel position). compare:
+    weights of a ``row``, which all have that sparsity then (section 3), or of the whole ``layer``. allocation:
+    ``uniform``: levels as they are said; ``owl``: around them, by outliers (Yin et al. 2023, arXiv 2310.05175): a block
+    of layers with more scores above `outlier` times their mean is pruned less, by up to `spread`.
     """
 
     def __init__(
@@ -58,16 +62,25 @@ class WandaPruner(OneShotPruner):
         name: str,
         levels: dict[str, float] | None = None,
         weights: list[str] | None = None,
+        final_sparsity: float | None = None,
         n: int | None = None,
         m: int | None = None,
+        compare: str = "row",
         allocation: str = "uniform",
         outlier: float = 5.0,
         spread: float = 0.08,
     ) -> None:
-        super().__init__(name, SQUARES, levels, weights, n, m, allocation, outlier, spread)
+        super().__init__(name, SQUARES, levels, weights, final_sparsity, n, m, allocation, outlier, spread)
+        if compare not in _COMPARED:
+            way_out = close_match(compare, _COMPARED) if isinstance(compare, str) else ""
+            raise ConfigError(Fault("compare", f"must be one of {', '.join(_COMPARED)}", compare, way_out))
+        if compare == "layer" and self.pattern is not None:
+            raise ConfigError(Fault("compare", "cannot stand beside n and m, which compare m inputs", compare))
+        self.compare = compare
 
     def with_levels(self, levels: Mapping[str, float]) -> WandaPruner:
-        return WandaPruner(self.name, dict(levels), None, None, None, self.allocation, self.outlier, self.spread)
+        said = {key: getattr(self, key) for key in ("compare", "allocation", "outlier", "spread")}
+        return WandaPruner(self.name, dict(levels), **said)
 
     def settle(self, rows: Tensor, sums: Tensor, count: int, before: Tensor | None) -> Settled:
         scores = wanda_scores(rows, sums)
@@ -75,4 +88,4 @@ class WandaPruner(OneShotPruner):
             scores = scores.masked_fill(before == 0, _GONE)
         if self.pattern is not None:
             return Settled(largest_of_each_group(scores, *self.pattern))
-        return Settled(smallest_of_each_row(scores, count))
+        return Settled((mask_of_smallest if self.compare == "layer" else smallest_of_each_row)(scores, count))

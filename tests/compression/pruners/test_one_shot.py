@@ -30,8 +30,12 @@ def test_both_are_on_the_menu_and_go_layer_by_layer() -> None:
     [
         ({}, "levels: must map weight names to values"),
         ({"levels": {"w": 50}}, "levels.w: must be a fraction in [0, 1), got 50; did you mean 0.5?"),
-        ({"levels": {"w": 0.5}, "n": 2}, "n: cannot stand beside levels, got 2; keep levels, or weights with n and m"),
-        ({"weights": ["w"]}, "n: is missing beside weights; as in n: 2, m: 4"),
+        ({"levels": {"w": 0.5}, "n": 2}, "n: cannot stand beside levels, got 2; keep levels, or weights with"),
+        ({"weights": ["w"]}, "final_sparsity: is missing beside weights; as in final_sparsity: 0.5, or n: 2"),
+        ({"weights": ["w"], "n": 2}, "m: is missing beside weights"),
+        ({"final_sparsity": 0.5}, "weights: is missing beside final_sparsity"),
+        ({"weights": ["w"], "final_sparsity": 1.0}, "final_sparsity: must be a fraction in [0, 1)"),
+        ({"weights": ["w"], "final_sparsity": 0.5, "n": 2, "m": 4}, "n: cannot stand beside final_sparsity, got 2"),
         ({"n": 2, "m": 4}, "weights: is missing beside n"),
         ({"weights": ["w"], "n": 5, "m": 4}, "n: must not be above m, 4, got 5"),
         ({"weights": ["w"], "n": 0, "m": 4}, "n: must be a whole number from 1 up, got 0"),
@@ -68,6 +72,13 @@ def test_without_evidence_each_row_is_ranked_by_magnitude(kind: str) -> None:
     found = made(kind, weights=["w"], n=2, m=4).by_magnitude().masks({"w": weight}, Moment(NOW))["w"]
     expected = torch.zeros(12, 4).scatter_(1, weight.abs().reshape(12, 4).topk(2).indices, 1.0)
     assert torch.equal(found, expected.reshape(6, 8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_level_for_all_is_that_of_each(kind: str) -> None:
+    found = made(kind, weights=["w", "v"], final_sparsity=0.6)
+    assert found.levels == {"w": 0.6, "v": 0.6}
+    assert found.pattern is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,6 +12,7 @@ from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.pruners import Moment, WandaPruner
 from raydistill.compression.pruners.wanda import largest_of_each_group, smallest_of_each_row, wanda_scores
 from raydistill.compression.rates import PolicyTime
+from raydistill.errors import ConfigError
 
 NOW = PolicyTime(0, 0, 1, 1)
 
@@ -50,6 +51,21 @@ def test_levels_are_met_exactly_and_rows_share_them_evenly(level: float) -> None
     zeros = (found == 0).sum(1)
     assert int(zeros.sum()) == math.floor(level * 7 * 13 + 1e-9)
     assert int(zeros.max() - zeros.min()) <= 1
+
+
+def test_the_weights_of_a_layer_may_be_compared_with_each_other() -> None:
+    torch.manual_seed(0)
+    weight, read = torch.randn(5, 12) * torch.linspace(0.2, 2.0, 5).unsqueeze(1), torch.randn(1, 40, 12)
+    found = decided(WandaPruner("p", {"w": 0.5}, compare="layer"), weight, read)
+    scores = wanda_scores(weight, read.double().square().sum(1))
+    assert torch.equal(found != 0, scores > scores.flatten().kthvalue(30).values)
+    assert WandaPruner("p", {"w": 0.5}, compare="layer").with_levels({"w": 0.1}).compare == "layer"
+
+
+@pytest.mark.parametrize("wrong", [{"compare": "rows"}, {"compare": "layer", "weights": ["w"], "n": 2, "m": 4}])
+def test_what_cannot_be_compared(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="compare: "):
+        WandaPruner("p", **{**({} if "n" in wrong else {"levels": {"w": 0.5}}), **wrong})  # type: ignore[arg-type]
 
 
 def test_of_rows_that_give_one_more_it_is_the_cheapest() -> None:
