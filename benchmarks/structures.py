@@ -1,10 +1,11 @@
 """What goes of a network where half of its structures are pruned (filters, neurons, heads, units), width, or blocks.
 
-`CoupledPruner` masks half of the structures of every coupling (l1, mean over the parts), or a quarter of the channels of
-its residual streams, or every fourth block is made one that does nothing; the network is then deployed as a sweep deploys it. Weights are random (no weights can be had
-here), networks of transformers are small. Shown are parameters, MACs and latency against the dense network's (medians,
-in turn, in one process), the largest difference of an output from the masked network's and that of the exported ONNX
-file from the thinned network's, both relative to the largest output; and what stays, with the reason.
+`CoupledPruner` masks half of the structures of every coupling (l1, mean over the parts), or a quarter of the channels
+of its residual streams, or every fourth block is made one that does nothing; the network is then deployed as a sweep
+deploys it. Weights are random (no weights can be had here), networks of transformers are small. Shown are parameters,
+MACs and latency against the dense network's (medians, in turn, in one process), the largest difference of an output
+from the masked network's and that of the exported ONNX file from the thinned network's, both relative to the largest
+output; and what stays, with the reason.
 
     python benchmarks/structures.py [--only NAME ...] [--kinds cnn transformer recurrent] [--no-onnx] [--reasons]
 """

@@ -54,12 +54,12 @@ class PartialLayerNorm(nn.LayerNorm):
     features: int
 
     def forward(self, input: Tensor) -> Tensor:
-        mean = input.sum(-1, keepdim=True) / self.features
-        centered = input - mean
-        absent = self.features - input.shape[-1]
-        variance = (centered.square().sum(-1, keepdim=True) + absent * mean.square()) / self.features
-        result = centered * torch.rsqrt(variance + self.eps) * self.weight
-        return result if self.bias is None else result + self.bias
+        share = input.shape[-1] / self.features
+        own_variance, own_mean = torch.var_mean(input, -1, correction=0, keepdim=True)
+        mean = own_mean * share
+        variance = share * (own_variance + (own_mean - mean).square()) + (1 - share) * mean.square()
+        result = (input - mean) * torch.rsqrt(variance + self.eps)
+        return result * self.weight if self.bias is None else torch.addcmul(self.bias, result, self.weight)
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,14 @@ class CoupledPruner(Pruner):
 
     def masks(self, weights: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
         scores = {index: self.scores(each, weights, moment.evidence) for index, each in enumerate(self.couplings)}
+        for index, each in enumerate(self.couplings):  # what is gone already goes first
+            scores[index] = scores[index].masked_fill(_gone(each, weights), -torch.inf)
         counts = self._counts(scores, self._rate(moment.when))
-        found = {name: torch.ones_like(weight) for name, weight in weights.items()}
+        # Another pruner's masks of the same weights are of other structures, so that both hold.
+        found = {
+            name: torch.ones_like(weight) if name not in moment.masks else (moment.masks[name] != 0).to(weight)
+            for name, weight in weights.items()
+        }
         for index, each in enumerate(self.couplings):
             keep = smallest_mask(scores[index], 0.0)
             keep[scores[index].argsort(stable=True)[: counts[index]]] = 0
@@ -195,7 +201,8 @@ class CoupledPruner(Pruner):
             if len(members) == 1:
                 counts[members[0]] = pruned_count(level, self.couplings[members[0]].count)
                 continue
-            relative = [scores[index] / scores[index].mean().clamp_min(1e-30) for index in members]
+            means = [score[score.isfinite()].mean().clamp_min(1e-30) for score in (scores[index] for index in members)]
+            relative = [scores[index] / mean for index, mean in zip(members, means, strict=True)]
             keep = smallest_mask(torch.cat(relative), level)
             for index, kept in zip(members, keep.split([len(each) for each in relative]), strict=True):
                 counts[index] = int((kept == 0).sum())
@@ -212,3 +219,8 @@ class CoupledPruner(Pruner):
         kept = coupling.count - min(max(count, math.ceil(self.least * coupling.count - 1e-9)), most)
         kept = min(coupling.count, -(-kept // self.round_to) * self.round_to)
         return coupling.count - kept
+
+
+def _gone(coupling: Coupling, weights: Mapping[str, Tensor]) -> Tensor:
+    """Which structures are zero in all their parts, (structures,)."""
+    return torch.stack([(part.of(weights[part.weight]) == 0).all(1) for part in coupling.slices]).all(0)

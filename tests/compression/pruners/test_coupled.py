@@ -176,6 +176,27 @@ def test_a_schedule_of_a_decoder() -> None:
     assert relative(expected, model(TOKENS).detach()) < 1e-5
 
 
+def test_two_of_them_on_the_same_weights_both_hold() -> None:
+    torch.manual_seed(0)
+    model = DecoderLM(50, 32, 2, 4, 0.0, 16)
+    text = SCHEDULE.replace('["blocks.*.mlp.*"], structures: Neurons, final_sparsity: 0.75', '["encoder.weight"], X')
+    text = text.replace("X, ranking: taylor", "structures: Embedding, final_sparsity: 0.25")
+    text = text.replace("structures: Heads,", "structures: Heads, ranking: random,")
+    scheduler = build(
+        parse_schedule(yaml.safe_load(text), "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1), (TOKENS,)
+    )
+    for epoch in range(3):
+        scheduler.on_epoch_begin(epoch)
+    sparsity = scheduler.masks.sparsity()
+    assert sparsity["blocks.0.attention.q.weight"] == 1 - 0.5 * 0.75
+    assert sparsity["blocks.1.attention.out.weight"] == 1 - 0.5 * 0.75
+    assert sparsity["blocks.1.mlp.up.weight"] == 0.25
+    expected = model.eval()(TOKENS).detach()
+    thin(model, scheduler.masks, TOKENS)
+    assert model.blocks[0].attention.q.weight.shape == (16, 24)
+    assert relative(expected, model(TOKENS).detach()) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
