@@ -218,6 +218,8 @@ def table(found: dict[Cell, dict[str, float]]) -> None:
     """Means over the seeds that have all methods of a line."""
     every = sorted({cell.seed for cell in found})
     dense = [found[Cell(seed)]["test"] for seed in every if Cell(seed) in found]
+    if not dense:
+        return
     print(f"perplexity of bytes on the test part; dense {told(dense)}")
     heads = "".join(f"{method:>15}" for method in METHODS)
     print(f"{'level':<6}{'tuned':<6}{heads}{'S./m.':>7}{'seeds':>6}")
