@@ -222,7 +222,7 @@ def table(found: dict[Cell, dict[str, float]]) -> None:
         return
     print(f"perplexity of bytes on the test part; dense {told(dense)}")
     heads = "".join(f"{method:>14}" for method in METHODS)
-    print(f"{'level':<5}{'tuned':<6}{heads}{'S./m.':>7}{'seeds':>6}")
+    print(f"{'at':<5}{'tuned':<6}{heads}{'S./m.':>7}{'seeds':>6}")
     for recovery in (False, True):
         for level in LEVELS:
             methods = [method for method in METHODS if there(method, level)]
