@@ -218,9 +218,11 @@ def table(found: dict[Cell, dict[str, float]]) -> None:
     """Means over the seeds that have all methods of a line."""
     every = sorted({cell.seed for cell in found})
     dense = [found[Cell(seed)]["test"] for seed in every if Cell(seed) in found]
+    if not dense:
+        return
     print(f"perplexity of bytes on the test part; dense {told(dense)}")
-    heads = "".join(f"{method:>15}" for method in METHODS)
-    print(f"{'level':<6}{'tuned':<6}{heads}{'S./m.':>7}{'seeds':>6}")
+    heads = "".join(f"{method:>14}" for method in METHODS)
+    print(f"{'at':<5}{'tuned':<6}{heads}{'S./m.':>7}{'seeds':>6}")
     for recovery in (False, True):
         for level in LEVELS:
             methods = [method for method in METHODS if there(method, level)]
@@ -228,8 +230,8 @@ def table(found: dict[Cell, dict[str, float]]) -> None:
             if seeds:
                 each = {m: [found[Cell(seed, m, level, recovery)]["test"] for seed in seeds] for m in methods}
                 ratio = statistics.mean(each["SparseGPT"]) / statistics.mean(each["magnitude"])
-                shown = "".join(f"{told(each[m]) if m in each else '':>15}" for m in METHODS)
-                print(f"{level:<6}{'short' if recovery else 'no':<6}{shown}{ratio:>7.3f}{len(seeds):>6}")
+                shown = "".join(f"{told(each[m]) if m in each else '':>14}" for m in METHODS)
+                print(f"{level:<5}{'short' if recovery else 'no':<6}{shown}{ratio:>7.3f}{len(seeds):>6}")
 
 
 def told(values: list[float]) -> str:

@@ -55,6 +55,18 @@ def test_two_of_four_by_wanda_leave_what_stays(prune: Command, tmp_path: Path, t
     assert int((found["fc3.weight"] == 0).sum()) == 0
 
 
+def test_with_epochs_and_a_teacher_it_recovers_and_its_zeros_stay(
+    prune: Command, tmp_path: Path, trained: Path
+) -> None:
+    taught = ("--epochs", "1", "--kd-resume", trained, "--lr", "0.01")
+    ended = prune("--one-shot", "sparsegpt", "--one-shot-sparsity", "0.5", *taught)
+    assert ended.code == 0, ended.err
+    found = weights(tmp_path / "runs/shot/checkpoint.pt")
+    assert all(int((weight == 0).sum()) == weight.numel() // 2 for weight in found.values())
+    bias = read_checkpoint(tmp_path / "runs/shot/checkpoint.pt")["model"]["fc1.bias"]
+    assert not torch.equal(bias, read_checkpoint(trained)["model"]["fc1.bias"]), "it is trained"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -220,3 +220,26 @@ def test_convolutions_are_pruned_and_sparse_gpt_keeps_more_of_the_output(kind: A
     with torch.no_grad():
         errors = [float((net(data[0][0]) - expected).square().mean()) for net in (model, magnitude)]
     assert errors[0] < errors[1]
+
+
+def test_a_network_that_rounds_is_pruned_too_and_goes_on_rounding() -> None:
+    torch.manual_seed(0)
+    model = Convolutions()
+    data = [(torch.randn(8, 3, 10, 10),) for _ in range(3)]
+    mapping = {
+        "pruners": {"p": {"class": "SparseGPTPruner", "levels": {"*.weight": 0.5}}},
+        "quantizers": {"q": {"class": "QuantAwareTrainRangeLinearQuantizer", "bits_activations": 2, "bits_weights": 2}},
+        "policies": [
+            {"quantizer": {"instance_name": "q"}, "starting_epoch": 0, "ending_epoch": 2, "frequency": 1},
+            {"pruner": {"instance_name": "p"}, "epochs": [1]},
+        ],
+    }
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = build(parse_schedule(mapping, "s.yaml"), model, optimizer, data[0], calibration=lambda: data)
+    scheduler.on_epoch_begin(0)
+    model(*data[0])  # ranges are learned
+    scheduler.on_epoch_begin(1)
+    assert int((model.stem.weight == 0).sum()) == model.stem.weight.numel() // 2
+    assert len(torch.overrides._get_current_function_mode_stack()) == 0, "passes that ended early left nothing behind"
+    assert model.get_submodule("quantization").enabled
+    assert len(model(*data[0]).unique()) < 32, "of 32 outputs some are on the same number"
