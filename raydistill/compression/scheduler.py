@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies import Policy, Step
+from raydistill.compression.policies.base import AT_MINIBATCHES
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.structure import Change, StructureChange
 from raydistill.errors import CheckpointError, Fault
@@ -66,6 +67,14 @@ class CompressionScheduler:
         self.scheduled = (*self.scheduled, scheduled)
         for epoch in scheduled.spec.active_epochs():
             self._by_epoch.setdefault(epoch, []).append(scheduled)
+
+    def acts_at_minibatches(self, epoch: int) -> bool:
+        """Whether any policy of an epoch does something within it."""
+        return any(
+            getattr(type(scheduled.policy), place) is not getattr(Policy, place)
+            for scheduled in self._by_epoch.get(epoch, ())
+            for place in AT_MINIBATCHES
+        )
 
     def on_epoch_begin(self, epoch: int) -> None:
         """Raises ConfigError where a weight that is pruned was taken out of the model, or replaced by another shape."""

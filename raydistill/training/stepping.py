@@ -53,8 +53,12 @@ class Stepping:
         first = index - index % self._said.accumulate
         return sum(feed.rows(i)[1] for i in range(first, min(first + self._said.accumulate, minibatches)))
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What is to be differentiated."""
+        return loss if self._scaler is None else self._scaler.scale(loss)
+
     def backward(self, loss: Tensor) -> None:
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        self.scaled(loss).backward()
 
     def gradients_are_whole(self) -> None:
         """Bring the gradients to their own size, before anybody looks at them."""

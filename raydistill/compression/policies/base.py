@@ -26,6 +26,9 @@ from torch import Tensor
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.structure import StructureChange
 
+AT_MINIBATCHES = ("on_minibatch_begin", "before_backward", "before_parameter_optimization", "on_minibatch_end")
+"""The places within an epoch."""
+
 
 @dataclass(frozen=True)
 class Step:
