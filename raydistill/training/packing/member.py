@@ -52,7 +52,7 @@ class Member:
             outside.put_back()
         self.key = key
         self.epoch = self.run.first_epoch
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.alone = always_alone(config) or ("its network is quantized" if quantization_of(self.network) else "")
         self.train_loss = 0.0
         self._at_minibatches = True
@@ -103,7 +103,7 @@ class Member:
         try:
             with memory.said_plainly(f"epoch {self.epoch}", self.run.config.batch_size):
                 yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter: code of the user's that ends the process
             self.error = error
 
     def loss_of(self, value: Tensor, step: int, steps: int, weight: float) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from raydistill.training.packing.group import Group
 from raydistill.training.packing.member import Member
 from raydistill.training.packing.remembered import can_be_kept
 
-Ended = tuple[int, EpochMetrics | Exception]
+Ended = tuple[int, EpochMetrics | BaseException]
 
 
 def fit_packed(configs: Iterable[RunConfig], task: Task, places: int = 16) -> Iterator[Ended]:
