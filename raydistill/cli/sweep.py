@@ -331,6 +331,9 @@ def _resources(sweep: Sweep, nodes: Sequence[Node], place: str) -> str:
     if workers > 1:
         team = trial_team(workers, share.cpu, share.gpu, sections.max_failures, nodes, str(sweep.file))
         return f"{team} a trial, {at_once(team, nodes)} at a time on {place}"
+    asked = sections.resources_per_trial
+    if asked is not None and asked.pack != 1:
+        return f"{share} for trials that are packed, {concurrent(share, nodes)} times on {place}"
     return f"{share} a trial, {concurrent(share, nodes)} at a time on {place}"
 
 
