@@ -97,9 +97,11 @@ class CompressionScheduler:
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.before_parameter_optimization(Step(epoch, minibatch, minibatches))
 
-    def on_minibatch_end(self, epoch: int, minibatch: int, minibatches: int) -> None:
+    def on_minibatch_end(self, epoch: int, minibatch: int, minibatches: int, masked: bool = False) -> None:
+        """masked: who calls it has applied the masks that are in force."""
         # Momentum and weight decay move pruned weights off zero even where their gradient is zero.
-        self.masks.apply()
+        if not masked:
+            self.masks.apply()
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.on_minibatch_end(Step(epoch, minibatch, minibatches))
 

@@ -113,8 +113,8 @@ def _alone_s(network: nn.Module, task: Task, batch: Batch, precision: str) -> fl
 def _packed_s(found: Found, network: nn.Module, task: Task, batch: Batch, precision: str, width: int) -> float:
     networks = [copy_of(network) for _ in range(width)]
     optimizers = [torch.optim.SGD(own.parameters(), lr=1e-6, momentum=0.9) for own in networks]
-    stack = Stack(networks)
-    stack.begin_gradients(found.used)
+    stack = Stack(networks, found.used)
+    stack.begin_gradients()
     part, way = stack.part(0, width), found.make()
 
     def step() -> None:

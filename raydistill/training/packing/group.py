@@ -26,6 +26,7 @@ from raydistill.training.memory import WAY_OUT, ran_out
 from raydistill.training.packing.member import Member
 from raydistill.training.packing.remembered import Remembered, outputs_of
 from raydistill.training.packing.stack import Part, Stack
+from raydistill.training.packing.steps import steps_of
 from raydistill.training.packing.ways import Way, losses
 
 Make = Callable[[], Way]
@@ -60,13 +61,14 @@ class Group:
         self._all = tuple(members)
         self.most = most
         self._make, self._used, self._say = make, used, say
-        self._stack = Stack([member.network for member in members])
+        self._stack = Stack([member.network for member in members], used)
         for member in members:
             member.run.scheduler.masks.follow(member.network)
         first = members[0]
         self._task: Task = first.run.task
         self._device = first.run.device
-        self._stack.begin_gradients(used)
+        self._stack.begin_gradients()
+        self._together = steps_of(members, self._stack)
         self._pieces = [self._piece(*bounds) for bounds in _bounds(len(members), most)]
 
     @property
@@ -82,6 +84,8 @@ class Group:
     def release(self) -> None:
         """Give every network tensors of its own again."""
         self._stack.release()
+        if self._together is not None:
+            self._together.release()
         for member in self._all:  # also those that are trained by themselves for an epoch
             if member.error is None:
                 member.run.scheduler.masks.follow(member.network)
@@ -169,10 +173,21 @@ class Group:
             with member.guarded(), member.at_minibatch():
                 run.stepping.gradients_are_whole()
                 run.scheduler.before_parameter_optimization(member.epoch, step, steps)
-                run.stepping.step(member.epoch + (step + 1) / steps)
-                run.scheduler.on_minibatch_end(member.epoch, step, steps)
-                if run.average is not None:
-                    run.average.update()
+                if self._together is None:
+                    run.stepping.step(member.epoch + (step + 1) / steps)
+                    run.scheduler.on_minibatch_end(member.epoch, step, steps)
+                    self._average(member)
+        if self._together is None:
+            return
+        self._together.step([member for _, member in self._going()], (index + 1) / count)
+        for _, member in self._going():
+            with member.guarded(), member.at_minibatch():
+                member.run.scheduler.on_minibatch_end(member.epoch, index, count, masked=True)
+                self._average(member)
+
+    def _average(self, member: Member) -> None:
+        if member.run.average is not None:
+            member.run.average.update()
 
     def validate(self, kept: Kept | None) -> dict[int, Mapping[str, float]]:
         """The metrics of each member that goes on, by its key. kept: the validation split; None: it is too large."""

@@ -177,10 +177,7 @@ class Pack:
         another width sums are rounded otherwise."""
         group = self._groups.get(kind)
         if group is not None:
-            for member in group.present:
-                if member not in members or not group.holds(member):
-                    group.drop(member)
-            same = set(map(id, group.present)) == set(map(id, members))
+            same = set(map(id, group.present)) == set(map(id, members)) and all(map(group.holds, members))
             if same and 2 * len(members) > len(group.places):
                 return group
             group.release()
@@ -236,5 +233,5 @@ def _placed(group: Group | None, members: Sequence[Member]) -> list[Member]:
     if group is None:
         return list(members)
     fresh = [member for member in members if member not in group.places]
-    kept = [member if member is not None else fresh.pop(0) if fresh else None for member in group.places]
+    kept = [member if member in members else fresh.pop(0) if fresh else None for member in group.places]
     return [*(member for member in kept if member is not None), *fresh]

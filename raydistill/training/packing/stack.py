@@ -34,16 +34,25 @@ class Part:
 class Stack:
     """networks: of the same names, shapes and memory formats; each has a *place*, from 0.
 
+    used: names of parameters that learn. Where they are of one type their values lie in one tensor, `flat`, the places
+    of each parameter one after another; so do their gradients, and whatever else is of the same shapes (see `views`).
+
     While a network is bound its parameters stay the same objects; only where their values lie is changed. `release`
     gives it values of its own again.
     """
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], used: frozenset[str] = frozenset()) -> None:
         self.networks = tuple(networks)
         tensors = [dict(_tensors(network)) for network in networks]
         self._learns = {name: parameter.requires_grad for name, parameter in networks[0].named_parameters()}
         self._values = {name: stacked([own[name] for own in tensors]) for name in tensors[0]}
         self._gradients: dict[str, Tensor] = {}
+        self.used = tuple(name for name in self._learns if name in used)
+        kinds = {(self._values[name].dtype, self._values[name].device) for name in self.used}
+        self.flat = self._in_one() if len(kinds) == 1 else None
+        if self.flat is not None:
+            self._values |= self.views(self.flat)
+        self.flat_gradients: Tensor | None = None
         for place, own in enumerate(tensors):
             for name, tensor in own.items():
                 tensor.data = self._values[name][place]
@@ -60,6 +69,18 @@ class Stack:
         buffers = {name: value[first:last] for name, value in self._values.items() if name not in self._learns}
         return Part(first, last, parameters, buffers)
 
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """By the names of the parameters that learn, the parts of a tensor like `flat`, in their shapes."""
+        found, begin = {}, 0
+        for name in self.used:
+            like = self._values[name]
+            found[name] = torch.as_strided(flat, like.shape, like.stride(), flat.storage_offset() + begin)
+            begin += like.numel()
+        return found
+
+    def _in_one(self) -> Tensor:
+        return torch.cat([_in_memory(self._values[name]) for name in self.used])
+
     def holds(self, place: int) -> bool:
         """Whether the network's tensors are still views of the stack: thinning replaces them."""
         found = dict(_tensors(self.networks[place]))
@@ -68,15 +89,22 @@ class Stack:
             for name, tensor in found.items()
         )
 
-    def begin_gradients(self, used: frozenset[str]) -> None:
-        """Give the parameters in `used` gradients of zero, of which the networks' own are views; others have none."""
-        self._gradients = {name: torch.zeros_like(self._values[name]) for name in self._learns if name in used}
+    def begin_gradients(self) -> None:
+        """Give the parameters that learn gradients of zero, of which the networks' own are views; others have none."""
+        if self.flat is not None:
+            self.flat_gradients = torch.zeros_like(self.flat)
+            self._gradients = self.views(self.flat_gradients)
+        else:
+            self._gradients = {name: torch.zeros_like(self._values[name]) for name in self.used}
         for place, network in enumerate(self.networks):
             for name, parameter in network.named_parameters():
-                parameter.grad = self._gradients[name][place] if name in used else None
+                parameter.grad = self._gradients[name][place] if name in self._gradients else None
 
     @torch.no_grad()
     def clear_gradients(self, places: Sequence[int]) -> None:
+        if self.flat_gradients is not None and len(places) == len(self):
+            self.flat_gradients.zero_()
+            return
         whole = list(self._gradients.values())
         if len(places) < len(self):
             whole = [gradient[place] for gradient in whole for place in places]
@@ -91,6 +119,11 @@ class Stack:
                     tensor.data = self._values[name][place].clone()
             for parameter in network.parameters():
                 parameter.grad = None
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """The values of a dense tensor in the order in which they lie."""
+    return torch.as_strided(tensor, (tensor.numel(),), (1,), tensor.storage_offset())
 
 
 @torch.no_grad()

@@ -39,8 +39,8 @@ def test_a_network_keeps_its_objects_values_and_memory_format_and_shares_the_sta
 
 def test_gradients_of_the_stack_are_those_of_the_networks() -> None:
     nets = networks()
-    stack = Stack(nets)
-    stack.begin_gradients(frozenset({"0.weight"}))
+    stack = Stack(nets, frozenset({"0.weight"}))
+    stack.begin_gradients()
     part = stack.part(1, 3)
     (part.parameters["0.weight"].sum() * 2).backward()
     assert [float(net[0].weight.grad.sum()) for net in nets] == [0.0, 108.0, 108.0]  # type: ignore[index]
