@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies import Policy, Step
-from raydistill.compression.policies.base import AT_MINIBATCHES
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.structure import Change, StructureChange
 from raydistill.errors import CheckpointError, Fault
@@ -68,13 +67,9 @@ class CompressionScheduler:
         for epoch in scheduled.spec.active_epochs():
             self._by_epoch.setdefault(epoch, []).append(scheduled)
 
-    def acts_at_minibatches(self, epoch: int) -> bool:
-        """Whether any policy of an epoch does something within it."""
-        return any(
-            getattr(type(scheduled.policy), place) is not getattr(Policy, place)
-            for scheduled in self._by_epoch.get(epoch, ())
-            for place in AT_MINIBATCHES
-        )
+    def may_draw(self, epoch: int) -> bool:
+        """Whether any policy may draw random numbers at a minibatch of an epoch that has begun."""
+        return any(scheduled.policy.may_draw for scheduled in self._by_epoch.get(epoch, ()))
 
     def on_epoch_begin(self, epoch: int) -> None:
         """Raises ConfigError where a weight that is pruned was taken out of the model, or replaced by another shape."""

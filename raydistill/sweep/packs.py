@@ -35,7 +35,7 @@ _POLL_S = 0.1
 class Host:
     """width: how many trials it is given; fewer after its process has died, so that who ends it is found out. most:
     what width may grow to. legs: of its trials, by their ids. fresh: those it has yet to be told of. stopped: those
-    that it is to let go.
+    that it is to let go. suspects: its trials were in a process that has died, and no others are with them.
     """
 
     most: int
@@ -46,6 +46,7 @@ class Host:
     legs: dict[str, PackedLeg] = field(default_factory=dict)
     fresh: list[PackedLeg] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    suspects: bool = False
 
 
 def run_packed(session: Session, search_driver: SearchDriver, most: int) -> None:
@@ -111,7 +112,9 @@ class Packs:
         self._hosts = [Host(width, width) for _ in range(hosts)]
         self._start = start or self._started
         self._waiting: list[PackedLeg] = []
-        self._deaths: dict[str, float] = defaultdict(float)
+        self._suspects: list[PackedLeg] = []
+        self._alone: Counter[str] = Counter()
+        self._among: dict[str, float] = defaultdict(float)
         self._losses: Counter[str] = Counter()
         self._said: set[str] = set()
 
@@ -137,7 +140,9 @@ class Packs:
         for host in self._hosts:
             if host.call is not None:
                 continue
-            while len(host.legs) < host.width and (leg := self._next()) is not None:
+            if not host.legs:
+                host.suspects = bool(self._suspects)
+            while len(host.legs) < host.width and (leg := self._next(host)) is not None:
                 host.legs[leg.trial_id] = leg
                 host.fresh.append(leg)
             if not host.legs:
@@ -148,7 +153,9 @@ class Packs:
             host.fresh, host.stopped = [], []
             host.call = host.actor.epoch.remote(*told)
 
-    def _next(self) -> PackedLeg | None:
+    def _next(self, host: Host) -> PackedLeg | None:
+        if host.suspects:
+            return self._suspects.pop(0) if self._suspects else None
         if self._waiting:
             return self._waiting.pop(0)
         leg = self._search_driver.next_leg()
@@ -174,15 +181,33 @@ class Packs:
         for trial_id in found.ended:
             if trial_id in host.legs:
                 self._over(host, trial_id)
-        host.width = min(host.most, 2 * host.width)
+        self._cleared(host)
+
+    def _cleared(self, host: Host) -> None:
+        """Its process has lived through an epoch: those in it are no suspects, and make way for others that are."""
+        for trial_id in host.legs:
+            self._among.pop(trial_id, None)
+        if host.suspects and self._suspects:
+            host.stopped += host.legs
+            self._waiting += [self._from_here(leg) for leg in host.legs.values()]
+            host.legs = {}
+        elif not self._suspects:
+            host.width = min(host.most, 2 * host.width)
+        host.suspects = False
+
+    def _from_here(self, leg: PackedLeg) -> PackedLeg:
+        """The rest of a leg."""
+        last = self._session.ledger.records[leg.trial_id].last
+        return replace(leg, known=0 if last is None else last.epoch + 1)
 
     def _over(self, host: Host, trial_id: str) -> None:
         del host.legs[trial_id]
         self._search_driver.completed(trial_id)
 
     def _died(self, host: Host, text: str) -> None:
-        """Its trials go on from their checkpoints, half as many together: one that ends every process it is in is soon
-        by itself. A death counts for a trial by its share in the process, so that it is not failed for its neighbour's.
+        """Its trials go on from their checkpoints, half as many together and with no others, until those are found that
+        end their process. A death counts for a trial by its share in the process, and as long as nobody knows better,
+        so that none is failed for its neighbour.
         """
         why = why_it_died(text, place=host.place)
         legs = list(host.legs.values())
@@ -194,19 +219,23 @@ class Packs:
         host.width = max(1, len(legs) // 2)
         if "out of memory" in why:
             host.most = host.width
-        again = []
+        lost = why == LOST_MACHINE
         for leg in legs:
-            if why == LOST_MACHINE and self._losses[leg.trial_id] < MOST_LOSSES:
-                self._losses[leg.trial_id] += 1
+            trial_id = leg.trial_id
+            if lost and self._losses[trial_id] < MOST_LOSSES:
+                self._losses[trial_id] += 1
+            elif len(legs) == 1:
+                self._alone[trial_id] += 1
             else:
-                self._deaths[leg.trial_id] += 1 / len(legs)
-            if self._deaths[leg.trial_id] > self._session.sweep.sections.max_failures + 1 - 1e-9:
-                self._search_driver.failed(leg.trial_id, why)
+                self._among[trial_id] += 1 / len(legs)
+            deaths = self._alone[trial_id] + int(self._among[trial_id] + 1e-9)
+            if deaths > self._session.sweep.sections.max_failures:
+                self._search_driver.failed(trial_id, why)
                 continue
-            self._search_driver.retried(leg.trial_id, why)
-            last = self._session.ledger.records[leg.trial_id].last
-            again.append(replace(leg, known=0 if last is None else last.epoch + 1))
-        self._waiting[:0] = again
+            self._search_driver.retried(trial_id, why)
+            (self._waiting if lost else self._suspects).append(self._from_here(leg))
+        if lost:
+            host.width = host.most
 
     def _release(self, host: Host) -> None:
         actor, host.actor, host.place, host.call = host.actor, None, None, None

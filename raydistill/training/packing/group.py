@@ -149,7 +149,9 @@ class Group:
         own = batch if shared else pytree.tree_map_only(Tensor, lambda t: t[part.first : part.last], batch)
         values = losses(piece.way, self._task, part.parameters, part.buffers, own, shared, precision)
         terms: list[Tensor] = []
+        found: list[Tensor] = []
         for place, value in zip(part.places, values.unbind(), strict=True):
+            found.append(value)
             member = self.places[place]
             if member is None or member.error is not None:
                 continue
@@ -158,8 +160,9 @@ class Group:
             weight = rows / stepping.rows(member.run.train_feed, index, count)
             with member.guarded():
                 loss, term = member.loss_of(value, step, stepping.steps(count), weight)
-                seen[place] = loss.detach().float()
+                found[-1] = loss
                 terms.append(term)
+        seen[part.first : part.last] = torch.stack([value.detach() for value in found])
         if terms:
             torch.stack(terms).sum().backward()
 

@@ -55,7 +55,7 @@ class Member:
         self.error: BaseException | None = None
         self.alone = always_alone(config) or ("its network is quantized" if quantization_of(self.network) else "")
         self.train_loss = 0.0
-        self._at_minibatches = True
+        self._draws = True
         self._opened = contextlib.ExitStack()
         folder = self.run.folder if config.tensorboard else None
         self.events = self._opened.enter_context(EventLog(folder, self.epoch))
@@ -86,11 +86,11 @@ class Member:
         with self.guarded(), self.chance.in_force():
             self.run.begin_epoch(self.epoch)
         self.train_loss = 0.0
-        self._at_minibatches = self.run.scheduler.acts_at_minibatches(self.epoch)
+        self._draws = self.run.scheduler.may_draw(self.epoch)
 
     def at_minibatch(self) -> AbstractContextManager[None]:
         """The random states that its policies draw from at a minibatch, should any act there."""
-        return self.chance.in_force() if self._at_minibatches else contextlib.nullcontext()
+        return self.chance.in_force() if self._draws else contextlib.nullcontext()
 
     def check_loss(self, total: float, index: int) -> None:
         """total: the sum of the epoch's losses so far."""
