@@ -41,6 +41,8 @@ class SharedSteps:
         self._nesterov = bool(members[0].run.optimizer.param_groups[0]["nesterov"])
         self._sizes: list[int] = []
         self._groups: list[tuple[Member, dict[str, Any]]] = []
+        self._which: list[int] = []
+        known: dict[int, int] = {}
         views = stack.views(self._momentum)
         parameters = [dict(member.network.named_parameters()) for member in members]
         for name in stack.used:
@@ -52,7 +54,10 @@ class SharedSteps:
                     view.copy_(state[_MOMENTUM])
                 state[_MOMENTUM] = view
                 self._sizes.append(parameter.numel())
-                self._groups.append((member, _group_of(optimizer, parameter)))
+                group = _group_of(optimizer, parameter)
+                if known.setdefault(id(group), len(known)) == len(self._groups):
+                    self._groups.append((member, group))
+                self._which.append(known[id(group)])
         self._said: list[tuple[float, float, float]] = []
         self._rates = self._decays = self._keeps = self._values
         self._changes: list[int] = []
@@ -93,8 +98,9 @@ class SharedSteps:
             self._masks = self._gathered()
 
     def _spread(self, numbers: list[float]) -> Tensor:
-        """A number for each (parameter, place) to all of its elements."""
-        each = torch.tensor(numbers, dtype=self._values.dtype, device=self._values.device)
+        """A number for each group of parameters to all of its elements."""
+        each = torch.tensor([numbers[which] for which in self._which], dtype=self._values.dtype)
+        each = each.to(self._values.device)
         return each.repeat_interleave(torch.tensor(self._sizes, device=each.device), output_size=len(self._values))
 
     def _gathered(self) -> Tensor | None:
