@@ -230,6 +230,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
     from raydistill.cluster.nodes import this_machine
     from raydistill.errors import ResourceError
     from raydistill.storage import open_store
+    from raydistill.sweep.planning.packing import packing_of
     from raydistill.sweep.planning.plan import baseline_config, check_plan, plan_sweep
     from raydistill.sweep.planning.seeds import find_seeds
     from raydistill.sweep.planning.task import sweep_task
@@ -268,6 +269,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
     plan = plan_sweep(sweep, task, seeds)
     for line in plan.warnings:
         warn(line)
+    packing = packing_of(sweep, plan, task)
     sections = sweep.sections
     planned = [trial.planned_sparsity for trial in plan.trials]
     baseline = sections.baseline.checkpoint or f"{baseline_config(sweep).epochs} epochs, trained or reused"
@@ -288,6 +290,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         ("confirm", f"each front member {sections.confirm} times more, other seeds" if sections.confirm else "no"),
         ("resources", resources),
         *((("MLflow", masked(sections.tracking.uri)),) if sections.tracking.uri else ()),
+        *((("packing", str(packing)),) if packing.asked != 1 else ()),
         ("storage", _shown(store.reference(store.root / sections.name))),
     ):
         console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)
@@ -328,6 +331,9 @@ def _resources(sweep: Sweep, nodes: Sequence[Node], place: str) -> str:
     if workers > 1:
         team = trial_team(workers, share.cpu, share.gpu, sections.max_failures, nodes, str(sweep.file))
         return f"{team} a trial, {at_once(team, nodes)} at a time on {place}"
+    asked = sections.resources_per_trial
+    if asked is not None and asked.pack != 1:
+        return f"{share} for trials that are packed, {concurrent(share, nodes)} times on {place}"
     return f"{share} a trial, {concurrent(share, nodes)} at a time on {place}"
 
 

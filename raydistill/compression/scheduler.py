@@ -67,6 +67,10 @@ class CompressionScheduler:
         for epoch in scheduled.spec.active_epochs():
             self._by_epoch.setdefault(epoch, []).append(scheduled)
 
+    def may_draw(self, epoch: int) -> bool:
+        """Whether any policy may draw random numbers at a minibatch of an epoch that has begun."""
+        return any(scheduled.policy.may_draw for scheduled in self._by_epoch.get(epoch, ()))
+
     def on_epoch_begin(self, epoch: int) -> None:
         """Raises ConfigError where a weight that is pruned was taken out of the model, or replaced by another shape."""
         named = (name for scheduled in self.scheduled for name in getattr(scheduled.policy, "weights", ()))
@@ -88,9 +92,11 @@ class CompressionScheduler:
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.before_parameter_optimization(Step(epoch, minibatch, minibatches))
 
-    def on_minibatch_end(self, epoch: int, minibatch: int, minibatches: int) -> None:
+    def on_minibatch_end(self, epoch: int, minibatch: int, minibatches: int, masked: bool = False) -> None:
+        """masked: who calls it has applied the masks that are in force."""
         # Momentum and weight decay move pruned weights off zero even where their gradient is zero.
-        self.masks.apply()
+        if not masked:
+            self.masks.apply()
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.on_minibatch_end(Step(epoch, minibatch, minibatches))
 

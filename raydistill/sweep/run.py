@@ -29,6 +29,8 @@ from raydistill.sweep.baseline import ensure_baseline
 from raydistill.sweep.curves import ensure_curves
 from raydistill.sweep.file.load import Sweep
 from raydistill.sweep.file.warm_entries import SweepEntry
+from raydistill.sweep.packs import settled_pack
+from raydistill.sweep.planning.packing import packing_of
 from raydistill.sweep.planning.plan import check_plan, plan_sweep
 from raydistill.sweep.planning.resources import Share, must_wait, trial_share
 from raydistill.sweep.planning.seeds import Seeds, find_seeds, seeds_from_json, seeds_to_json
@@ -119,6 +121,9 @@ def run_sweep(
     if not resume:
         for line in plan.warnings:
             observer.warning(line)
+    packing = packing_of(sweep, plan, task)
+    if packing.why:
+        observer.warning(f"{where}.pack: {packing}")
     about = {"name": task.name, "fingerprint": task.fingerprint()}
     with store.held(folder / JOURNAL, f"the sweep in {kept}", observer.warning) as follower:
         clear_temporaries(folder, *(folder / "trials").glob("*"))  # of a driver and trials that were killed
@@ -162,6 +167,7 @@ def run_sweep(
                     nodes,
                     share,
                     team=_team(sweep, share, nodes),
+                    packing=packing,
                 )
                 open_session.append((session, log))
                 return _run(session, history, log)
@@ -246,6 +252,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         ledger.resend(history)
         session.shared = [put(session.task, session.task.nbytes)]
         if ensure_baseline(session) and ensure_trunk(session) and not interrupt.requested:
+            session.pack = settled_pack(session)
             ensure_curves(session)
             run_trials(session, history)
             if not interrupt.requested:

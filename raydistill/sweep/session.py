@@ -10,6 +10,7 @@ from raydistill.cluster.nodes import Node
 from raydistill.cluster.team import Team
 from raydistill.storage import Store
 from raydistill.sweep.file.load import Sweep
+from raydistill.sweep.planning.packing import Packing
 from raydistill.sweep.planning.plan import Plan
 from raydistill.sweep.planning.resources import Share
 from raydistill.sweep.record.ledger import Ledger
@@ -23,8 +24,8 @@ class Session:
     """folder: ``storage/NAME`` on this machine. fingerprint: the task's, a hash of its data.
 
     shared: the task's object reference, boxed: Ray would unpack a bare one. team: the workers of each trial, where
-    it has several. branches: the trunk's networks, references by numbers of its epochs. trained_again: trials whose
-    finished checkpoint was lost.
+    it has several. packing: what the file asks for. pack: how many trials are trained as one network. branches: the
+    trunk's networks, references by numbers of its epochs. trained_again: trials whose finished checkpoint was lost.
     """
 
     sweep: Sweep
@@ -40,6 +41,8 @@ class Session:
     share: Share
     shared: list[object] = field(default_factory=list)
     team: Team | None = None
+    packing: Packing = field(default_factory=lambda: Packing(1))
+    pack: int = 1
     branches: dict[int, str] = field(default_factory=dict)
     trained_again: set[str] = field(default_factory=set)
 

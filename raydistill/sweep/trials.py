@@ -17,6 +17,7 @@ from raydistill.parts.training import Precision
 from raydistill.records import BASELINE, ENDED, FAILED, FINISHED, RUNNING, Scalar, TrialRecord
 from raydistill.search.decisions import RunAll, by_objectives
 from raydistill.search.search import Search
+from raydistill.sweep.packs import run_packed
 from raydistill.sweep.planning.foresight import foreseen, wants_foresight
 from raydistill.sweep.planning.methods import make_search
 from raydistill.sweep.planning.plan import TrialPlan, trial_name
@@ -113,13 +114,17 @@ def run_legs(session: Session, search_driver: SearchDriver, most: int, train: Tr
         RaydistillError: the sweep cannot go on.
     """
     if not search_driver.idle:
-        _tune(session, search_driver, _at_once(session, most), train)
+        if session.pack > 1 and train is train_trial:
+            run_packed(session, search_driver, _at_once(session, most))
+        else:
+            _tune(session, search_driver, _at_once(session, most), train)
     if search_driver.fatal is not None:
         raise search_driver.fatal
 
 
 def _at_once(session: Session, most: int) -> int:
-    fit = concurrent(session.share, session.nodes) if session.team is None else at_once(session.team, session.nodes)
+    alone = concurrent(session.share, session.nodes)
+    fit = session.pack * alone if session.team is None else at_once(session.team, session.nodes)
     return max(1, min(fit, most))
 
 

@@ -130,8 +130,17 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         StorageError: the disk is full or the folder cannot be written.
     """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, buffer)
+    torch.save({"format": FORMAT, **_owned(content)}, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def _owned(value: Any) -> Any:
+    """The same with tensors of their own: torch saves the whole of what a tensor is a view of."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.untyped_storage().nbytes() > value.numel() * value.element_size() else value
+    if isinstance(value, dict):
+        return {key: _owned(entry) for key, entry in value.items()}
+    return [_owned(entry) for entry in value] if isinstance(value, list) else value
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

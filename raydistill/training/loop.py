@@ -28,7 +28,7 @@ from raydistill.metrics import LOSS
 from raydistill.parts import out_of_bounds, pixel_faults
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
-from raydistill.tasks import TRAIN, VALIDATION, Loading, Task, Weights
+from raydistill.tasks import TRAIN, VALIDATION, Feed, Loading, Task, Weights
 from raydistill.training import checkpoint as saved
 from raydistill.training import memory
 from raydistill.training import precision as arithmetic
@@ -50,7 +50,8 @@ from raydistill.training.untrained import check_acts, check_untrained
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
 OnStep = Callable[[int, int, int, float], None]
-_LOOK_EVERY = 50
+Feeds = Callable[[str, Loading], Feed]
+LOOK_EVERY = 50
 """Steps between looks at the loss on a GPU, where each look waits for the device; a CPU is looked at every step."""
 
 
@@ -86,10 +87,10 @@ def fit(
         return
     with training_environment(config.threads, config.deterministic), ranks.failing_together():
 
-        def begin() -> _Run:
+        def begin() -> Run:
             with memory.said_plainly("before the first epoch", config.batch_size):
                 prepared = prepared_for(config, task)
-                return _Run(config, prepared, on_step, ranks)
+                return Run(config, prepared, on_step, ranks)
 
         run = ranks.together(begin)
         run.settle()
@@ -141,14 +142,17 @@ def evaluate_checkpoint(
     return Evaluation(split=split, metrics=task.evaluate(model, feed, loading), samples=feed.samples)
 
 
-class _Run:
+class Run:
     """The state of one run between epochs: what `fit` builds once and each epoch moves on."""
 
-    def __init__(self, config: RunConfig, task: Task, on_step: OnStep | None, ranks: Ranks) -> None:
-        """task: its data are as the run's weights want them.
+    def __init__(
+        self, config: RunConfig, task: Task, on_step: OnStep | None, ranks: Ranks, feeds: Feeds | None = None
+    ) -> None:
+        """task: its data are as the run's weights want them. feeds: in the place of the task's own.
 
         Waits for no other rank: what goes wrong on one of them only must not leave the others waiting.
         """
+        feeds = feeds or task.feed
         self.config = config
         self.ranks = ranks
         self.on_step = on_step
@@ -218,11 +222,11 @@ class _Run:
         )
         self.stepping.compute_in(self.precision)
         loading = Loading(self.device, config.batch_size, config.seed, config.effective_train_size, ranks=ranks)
-        self.train_feed = self.task.feed(TRAIN, loading)
+        self.train_feed = feeds(TRAIN, loading)
         self.validating = replace(
             loading, batch_size=max(config.batch_size, 1024), fraction=config.effective_valid_size
         )
-        self.validation_feed = self.task.feed(VALIDATION, self.validating)
+        self.validation_feed = feeds(VALIDATION, self.validating)
         self.replica = Replica(self.model, ranks)
         self._checked = -1
         if self.folder is not None and self.schedule_text and ranks.first:
@@ -252,23 +256,45 @@ class _Run:
     def train_epoch(self, epoch: int, events: EventLog) -> EpochMetrics:
         """Train and validate one epoch, then write the checkpoint and the events."""
         start = time.perf_counter()
+        with memory.said_plainly(f"epoch {epoch}", self.config.batch_size):
+            self.begin_epoch(epoch)
+        return self.rest_of_epoch(epoch, start, events)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """What policies do before its first minibatch."""
         if not self.ranks.first:  # its dropout must not draw what the first one's does, nor depend on what came before
             seed_everything(epoch_seed(self.config.seed, epoch, self.ranks.rank))
+        self.scheduler.on_epoch_begin(epoch)
+        self._check_same(f"epoch {epoch}")
+
+    def rest_of_epoch(self, epoch: int, start: float, events: EventLog) -> EpochMetrics:
+        """Train and validate an epoch that was begun at `start`."""
         with memory.said_plainly(f"epoch {epoch}", self.config.batch_size):
-            self.scheduler.on_epoch_begin(epoch)
-            self._check_same(f"epoch {epoch}")
             train_loss = self._minibatches(epoch) if self.config.trains else None
             seconds = time.perf_counter() - start
             learning_rate = self.stepping.learning_rate
             self.replica.settle_buffers()
             loading = replace(self.validating, precision=self.precision)
-            with self._as_delivered():
+            with self.as_delivered():
                 validated = self.task.evaluate(self.model, self.validation_feed, loading)
+        return self.end_epoch(epoch, train_loss, learning_rate, validated, seconds, start, events)
+
+    def end_epoch(
+        self,
+        epoch: int,
+        train_loss: float | None,
+        learning_rate: float,
+        validated: Mapping[str, float],
+        seconds: float,
+        start: float,
+        events: EventLog,
+    ) -> EpochMetrics:
+        """What policies do after an epoch, and what is written of it. seconds: of training alone."""
         if not math.isfinite(validated[LOSS]):
-            raise TrainingError(self._not_finite(epoch, "the validation loss", validated[LOSS]))
+            raise TrainingError(self.not_finite(epoch, "the validation loss", validated[LOSS]))
         self.scheduler.on_epoch_end(epoch, **validated)
         self._check_same(f"epoch {epoch}", everything=True)
-        with self._as_delivered():
+        with self.as_delivered():
             total, by_layer = sparsity(self.model, self.dense_sizes)  # what thinning has removed counts as zero
         metrics = EpochMetrics(
             epoch=epoch,
@@ -292,14 +318,14 @@ class _Run:
         last = epoch + 1 == self.config.epochs
         if self.path is not None and (last or (epoch + 1) % self.config.checkpoint_every == 0):
             trained = {} if self.average is None else self.average.trained(self.model.state_dict())
-            with self._as_delivered():
+            with self.as_delivered():
                 saved.write_checkpoint(self.path, self._state(trained))
                 write_atomically(self.path.with_name("sparsity.csv"), sparsity_csv(self.model))
         events.write(metrics)
         if self.config.parameter_histograms:
             events.parameters(self.model, epoch)
 
-    def _as_delivered(self) -> AbstractContextManager[None]:
+    def as_delivered(self) -> AbstractContextManager[None]:
         """While it lasts the model has the weights that are validated and kept."""
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
@@ -319,7 +345,7 @@ class _Run:
         count, trained = self.train_feed.batches, 0
         steps = stepping.steps(count)
         total = torch.zeros((), device=self.device)
-        look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY
+        look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
         for index, batch in enumerate(self.train_feed.epoch(epoch)):
             rows, _ = self.train_feed.rows(index)
             of_step = stepping.rows(self.train_feed, index, count)
@@ -353,9 +379,9 @@ class _Run:
     def _check_loss(self, total: Tensor, epoch: int, index: int) -> None:
         value = float(total)
         if not math.isfinite(value):
-            raise TrainingError(self._not_finite(epoch, f"the training loss (minibatch {index})", value))
+            raise TrainingError(self.not_finite(epoch, f"the training loss (minibatch {index})", value))
 
-    def _not_finite(self, epoch: int, what: str, value: float) -> Fault:
+    def not_finite(self, epoch: int, what: str, value: float) -> Fault:
         way_out = f"lower lr ({self.stepping.learning_rate:g}) or prune less"
         return Fault(f"epoch {epoch}", f"{what} must be finite", value, way_out)
 

@@ -53,13 +53,28 @@ class Stepping:
         first = index - index % self._said.accumulate
         return sum(feed.rows(i)[1] for i in range(first, min(first + self._said.accumulate, minibatches)))
 
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What is to be differentiated."""
+        return loss if self._scaler is None else self._scaler.scale(loss)
+
     def backward(self, loss: Tensor) -> None:
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        self.scaled(loss).backward()
 
     def gradients_are_whole(self) -> None:
         """Bring the gradients to their own size, before anybody looks at them."""
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
+
+    @property
+    def plain(self) -> bool:
+        """Whether a step is one minibatch's, and nothing happens to its gradients but what the optimizer does."""
+        said = self._said
+        return self._scaler is None and said.accumulate == 1 and said.clip_value is None and said.clip_norm is None
+
+    def warmed(self, done: float) -> float:
+        """The share of its rate that a step is made with."""
+        self._share = 1.0 if done >= self._said.warmup_epochs else done / self._said.warmup_epochs
+        return self._share
 
     def step(self, done: float) -> None:
         """One step of the optimizer. done: epochs behind it, with the part of the present one."""
@@ -70,9 +85,8 @@ class Stepping:
             nn.utils.clip_grad_norm_(parameters, self._said.clip_norm)
         groups = self._optimizer.param_groups
         rates = [group["lr"] for group in groups]
-        self._share = 1.0 if done >= self._said.warmup_epochs else done / self._said.warmup_epochs
         if (
-            self._share < 1.0
+            self.warmed(done) < 1.0
         ):  # the schedule's own rate comes back behind the step: what it is computed from stays as it is
             for group in groups:
                 group["lr"] = group["lr"] * self._share

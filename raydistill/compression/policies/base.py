@@ -26,6 +26,9 @@ from torch import Tensor
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.structure import StructureChange
 
+_AT_MINIBATCHES = ("on_minibatch_begin", "before_backward", "before_parameter_optimization", "on_minibatch_end")
+"""The places within an epoch."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -77,6 +80,12 @@ class Policy:
 
     def at_once(self, when: PolicyTime) -> None:
         """Bring the model now to where this policy would have it at that time, as far as no training is needed."""
+
+    @property
+    def may_draw(self) -> bool:
+        """Whether it may draw random numbers at a minibatch, once an epoch has begun. Runs that take turns in a process
+        keep what each draws apart only where this is said: it takes longer than most policies."""
+        return any(getattr(type(self), place) is not getattr(Policy, place) for place in _AT_MINIBATCHES)
 
     def on_structure_change(self, happened: StructureChange) -> None:
         """The model and its masks were cut: the place to cut whatever else has their shapes. In every epoch."""

@@ -161,6 +161,10 @@ class PruningPolicy(Policy):
         else:
             self._drop_masks()
 
+    @property
+    def may_draw(self) -> bool:
+        return self._due is not None or self.controls.mini_batch_pruning_frequency > 0
+
     @torch.no_grad()
     def at_once(self, when: PolicyTime) -> None:
         """Put the masks of that time in force on the weights as they are now. What would have to see minibatches first

@@ -49,6 +49,10 @@ class RegularizationPolicy(Policy):
     def says(self, when: PolicyTime) -> str:
         return f"regularises {weights_text(self.weights)}"
 
+    @property
+    def may_draw(self) -> bool:
+        return False
+
     def before_backward(self, step: Step, loss: Tensor) -> Tensor:
         return self.regularizer.loss({name: self._masks.parameter(name) for name in self.weights}, loss)
 

@@ -19,6 +19,8 @@ from raydistill.parts.training import of_no_epochs
 from raydistill.tasks.base import TaskConfig
 from raydistill.training.config import OwnLoop
 
+Pack = Annotated[int, NUMBER, Field(ge=1, le=1024)] | Literal["auto"]
+
 _FREE = Setting(role=Role.FREE)
 """What a resumed sweep may say otherwise. num_samples may only grow. Constraints decide what is on the front and
 nothing else: it is made anew."""
@@ -292,11 +294,13 @@ class WarmSweepSection(Section):
 
 class ResourcesSection(Section):
     """What one trial takes, or each of its workers. Left out: one GPU if any, else one CPU core. cpu: cores. gpu: a
-    fraction shares one.
+    fraction shares one. pack: so many trials share what one takes, trained as one network; ``auto``: as many as are
+    measured to be fastest, one where packing is no gain.
     """
 
     cpu: Positive | None = None
     gpu: NotNegative = 0.0
+    pack: Pack = 1
 
 
 class AliasSection(Section):

@@ -73,7 +73,7 @@ def train_trial(
         task = ray.get(shared[0])
         run = here(run, store)
         # tune.report raises SystemExit when the trial is to stop: closing ends fit's run and puts torch's settings back
-        finish = partial(_with_figures, latency=latency, own=own)
+        finish = partial(with_figures, latency=latency, own=own)
         if team is None:
             training = _told(fit(run, task=task))
         else:
@@ -92,21 +92,26 @@ def train_trial(
                     metrics = finish(metrics, run, task)
                 place.push()
                 if metrics.epoch >= config["known"]:
-                    tune.report(_report(replace(metrics, checkpoint=f"{kept}/{FILE_NAME}")))
+                    tune.report(report_of(replace(metrics, checkpoint=f"{kept}/{FILE_NAME}")))
                 if metrics.epoch + 1 == config["until"]:
                     break  # it pauses by ending: what waits in a report would hold on to the worker
-    except RaydistillError as error:
-        if isinstance(error, TrainingError | ResourceError) or is_of(error, store.local(kept) / FILE_NAME):
-            tune.report({FAILURE: "; ".join(str(fault) for fault in error.faults)})
-        else:
-            _end_sweep(error)
     except Exception as error:
-        full = full_disk(error)
-        if full is not None:  # met by something that is not ours
-            _end_sweep(unwritable(full.filename or store.local(kept), full))
-            return
-        first_line = masked(str(error).strip().partition("\n")[0])[:200]
-        tune.report({FAILURE: f"{type(error).__name__}: {first_line} (traceback in {kept}/{TRACEBACK})"})
+        tune.report(failure(error, kept, store))
+
+
+def failure(error: BaseException, kept: str, store: Store) -> dict[str, Any]:
+    """The report of what ended a trial, or the whole sweep. kept: the trial's folder, a reference."""
+    if isinstance(error, SystemExit):
+        error = left_by_its_code(error)
+    if isinstance(error, RaydistillError):
+        if isinstance(error, TrainingError | ResourceError) or is_of(error, store.local(kept) / FILE_NAME):
+            return {FAILURE: "; ".join(str(fault) for fault in error.faults)}
+        return _of_sweep(error)
+    full = full_disk(error)
+    if full is not None:  # met by something that is not ours
+        return _of_sweep(unwritable(full.filename or store.local(kept), full))
+    first_line = masked(str(error).strip().partition("\n")[0])[:200]
+    return {FAILURE: f"{type(error).__name__}: {first_line} (traceback in {kept}/{TRACEBACK})"}
 
 
 @contextlib.contextmanager
@@ -121,8 +126,8 @@ def _traced(folder: Path) -> Iterator[None]:
         raise
 
 
-def _end_sweep(error: RaydistillError) -> None:
-    tune.report({FAILURE: "the sweep cannot go on", FATAL: [str(fault) for fault in error.faults]})
+def _of_sweep(error: RaydistillError) -> dict[str, Any]:
+    return {FAILURE: "the sweep cannot go on", FATAL: [str(fault) for fault in error.faults]}
 
 
 def _epochs(run: RunConfig, training: Iterator[EpochMetrics]) -> Generator[EpochMetrics, None, None]:
@@ -156,13 +161,13 @@ def _retried(reason: str) -> None:
     tune.report({RETRIED: reason})
 
 
-def _with_figures(metrics: EpochMetrics, run: RunConfig, task: Task, latency: bool, own: Sequence[str]) -> EpochMetrics:
+def with_figures(metrics: EpochMetrics, run: RunConfig, task: Task, latency: bool, own: Sequence[str]) -> EpochMetrics:
     """The last epoch with what the network then costs."""
     device = run.device if torch.cuda.is_available() else "cpu"  # a trial's process has no GPU where its workers do
     checkpoint = Path(str(run.out_dir)) / FILE_NAME
     return replace(metrics, footprint=footprint(checkpoint, task, device, latency=latency, arch=run.arch, own=own))
 
 
-def _report(metrics: EpochMetrics) -> dict[str, Any]:
+def report_of(metrics: EpochMetrics) -> dict[str, Any]:
     # as text: Tune would flatten the layers into hundreds of keys of its own
     return {**metrics.scalars, EPOCH: json.dumps(metrics.to_json())}
