@@ -51,10 +51,12 @@ def streams(model: nn.Module, example: Example, widths: Collection[int] | None =
 
 
 def unwritten_widths(model: nn.Module) -> set[int]:
-    """Widths of streams of which some layer leaves a channel unwritten: only these can lose one."""
+    """Widths of norms over channels in which some layer leaves a channel unwritten: only such streams can lose one."""
     kinds = [(kind_of(module), module) for module in model.modules()]
     dead = [(kind, module) for kind, module in kinds if weighted(module) or kind.embedding]
-    return {kind.rows(module) for kind, module in dead if bool(kind.zero_rows(module).any())}
+    widths = _widths(model)
+    written = ((kind.rows(module), kind, module) for kind, module in dead)
+    return {width for width, kind, module in written if width in widths and bool(kind.zero_rows(module).any())}
 
 
 def _widths(model: nn.Module) -> set[int]:

@@ -37,5 +37,8 @@ def test_widths_in_which_something_is_not_written() -> None:
     model = DecoderLM(50, 16, 1, 4, 0.0, 16)
     assert unwritten_widths(model) == set()
     with torch.no_grad():
-        model.blocks[0].mlp.up.weight[3] = 0
-    assert unwritten_widths(model) == {64}
+        model.blocks[0].mlp.up.weight[3] = 0  # of a width that no norm has
+    assert unwritten_widths(model) == set()
+    with torch.no_grad():
+        model.blocks[0].mlp.down.weight[3] = 0
+    assert unwritten_widths(model) == {16}
