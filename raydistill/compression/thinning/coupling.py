@@ -165,11 +165,12 @@ def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterat
     if group.blocked is not None or not writers:
         refused.update(dict.fromkeys(writers, group.blocked or "nobody writes it"))
         return
+    together = _together(group, model)
     slices = []
     for member in group.members:
-        made = _slice(member, group.width, model)
+        made = None if together is None else _slice(member, group.width, together, model)
         if made is None:
-            refused.update(dict.fromkeys(writers, f"{member.layer} reads its channels in groups"))
+            refused.update(dict.fromkeys(writers, f"{member.layer} reads its channels in groups of another kind"))
             return
         slices += made
     matrices = all(model.get_submodule(name).get_parameter(_matrix(model, name)).dim() == 2 for name in writers)
@@ -179,22 +180,41 @@ def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterat
     yield Coupling(kind_, writers[0], names, tuple(slices), _topology(kind_, members, model))
 
 
-def _slice(member: Member, width: int, model: nn.Module) -> list[Slice] | None:
-    """Of one member of a group; none for a norm, which has no weight of its own to prune; None: it cannot be said."""
+def _together(group: Group, model: nn.Module) -> int | None:
+    """How many channels are one structure: one of each group of the grouped convolutions among the members, which keep
+    equal groups. None: these are not the same for all of them."""
+    found = {1}
+    for member in group.members:
+        module = model.get_submodule(member.layer)
+        kind_ = weighted(module)
+        if kind_ is not None and kind_.groups(module) > 1 and not kind_.is_depthwise(module):
+            found.add(kind_.groups(module) if torch.equal(member.where, member.channels) else 0)
+    found.discard(1)
+    count = found.pop() if found else 1
+    return count if not found and count and group.width % count == 0 else None
+
+
+def _slice(member: Member, width: int, together: int, model: nn.Module) -> list[Slice] | None:
+    """Of one member of a group; none for a norm, which has no weight of its own to prune; None: it cannot be said.
+
+    together: of so many channels is a structure, one of each of as many equal parts of the group.
+    """
     module = model.get_submodule(member.layer)
     kind_ = weighted(module)
     if kind_ is None:
         return []
-    if kind_.groups(module) > 1 and not kind_.is_depthwise(module):
-        return None
     dim = kind_.in_dim if member.side == "in" else kind_.out_dim
+    name = f"{member.layer}.{kind_.weight}"
+    if member.side == "in" and kind_.groups(module) > 1:  # its weight has the columns of one group only
+        return [Slice(name, dim, torch.arange(width // together).view(-1, 1))]
     each = len(member.where) // width
     order = member.channels.argsort(stable=True)
     if each * width != len(member.where) or not torch.equal(
         member.channels[order], torch.arange(width).repeat_interleave(each)
     ):
         return None
-    return [Slice(f"{member.layer}.{kind_.weight}", dim, member.where[order].view(width, each))]
+    where = member.where[order].view(together, width // together, each)
+    return [Slice(name, dim, where.transpose(0, 1).flatten(1))]
 
 
 def _heads(site: Site, model: nn.Module) -> Coupling:

@@ -94,6 +94,20 @@ def test_heads_neurons_and_units(make: Any, tokens: Tensor) -> None:
     assert not any(bool((p == 0).flatten(1).all(1).any()) for p in model.parameters() if p.dim() > 1)
 
 
+def test_grouped_convolutions_keep_equal_groups() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 24, 3, groups=4), nn.ReLU(),
+        nn.Conv2d(24, 8, 1), nn.Flatten(), nn.Linear(32, 2),
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 4, 4)
+    _, masks = pruned(model, x, final_sparsity=0.5)
+    expected = model(x).detach()
+    thin(model, masks, x)
+    assert relative(expected, model(x).detach()) < 1e-5
+    assert (model[0].out_channels, model[3].groups, model[3].weight.shape) == (8, 4, (12, 2, 3, 3))
+
+
 def test_scores_are_reduced_over_the_parts() -> None:
     model, x = net()
     a, b, hidden = model.a.weight.data, model.b.weight.data, model.hidden.weight.data

@@ -62,10 +62,30 @@ class Grouped(nn.Module):
         return self.out(self.b(self.a(x)).mean((2, 3)))
 
 
-def test_channels_that_are_read_in_groups_are_refused_with_the_reason() -> None:
-    offer = couplings(Grouped(), torch.randn(1, 3, 4, 4))
-    assert offer.couplings == ()
-    assert offer.refused["a"] == "b reads its channels in groups"
+def test_of_channels_that_are_read_in_groups_one_of_each_is_a_structure() -> None:
+    first, second = sorted(couplings(Grouped(), torch.randn(1, 3, 4, 4)).couplings, key=lambda each: each.name)
+    assert (first.name, first.count) == ("a", 2)
+    rows, columns = sorted(first.slices, key=lambda part: part.weight)
+    assert (rows.weight, rows.where.tolist()) == ("a.weight", [[0, 2, 4, 6], [1, 3, 5, 7]])
+    assert (columns.weight, columns.dim, columns.where.tolist()) == ("b.weight", 1, [[0], [1]])
+    assert [part.where.tolist() for part in second.slices] == [[[0, 2, 4, 6], [1, 3, 5, 7]]] * 2
+
+
+class Unlike(Grouped):
+    """Two convolutions that read the same channels in different groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(8, 8, 3, groups=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.out((self.b(x) + self.c(x)).mean((2, 3)))
+
+
+def test_groups_of_two_kinds_are_refused_with_the_reason() -> None:
+    offer = couplings(Unlike(), torch.randn(1, 3, 4, 4))
+    assert "in groups of another kind" in offer.refused["a"]
 
 
 def test_the_network_stays_as_it_is() -> None:
