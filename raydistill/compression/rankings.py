@@ -108,6 +108,16 @@ def movement(groups: Tensor, moved: Tensor | None) -> Tensor:
     return moved.mean(dim=1)
 
 
+def geometric_median(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
+    """Sum of Euclidean distances to all other filters: those nearest to the geometric median are the most replaceable
+    (He et al. 2019, arXiv 1811.00250). Filters of zeros go first, and no distance to them counts."""
+    flat = groups.detach().float()
+    present = flat.any(1)
+    scores = torch.zeros(len(flat), device=flat.device)
+    scores[present] = torch.cdist(flat[present], flat[present]).sum(1)
+    return scores.to(groups.dtype)
+
+
 def random(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
     """A uniform draw from torch's global CPU generator."""
     return torch.rand(groups.shape[0]).to(groups)
@@ -132,6 +142,7 @@ SNIP = Ranking("snip", snip, "gradients")
 LAMP = Ranking("lamp", lamp)
 OBD = Ranking("obd", obd, "fisher")
 MOVEMENT = Ranking("movement", movement, "movement")
+GEOMETRIC_MEDIAN = Ranking("geometric_median", geometric_median, filters_only=True)
 RANDOM = Ranking("random", random)
 APOZ = Ranking("apoz", apoz, "apoz", filters_only=True)
 MEAN_ACTIVATION = Ranking("mean_activation", given, "mean", filters_only=True)
@@ -141,6 +152,19 @@ MENU: dict[str, Ranking] = {
     "magnitude": L1,
     **{
         ranking.name: ranking
-        for ranking in (L1, L2, LAMP, TAYLOR, SNIP, OBD, MOVEMENT, RANDOM, APOZ, MEAN_ACTIVATION, BN_SCALE)
+        for ranking in (
+            L1,
+            L2,
+            LAMP,
+            TAYLOR,
+            SNIP,
+            OBD,
+            MOVEMENT,
+            GEOMETRIC_MEDIAN,
+            RANDOM,
+            APOZ,
+            MEAN_ACTIVATION,
+            BN_SCALE,
+        )
     },
 }

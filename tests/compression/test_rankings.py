@@ -76,3 +76,10 @@ def test_what_keeps_one_of_ones_own_from_being_used(ranking: Ranking, says: str)
     import re
 
     assert re.search(says, ranking.fault())
+
+
+def test_the_filter_nearest_to_all_others_goes_first() -> None:
+    filters = torch.tensor([[0.0, 3.0], [4.0, 0.0], [0.0, 0.0], [0.0, 5.0]])
+    scores = rankings.geometric_median(filters)
+    # distances 5, 2 and sqrt(41), none to the filter of zeros
+    assert scores.tolist() == pytest.approx([7.0, 5.0 + 41**0.5, 0.0, 2.0 + 41**0.5])
