@@ -19,7 +19,6 @@ from raydistill.compression.evidence import gatherer
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies.base import Policy, Step, weights_text
 from raydistill.compression.pruners import Moment, Network, Pruner
-from raydistill.compression.pruners.base import ComposedPruner
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.structure import StructureChange
 from raydistill.errors import ConfigError, Fault
@@ -169,12 +168,10 @@ class PruningPolicy(Policy):
     def at_once(self, when: PolicyTime) -> None:
         """Put the masks of that time in force on the weights as they are now. What would have to see minibatches first
         is ranked by magnitude; a pruner that does not rank then, or changes weights, prunes nothing."""
-        pruner = self.pruner
         unseen = self._evidence.waits or not self._evidence.ready
-        if unseen:
-            if not isinstance(pruner, ComposedPruner):
-                return
-            pruner = pruner.by_magnitude()
+        pruner = self.pruner.by_magnitude() if unseen else self.pruner
+        if pruner is None:
+            return
         masks = {name: self._masks[name] for name in self._masks.names()}
         moment = Moment(when, masks, {} if unseen else self._evidence.result())
         for name, mask in pruner.masks({name: self._ranked(name) for name in self.weights}, moment).items():

@@ -126,6 +126,10 @@ class Pruner(ABC):
     def mask(self, weight_name: str, weight: Tensor, when: PolicyTime) -> Tensor:
         """The mask of one of `weights` by itself."""
 
+    def by_magnitude(self) -> Pruner | None:
+        """The same pruner with a ranking that needs the weights alone; None if it does not rank."""
+        return None
+
     def level(self, weight_name: str, when: PolicyTime) -> float | None:
         """The sparsity it aims at, in [0, 1]; None if that is not known beforehand."""
         return None
@@ -174,7 +178,6 @@ class ComposedPruner(Pruner):
         self.evidence = ranking.evidence
 
     def by_magnitude(self) -> ComposedPruner:
-        """The same pruner with a ranking that needs the weights alone."""
         other = copy.copy(self)
         other.ranking, other.evidence, other.noise = L1, L1.evidence, 0.0
         return other

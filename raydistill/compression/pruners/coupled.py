@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from raydistill.compression.pruners.arguments import (
     chosen,
 )
 from raydistill.compression.pruners.base import Moment, Pruner
+from raydistill.compression.rankings import L1
 from raydistill.compression.rates import Curve, PolicyTime
 from raydistill.compression.structure import StructureChange
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
@@ -139,6 +141,11 @@ class CoupledPruner(Pruner):
             self._find()
         assert self._couplings is not None
         return self._couplings
+
+    def by_magnitude(self) -> CoupledPruner:
+        other = copy.copy(self)
+        other.ranking, other.evidence = L1, L1.evidence
+        return other
 
     def on_structure_change(self, happened: StructureChange) -> None:
         self._couplings = None  # found anew on what is left

@@ -190,6 +190,21 @@ def test_a_schedule_of_a_decoder() -> None:
     assert relative(expected, model(TOKENS).detach()) < 1e-5
 
 
+def test_a_schedule_is_put_at_once_without_gradients() -> None:
+    """What a sweep plans by: heads and neurons by their magnitude, where Taylor's has seen nothing yet."""
+    torch.manual_seed(0)
+    model = DecoderLM(50, 32, 2, 4, 0.0, 16)
+    scheduler = build(
+        parse_schedule(yaml.safe_load(SCHEDULE), "s.yaml"),
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        (TOKENS,),
+    )
+    for each in scheduler.scheduled:
+        each.policy.at_once(each.when(each.spec.last_epoch))
+    assert scheduler.masks.sparsity()["blocks.0.mlp.up.weight"] == 0.75
+
+
 def test_two_of_them_on_the_same_weights_both_hold() -> None:
     torch.manual_seed(0)
     model = DecoderLM(50, 32, 2, 4, 0.0, 16)
