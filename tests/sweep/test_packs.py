@@ -58,6 +58,7 @@ def test_its_process_and_its_driver_are_killed_and_the_trials_are_what_they_are_
         assert other.last.footprint["macs"] == record.last.footprint["macs"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("spared")
 def test_a_trial_that_ends_every_process_is_found_out_and_rungs_stop_and_refill(
     write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path
@@ -87,6 +88,7 @@ def test_a_trial_that_ends_every_process_is_found_out_and_rungs_stop_and_refill(
     assert dead in out
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("spared")
 def test_what_cannot_be_packed_is_said_once_and_trained_one_by_one(
     write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path
@@ -97,6 +99,7 @@ def test_what_cannot_be_packed_is_said_once_and_trained_one_by_one(
     assert_complete(tmp_path / "sweeps" / "tiny", "tiny", 2)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("spared")
 def test_auto_measures_first(write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path) -> None:
     out = sweep_here(write_sweep(*PACKED, ("resources_per_trial", {"cpu": 2, "pack": "auto"}), ("num_samples", 2)))
