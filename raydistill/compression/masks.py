@@ -47,6 +47,13 @@ def mask_of_smallest(scores: Tensor, count: int) -> Tensor:
     return mask
 
 
+def largest_of_each_group(scores: Tensor, n: int, m: int) -> Tensor:
+    """The mask that keeps the `n` largest of every `m` adjacent columns (last dimension); of equal ones the first."""
+    groups = scores.reshape(-1, m)
+    kept = groups.sort(dim=1, descending=True, stable=True).indices[:, :n]
+    return torch.zeros_like(groups).scatter_(1, kept, 1.0).reshape(scores.shape)
+
+
 class MaskSet:
     """The masks of one model, multiplied into its weights in one fused call.
 

@@ -46,7 +46,7 @@ from raydistill.training.replica import Replica
 from raydistill.training.start import prepared_for, removed_layers
 from raydistill.training.stepping import Stepping
 from raydistill.training.teacher import add_teacher, check_distillation
-from raydistill.training.untrained import check_acts, check_untrained
+from raydistill.training.untrained import as_run, check_acts, check_untrained
 
 _EMPTY = ScheduleSpec(source="no schedule", instances=(), policies=(), mapping={})
 OnStep = Callable[[int, int, int, float], None]
@@ -76,8 +76,7 @@ def fit(
         TrainingError: the loss became NaN or infinite, or memory ran out.
         LostWorker: another rank's process died.
     """
-    if config.epochs == 0:
-        config = replace(config, epochs=1, trains=False)
+    config = as_run(config)
     check_run(config)
     ranks = ranks or Ranks()
     if config.train is not None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from raydistill.compression import CompressionScheduler
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.training.config import RunConfig
+
+
+def as_run(config: RunConfig) -> RunConfig:
+    """A run of no epochs is one epoch in which nothing is trained; any other is as it is."""
+    return replace(config, epochs=1, trains=False) if config.epochs == 0 else config
 
 
 def check_untrained(config: RunConfig) -> list[Fault]:

@@ -28,6 +28,7 @@ class LayerKind:
         scale. recurrent: it runs over time. embedding: its inputs are indices.
     counted: its multiply-accumulates are one row of a summary, under its name and class.
     whole: why its channels are never taken out (completes "reaches NAME, ..."); empty where they can be.
+    weight: the name of its weight; out_dim, in_dim: that one's dimensions of rows and of columns.
     numbers: names of its whole numbers that go down with the heads or units of its block; None: whichever fit.
     """
 
@@ -38,6 +39,9 @@ class LayerKind:
     counted: bool = False
     whole: str = ""
     numbers: tuple[str, ...] | None = None
+    weight: str = "weight"
+    out_dim: int = 0
+    in_dim: int = 1
 
     def rows(self, module: nn.Module) -> int:
         """How many output channels the layer has."""

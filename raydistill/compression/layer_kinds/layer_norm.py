@@ -69,6 +69,8 @@ class EmbeddingKind(LayerKind):
     numbers: tuple[str, ...] | None = ()
     embedding: bool = True
     whole: str = "which is not thinned"
+    out_dim: int = 1
+    in_dim: int = 0
 
     def rows(self, module: nn.Module) -> int:
         return cast(nn.Embedding, module).embedding_dim

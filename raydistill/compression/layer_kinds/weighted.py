@@ -24,10 +24,7 @@ class WeightedKind(LayerKind):
 
     counted: bool = True
     numbers: tuple[str, ...] | None = ()
-    weight: str = "weight"
     bias: str = "bias"
-    out_dim: int = 0
-    in_dim: int = 1
     out_size: str = ""
     in_size: str = ""
 

@@ -46,6 +46,18 @@ def checked_rise(initial_sparsity: object, final_sparsity: object) -> tuple[floa
     return initial, final
 
 
+def checked_pattern(n: object, m: object) -> tuple[int, int]:
+    """n of every m, as arguments of these names give it; ConfigError unless they are whole numbers, n not above m."""
+    found = []
+    for argument, value in (("n", n), ("m", m)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(Fault(argument, "must be a whole number from 1 up", value))
+        found.append(value)
+    if found[0] > found[1]:
+        raise ConfigError(Fault("n", f"must not be above m, {m}", n, "n of every m weights stay"))
+    return found[0], found[1]
+
+
 def checked_weights(argument: str, value: object) -> tuple[str, ...]:
     """Parameter names an argument gives: a list of different names, or one name by itself; ConfigError otherwise."""
     if isinstance(value, str) and value:

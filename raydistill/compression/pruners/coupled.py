@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression import rates
-from raydistill.compression.masks import pruned_count, smallest_mask
+from raydistill.compression.masks import mask_of_smallest, pruned_count, smallest_mask
 from raydistill.compression.pruners.arguments import (
     checked_level,
     checked_number,
@@ -179,8 +179,7 @@ class CoupledPruner(Pruner):
             for name, weight in weights.items()
         }
         for index, each in enumerate(self.couplings):
-            keep = smallest_mask(scores[index], 0.0)
-            keep[scores[index].argsort(stable=True)[: counts[index]]] = 0
+            keep = mask_of_smallest(scores[index], counts[index])
             for name, mask in each.expand(keep, dict(weights)).items():
                 found[name] *= mask
         return found

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from raydistill.compression.calibration import SQUARES
 from raydistill.compression.masks import pruned_count
-from raydistill.compression.pruners.arguments import checked_level, checked_mapping, checked_number, checked_weights
+from raydistill.compression.pruners.arguments import (
+    checked_level,
+    checked_mapping,
+    checked_number,
+    checked_pattern,
+    checked_weights,
+)
 from raydistill.compression.pruners.base import ComposedPruner, Moment
 from raydistill.compression.rates import PolicyTime, constant
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
@@ -148,14 +154,7 @@ def _pattern(said: Sequence[str], n: int | None, m: int | None) -> tuple[int, in
         return None
     if "final_sparsity" in said:
         raise ConfigError(Fault("n", "cannot stand beside final_sparsity", n, "keep one of the two"))
-    for argument, value in (("n", n), ("m", m)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(Fault(argument, "must be a whole number from 1 up", value))
-    assert n is not None
-    assert m is not None
-    if n > m:
-        raise ConfigError(Fault("n", f"must not be above m, {m}", n, "n of every m weights stay"))
-    return n, m
+    return checked_pattern(n, m)
 
 
 def _adjacent_inputs(weight: Tensor) -> Tensor | None:

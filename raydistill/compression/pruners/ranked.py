@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from raydistill.compression import rates, scopes
 from raydistill.compression.granularity import ELEMENT, Granularity, granularity
+from raydistill.compression.masks import largest_of_each_group
 from raydistill.compression.pruners.arguments import (
     checked_leader,
+    checked_pattern,
     checked_ranking,
     checked_rise,
     checked_weights,
@@ -84,17 +85,12 @@ class NMPruner(ComposedPruner):
     """
 
     def __init__(self, name: str, weights: list[str], n: int = 2, m: int = 4, ranking: str = "magnitude") -> None:
-        for argument, value in (("n", n), ("m", m)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(Fault(argument, "must be a whole number from 1 up", value))
-        if n > m:
-            raise ConfigError(Fault("n", f"must not be above m, {m}", n, "n of every m weights stay"))
+        self._n, self._m = checked_pattern(n, m)
         by = checked_ranking(ranking)
         if by.filters_only:
             raise ConfigError(Fault("ranking", "must rank single weights", ranking, "such as magnitude"))
         level = rates.constant(1.0 - n / m)
         super().__init__(name, dict.fromkeys(checked_weights("weights", weights), level), by)
-        self._n, self._m = n, m
 
     def fault_of(self, weight_name: str, weight: Tensor) -> str:
         if weight.dim() < 2:
@@ -105,11 +101,7 @@ class NMPruner(ComposedPruner):
 
     def _mask(self, name: str, weight: Tensor, when: PolicyTime, evidence: Tensor | None) -> Tensor:
         scores = self.scores(weight, evidence).reshape(weight.shape)
-        inputs_last = scores.movedim(1, -1)
-        rows = inputs_last.reshape(-1, self._m)
-        kept = rows.sort(dim=1, descending=True, stable=True).indices[:, : self._n]
-        mask = torch.zeros_like(rows).scatter_(1, kept, 1.0)
-        return mask.reshape(inputs_last.shape).movedim(-1, 1)
+        return largest_of_each_group(scores.movedim(1, -1), self._n, self._m).movedim(-1, 1)
 
 
 def _granularity(name: object, block_shape: object) -> Granularity:

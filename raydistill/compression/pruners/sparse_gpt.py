@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from raydistill.compression.calibration import DAMPING, PRODUCTS, inverse_factor
-from raydistill.compression.masks import mask_of_smallest
+from raydistill.compression.masks import largest_of_each_group, mask_of_smallest
 from raydistill.compression.pruners.arguments import checked_number
 from raydistill.compression.pruners.one_shot import OneShotPruner, Settled
-from raydistill.compression.pruners.wanda import largest_of_each_group
 from raydistill.errors import ConfigError, Fault
 
 _LARGEST, _SMALLEST, _PARTS = 128, 16, 8

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raydistill.compression.calibration import SQUARES
-from raydistill.compression.masks import mask_of_smallest
+from raydistill.compression.masks import largest_of_each_group, mask_of_smallest
 from raydistill.compression.pruners.one_shot import OneShotPruner, Settled
 from raydistill.errors import ConfigError, Fault, close_match
 
@@ -38,13 +38,6 @@ def smallest_of_each_row(scores: Tensor, count: int) -> Tensor:
         further = order.values[:, each].sort(stable=True).indices[:more]
         mask[further, order.indices[further, each]] = 0.0
     return mask
-
-
-def largest_of_each_group(scores: Tensor, n: int, m: int) -> Tensor:
-    """The mask that keeps the `n` largest of every `m` adjacent columns; of equal ones the first."""
-    groups = scores.reshape(-1, m)
-    kept = groups.sort(dim=1, descending=True, stable=True).indices[:, :n]
-    return torch.zeros_like(groups).scatter_(1, kept, 1.0).reshape(scores.shape)
 
 
 class WandaPruner(OneShotPruner):

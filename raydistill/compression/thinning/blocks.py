@@ -43,7 +43,7 @@ def drop_blocks(model: nn.Module, example: Example) -> Dropped:
         dropped = Dropped({name: each.rest for name, each in found.items()})
         less, expected = copy_of(model), outputs_of(model, noise)
         _make(less, dropped, found)
-        if not keeps_outputs(model, less, noise, expected):
+        if not keeps_outputs(model, less, noise, expected, outputs_of(less, noise)):
             return Dropped({})
     except Exception:  # whatever the model's own code raises on noise, or without a block
         return Dropped({})

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.copying import copy_of
 from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.layer_kinds.recurrent import directions, gates
-from raydistill.compression.quantizers import detach
-from raydistill.compression.thinning.graph import Graph, drop_hooks, trace
+from raydistill.compression.thinning.graph import Graph, trace
 from raydistill.compression.thinning.groups import Group, Member
 from raydistill.compression.thinning.heads import faults_of, of_groups, sharing
 from raydistill.compression.thinning.inputs import Example, kind, to_device
-from raydistill.compression.thinning.inside import look_inside, sites_of
+from raydistill.compression.thinning.inside import look_inside, sites_of, streams_of
 from raydistill.compression.thinning.labels import Rows, Site
-from raydistill.compression.thinning.streams import Stream, streams
+from raydistill.compression.thinning.streams import Stream
+from raydistill.compression.thinning.thin import rules_of, working_copy
 from raydistill.errors import ConfigError
 
 FILTERS, NEURONS, HEADS, UNITS, EMBEDDING = KINDS = ("Filters", "Neurons", "Heads", "Units", "Embedding")
@@ -87,12 +86,7 @@ def couplings(model: nn.Module, example: Example) -> Offer:
 
     example: a tensor, a sequence of positional inputs or a mapping of named ones.
     """
-    work = copy_of(model)
-    detach(work)
-    drop_hooks(work)
-    work.float().eval()
-    for parameter in work.parameters():
-        parameter.requires_grad_(True)
+    work = working_copy(model, {}, torch.float32)
     given = to_device(example, *kind(work))
     seen, inside = look_inside(work, given)
     refused: dict[str, str] = {}
@@ -101,8 +95,7 @@ def couplings(model: nn.Module, example: Example) -> Offer:
         try:
             graph = trace(work, given, inside.given, inside.read)
         except ConfigError as error:
-            fault = error.faults[0]
-            refused["the network"] = fault if isinstance(fault, str) else fault.rule
+            refused["the network"] = rules_of(error)
             graph = Graph((), {}, False)
     for group in graph.groups:
         found += _channels(group, work, refused)
@@ -119,19 +112,11 @@ def couplings(model: nn.Module, example: Example) -> Offer:
             refused[layer] = "what reads it cannot be followed" if whole else kind_of(module).whole
         else:
             found += _units(layer, module, work, readers)
-    for stream in _streams(work, given):
+    for stream in streams_of(work, given):
         made = _embedding(stream, work)
         if made is not None:
             found.append(made)
     return Offer(tuple(found), refused)
-
-
-def _streams(model: nn.Module, example: Example) -> list[Stream]:
-    twin = copy_of(model).double()
-    try:
-        return streams(twin, to_device(example, kind(twin)[0], torch.float64))
-    except Exception:  # the model's own code may look at values
-        return []
 
 
 def _embedding(stream: Stream, model: nn.Module) -> Coupling | None:
@@ -144,7 +129,7 @@ def _embedding(stream: Stream, model: nn.Module) -> Coupling | None:
         kind_, is_column = kind_of(module), name not in stream.writers
         if stream.escapes or not kind_.can_lose(module, is_column) or kind_.groups(module) > 1:
             return None
-        dim = 1 if kind_.embedding else getattr(kind_, "in_dim", 1) if is_column else getattr(kind_, "out_dim", 0)
+        dim = kind_.in_dim if is_column else kind_.out_dim
         weight = known[id(model.get_parameter(f"{name}.{_matrix(model, name)}"))]
         slices[weight, dim] = Slice(weight, dim, every)
         if not is_column and not kind_.embedding and kind_.bias_of(module) is not None:
@@ -232,8 +217,8 @@ def _heads(site: Site, model: nn.Module) -> Coupling:
         (site.mixed, together[1], True),
     ):  # fmt: skip
         kind_ = kind_of(model.get_submodule(rows.layer))
-        dims: tuple[int, int] = (getattr(kind_, "out_dim", 0), getattr(kind_, "in_dim", 1))
-        slices.append(Slice(f"{rows.layer}.{_matrix(model, rows.layer)}", dims[is_column], where))
+        dim = kind_.in_dim if is_column else kind_.out_dim
+        slices.append(Slice(f"{rows.layer}.{kind_.weight}", dim, where))
     writers = tuple(dict.fromkeys(each.weight for each in slices))
     members = [(rows.layer, "") for rows in (site.query, site.key, site.value, site.mixed)]
     return Coupling(HEADS, site.module, writers, tuple(slices), _topology(HEADS, members, model))
@@ -265,9 +250,7 @@ def _units(layer: str, module: nn.Module, model: nn.Module, readers: dict[str, R
 
 
 def _matrix(model: nn.Module, layer: str) -> str:
-    kind_ = kind_of(model.get_submodule(layer))
-    name: str = getattr(kind_, "weight", "weight")
-    return name
+    return kind_of(model.get_submodule(layer)).weight
 
 
 def _topology(kind_: str, members: Sequence[tuple[str, str]], model: nn.Module) -> str:

@@ -9,8 +9,8 @@ same number.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,19 @@ from raydistill.compression.layer_kinds import UNKNOWN, kind_of, weighted
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS
 from raydistill.compression.thinning.labels import Rows, Site
 from raydistill.compression.thinning.layers import response
-from raydistill.compression.thinning.parts import Leaving, block_of
+from raydistill.compression.thinning.parts import Leaving, Part, block_of
 
 WIDTHS = ("apart", "together", "values", "none")
 """Ways to narrow the heads that stay: queries and keys by themselves and values by themselves, all by the same number,
 values only, not at all. Which of them its own code allows, an attention has to be asked."""
 
 
-@dataclass(frozen=True)
-class HeadCut:
+@dataclass(frozen=True, kw_only=True)
+class HeadCut(Part):
     """What goes of one attention.
 
     heads, shared, width, value_width: how many there are before and after: of heads, of those of keys and values, and
-    of their widths. leaving, constants, tables: see `Part`.
+    of their widths.
     """
 
     site: Site
@@ -39,11 +39,6 @@ class HeadCut:
     shared: tuple[int, int]
     width: tuple[int, int]
     value_width: tuple[int, int]
-    leaving: Leaving
-    constants: Mapping[str, Tensor] = field(default_factory=dict)
-    tables: Mapping[str, tuple[int, Tensor]] = field(default_factory=dict)
-    scales: Mapping[str, float] = field(default_factory=dict)
-    numbers: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def block(self) -> str:
@@ -133,14 +128,14 @@ def head_cut(site: Site, model: nn.Module, structures: Collection[str], widths: 
             leaving[rows.layer, is_column] = going.unique()
     heads, kept_heads = len(shared_by), int((~whole[shared_by]).sum())
     return HeadCut(
-        site,
-        (heads, kept_heads),
-        (groups, len(stays)),
-        (keys.shape[1], width),
-        (value_rows.shape[1], value_width),
-        leaving,
-        _constants(site, model, ~keep_v, values),
-        _tables(site, model, whole[shared_by]) if bool(whole.any()) else {},
+        site=site,
+        heads=(heads, kept_heads),
+        shared=(groups, len(stays)),
+        width=(keys.shape[1], width),
+        value_width=(value_rows.shape[1], value_width),
+        leaving=leaving,
+        constants=_constants(site, model, ~keep_v, values),
+        tables=_tables(site, model, whole[shared_by]) if bool(whole.any()) else {},
     )
 
 

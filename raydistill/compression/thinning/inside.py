@@ -13,7 +13,7 @@ from raydistill.compression.thinning.heads import WIDTHS, faults_of, head_cut
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.labels import Rows, Seen, Site, follow
 from raydistill.compression.thinning.parts import Part, Taken, Trial
-from raydistill.compression.thinning.streams import streams, unwritten_widths
+from raydistill.compression.thinning.streams import Stream, streams, unwritten_widths
 from raydistill.compression.thinning.units import unit_cut
 from raydistill.compression.thinning.width import width_cuts
 
@@ -27,9 +27,8 @@ def look_inside(model: nn.Module, example: Example) -> tuple[Seen, Taken]:
     """What is inside a model's blocks, and their bounds; nothing is taken. model: in eval mode, without hooks; left as
     it is."""
     taken = Taken()
-    twin = copy_of(model).double()
     try:
-        seen = follow(twin, to_device(example, kind(twin)[0], torch.float64))
+        seen = follow(*_in_double(model, example))
     except Exception:  # the model's own code may look at values; what is not followed is not thinned
         return Seen(), taken
     for site in seen.sites:
@@ -125,12 +124,20 @@ def _residual(model: nn.Module, example: Example, structures: Collection[str]) -
     widths = unwritten_widths(model)
     if not widths:
         return
-    twin = copy_of(model).double()
-    try:
-        found = streams(twin, to_device(example, kind(twin)[0], torch.float64), widths)
-    except Exception:  # the model's own code may look at values
-        return
-    for stream in found:
+    for stream in streams_of(model, example, widths):
         ways: Ways = list(width_cuts(stream, model, structures))
         if ways:
             yield [ways]
+
+
+def streams_of(model: nn.Module, example: Example, widths: Collection[int] | None = None) -> list[Stream]:
+    """Residual streams of a model, which is left as it is. widths: only those of such."""
+    try:
+        return streams(*_in_double(model, example), widths)
+    except Exception:  # the model's own code may look at values
+        return []
+
+
+def _in_double(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
+    twin = copy_of(model).double()
+    return twin, to_device(example, kind(twin)[0], torch.float64)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,41 +28,38 @@ Attributes = dict[str, dict[str, tuple[float, float]]]
 _MOST_TRIES = 64
 
 
-class Part(Protocol):
-    """What can go of one block."""
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What can go of one block.
+
+    leaving: the positions. constants: by layer, what its bias takes up. tables: parameters outside layers: the
+    dimension and the positions that go. scales: parameters that are taken times a factor. numbers: of modules, those that are
+    known to change, before and after.
+    """
+
+    leaving: Leaving
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    tables: Mapping[str, tuple[int, Tensor]] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def block(self) -> str:
-        """The module whose own code holds it."""
-
-    @property
-    def leaving(self) -> Leaving: ...
-
-    @property
-    def constants(self) -> Mapping[str, Tensor]:
-        """By layer, what its bias takes up."""
-
-    @property
-    def tables(self) -> Mapping[str, tuple[int, Tensor]]:
-        """Parameters outside layers: the dimension and the positions that go."""
-
-    @property
-    def scales(self) -> Mapping[str, float]:
-        """Parameters that are taken times a factor."""
-
-    @property
-    def numbers(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
-        """Numbers of modules that are known to change, before and after."""
+        """The module whose own code holds it; "" is the network."""
+        return ""
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers that lose something."""
+        raise NotImplementedError
 
     def counts(self) -> Mapping[int, int]:
         """Numbers that the block's own code is likely to hold, before and after."""
+        return {}
 
     def sizes(self) -> Mapping[int, int]:
         """Numbers that it may hold, or hold for something else."""
+        return {}
 
 
 @dataclass
@@ -156,7 +152,7 @@ class Trial:
             taken.fold(thin)
             taken.change(thin).make(thin)
             found = outputs_of(thin, self.noise, self.without)
-            kept = keeps_outputs(self.model, thin, self.noise, self.expected, self.without)
+            kept = keeps_outputs(self.model, thin, self.noise, self.expected, found, self.without)
         except Exception:  # whatever the model's own code raises where widths no longer fit each other
             return None
         return difference(self.expected, found) if kept else None

@@ -129,10 +129,7 @@ def _side(model: nn.Module, name: str, dim: int | None, is_column: bool) -> tupl
         return id(model.get_parameter(name)), dim
     module = model.get_submodule(name)
     kind = kind_of(module)
-    own = model.get_parameter(f"{name}.{getattr(kind, 'weight', 'weight')}")
-    if kind.embedding:
-        return id(own), 1
-    return id(own), getattr(kind, "in_dim", 1) if is_column else getattr(kind, "out_dim", 0)
+    return id(model.get_parameter(f"{name}.{kind.weight}")), kind.in_dim if is_column else kind.out_dim
 
 
 def _sources(model: nn.Module, width: int) -> dict[str, Any]:

@@ -42,8 +42,9 @@ def thin(
     What goes: a *filter* (row of a conv or linear weight, or channel that a batch norm scales by zero) whose channel
     then is the same constant for every input, and a *channel* that all layers that read it multiply by zero. With it
     go the rows, columns, batch-norm entries and depthwise filters of all coupled layers; in a residual sum a filter
-    goes only where all that are added to it are zero too. Inputs and outputs of the network keep their widths, and so
-    does what reaches attention, recurrent layers or a normalization over channels.
+    goes only where all that are added to it are zero too. Dead heads of attention, units of recurrent layers and
+    channels of a residual stream that nobody writes go too (`thin_inside`). Inputs and outputs of the network keep
+    their widths.
 
     A zeroed filter is not silent: its bias, or the shift of the batch norm behind it, still gives a constant (through
     the activations) to the next layers. Of such constants nothing is lost where they can be folded into the next
@@ -60,7 +61,7 @@ def thin(
     The result is checked: the outputs for fixed noise agree to 1e-5 of the largest output with those of the masked
     model (with ``exact=False`` of the model after folding), or the groups that break this stay. The model, its
     parameters and its buffers remain the same objects, so an optimizer's parameter groups still hold them. The report's
-    `change` makes a fresh model the same shapes.
+    `changes` make a fresh model the same shapes.
 
     model: any that Torch-Pruning can trace, with layers of one's own that say their kind (`layer_kinds`); its training
         mode stays as it is. A checkpoint of it loads with
@@ -91,7 +92,7 @@ def thin(
     before = _size(model)
     device, dtype = kind(model)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    work = _working_copy(model, values, wide)
+    work = working_copy(model, values, wide)
     example = to_device(example_input, *kind(work))
     changes: list[Thinned] = []
 
@@ -108,7 +109,7 @@ def thin(
         if inside.leaving:
             inside.fold(model)
             make(inside.change(model))
-            work = _working_copy(model, values, wide)
+            work = working_copy(model, values, wide)
         graph = _graph(work, example, inside)
         original = work
         chosen = aligned_filters(work, graph) if align_sums else {}
@@ -138,16 +139,21 @@ def thin(
 
 def untraceable(model: nn.Module, example_input: Example) -> str:
     """Why `thin` takes nothing out of this model, however much of it is zero; empty where it can take something."""
-    work = _working_copy(model, {}, torch.float32)
+    work = working_copy(model, {}, torch.float32)
     example = to_device(example_input, *kind(work))
     try:
         graph = trace(work, example)
         read_constants(work, example, graph.training)
     except ConfigError as error:
-        return "; ".join(fault if isinstance(fault, str) else fault.rule for fault in error.faults)
+        return rules_of(error)
     if not graph.groups and any(map(weighted, model.modules())):
         return "autograd follows none of its layers"
     return ""
+
+
+def rules_of(error: ConfigError) -> str:
+    """What is wrong, without where and what to do."""
+    return "; ".join(fault if isinstance(fault, str) else fault.rule for fault in error.faults)
 
 
 def _graph(work: nn.Module, example: Example, inside: Taken) -> Graph:
@@ -157,9 +163,8 @@ def _graph(work: nn.Module, example: Example, inside: Taken) -> Graph:
     except ConfigError as error:
         if not inside.leaving:
             raise
-        fault = error.faults[0]
-        why = fault if isinstance(fault, str) else fault.rule
-        inside.reasons.update({name: why for name, module in work.named_modules() if weighted(module)})
+        layers = (name for name, module in work.named_modules() if weighted(module))
+        inside.reasons.update(dict.fromkeys(layers, rules_of(error)))
         return Graph((), {}, False)
 
 
@@ -181,7 +186,7 @@ def _size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _working_copy(model: nn.Module, masks: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
+def working_copy(model: nn.Module, masks: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:
     """The masked model in eval mode, contiguous and without hooks, to be traced, changed and measured."""
     work = copy_of(model)
     detach(work)

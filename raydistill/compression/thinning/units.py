@@ -8,7 +8,7 @@ layers and directions of one module have one number of units, so each loses as m
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,19 @@ from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.layer_kinds.recurrent import directions, gates
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS
 from raydistill.compression.thinning.labels import Rows
-from raydistill.compression.thinning.parts import Leaving
+from raydistill.compression.thinning.parts import Leaving, Part
 
 _CANDIDATE = {4: 2, 3: 2, 1: 0}
 """By how many gates a layer has: which of them gives what is new. An LSTM's are input, forget, cell, output; a GRU's
 are reset, update, new."""
 
 
-@dataclass(frozen=True)
-class UnitCut:
-    """units: of each layer and direction, before and after. leaving: see `Part`."""
+@dataclass(frozen=True, kw_only=True)
+class UnitCut(Part):
+    """units: of each layer and direction, before and after."""
 
     layer: str
     units: tuple[int, int]
-    leaving: Leaving
-    constants: Mapping[str, Tensor] = field(default_factory=dict)
-    tables: Mapping[str, tuple[int, Tensor]] = field(default_factory=dict)
-    scales: Mapping[str, float] = field(default_factory=dict)
-    numbers: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def block(self) -> str:
@@ -43,9 +38,6 @@ class UnitCut:
     @property
     def layers(self) -> tuple[str, ...]:
         return (self.layer,)
-
-    def counts(self) -> dict[int, int]:
-        return {}
 
     def sizes(self) -> dict[int, int]:
         return dict([self.units])
@@ -76,7 +68,7 @@ def unit_cut(layer: str, model: nn.Module, readers: Mapping[str, Rows], structur
         columns = torch.isin(rows.where, going).nonzero().flatten()
         if len(columns):
             leaving[reader, True] = columns
-    return UnitCut(layer, (width, width - count), leaving)
+    return UnitCut(layer=layer, units=(width, width - count), leaving=leaving)
 
 
 def _unread(module: nn.Module, model: nn.Module, readers: Mapping[str, Rows], width: int) -> Tensor:

@@ -40,14 +40,15 @@ def settle(
         cut(thin, Thinned.of(thin, leaving).sides())
         try:
             wanted = expected if exact else outputs_of(folded, noise)
-            if not keeps_outputs(work if exact else folded, thin, noise, wanted):
+            found = outputs_of(thin, noise)
+            if not keeps_outputs(work if exact else folded, thin, noise, wanted, found):
                 return None
             if graph.training:
                 set_training(thin, True)
                 call(thin, noise)
         except Exception:  # whatever the model's own code raises where widths no longer fit each other
             return None
-        return plan, folded, difference(outputs_of(original, noise), outputs_of(thin, noise))
+        return plan, folded, difference(outputs_of(original, noise), found)
 
     accepted: list[int] = []
     rejected: list[int] = []
@@ -78,11 +79,15 @@ def outputs_of(model: nn.Module, example: Example, without: Collection[int] = ()
 
 @torch.no_grad()
 def keeps_outputs(
-    model: nn.Module, thin: nn.Module, example: Example, expected: list[Tensor], without: Collection[int] = ()
+    model: nn.Module,
+    thin: nn.Module,
+    example: Example,
+    expected: list[Tensor],
+    found: list[Tensor],
+    without: Collection[int] = (),
 ) -> bool:
-    """Whether a thinned copy of a model gives what the model does (`expected`), up to rounding. A deep network can
-    amplify the rounding of single precision past the tolerance; double precision tells."""
-    found = outputs_of(thin, example, without)
+    """Whether what a thinned copy of a model gives (`found`) is what the model does (`expected`), up to rounding. A
+    deep network can amplify the rounding of single precision past the tolerance; double precision tells."""
     return difference(expected, found) <= _TOLERANCE or _agree_in_double(model, thin, example, without)
 
 

@@ -10,40 +10,28 @@ by n / d.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS
-from raydistill.compression.thinning.parts import Leaving
+from raydistill.compression.thinning.parts import Leaving, Part
 from raydistill.compression.thinning.streams import Stream
 
 
-@dataclass(frozen=True)
-class WidthCut:
-    """width: of the stream, before and after. leaving, tables, scales, numbers: see `Part`."""
+@dataclass(frozen=True, kw_only=True)
+class WidthCut(Part):
+    """width: of the stream, before and after."""
 
     stream: Stream
     width: tuple[int, int]
-    leaving: Leaving
-    tables: Mapping[str, tuple[int, Tensor]]
-    scales: Mapping[str, float]
-    numbers: Mapping[str, Mapping[str, tuple[float, float]]]
-    constants: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def block(self) -> str:
-        return ""
 
     @property
     def layers(self) -> tuple[str, ...]:
         return (*sorted(self.stream.writers), *sorted(self.stream.readers))
-
-    def counts(self) -> dict[int, int]:
-        return {}
 
     def sizes(self) -> dict[int, int]:
         return dict([self.width])
@@ -113,4 +101,11 @@ def _cut(stream: Stream, model: nn.Module, dead: Tensor) -> WidthCut:
             scales[own[0]] = math.sqrt(stream.width / kept)
             small = {key: value for key, value in vars(module).items() if type(value) is float and 0 < value < 0.01}
             numbers[name] = {key: (value, value * stream.width / kept) for key, value in small.items()}
-    return WidthCut(stream, (stream.width, kept), leaving, tables, scales, {k: v for k, v in numbers.items() if v})
+    return WidthCut(
+        stream=stream,
+        width=(stream.width, kept),
+        leaving=leaving,
+        tables=tables,
+        scales=scales,
+        numbers={name: changes for name, changes in numbers.items() if changes},
+    )

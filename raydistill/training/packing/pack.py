@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from types import TracebackType
 from weakref import WeakValueDictionary
 
@@ -24,6 +23,7 @@ from raydistill.training.packing.fitting import Fitting, Found, Kind
 from raydistill.training.packing.group import Group
 from raydistill.training.packing.member import Member
 from raydistill.training.packing.remembered import can_be_kept
+from raydistill.training.untrained import as_run
 
 Ended = tuple[int, EpochMetrics | BaseException]
 
@@ -85,8 +85,7 @@ class Pack:
         Raises:
             ConfigError, DataError, CheckpointError: as of `fit`; the others go on.
         """
-        if config.epochs == 0:  # as `fit` has it
-            config = replace(config, epochs=1, trains=False)
+        config = as_run(config)
         check_run(config)
         if config.train is not None:
             raise ConfigError(Fault("train", "is a loop of one's own, which trains one network", ABSENT))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of
+from raydistill.compression.masks import largest_of_each_group
 from raydistill.compression.pruners import Moment, WandaPruner
-from raydistill.compression.pruners.wanda import largest_of_each_group, smallest_of_each_row, wanda_scores
+from raydistill.compression.pruners.wanda import smallest_of_each_row, wanda_scores
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ConfigError
 
