@@ -33,8 +33,8 @@ class Part:
     """What can go of one block.
 
     leaving: the positions. constants: by layer, what its bias takes up. tables: parameters outside layers: the
-    dimension and the positions that go. scales: parameters that are taken times a factor. numbers: of modules, those that are
-    known to change, before and after.
+    dimension and the positions that go. scales: parameters that are taken times a factor. numbers: of modules, those
+    that are known to change, before and after.
     """
 
     leaving: Leaving
