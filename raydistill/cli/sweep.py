@@ -242,7 +242,9 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
     check_tracking(sweep, store)
     store.check()
     if resume:
-        check_start_of(sweep, store, resume)
+        started = check_start_of(sweep, store, resume).start
+        assert started is not None
+        sweep = sweep.as_started(started["config"])
     check_plan(sweep)
     if sweep.sections.tracking.uri is not None:
         visit(sweep.sections.tracking.uri)
@@ -281,9 +283,9 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         *((("trunk", _trunk(sweep, plan)),) if plan.branches else ()),
         ("trials", f"{plan.count} of {sections.training.epochs} epochs, seed {sections.seed}"),
         *((trial.trial_id, f"{trial.origin}, {percent(trial.planned_sparsity)} % sparsity") for trial in plan.warm),
-        ("searcher", _searcher(sweep, plan)),
+        ("searcher", _searcher(sweep, plan) + _why(sweep, "searcher")),
         *((("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),) if planned else ()),
-        ("scheduler", _scheduler(sweep)),
+        ("scheduler", _scheduler(sweep) + _why(sweep, "trial_scheduler")),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
         *((("constraints", ", ".join(map(str, sections.constraints))),) if sections.constraints else ()),
         *((("aliases", ", ".join(f"{alias.name}: {alias.rule}" for alias in sweep.aliases)),) if sweep.aliases else ()),
@@ -335,6 +337,11 @@ def _resources(sweep: Sweep, nodes: Sequence[Node], place: str) -> str:
     if asked is not None and asked.pack != 1:
         return f"{share} for trials that are packed, {concurrent(share, nodes)} times on {place}"
     return f"{share} a trial, {concurrent(share, nodes)} at a time on {place}"
+
+
+def _why(sweep: Sweep, key: str) -> str:
+    why = "" if sweep.automatic is None else sweep.automatic.said(key)
+    return f" ({why})" if why else ""
 
 
 def _searcher(sweep: Sweep, plan: Plan) -> str:

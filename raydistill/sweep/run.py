@@ -107,6 +107,8 @@ def run_sweep(
     check_tracking(sweep, store)
     store.check()
     history = check_start_of(sweep, store, resume)
+    if history.start is not None:
+        sweep = sweep.as_started(history.start["config"])
     check_plan(sweep)  # what is wrong with the file is said before the data are read
     seeds = _seeds(sweep, store.root, history, observer)
     where = f"{sweep.file}: resources_per_trial"
@@ -121,6 +123,8 @@ def run_sweep(
     if not resume:
         for line in plan.warnings:
             observer.warning(line)
+        for line in () if sweep.automatic is None else sweep.automatic.lines():
+            observer.step(line)
     packing = packing_of(sweep, plan, task)
     if packing.why:
         observer.warning(f"{where}.pack: {packing}")

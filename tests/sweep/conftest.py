@@ -48,6 +48,7 @@ SWEEP: dict[str, Any] = {
         "training.lr": {"loguniform": [0.01, 0.05]},
         "per_layer": {"weights": ["fc1.weight", "fc2.weight"], "final_sparsity": {"uniform": [0.3, 0.95]}},
     },
+    "searcher": {"name": "random"},
     "trial_scheduler": {"name": "none"},
     "resources_per_trial": ONE_AT_A_TIME,
     "num_samples": 3,

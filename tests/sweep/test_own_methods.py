@@ -90,7 +90,7 @@ def test_what_depends_on_no_result_is_planned(write_sweep: Callable[..., Path]) 
         ("trial_scheduler", {"name": LADDER}, "trial_scheduler.name: is not a TrialScheduler"),
         ("trial_scheduler", {"name": PATIENCE}, "trial_scheduler.args.epochs: is missing; add 'epochs:'"),
         ("trial_scheduler", {"name": PATIENCE, "args": {"epochs": 1, "max_epochs": 2}}, "max_epochs: unknown argument"),
-        ("trial_scheduler", {"name": "ashe"}, "trial_scheduler.name: must be one of moasha, asha"),
+        ("trial_scheduler", {"name": "ashe"}, "trial_scheduler.name: must be one of auto, moasha, asha"),
     ],
 )
 def test_what_is_wrong_is_a_line_when_the_file_is_read(
@@ -157,8 +157,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
 )
 def test_an_answer_that_is_none_is_a_line(answer: str, says: str) -> None:
     scheduling = TrialSchedulerSection(name=f"{OWN}Answers", args={"answer": answer})
-    searcher = make_searcher(SearcherSection(), SPACE, 0, 9)
-    search = make_search(SearcherSection(), scheduling, searcher, (), 4, 9)
+    searcher = make_searcher(SearcherSection(name="random"), SPACE, 0, 9)
+    search = make_search(SearcherSection(name="random"), scheduling, searcher, (), 4, 9)
     search.next()
     with pytest.raises(ConfigError) as caught:
         search.result(0, 1, {})

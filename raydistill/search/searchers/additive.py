@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from raydistill.records import Scalar
+from raydistill.search.distributions import Distribution
 from raydistill.search.observations import Observation, comparable
 from raydistill.search.searchers.base import Curves, Searcher, generator
 from raydistill.search.searchers.sobol import SobolSearcher
@@ -206,8 +207,13 @@ def _added(gains: np.ndarray, metrics: np.ndarray, new_gains: np.ndarray, new_me
 
 def is_level(dimension: Dimension) -> bool:
     """Whether it says how much of a weight is pruned: a fraction, of one layer."""
-    ends = [dimension.distribution.from_unit(unit) for unit in (0.0, 1.0)]
-    return dimension.weight is not None and all(isinstance(end, int | float) and 0 <= end < 1 for end in ends)
+    return dimension.weight is not None and draws_levels(dimension.distribution)
+
+
+def draws_levels(distribution: Distribution) -> bool:
+    """Whether all that it draws are fractions below 1."""
+    ends = [distribution.from_unit(unit) for unit in (0.0, 1.0)]
+    return all(isinstance(end, int | float) and 0 <= end < 1 for end in ends)
 
 
 def _levels(dimension: Dimension, units: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from raydistill.schedule.file_kind import SWEEP, check_kind
 from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, parse_space, usual_objectives
 from raydistill.search.aliases import Alias, parse_aliases
 from raydistill.search.constraints import Constraint, parse_constraints
+from raydistill.sweep.file.automatic import Choices, as_started, chosen
 from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.spec import (
     SearcherSection,
@@ -73,7 +74,9 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, parsed. schedule: the default one, before any drawn value. warm_start: as written, files read."""
+    """A sweep file, parsed. schedule: the default one, before any drawn value. warm_start: as written, files read.
+    automatic: which methods the file left to the tool, and why they are what they are; None: none.
+    """
 
     file: Path
     sections: SweepSections
@@ -84,6 +87,16 @@ class Sweep:
     constraints: tuple[Constraint, ...] = ()
     warm_start: tuple[Entry, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    automatic: Choices | None = None
+
+    def as_started(self, config: Mapping[str, Any]) -> Sweep:
+        """With the methods that a resumed sweep was started with, where the file leaves them to the tool. config: the
+        journal's."""
+        if self.automatic is None:
+            return self
+        kept = as_started(self.automatic, config)
+        methods = {"searcher": kept.searcher, "trial_scheduler": kept.trial_scheduler}
+        return replace(self, automatic=kept, sections=self.sections.model_copy(update=methods))
 
     @property
     def wants_latency(self) -> bool:
@@ -158,10 +171,15 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
         warm_start = _collected(faults, parse_entries, raw["warm_start"], file) or ()
     faults += _training_paths(dimensions, str(file), bool(raw.get("train")))
     faults += _trunk_paths(dimensions, str(file), bool(raw.get("trunk")))
+    automatic = None
     if sections is not None:
         sections = _resolved(sections, file)
         if metrics:
-            sections = _with_defaults(sections, metrics, objectives)
+            trained = sections.training.epochs if sections.training.trains else 0
+            epochs = (overrides.epochs if overrides else None) or trained
+            automatic = chosen(sections, dimensions, per_layer, objectives, metrics, epochs)
+            methods = {"searcher": automatic.searcher, "trial_scheduler": automatic.trial_scheduler}
+            sections = _with_defaults(sections.model_copy(update=methods), metrics, objectives)
             faults += _check_scores(sections, metrics, str(file))
             faults += _check_data(sections, file)
         faults += _cross_checks(sections, str(file))
@@ -170,9 +188,11 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
             faults.append(Fault(f"{file}: warm_start", rule, ABSENT, "raise num_samples, or take some out"))
     if faults or sections is None or schedule is None:
         raise ConfigError(*faults)
-    return _shortened(
-        Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints, warm_start, aliases), overrides
-    )
+    if automatic is not None:
+        scored = replace(automatic, searcher=sections.searcher, trial_scheduler=sections.trial_scheduler)
+        automatic = scored if automatic.why else None
+    sweep = Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints, warm_start, aliases)
+    return _shortened(replace(sweep, automatic=automatic), overrides)
 
 
 def training_values(training: TrainingSection, values: Mapping[str, object], source: str) -> TrainingSection:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -191,6 +191,9 @@ class DistillationSection(Section):
     end_epoch: Count | None = None
 
 
+M = TypeVar("M", bound="Menu")
+
+
 class Menu(Section):
     """A section whose `name` chooses a method; an option that the method has no use for is a fault.
 
@@ -214,12 +217,23 @@ class Menu(Section):
             raise ValueError(f"{name} has no use for {', '.join(idle)} (its options: {known})")
         return self
 
+    @classmethod
+    def of_journal(cls: type[M], said: Mapping[str, Any]) -> M:
+        """A section as a journal has it, where every option stands, those too that its method has no use for."""
+        name = str(said["name"])
+        uses = frozenset({"args"}) if ":" in name else cls.uses[name]
+        section = cls(**{"name": name, **{key: said[key] for key in uses if said.get(key) is not None}})
+        return section.model_copy(update={key: said[key] for key in cls.model_fields if key in said})
 
+
+AUTO = "auto"
+"""In place of a method's name: see `raydistill.sweep.file.automatic`."""
 _RUNGS = frozenset({"grace_period", "reduction_factor"})
 
 
 class TrialSchedulerSection(Menu):
-    """When trials stop early. name: of a method, or one's own, ``pkg.mod:Class``. args: what one's own is made with.
+    """When trials stop early. name: of a method, or one's own, ``pkg.mod:Class``; ``auto``, or left out, what was
+    measured to be best for such a sweep (of options without a name, asha). args: what one's own is made with.
     grace_period: epochs before any does; left out, a quarter of a trial.
 
     reduction_factor: one in so many goes on at a rung. mode: ``stop`` for good at a rung, or pause and ``promote`` the
@@ -229,6 +243,7 @@ class TrialSchedulerSection(Menu):
     """
 
     uses: ClassVar = {
+        AUTO: frozenset(),
         "moasha": _RUNGS | {"mode", "spread", "brackets"},
         "asha": _RUNGS | {"score"},
         "hyperband": _RUNGS | {"score", "brackets", "mode"},
@@ -236,7 +251,7 @@ class TrialSchedulerSection(Menu):
         "none": frozenset(),
     }
 
-    name: Literal["moasha", "asha", "hyperband", "median", "none"] | Own = "asha"
+    name: Literal["auto", "moasha", "asha", "hyperband", "median", "none"] | Own = "auto"
     grace_period: Count | None = None
     reduction_factor: Annotated[float, NUMBER, Field(gt=1, allow_inf_nan=False)] = 2.0
     mode: Literal["stop", "promote"] = "stop"
@@ -244,16 +259,23 @@ class TrialSchedulerSection(Menu):
     brackets: Count | None = None
     score: dict[str, Number] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _options_alone_are_ashas(cls, said: Any) -> Any:
+        return {"name": "asha", **said} if isinstance(said, Mapping) and said and "name" not in said else said
+
 
 class SearcherSection(Menu):
-    """How values are drawn. name: of a method, or one's own, ``pkg.mod:Class``. args: what one's own is made with.
-    startup: trials spread evenly before results are learnt from; left out, a quarter of all, 4 to 10.
+    """How values are drawn. name: of a method, or one's own, ``pkg.mod:Class``; ``auto``, or left out, what was
+    measured to be best for such a sweep. args: what one's own is made with. startup: trials spread evenly before
+    results are learnt from; left out, a quarter of all, 4 to 10.
 
     points: values the grid takes of a continuous dimension. population: NSGA-II's. step: evolution's, in shares of a
     range. parents: front members that evolution mutates. score: what tpe learns from; the others learn all objectives.
     """
 
     uses: ClassVar = {
+        AUTO: frozenset(),
         "random": frozenset(),
         "sobol": frozenset(),
         "grid": frozenset({"points"}),
@@ -265,7 +287,9 @@ class SearcherSection(Menu):
         "additive": frozenset({"startup"}),
     }
 
-    name: Literal["random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution", "additive"] | Own = "random"
+    name: Literal["auto", "random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution", "additive"] | Own = (
+        "auto"
+    )
     startup: Count | None = None
     points: Count | None = None
     population: Annotated[int, NUMBER, Field(ge=2)] | None = None

@@ -13,7 +13,7 @@ from raydistill.masking import is_masked, masked_all
 from raydistill.parts import Role, Setting
 from raydistill.search.searchers.base import ALL
 from raydistill.sweep.file.faults import section_of
-from raydistill.sweep.file.spec import SweepSections
+from raydistill.sweep.file.spec import Menu, SearcherSection, SweepSections, TrialSchedulerSection
 from raydistill.sweep.planning.plan import Plan
 from raydistill.sweep.record.journal import History
 
@@ -92,10 +92,14 @@ def _tracking_uri(config: Mapping[str, Any]) -> str | None:
 
 def _completed(config: Mapping[str, object]) -> Mapping[str, object]:
     """What a sweep was started with, and what this version adds to it: the defaults of sections that are newer."""
+    said: dict[str, Any] = dict(config)
+    menus: dict[str, type[Menu]] = {"searcher": SearcherSection, "trial_scheduler": TrialSchedulerSection}
+    methods = {key: kind.of_journal(said.pop(key)) for key, kind in menus.items() if key in said}
     try:
-        today = SweepSections.model_validate(dict(config)).model_dump(mode="json")
+        sections = SweepSections.model_validate(said).model_copy(update=methods)
     except ValidationError:  # it differs in more than what is new
         return config
+    today = sections.model_dump(mode="json")
     return {**today, **{key: config[key] for key in ("schedule", "warm_start") if key in config}}
 
 

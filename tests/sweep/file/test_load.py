@@ -65,7 +65,7 @@ def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
         ("dataset/data_dir", "gone", "space.yaml: dataset.data_dir: no such file or folder, got "),
         ("baseline/checkpoint", "gone.pt", "space.yaml: baseline.checkpoint: no such file"),
         ("baseline/checkpoint", "s3://b/gone.pt", "gone.pt'; copy it to this machine first, a URI is not read here"),
-        ("trial_scheduler/name", "ahsa", "must be one of moasha, asha, hyperband, median, none, got 'ahsa'"),
+        ("trial_scheduler/name", "ahsa", "must be one of auto, moasha, asha, hyperband, median, none, got 'ahsa'"),
         (
             "trial_scheduler",
             {"name": "asha", "score": {"acc": 1}},
@@ -86,7 +86,7 @@ def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
             {"name": "random", "startup": 3, "step": 0.1},
             "space.yaml: searcher: random has no use for startup, step (its options: none)",
         ),
-        ("searcher/name", "tpa", "space.yaml: searcher.name: must be one of random, sobol, grid, tpe"),
+        ("searcher/name", "tpa", "space.yaml: searcher.name: must be one of auto, random, sobol, grid, tpe"),
         ("searcher", {"name": "tpe", "score": {"acc": 1}}, "space.yaml: searcher.score.acc: unknown figure"),
         ("objectives", {"top1": "up"}, "space.yaml: objectives.top1: unknown direction, got 'up'"),
         ("schedule", "gone.yaml", "space.yaml: schedule: no such schedule file, got 'gone.yaml'"),

@@ -1,0 +1,115 @@
+"""``searcher: auto`` and ``trial_scheduler: auto``, what a sweep file has that does not say: which methods they are.
+
+What is chosen is what `benchmarks/search_quality.py` says of the budget (docs/results.md holds its tables).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from raydistill.metrics import Metric, selecting
+from raydistill.search import Dimension, Objective, PerLayer
+from raydistill.search.searchers.additive import draws_levels
+from raydistill.sweep.file.spec import AUTO, SearcherSection, SweepSections, TrialSchedulerSection
+
+LEVEL = "final_sparsity"
+MANY = 64
+"""Trials up to which a searcher that learns values one by one has not beaten an even spread."""
+_FEWEST = 4
+"""Epochs of a trial below which there is nothing to stop."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Which methods ``auto`` stands for. why: by section, in words; only of those that are ``auto``."""
+
+    searcher: SearcherSection
+    trial_scheduler: TrialSchedulerSection
+    why: Mapping[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """One for each section, as ``searcher: additive (auto: ...)``."""
+        return [f"{key}: {getattr(self, key).name} ({self.said(key)})" for key in self.why]
+
+    def said(self, key: str) -> str:
+        """Why a section's method is what it is; "" where the file says it."""
+        return f"{AUTO}: {self.why[key]}" if key in self.why else ""
+
+
+def chosen(
+    sections: SweepSections,
+    dimensions: Sequence[Dimension],
+    per_layer: Sequence[PerLayer],
+    objectives: Sequence[Objective],
+    metrics: Mapping[str, Metric],
+    epochs: int,
+) -> Choices:
+    """What is to be used in place of ``auto``; a method that the file names is left as it is.
+
+    metrics: the task's; the first selects. epochs: of a trial; 0 where trials do not train.
+    """
+    said = Choices(sections.searcher, sections.trial_scheduler)
+    why: dict[str, str] = {}
+    if said.searcher.name == AUTO:
+        name, why["searcher"] = _searcher(sections, dimensions, per_layer, objectives)
+        said = replace(said, searcher=SearcherSection(name=name))
+    if said.trial_scheduler.name == AUTO:
+        name, why["trial_scheduler"] = _trial_scheduler(sections, str(said.searcher.name), metrics, epochs)
+        said = replace(said, trial_scheduler=TrialSchedulerSection(name=name))
+    return replace(said, why=why)
+
+
+def as_started(now: Choices, config: Mapping[str, Any]) -> Choices:
+    """What a sweep was started with, in place of what ``auto`` is today. config: the journal's."""
+    kept = {key: getattr(now, key).of_journal(config[key]) for key in now.why if key in config}
+    return replace(now, **kept, why=dict.fromkeys(kept, "as the sweep was started"))
+
+
+def _searcher(
+    sections: SweepSections,
+    dimensions: Sequence[Dimension],
+    per_layer: Sequence[PerLayer],
+    objectives: Sequence[Objective],
+) -> tuple[str, str]:
+    stops = sections.trial_scheduler.name not in (AUTO, "none")
+    levels = any(LEVEL in each.arguments and draws_levels(each.arguments[LEVEL]) for each in per_layer)
+    of_network = [objective.of_network for objective in objectives]
+    weighs = sorted(of_network) == [False, True] and not any(o.path for o in objectives)
+    if levels and weighs and sections.train is None and not stops:
+        return "additive", "levels of layers are searched"
+    points = _points(dimensions, per_layer)
+    if points is not None and points <= sections.num_samples:
+        return "grid", f"all {points} combinations"
+    if sections.num_samples > MANY:
+        return "evolution", f"more than {MANY} trials, enough to learn from"
+    return "sobol", f"up to {MANY} trials, spread evenly"
+
+
+def _points(dimensions: Sequence[Dimension], per_layer: Sequence[PerLayer]) -> int | None:
+    """How many combinations there are; None where they cannot be counted."""
+    count = 1
+    for dimension in dimensions:
+        options = getattr(dimension.distribution, "options", None)
+        if options is None:
+            return None
+        count *= len(options)
+    return None if per_layer else count
+
+
+def _trial_scheduler(
+    sections: SweepSections, searcher: str, metrics: Mapping[str, Metric], epochs: int
+) -> tuple[str, str]:
+    if searcher == "additive":
+        return "none", "additive learns from whole trials"
+    if searcher == "grid":
+        return "none", "all combinations are wanted"
+    if sections.trunk is not None:
+        return "none", "branches of a trunk are short"
+    if epochs < _FEWEST:
+        return "none", f"{epochs} epochs are too few to stop"
+    first = metrics[selecting(metrics)]
+    if searcher == "evolution" or not (first.is_fraction and first.maximise):
+        return "moasha", "the objectives themselves are compared"
+    return "asha", "the weaker half ends early"
