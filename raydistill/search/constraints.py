@@ -1,4 +1,4 @@
-"""Bounds on what a trial may be: ``top1_drop <= 0.005``, ``sparsity >= 0.8``, ``latency_ms < 3``.
+"""Bounds on what a trial may be: ``top1_drop <= 0.005``, ``sparsity >= 0.8``, ``latency_ms < 3``, ``macs <= 0.5x``.
 
 A finished trial that breaks one is infeasible: it is kept and shown, but is no member of the front. So is the baseline.
 """
@@ -9,7 +9,7 @@ import math
 import operator
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raydistill.errors import ConfigError, Fault, close_match
 from raydistill.metrics import OF_NETWORK, Metric
@@ -19,21 +19,30 @@ from raydistill.search.figures import RELATIVE, own_figure
 _DROP, _RISE = RELATIVE
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 FORM = re.compile(r"\s*([A-Za-z_][\w.:]*)\s*(<=|>=|<|>)\s*(\S+)\s*")
-_EXAMPLE = "as in 'top1_drop <= 0.005' or 'sparsity >= 0.8'"
+_EXAMPLE = "as in 'top1_drop <= 0.005', 'sparsity >= 0.8' or 'macs <= 0.5x'"
+_TIMES = "x"
+"""Behind a number that is a multiple of what the dense baseline has."""
 
 
 @dataclass(frozen=True)
 class Constraint:
     """figure: the name of a figure, or of a `against_dense`. comparison: one of <=, >=, <, >. path: of a figure of
-    one's own, where it is."""
+    one's own, where it is. relative: whether the bound is a multiple of the dense baseline's figure."""
 
     figure: str
     comparison: str
     bound: float
     path: str = ""
+    relative: bool = False
 
     def __str__(self) -> str:
-        return f"{self.figure} {self.comparison} {self.bound:g}"
+        return f"{self.figure} {self.comparison} {self.bound:g}{_TIMES if self.relative else ''}"
+
+    def against(self, baseline: TrialRecord | None) -> Constraint:
+        """The same bound as a number; NaN where the dense baseline's figure is not known."""
+        if not self.relative:
+            return self
+        return replace(self, bound=self.bound * figure_value(self.figure, baseline, baseline), relative=False)
 
     @property
     def of_network(self) -> bool:
@@ -50,6 +59,8 @@ class Constraint:
         """How `value` breaks the constraint, in words; "" where it does not. A figure that is not there breaks it."""
         if math.isnan(value):
             return f"{self.figure} is not known"
+        if math.isnan(self.bound):
+            return f"{self.figure} of the dense network is not known"
         if _COMPARISONS[self.comparison](value, self.bound):
             return ""
         return f"{self.figure} {value:.4g}, not {self.comparison} {self.bound:g}"
@@ -75,8 +86,9 @@ def parse_constraints(
             faults.append(Fault(at, "must be a figure, one of <= >= < >, and a number", text, _EXAMPLE))
             continue
         figure, comparison, number = match.groups()
+        relative = number.endswith(_TIMES)
         try:
-            bound = float(number)
+            bound = float(number.removesuffix(_TIMES))
         except ValueError:
             bound = math.nan
         path = figure if ":" in figure else ""
@@ -89,7 +101,10 @@ def parse_constraints(
             faults.append(Fault(at, "unknown figure", figure, close_match(figure, known)))
         if not math.isfinite(bound):
             faults.append(Fault(at, "the bound must be a number", number, _EXAMPLE))
-        found.append(Constraint(figure, comparison, bound, path))
+        elif relative and figure in (*against_dense(metrics), "sparsity"):
+            rule = f"{figure} is against the dense network already" if figure != "sparsity" else "a dense network has none"
+            faults.append(Fault(at, rule, number, f"leave the '{_TIMES}' out"))
+        found.append(Constraint(figure, comparison, bound, path, relative))
     if faults:
         raise ConfigError(*faults)
     return tuple(found)
@@ -103,13 +118,13 @@ def against_dense(metrics: Mapping[str, Metric]) -> dict[str, str]:
 
 def violations(record: TrialRecord, constraints: Sequence[Constraint], baseline: TrialRecord | None) -> tuple[str, ...]:
     """Every constraint that a trial breaks, in words; the baseline is held against itself."""
-    said = (constraint.violation(figure_value(constraint.figure, record, baseline)) for constraint in constraints)
+    said = (each.against(baseline).violation(figure_value(each.figure, record, baseline)) for each in constraints)
     return tuple(words for words in said if words)
 
 
-def figure_value(figure: str, record: TrialRecord, baseline: TrialRecord | None) -> float:
+def figure_value(figure: str, record: TrialRecord | None, baseline: TrialRecord | None) -> float:
     """A figure of a trial, or what it has lost against the baseline; NaN where it is not known."""
-    if record.last is None:
+    if record is None or record.last is None:
         return math.nan
     for ending, sign in ((_DROP, 1.0), (_RISE, -1.0)):
         if figure.endswith(ending):

@@ -100,7 +100,7 @@ def _nearest(trials: Sequence[FrontRow], where: Sequence[Constraint], dense: Tri
 
     def miss(row: FrontRow) -> float:
         total = float(len(row.violations))
-        for bound in where:
+        for bound in (each.against(dense) for each in where):
             value = figure_value(bound.figure, row.record, dense)
             if bound.violation(value):
                 total += math.inf if math.isnan(value) else abs(value - bound.bound) / max(abs(bound.bound), 1e-12)

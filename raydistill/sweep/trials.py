@@ -57,7 +57,7 @@ def run_trials(session: Session, history: History, train: Trainable = train_tria
     methods = (sections.searcher, sections.trial_scheduler)
     warm = [trial.values for trial in plan.warm]
     objectives, dimensions = session.sweep.objectives, len(plan.space)
-    constraints = session.sweep.constraints
+    constraints = [constraint.against(ledger.records.get(BASELINE)) for constraint in session.sweep.constraints]
     search = make_search(*methods, plan.searcher, objectives, epochs, plan.count, warm, dimensions, constraints)
     search_driver = SearchDriver(search, ledger, drawn(session), _recorded(session), session.interrupt)
     search_driver.replay(history)

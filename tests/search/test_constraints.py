@@ -20,14 +20,18 @@ OBJECTIVES = parse_objectives({"top1": "max", "sparsity": "max"}, "objectives", 
 
 def test_what_is_written_is_what_is_meant() -> None:
     found = parse_constraints(
-        ["top1_drop <= 0.005", "sparsity>=0.8", " latency_ms < 3e0 ", "macs > 10"], "f: constraints", METRICS
+        ["top1_drop <= 0.005", "sparsity>=0.8", " latency_ms < 3e0 ", "macs > 10", "macs <= 0.5x"],
+        "f: constraints",
+        METRICS,
     )
     assert found == (
         Constraint("top1_drop", "<=", 0.005),
         Constraint("sparsity", ">=", 0.8),
         Constraint("latency_ms", "<", 3.0),
         Constraint("macs", ">", 10.0),
+        Constraint("macs", "<=", 0.5, relative=True),
     )
+    assert [str(bound) for bound in found[-2:]] == ["macs > 10", "macs <= 0.5x"]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,14 @@ def test_what_is_written_is_what_is_meant() -> None:
         ([0.8], "f: constraints[0]: must be a figure"),
         (["sparsty >= 0.8"], "f: constraints[0]: unknown figure, got 'sparsty'; did you mean 'sparsity'?"),
         (["sparsity >= most"], "f: constraints[0]: the bound must be a number, got 'most'"),
+        (["macs <= x"], "f: constraints[0]: the bound must be a number, got 'x'"),
+        (["macs <= 0.5 x"], "f: constraints[0]: must be a figure, one of <= >= < >, and a number, got"),
+        (["macs <= infx"], "f: constraints[0]: the bound must be a number, got 'infx'"),
+        (
+            ["top1_drop <= 0.5x"],
+            "f: constraints[0]: top1_drop is against the dense network already, got '0.5x'; leave the 'x' out",
+        ),
+        (["sparsity >= 2x"], "f: constraints[0]: a dense network has none, got '2x'"),
         (["sparsity >= nan"], "f: constraints[0]: the bound must be a number, got 'nan'"),
     ],
 )
@@ -63,6 +75,18 @@ def test_the_drop_is_from_the_baseline(record: Make) -> None:
     strict, sparse = parse_constraints(["top1_drop < 0", "sparsity >= 0.5"], "c", METRICS)
     assert violations(baseline, [strict, sparse], baseline) == ("top1_drop 0, not < 0", "sparsity 0, not >= 0.5")
     assert violations(trial, [half], None) == ("top1_drop is not known",)
+
+
+def test_a_multiple_is_of_what_the_dense_network_has(record: Make) -> None:
+    baseline, trial = (
+        replace(one, last=replace(one.last, footprint={"macs": macs}))  # type: ignore[arg-type]
+        for one, macs in ((record(BASELINE, 0.70, 0.0), 40e6), (record("t0000", 0.69, 0.8), 21e6))
+    )
+    half, more, quality = parse_constraints(["macs <= 0.5x", "macs <= 0.525x", "top1 >= 0.99x"], "c", METRICS)
+    assert half.against(baseline) == Constraint("macs", "<=", 20e6)
+    assert violations(trial, [half, more], baseline) == ("macs 2.1e+07, not <= 2e+07",)
+    assert violations(trial, [quality], baseline) == ("top1 0.69, not >= 0.693",)
+    assert violations(trial, [half], None) == ("macs of the dense network is not known",)
 
 
 def test_a_figure_that_was_not_measured_breaks_its_bound(record: Make) -> None:
