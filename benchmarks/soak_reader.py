@@ -18,24 +18,30 @@ import torch
 
 FIGURES = ("top1", "top5", "loss", "train_loss", "learning_rate", "sparsity")
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
+TIMES = frozenset({"timestamp_ms", "seconds", "samples_per_second"})
 TEMPORARY = ("*.tmp", "tune", "mlflow_pending")
 """What must not be left in a sweep's folder once it is done."""
 
 
 @dataclass
 class Story:
-    """A journal: each trial's epochs in order of arrival, and its final ends (more than one is a fault)."""
+    """A journal: each trial's epochs in order of arrival, and its final ends (more than one is a fault).
+
+    again: how many of a trial's epochs were trained once more, as its checkpoint was damaged.
+    """
 
     starts: int
     planned: int
     epochs: dict[str, list[dict[str, Any]]]
     ends: dict[str, list[str]]
     checkpoints: dict[str, str]
+    again: dict[str, int]
 
 
 def read_story(journal: Path) -> Story:
     epochs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     ends: dict[str, list[str]] = defaultdict(list)
+    again: dict[str, int] = {}
     starts, planned = 0, 0
     for line in journal.read_bytes().split(b"\n")[:-1]:
         event = json.loads(line)
@@ -48,10 +54,12 @@ def read_story(journal: Path) -> Story:
             epochs["baseline"] += event.get("epochs", [])
         elif kind == "epoch":
             epochs[event["trial_id"]].append(event["metrics"])
+        elif kind == "trial_retried" and "damaged" in event["reason"]:
+            again[event["trial_id"]] = len(epochs[event["trial_id"]])
         elif kind == "trial_ended" and event["state"] in STATUS:
             ends[event["trial_id"]].append(event["state"])
     checkpoints = {trial_id: str(journal.parent / metrics[-1]["checkpoint"]) for trial_id, metrics in epochs.items()}
-    return Story(starts, planned, dict(epochs), dict(ends), checkpoints)
+    return Story(starts, planned, dict(epochs), dict(ends), checkpoints, again)
 
 
 def faults_of(folder: Path, database: Path, artifacts: Path, reference: Path | None) -> list[str]:
@@ -66,7 +74,7 @@ def faults_of(folder: Path, database: Path, artifacts: Path, reference: Path | N
         return faults
     faults += _mlflow(story, folder.name, database, artifacts)
     for trial_id, path in story.checkpoints.items():
-        faults += _checkpoint(trial_id, Path(path), story.epochs[trial_id])
+        faults += _checkpoint(trial_id, Path(path), story.epochs[trial_id], story.again.get(trial_id, 0))
     if reference is not None:
         faults += _compared(story, read_story(reference / "journal.jsonl"))
     for pattern in TEMPORARY:
@@ -156,11 +164,22 @@ def _trained(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if name not in ("footprint", "checkpoint")}
 
 
-def _checkpoint(trial_id: str, path: Path, epochs: list[dict[str, Any]]) -> list[str]:
-    """The checkpoint loads, tells the journal's history, and its weights are as sparse as that says."""
+def _untimed(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in _trained(metrics).items() if name not in TIMES}
+
+
+def _checkpoint(trial_id: str, path: Path, epochs: list[dict[str, Any]], again: int = 0) -> list[str]:
+    """The checkpoint loads, tells the journal's history, and its weights are as sparse as that says.
+
+    again: of so many epochs the journal has the first training and the checkpoint the second, at another time.
+    """
     content = torch.load(path, map_location="cpu", weights_only=True)
     faults = []
-    if [_trained(metrics) for metrics in content["history"]] != [_trained(metrics) for metrics in epochs]:
+    told = [
+        [_untimed(metrics) if number < again else _trained(metrics) for number, metrics in enumerate(history)]
+        for history in (content["history"], epochs)
+    ]
+    if told[0] != told[1]:
         faults.append(f"checkpoint of {trial_id} and journal tell different histories")
     weights = [tensor for tensor in content["model"].values() if tensor.dim() >= 2]
     zeros = sum(int((tensor == 0).sum()) for tensor in weights)

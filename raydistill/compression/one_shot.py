@@ -20,7 +20,12 @@ def pruned_at_once(spec: ScheduleSpec, model: nn.Module, example_input: Sequence
         ConfigError: as `build`.
     """
     copied = copy_of(model)
-    scheduler = build(spec, copied, torch.optim.SGD(copied.parameters(), lr=0.1), example_input)
+    prune_at_once(spec, copied, example_input)
+    return copied
+
+
+def prune_at_once(spec: ScheduleSpec, model: nn.Module, example_input: Sequence[object] | None = None) -> None:
+    """`pruned_at_once` of the model itself."""
+    scheduler = build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), example_input)
     for scheduled in sorted(scheduler.scheduled, key=lambda scheduled: scheduled.spec.last_epoch):
         scheduled.policy.at_once(scheduled.when(scheduled.spec.last_epoch))
-    return copied

@@ -132,6 +132,24 @@ def split_per_weight(mapping: Mapping[str, object]) -> dict[str, object]:
     return result
 
 
+def of_weight(mapping: Mapping[str, object], weight: str, argument: str, value: object) -> dict[str, object] | None:
+    """What of a schedule prunes one weight by itself, with that value for an argument of its pruner, in one epoch; None
+    where no pruner lists the weight. A value that was to rise to this one begins no higher."""
+    whole = split_per_weight(mapping)
+    acting = {str(cast(Body, policy.get("pruner") or {}).get("instance_name")) for policy in _policies(whole)}
+    for name, body in _section(whole, "pruners").items():
+        if name not in acting or body.get("weights") != [weight]:
+            continue
+        begins = {
+            key: min(first, value)
+            for key, first in body.items()
+            if key == "initial_sparsity" and isinstance(first, int | float) and isinstance(value, int | float)
+        }
+        policy = {"pruner": {"instance_name": name}, "starting_epoch": 0, "ending_epoch": 1, "frequency": 1}
+        return {"version": 1, "pruners": {name: {**body, **begins, argument: value}}, "policies": [policy]}
+    return None
+
+
 def scale_epochs(mapping: Mapping[str, object], old_epochs: int, new_epochs: int) -> dict[str, object]:
     """A copy of a schedule for `old_epochs` epochs, shortened or stretched to `new_epochs`.
 

@@ -102,7 +102,9 @@ def parse_constraints(
         if not math.isfinite(bound):
             faults.append(Fault(at, "the bound must be a number", number, _EXAMPLE))
         elif relative and figure in (*against_dense(metrics), "sparsity"):
-            rule = f"{figure} is against the dense network already" if figure != "sparsity" else "a dense network has none"
+            rule = (
+                f"{figure} is against the dense network already" if figure != "sparsity" else "a dense network has none"
+            )
             faults.append(Fault(at, rule, number, f"leave the '{_TIMES}' out"))
         found.append(Constraint(figure, comparison, bound, path, relative))
     if faults:

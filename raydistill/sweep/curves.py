@@ -1,45 +1,70 @@
 """Each layer's damage, measured on the dense baseline before the first trial, for searchers that want it.
 
-A layer is pruned by itself in one shot, as its pruner would choose the structures, and a part of the validation split
-is evaluated; nothing is trained. The journal keeps the curves: a resumed sweep draws the same trials.
+A layer is pruned by itself in one shot, as the sweep's schedule would prune it, and a part of the validation split is
+evaluated; nothing is trained. What that brings in the figure of the network that the sweep optimises is measured along
+with it. The journal keeps both: a resumed sweep draws the same trials.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import ray
 import torch
+from torch import nn
 
-from raydistill.compression.build import rehearsed
-from raydistill.compression.pruners.base import ComposedPruner
-from raydistill.compression.scheduler import CompressionScheduler
-from raydistill.compression.sensitivity import SENSES, Point, analyse
+from raydistill.compression.copying import copy_of
+from raydistill.compression.deployment import deploy
+from raydistill.compression.one_shot import prune_at_once
+from raydistill.compression.sparsity import sparsity
 from raydistill.compression.summaries import compute_table
-from raydistill.errors import ConfigError
-from raydistill.metrics import LOSS
-from raydistill.records import BASELINE
-from raydistill.schedule import naming_weights
+from raydistill.errors import RaydistillError
+from raydistill.metrics import LATENCY, LOSS, OF_NETWORK
+from raydistill.records import BASELINE, Scalar, TrialRecord
+from raydistill.schedule import ScheduleSpec, naming_weights, of_weight, parse_schedule
+from raydistill.search import Objective
+from raydistill.search.constraints import Constraint, against_dense
+from raydistill.search.decisions import planned_name
+from raydistill.search.searchers import Aim
 from raydistill.search.searchers.additive import is_level
 from raydistill.storage import Store
+from raydistill.sweep.planning.foresight import foreseen
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.session import Session
 from raydistill.tasks import VALIDATION, Loading, Task
 from raydistill.training import load_model
+from raydistill.training.footprint import figures_of
 from raydistill.training.loop import device_of
 
 LEVELS = (0.9, 0.7, 0.95, 0.8, 0.5, 0.99, 0.85, 0.6)
 """In the order of what they tell: where time is short, the last ones are left out."""
 
+SPARSITY = "sparsity"
+MACS = "macs"
+"""In place of a latency, which would have to be measured, it tells what each layer brings."""
+
 _SAMPLES = 2048
 _TIME_S = 60.0
 _AT_LEAST = 2
 
-Measured = dict[str, list[tuple[float, float]]]
+Curves = dict[str, list[tuple[float, float]]]
 """By weight: (level, how much the loss rises)."""
+
+Alone = Callable[[str, float], ScheduleSpec]
+"""A weight and a level to the schedule that prunes that weight alone, to that level."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """curves: what each weight's pruning costs. sizes: by weight, by how much a level of 1 would change the figure of
+    the network, in its unit."""
+
+    curves: Curves
+    sizes: dict[str, float]
 
 
 def ensure_curves(session: Session) -> None:
@@ -49,40 +74,71 @@ def ensure_curves(session: Session) -> None:
         RaydistillError: they cannot be measured or kept.
     """
     plan, ledger, share = session.plan, session.ledger, session.share
-    wanted = [str(d.weight) for d in plan.space.dimensions if is_level(d)]
-    if not plan.searcher.wants_curves or not wanted:
+    arguments = {str(d.weight): str(d.argument) for d in plan.space.dimensions if is_level(d)}
+    if not plan.searcher.wants_curves or not arguments:
         return
-    checkpoint, arch = str(ledger.records[BASELINE].checkpoint), session.sweep.sections.model.arch
-    with session.store.lent(checkpoint) as path:
-        model = load_model(path, arch)
-    example = session.task.example_input()
+    baseline, objectives = ledger.records[BASELINE], session.sweep.objectives
+    figure = next((o.name for o in objectives if o.of_network and o.name in OF_NETWORK), SPARSITY)
     if ledger.curves is None:
-        session.observer.step(f"measuring what each of {len(wanted)} layers loses when it is pruned by itself")
-        schedule = naming_weights(session.sweep.schedule, [name for name, _ in plan.weights])
-        senses = rehearsed(schedule, model, example, _senses)
+        session.observer.step(f"measuring what each of {len(arguments)} layers loses when it is pruned by itself")
         alone = baseline_share(share, session.nodes)
+        schedule = naming_weights(session.sweep.schedule, [name for name, _ in plan.weights])
         measure = ray.remote(num_cpus=alone.cpu, num_gpus=alone.gpu)(_measured)
-        by_weight = {name: senses.get(name, "element") for name in wanted}
-        where = (checkpoint, session.store, session.shared, alone.device, alone.threads)
-        ledger.measured(ray.get(measure.remote(*where, arch, by_weight)))
-    sizes = {name: float(math.prod(shape)) for name, shape in plan.weights}
-    if any(o.of_network and o.name in ("macs", "bops", "latency_ms") for o in session.sweep.objectives):
-        rows = {f"{row.name}.weight": float(row.macs) for row in compute_table(model, example)}
-        sizes = {name: rows.get(name, 0.0) for name in sizes}
-    searcher = plan.searcher.with_curves(ledger.curves or {}, sizes)
-    session.plan = replace(plan, searcher=searcher)
+        where = (str(baseline.checkpoint), session.store, session.shared, alone.device, alone.threads)
+        counted = MACS if figure == LATENCY else figure
+        found = measure.remote(*where, session.sweep.sections.model.arch, schedule, arguments, counted)
+        damage: Damage = ray.get(found)
+        ledger.measured(damage.curves, damage.sizes)
+    sizes = ledger.sizes or {name: float(math.prod(shape)) for name, shape in plan.weights}
+    unit = _unit(figure, baseline) * (1.0 if all(o.maximise for o in objectives if o.name == figure) else -1.0)
+    sizes = {name: size * unit for name, size in sizes.items()}
+    constraints = [constraint.against(baseline) for constraint in session.sweep.constraints]
+    aim = replace(aim_of(objectives, constraints, baseline), foreseen=_foreseen(session, figure, unit))
+    session.plan = replace(plan, searcher=plan.searcher.with_curves(ledger.curves or {}, sizes, aim))
 
 
-def _senses(scheduler: CompressionScheduler) -> dict[str, str]:
-    """By weight: what its pruner takes out, as `sensitivity` calls it."""
-    names = {granularity: sense for sense, granularity in SENSES.items()}
-    pruners = [getattr(scheduled.policy, "pruner", None) for scheduled in scheduler.scheduled]
-    return {
-        weight: names.get(pruner.granularity, "element")
-        for pruner in pruners
-        if isinstance(pruner, ComposedPruner)
-        for weight in pruner.weights
-    }
+def _foreseen(session: Session, figure: str, unit: float) -> Callable[[Mapping[str, Scalar]], float]:
+    """A trial's values to the figure of the network that it is bound for, the larger the better; NaN where it cannot be
+    told. unit: see `_unit`."""
+    draw, example = session.plan.draw, session.task.example_input()
+    with session.store.lent(str(session.ledger.records[BASELINE].checkpoint)) as path:
+        start = load_model(path, session.sweep.sections.model.arch)
+
+    def of(values: Mapping[str, Scalar]) -> float:
+        plan = draw(0, values)
+        if figure == SPARSITY:
+            return unit * plan.planned_sparsity
+        return unit * foreseen(plan.run.schedule, start, example).get(planned_name(figure), math.nan)
+
+    return of
+
+
+def _unit(figure: str, baseline: TrialRecord) -> float:
+    """A latency is taken to go with the multiply-accumulates."""
+    if figure != LATENCY or baseline.last is None:
+        return 1.0
+    each = baseline.last.value(LATENCY) / baseline.last.value(MACS)
+    return each if math.isfinite(each) else 1.0
+
+
+def aim_of(objectives: Sequence[Objective], constraints: Sequence[Constraint], baseline: TrialRecord) -> Aim:
+    """What the constraints leave of the metric and of the figure that are weighed. constraints: with bounds that are
+    numbers; what bounds anything else, or from the other side, steers nothing."""
+    metric = next(o for o in objectives if not o.of_network)
+    figure = next(o for o in objectives if o.of_network)
+    dense = {o.name: o.value(baseline) * (1.0 if o.maximise else -1.0) for o in (metric, figure)}
+    least = {metric.name: -math.inf, figure.name: -math.inf}
+    against = against_dense({metric.name: OF_NETWORK[SPARSITY] if metric.maximise else OF_NETWORK[MACS]})
+    for bound in constraints:
+        below = bound.comparison.startswith("<")
+        for one in (metric, figure):
+            if bound.figure == one.name and below != one.maximise:
+                least[one.name] = max(least[one.name], bound.bound * (1.0 if one.maximise else -1.0))
+        if bound.figure in against and below:
+            least[metric.name] = max(least[metric.name], dense[metric.name] - bound.bound)
+    kept = {name: value if math.isfinite(dense[name]) else -math.inf for name, value in least.items()}
+    whole = dense[figure.name] if math.isfinite(dense[figure.name]) else 0.0
+    return Aim(kept[metric.name], kept[figure.name], whole)
 
 
 def _measured(
@@ -92,54 +148,100 @@ def _measured(
     device: str,
     threads: int | None,
     arch: str,
-    senses: Mapping[str, str],
-) -> Measured:
-    """In a process of its own: level by level over all layers, as far as the time reaches."""
+    schedule: ScheduleSpec,
+    arguments: Mapping[str, str],
+    figure: str,
+) -> Damage:
+    """In a process of its own: level by level over all layers, as far as the time reaches. arguments: by weight, that
+    of its pruner which is a level."""
     torch.set_num_threads(threads or torch.get_num_threads())
     with store.lent(checkpoint) as path:
         model = load_model(path, arch)
-    return damage_curves(model, ray.get(shared[0]), senses, device)
+
+    def alone(weight: str, level: float) -> ScheduleSpec:
+        return by_itself(schedule, weight, arguments[weight], level)
+
+    return damage_of(model, ray.get(shared[0]), alone, list(arguments), figure, device)
 
 
-def damage_curves(
-    model: torch.nn.Module, task: Task, senses: Mapping[str, str], device: str = "auto", time_s: float = _TIME_S
-) -> Measured:
-    """How much the loss on a part of the validation split rises with each weight pruned by itself.
+def by_itself(schedule: ScheduleSpec, weight: str, argument: str, level: float) -> ScheduleSpec:
+    """What prunes one weight to a level as the schedule would, or by single weights where no pruner lists it."""
+    said = of_weight(schedule.mapping, weight, argument, level)
+    if said is None:
+        pruner = {"class": "AutomatedGradualPruner", "weights": [weight]}
+        levels = {"initial_sparsity": 0.0, "final_sparsity": level}
+        policy = {"pruner": {"instance_name": "alone"}, "starting_epoch": 0, "ending_epoch": 1, "frequency": 1}
+        said = {"version": 1, "pruners": {"alone": {**pruner, **levels}}, "policies": [policy]}
+    return parse_schedule(said, schedule.source)
 
-    senses: by weight, what is pruned of it (see `compression.sensitivity`). time_s: no new level is begun after it, but
-    for the first ones.
+
+def damage_of(
+    model: nn.Module,
+    task: Task,
+    alone: Alone,
+    names: Sequence[str],
+    figure: str = SPARSITY,
+    device: str = "auto",
+    time_s: float = _TIME_S,
+) -> Damage:
+    """How much the loss on a part of the validation split rises with each weight pruned by itself, and what that
+    changes in a figure of the network.
+
+    time_s: no new level is begun after it, but for the first ones. The model is as before afterwards.
     """
     target = device_of(device)
     model = model.to(target).eval()
+    example = task.example_input()
     whole = task.feed(VALIDATION, Loading(target, 1024))
     loading = Loading(target, 1024, fraction=min(1.0, _SAMPLES / max(1, whole.samples)))
     feed = task.feed(VALIDATION, loading)
-    dense = task.evaluate(model, feed, loading)
+    dense, costs = task.evaluate(model, feed, loading)[LOSS], _figure(model, example, figure)
     begun = time.monotonic()
-    points: list[Point] = []
+    rises: dict[tuple[str, float], float] = {}
+    sizes: dict[str, float] = {}
     for number, level in enumerate(LEVELS):
         if number >= _AT_LEAST and time.monotonic() - begun > time_s:
             break
-        for sense in sorted(set(senses.values())):
-            names = [name for name, its in senses.items() if its == sense]
-            points += _of_level(model, lambda network: task.evaluate(network, feed, loading), level, sense, names)
-    return _curves(points, dense[LOSS])
+        for name in names:
+            with _pruned(model, alone(name, level), example):
+                rises[name, level] = task.evaluate(model, feed, loading)[LOSS] - dense
+                if number + 1 == _AT_LEAST and (figure == SPARSITY or time.monotonic() - begun < 2 * time_s):
+                    sizes[name] = (_figure(model, example, figure) - costs) / level
+    if len(sizes) < len(names):
+        rows = {f"{row.name}.weight": -float(row.macs) for row in compute_table(model, example)}
+        sizes = {name: rows.get(name, 0.0) for name in names}
+    return Damage(_curves(rises), sizes)
 
 
-def _of_level(model: torch.nn.Module, evaluate, level: float, sense: str, names: Sequence[str]) -> list[Point]:  # type: ignore[no-untyped-def]
-    """A layer that has no such structures is pruned by single weights."""
+@contextmanager
+def _pruned(model: nn.Module, schedule: ScheduleSpec, example: Sequence[object]) -> Iterator[None]:
+    kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     try:
-        return list(analyse(model, evaluate, [level], sense, names))
-    except ConfigError:
-        return list(analyse(model, evaluate, [level], "element", names))
+        prune_at_once(schedule, model, example)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(kept[name])
 
 
-def _curves(points: Sequence[Point], dense: float) -> Measured:
+def _figure(model: nn.Module, example: Sequence[object], figure: str) -> float:
+    """Of the network as it would be deployed; of what cannot be thinned, as it is."""
+    if figure == SPARSITY:
+        return sparsity(model)[0]
+    copied = copy_of(model).cpu()
+    try:
+        deploy(copied, example)
+    except RaydistillError:
+        copied = copy_of(model).cpu()
+    return figures_of(copied, tuple(example))[figure]
+
+
+def _curves(rises: Mapping[tuple[str, float], float]) -> Curves:
     """A loss that is no number any more is as bad as the worst that is one."""
-    rises = {(point.weight, point.level): point.metrics[LOSS] - dense for point in points}
     finite = [rise for rise in rises.values() if math.isfinite(rise)]
     worst = max(finite, default=0.0)
-    found: Measured = {}
+    found: Curves = {}
     for (weight, level), rise in sorted(rises.items()):
         found.setdefault(weight, []).append((level, rise if math.isfinite(rise) else worst))
     return found

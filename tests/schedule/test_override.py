@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from raydistill.errors import ABSENT, ConfigError
-from raydistill.schedule import get_value, read_value, scale_epochs, split_per_weight, with_values
+from raydistill.schedule import get_value, of_weight, read_value, scale_epochs, split_per_weight, with_values
 
 MAPPING = {
     "pruners": {
@@ -163,3 +163,25 @@ def test_bits_without_a_quantizer_lead_nowhere() -> None:
     without = {**BITS, "policies": BITS["policies"][:1]}  # type: ignore[index]
     with pytest.raises(ConfigError, match=r"per_layer.conv1.weight.bits_weights: no quantizer of the schedule acts"):
         with_values(without, {"per_layer.conv1.weight.bits_weights": 2}, "s.yaml")
+
+
+def test_a_weight_by_itself() -> None:
+    """Nothing else of the schedule acts, and what was to rise to the value does not begin above it."""
+    agp = {"class": "AutomatedGradualPruner", "initial_sparsity": 0.3, "final_sparsity": 0.9, "weights": ["a", "b"]}
+    when = {"starting_epoch": 2, "ending_epoch": 20, "frequency": 2}
+    mapping = {
+        "version": 1,
+        "pruners": {"agp": agp, "idle": {**agp, "weights": ["c"]}},
+        "lr_schedulers": {"decay": {"class": "StepLR", "step_size": 3}},
+        "policies": [
+            {"pruner": {"instance_name": "agp"}, **when},
+            {"lr_scheduler": {"instance_name": "decay"}, **when},
+        ],
+    }
+    assert of_weight(mapping, "b", "final_sparsity", 0.2) == {
+        "version": 1,
+        "pruners": {"agp/b": {**agp, "weights": ["b"], "initial_sparsity": 0.2, "final_sparsity": 0.2}},
+        "policies": [{"pruner": {"instance_name": "agp/b"}, "starting_epoch": 0, "ending_epoch": 1, "frequency": 1}],
+    }
+    assert of_weight(mapping, "c", "final_sparsity", 0.2) is None  # no policy runs its pruner
+    assert of_weight(mapping, "d", "final_sparsity", 0.2) is None

@@ -11,9 +11,16 @@ import torch
 from torch import nn
 
 from raydistill import datasets
+from raydistill.compression.one_shot import pruned_at_once
 from raydistill.datasets import DatasetConfig
+from raydistill.metrics import Metric
+from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
+from raydistill.schedule import ScheduleSpec, naming_weights, parse_schedule
+from raydistill.search import parse_objectives
+from raydistill.search.constraints import parse_constraints
+from raydistill.search.searchers import Aim
 from raydistill.sweep import curves
-from raydistill.sweep.curves import LEVELS, damage_curves
+from raydistill.sweep.curves import LEVELS, Alone, aim_of, by_itself, damage_of
 from raydistill.tasks import VALIDATION, Loading
 from raydistill.tasks.classification import Classification
 from tests.sweep.conftest import SWEEP
@@ -29,11 +36,32 @@ def network() -> nn.Module:
     return model.eval()
 
 
+def schedule(**pruner: object) -> ScheduleSpec:
+    body = {
+        "class": "AutomatedGradualPruner",
+        "initial_sparsity": 0.4,
+        "final_sparsity": 0.5,
+        "weights": ["*"],
+        **pruner,
+    }
+    policy = {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1}
+    spec = parse_schedule({"version": 1, "pruners": {"agp": body}, "policies": [policy]}, "s")
+    return naming_weights(spec, [f"{layer}.weight" for layer in ("conv1", "conv2", "fc1", "fc2", "fc3")])
+
+
+def alone(**pruner: object) -> Alone:
+    spec = schedule(**pruner)
+    return lambda weight, level: by_itself(spec, weight, "final_sparsity", level)
+
+
+FILTERS = {"class": "L1RankedStructureParameterPruner_AGP", "group_type": "Filters", "weights": ["conv*.weight"]}
+
+
 def test_a_curve_is_how_much_the_loss_rises_with_the_layer_pruned_alone() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = damage_curves(model, DIGITS, {"fc1.weight": "element", "conv2.weight": "filter"}, "cpu")
-    assert {name: [level for level, _ in points] for name, points in found.items()} == {
+    found = damage_of(model, DIGITS, alone(), ["fc1.weight", "conv2.weight"], device="cpu")
+    assert {name: [level for level, _ in points] for name, points in found.curves.items()} == {
         "conv2.weight": sorted(LEVELS), "fc1.weight": sorted(LEVELS),
     }  # fmt: skip
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -44,24 +72,79 @@ def test_a_curve_is_how_much_the_loss_rises_with_the_layer_pruned_alone() -> Non
         flat = model.fc1.weight.abs().flatten()
         model.fc1.weight[model.fc1.weight.abs() <= flat.sort().values[int(0.7 * len(flat)) - 1]] = 0
     pruned = DIGITS.evaluate(model, feed, loading)["loss"]
-    assert dict(found["fc1.weight"])[0.7] == pytest.approx(pruned - dense, abs=1e-6)
+    assert dict(found.curves["fc1.weight"])[0.7] == pytest.approx(pruned - dense, abs=1e-6)
+    whole = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    assert found.sizes == pytest.approx(
+        {"fc1.weight": model.fc1.weight.numel() / whole, "conv2.weight": model.conv2.weight.numel() / whole}, rel=1e-3
+    )
+
+
+def test_a_layer_is_pruned_as_the_schedule_would_and_its_size_is_what_is_gone_from_all_layers() -> None:
+    """Seven tenths of conv1's six filters are four: conv2 reads two channels then."""
+    model = network()
+    found = damage_of(model, DIGITS, alone(**FILTERS), ["conv1.weight"], figure="macs", device="cpu")
+    first, second = 6 * 3 * 25 * 28 * 28, 16 * 6 * 25 * 10 * 10
+    assert found.sizes["conv1.weight"] == pytest.approx(-(first + second) * 4 / 6 / 0.7, rel=1e-6)
+    loading = Loading(torch.device("cpu"), 1024)
+    feed = DIGITS.feed(VALIDATION, loading)
+    dense = DIGITS.evaluate(model, feed, loading)["loss"]
+    with torch.no_grad():
+        going = model.conv1.weight.abs().sum((1, 2, 3)).argsort()[:4]
+        model.conv1.weight[going] = 0
+    pruned = DIGITS.evaluate(model, feed, loading)["loss"]
+    assert dict(found.curves["conv1.weight"])[0.7] == pytest.approx(pruned - dense, abs=1e-6)
+
+
+def test_a_weight_that_no_pruner_lists_is_pruned_by_single_weights() -> None:
+    spec = schedule(weights=["conv1.weight"])
+    masked = pruned_at_once(by_itself(spec, "fc1.weight", "final_sparsity", 0.3), network(), DIGITS.example_input())
+    assert float((masked.fc1.weight == 0).float().mean()) == pytest.approx(0.3, abs=1e-3)
+    assert all((weight != 0).all() for name, weight in masked.named_parameters() if name.startswith("conv"))
 
 
 def test_where_time_is_short_the_first_levels_are_measured_of_every_layer() -> None:
-    found = damage_curves(network(), DIGITS, {"fc1.weight": "element", "fc2.weight": "element"}, "cpu", time_s=0.0)
-    assert {name: [level for level, _ in points] for name, points in found.items()} == {
+    found = damage_of(network(), DIGITS, alone(), ["fc1.weight", "fc2.weight"], "macs", "cpu", time_s=0.0)
+    assert {name: [level for level, _ in points] for name, points in found.curves.items()} == {
         "fc1.weight": [0.7, 0.9], "fc2.weight": [0.7, 0.9],
     }  # fmt: skip
+    assert found.sizes == {"fc1.weight": -48000.0, "fc2.weight": -10080.0}  # their own MACs: nothing was measured
 
 
 def test_a_loss_that_is_no_number_is_as_bad_as_the_worst() -> None:
-    points = [curves.Point("a", 0.5, 0.5, {"loss": 2.0}), curves.Point("a", 0.9, 0.9, {"loss": float("nan")})]
-    assert curves._curves(points, 1.5) == {"a": [(0.5, 0.5), (0.9, 0.5)]}
+    rises = {("a", 0.5): 0.5, ("a", 0.9): float("nan")}
+    assert curves._curves(rises) == {"a": [(0.5, 0.5), (0.9, 0.5)]}
 
 
-def test_a_layer_without_such_structures_is_pruned_by_single_weights() -> None:
-    found = damage_curves(network(), DIGITS, {"fc1.weight": "filter"}, "cpu", time_s=0.0)
-    assert found == damage_curves(network(), DIGITS, {"fc1.weight": "element"}, "cpu", time_s=0.0)
+TOP1, PERPLEXITY = {"top1": Metric("max")}, {"perplexity": Metric("min")}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "objectives", "bounds", "expected"),
+    [
+        (TOP1, {"top1": "max", "sparsity": "max"}, [], Aim(dense=0.0)),
+        (TOP1, {"top1": "max", "sparsity": "max"}, ["top1_drop <= 0.02"], Aim(metric=0.68, dense=0.0)),
+        (TOP1, {"top1": "max", "sparsity": "max"}, ["top1 >= 0.6", "top1_drop < 0.05"], Aim(metric=0.65, dense=0.0)),
+        (TOP1, {"top1": "max", "sparsity": "max"}, ["sparsity >= 0.8", "top1 <= 0.9"], Aim(figure=0.8, dense=0.0)),
+        (TOP1, {"macs": "min", "top1": "max"}, ["macs <= 0.5x"], Aim(figure=-20e6, dense=-40e6)),
+        (TOP1, {"macs": "min", "top1": "max"}, ["sparsity >= 0.5"], Aim(dense=-40e6)),
+        (PERPLEXITY, {"perplexity": "min", "macs": "min"}, ["perplexity_rise <= 0.3"], Aim(metric=-1.0, dense=-40e6)),
+        (PERPLEXITY, {"perplexity": "min", "macs": "min"}, ["perplexity <= 0.9"], Aim(metric=-0.9, dense=-40e6)),
+    ],
+)
+def test_what_constraints_leave(
+    metrics: dict[str, Metric],
+    objectives: dict[str, str],
+    bounds: list[str],
+    expected: Aim,
+) -> None:
+    last = EpochMetrics(
+        epoch=0, epochs=1, train_loss=1.0, metrics={next(iter(metrics)): 0.70}, learning_rate=0.1, sparsity=0.0,
+        layer_sparsity={}, samples_per_second=1.0, seconds=1.0, timestamp_ms=1, footprint={"macs": 40e6},
+    )  # fmt: skip
+    baseline = TrialRecord(BASELINE, {}, FINISHED, "net", "digits", seed=0, epochs=1, last=last)
+    constraints = [bound.against(baseline) for bound in parse_constraints(bounds, "c", metrics)]
+    aim = aim_of(parse_objectives(objectives, "o", metrics), constraints, baseline)
+    assert (aim.metric, aim.figure, aim.dense) == pytest.approx((expected.metric, expected.figure, expected.dense))
 
 
 @pytest.mark.ray

@@ -111,11 +111,11 @@ class CoupledPruner(Pruner):
         self._find()
 
     def _find(self) -> None:
-        from raydistill.compression.thinning.coupling import couplings  # imports Torch-Pruning
+        from raydistill.compression.thinning.coupling import known_couplings  # imports Torch-Pruning
 
         assert self._network is not None
         model, example = self._network
-        offer = couplings(model, example)
+        offer = known_couplings(model, example)
         found = [
             each
             for each in offer.couplings

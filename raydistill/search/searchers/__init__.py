@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from raydistill.search.searchers.additive import AdditiveSearcher
-from raydistill.search.searchers.base import Searcher
+from raydistill.search.searchers.base import Aim, Searcher
 from raydistill.search.searchers.evolution import EvolutionSearcher
 from raydistill.search.searchers.grid import GridSearcher
 from raydistill.search.searchers.optuna import GPSearcher, NSGA2Searcher, TPESearcher
@@ -36,6 +36,7 @@ __all__ = [
     "LEARNS",
     "SEARCHERS",
     "AdditiveSearcher",
+    "Aim",
     "EvolutionSearcher",
     "GPSearcher",
     "GridSearcher",

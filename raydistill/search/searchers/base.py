@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +16,20 @@ ALL = 2**31
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 """By weight: (level, what the metric loses when this layer alone is pruned to it); the smaller, the better."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a sweep's constraints leave of the two figures that are weighed, both the larger, the better.
+
+    metric, figure: the least that they may be. dense: the figure of the network that nothing is pruned of. foreseen: a
+    trial's values to the figure that it is bound for; None where that is the sum of what its layers bring.
+    """
+
+    metric: float = -math.inf
+    figure: float = -math.inf
+    dense: float = 0.0
+    foreseen: Callable[[Mapping[str, Scalar]], float] | None = None
 
 
 class Searcher(ABC):
@@ -27,10 +43,10 @@ class Searcher(ABC):
     wants_curves: bool = False
     """Whether each layer's damage is measured before the first trial, for `with_curves`."""
 
-    def with_curves(self, curves: Curves, sizes: Mapping[str, float]) -> Searcher:
+    def with_curves(self, curves: Curves, sizes: Mapping[str, float], aim: Aim) -> Searcher:
         """The same searcher, told the layers' curves. sizes: by weight, what a level of 1 brings in the figure of the
-        network that is optimised: its number of weights, or of multiply-accumulates."""
-        del curves, sizes
+        network that is optimised, in its unit: a share of the weights, multiply-accumulates."""
+        del curves, sizes, aim
         return self
 
     @abstractmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 from raydistill.metrics import Metric, selecting
 from raydistill.search import Dimension, Objective, PerLayer
+from raydistill.search.constraints import Constraint
 from raydistill.search.searchers.additive import draws_levels
 from raydistill.sweep.file.spec import AUTO, SearcherSection, SweepSections, TrialSchedulerSection
 
@@ -43,6 +44,7 @@ def chosen(
     dimensions: Sequence[Dimension],
     per_layer: Sequence[PerLayer],
     objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
     metrics: Mapping[str, Metric],
     epochs: int,
 ) -> Choices:
@@ -53,7 +55,7 @@ def chosen(
     said = Choices(sections.searcher, sections.trial_scheduler)
     why: dict[str, str] = {}
     if said.searcher.name == AUTO:
-        name, why["searcher"] = _searcher(sections, dimensions, per_layer, objectives)
+        name, why["searcher"] = _searcher(sections, dimensions, per_layer, objectives, constraints)
         said = replace(said, searcher=SearcherSection(name=name))
     if said.trial_scheduler.name == AUTO:
         name, why["trial_scheduler"] = _trial_scheduler(sections, str(said.searcher.name), metrics, epochs)
@@ -72,11 +74,13 @@ def _searcher(
     dimensions: Sequence[Dimension],
     per_layer: Sequence[PerLayer],
     objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
 ) -> tuple[str, str]:
     stops = sections.trial_scheduler.name not in (AUTO, "none")
     levels = any(LEVEL in each.arguments and draws_levels(each.arguments[LEVEL]) for each in per_layer)
     of_network = [objective.of_network for objective in objectives]
     weighs = sorted(of_network) == [False, True] and not any(o.path for o in objectives)
+    weighs &= not not_steered(objectives, constraints)
     if levels and weighs and sections.train is None and not stops:
         return "additive", "levels of layers are searched"
     points = _points(dimensions, per_layer)
@@ -85,6 +89,12 @@ def _searcher(
     if sections.num_samples > MANY:
         return "evolution", f"more than {MANY} trials, enough to learn from"
     return "sobol", f"up to {MANY} trials, spread evenly"
+
+
+def not_steered(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> list[str]:
+    """Figures of the network that are bounded and not optimised: `additive` weighs no others than the objectives."""
+    names = {objective.name for objective in objectives}
+    return [bound.figure for bound in constraints if bound.of_network and bound.figure not in names]
 
 
 def _points(dimensions: Sequence[Dimension], per_layer: Sequence[PerLayer]) -> int | None:

@@ -177,7 +177,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
         if metrics:
             trained = sections.training.epochs if sections.training.trains else 0
             epochs = (overrides.epochs if overrides else None) or trained
-            automatic = chosen(sections, dimensions, per_layer, objectives, metrics, epochs)
+            automatic = chosen(sections, dimensions, per_layer, objectives, constraints, metrics, epochs)
             methods = {"searcher": automatic.searcher, "trial_scheduler": automatic.trial_scheduler}
             sections = _with_defaults(sections.model_copy(update=methods), metrics, objectives)
             faults += _check_scores(sections, metrics, str(file))

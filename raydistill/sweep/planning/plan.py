@@ -30,6 +30,7 @@ from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandIn
 from raydistill.search.figures import own_figure
 from raydistill.search.searchers import GridSearcher, Searcher
 from raydistill.search.searchers.additive import is_level
+from raydistill.sweep.file.automatic import not_steered
 from raydistill.sweep.file.load import BRANCH_AT, LOOP, TRAINING, TRUNK, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
 from raydistill.sweep.planning.methods import compared_too_early, make_searcher, make_trial_scheduler
@@ -195,7 +196,7 @@ def plan_sweep(
     schedules = [sweep.schedule, *(trial.run.schedule for trial in known if trial.run.schedule is not None)]
     where = f"{sweep.file}: trial_scheduler"
     early = compared_too_early(sections.trial_scheduler, sections.training.epochs, schedules, where)
-    warnings = (*warnings, *early)
+    warnings = (*warnings, *early, *_idle_bounds(sweep, searcher))
     return Plan(space, known, named, count, searcher, draw, warnings, branches)
 
 
@@ -279,6 +280,14 @@ def _check_curves(sweep: Sweep, space: SearchSpace) -> None:
         rule = f"{name} weighs one metric of the task against one figure of the network"
         said = [objective.name for objective in sweep.objectives]
         raise ConfigError(Fault(where, rule, said, "as in objectives: {top1: max, sparsity: max}"))
+
+
+def _idle_bounds(sweep: Sweep, searcher: Searcher) -> list[str]:
+    """A line for each bound that a searcher by the layers' damages does not see."""
+    idle = not_steered(sweep.objectives, sweep.constraints) if searcher.wants_curves else []
+    where, name = f"{sweep.file}: constraints", sweep.sections.searcher.name
+    way_out = "it marks trials only; optimise it, or choose another searcher"
+    return [str(Fault(where, f"{name} does not steer by a bound that is no objective", each, way_out)) for each in idle]
 
 
 def trunk_config(sweep: Sweep) -> RunConfig:

@@ -58,6 +58,9 @@ class History:
     curves: dict[str, list[tuple[float, float]]] | None = None
     """By weight: (level, loss), as measured for the searcher."""
 
+    sizes: dict[str, float] | None = None
+    """By weight: what a level of 1 would change in the figure of the network; None of an earlier version."""
+
     lost: list[str] = field(default_factory=list)
     """Lines about events that are damaged, or make no sense without those."""
 
@@ -197,6 +200,7 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
             str(weight): [(float(level), float(loss)) for level, loss in points]
             for weight, points in event["curves"].items()
         }
+        history.sizes = {str(weight): float(size) for weight, size in event.get("sizes", {}).items()} or None
     elif kind == "trial_paused":
         known = history.records[event["trial_id"]]
         history.records[event["trial_id"]] = replace(known, state=PAUSED, reason=event["reason"])

@@ -38,7 +38,7 @@ class Ledger:
         constraints: Sequence[Constraint] = (),
     ) -> None:
         self.records: dict[str, TrialRecord] = dict(history.records)
-        self.curves = history.curves
+        self.curves, self.sizes = history.curves, history.sizes
         self._journal = journal
         self._log = log
         self._observer = observer
@@ -71,10 +71,10 @@ class Ledger:
         self._observer.trial(record)
         self._show_front()
 
-    def measured(self, curves: dict[str, list[tuple[float, float]]]) -> None:
-        """Each layer's damage by itself is known: (level, loss) by weight."""
-        self._journal.append("curves", curves=curves)
-        self.curves = curves
+    def measured(self, curves: dict[str, list[tuple[float, float]]], sizes: dict[str, float]) -> None:
+        """Each layer's damage by itself is known: (level, loss) by weight, and what a level of 1 would bring."""
+        self._journal.append("curves", curves=curves, sizes=sizes)
+        self.curves, self.sizes = curves, sizes
 
     def started(self, record: TrialRecord) -> None:
         """A trial runs; it keeps what it reached before an interruption."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from raydistill.search import Choice, Dimension, LogUniform, SearchSpace, Uniform, hypervolume
 from raydistill.search.observations import Observation
-from raydistill.search.searchers import AdditiveSearcher
+from raydistill.search.searchers import AdditiveSearcher, Aim
 from raydistill.search.searchers.additive import _added, is_level
 
 LAYERS = ("a.weight", "b.weight")
@@ -100,7 +102,7 @@ def test_trials_that_run_are_not_proposed_once_more() -> None:
 
 def test_it_is_a_function_of_what_was_seen() -> None:
     seen = seen_by(AdditiveSearcher(space(), 3, 4, curves(a=1.0, b=2.0)), lambda a, b, _: 0.05 * a**2 + 0.1 * b**2, 7)
-    again = AdditiveSearcher(space(), 3, 4).with_curves(curves(a=1.0, b=2.0), {})
+    again = AdditiveSearcher(space(), 3, 4).with_curves(curves(a=1.0, b=2.0), {}, Aim())
     once = AdditiveSearcher(space(), 3, 4, curves(a=1.0, b=2.0))
     assert again.suggest(7, seen, [4]) == once.suggest(7, list(seen), [4])
     assert once.suggest(8, seen, [4]) != once.suggest(7, seen, [4])
@@ -129,3 +131,67 @@ def test_only_fractions_of_one_layer_are_levels() -> None:
     assert not is_level(Dimension("x", Uniform(0.1, 0.9)))
     assert not is_level(Dimension("x", Choice((2, 4, 8)), "a.weight", "bits_weights"))
     assert not is_level(Dimension("x", Choice(("l1", "l2")), "a.weight", "ranking"))
+
+
+def aimed(  # type: ignore[no-untyped-def]
+    searcher_seed: int, aim: Aim, truth, figure, trials: int = 20, first: float = 10.0
+) -> list[tuple[tuple[float, float], float]]:
+    """(levels, figure) of each trial. Sizes are `first` and 30; the dense figure of 40 is to be brought down."""
+    sizes = {"a.weight": first, "b.weight": 30.0}
+
+    def foreseen(values) -> float:  # type: ignore[no-untyped-def]
+        return -figure(*levels(values))
+
+    aim = replace(aim, foreseen=foreseen)
+    searcher = AdditiveSearcher(space(), searcher_seed, 4, curves(a=1.0, b=1.0), sizes, aim)
+    seen: list[Observation] = []
+    for trial in range(trials):
+        values = searcher.suggest(trial, seen, [4])
+        a, b = levels(values)
+        seen.append(Observation(trial, values, {4: (0.9 - truth(a, b), -figure(a, b))}, True))
+    return [(levels(o.values), -o.points[4][1]) for o in seen]
+
+
+def lost(a: float, b: float) -> float:
+    return 0.05 * a**2 + 0.1 * b**2
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_bound_on_the_figure_is_where_it_searches(seed: int) -> None:
+    """The best that keeps the bound lies on it: there Lagrange's a = 2 (10 / 30) b and 10 a + 30 b = 20."""
+    found = aimed(seed, Aim(figure=-20.0, dense=-40.0), lost, lambda a, b: 40 - 10 * a - 30 * b)
+    assert sum(figure <= 20.5 for _, figure in found) >= 18
+    kept = [lost(a, b) for (a, b), figure in found if figure <= 20.0]
+    b = 20 / (10 * 2 / 3 + 30)
+    assert min(kept) < 1.04 * lost(2 / 3 * b, b)
+    free = aimed(seed, Aim(), lost, lambda a, b: 40 - 10 * a - 30 * b)
+    assert sum(figure <= 20.5 for _, figure in free) < 18  # without it, half of the front lies elsewhere
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_layers_that_bring_less_together_are_pruned_further(seed: int) -> None:
+    """Two layers that follow each other: what stays is the product, so that each brings less beside the other than it
+    did by itself."""
+
+    def figure(a: float, b: float) -> float:
+        return 10 * (1 - a) + 30 * (1 - a) * (1 - b)
+
+    found = aimed(seed, Aim(figure=-16.0, dense=-40.0), lost, figure, first=40.0)
+    late = [value for _, value in found[6:]]
+    assert sum(value <= 16.3 for value in late) >= 12
+    assert min(abs(value - 16.0) for value in late if value <= 16.0) < 0.6
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_bound_on_the_metric_is_where_it_searches(seed: int) -> None:
+    """The smallest that loses no more than 0.03 lies there: 2 (0.05) a / 10 = 2 (0.1) b / 30, so b = 1.5 a."""
+    found = aimed(seed, Aim(metric=0.87, dense=-40.0), lost, lambda a, b: 40 - 10 * a - 30 * b)
+    kept = [figure for (a, b), figure in found if lost(a, b) <= 0.03]
+    a = (0.03 / (0.05 + 0.1 * 1.5**2)) ** 0.5
+    assert min(kept) < 40 - 0.97 * (10 * a + 30 * 1.5 * a)
+    assert sum(lost(a, b) < 0.034 for (a, b), _ in found[6:]) >= 9
+
+
+def test_a_bound_that_nothing_can_keep_is_approached() -> None:
+    found = aimed(0, Aim(figure=-0.1, dense=-40.0), lost, lambda a, b: 40 - 10 * a - 30 * b, trials=8)
+    assert all(a > 0.9 and b > 0.9 for (a, b), _ in found)
