@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from raydistill.analysis.network import Network
     from raydistill.sweep.file.first_space import Subject
+    from raydistill.sweep.file.goal import Goal
     from raydistill.tasks import TaskConfig
 
 _WHERE = {"language_model": "the text is", "recommender": "the ratings are", "detection": "images and annotations are"}
@@ -49,6 +50,10 @@ def init(
     train_args: Annotated[str | None, typer.Option(help="Its arguments, as 'lr: 0.02'.", metavar="YAML")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of a trial; left out, the checkpoint's or usual.")] = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 16,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(help="A bound on what is wanted, as 'macs <= 0.5x'; may be repeated.", metavar="BOUND"),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; left out, ARCH.yaml here.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
@@ -72,7 +77,8 @@ def init(
         known, network, arguments, _task(task, task_args, known, network, data_dir, arguments), dataset, data_dir,
         _loop(train, train_args), epochs, num_samples,
     )  # fmt: skip
-    text, notes = _checked(file, subject)
+    wanted = read_goal(goal, subject)
+    text, notes = checked(file, subject, wanted)
     write_atomically(file, text)
     console = Console(highlight=False)
     for note in notes:
@@ -83,6 +89,27 @@ def init(
         soft_wrap=True,
         markup=False,
     )
+
+
+def usual_subject(
+    arch: str | None,
+    checkpoint: Path | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    epochs: int | None,
+    num_samples: int | None,
+) -> Subject:
+    """What is known without a task, a loop or arguments of one's own."""
+    network = _read(checkpoint, arch)
+    known = network.arch if network is not None else _asked(arch)
+    task = _task(None, None, known, network, data_dir, {})
+    return _subject(known, network, {}, task, dataset, data_dir, None, epochs, num_samples or 16)
+
+
+def read_goal(said: list[str] | None, subject: Subject) -> Goal | None:
+    from raydistill.sweep.file.goal import parse_goal
+
+    return parse_goal(said, "--goal", subject.metrics) if said else None
 
 
 def _read(checkpoint: Path | None, arch: str | None) -> Network | None:
@@ -241,50 +268,22 @@ def _looks(data_dir: Path | None) -> str:
     return "cifar10" if any((place / "data_batch_1").exists() for place in batches) else "imagefolder"
 
 
-def _checked(file: Path, subject: Subject) -> tuple[str, list[str]]:
+def checked(file: Path, subject: Subject, goal: Goal | None = None) -> tuple[str, list[str]]:
     """The text of the file, which a sweep takes as it is, and what there is to say about it.
 
     Raises:
         RaydistillError: it would not take it.
     """
-    import dataclasses
-
-    from raydistill import models, tasks
-    from raydistill.datasets import DatasetConfig
-    from raydistill.errors import ConfigError
-    from raydistill.models.menu import MENU, domain
     from raydistill.sweep.file.first_space import first_space
     from raydistill.sweep.file.load import load_sweep
+    from raydistill.sweep.file.subject_network import network_of
     from raydistill.sweep.planning.plan import plan_sweep
     from raydistill.sweep.planning.task import sweep_task
 
-    data = DatasetConfig(**dict(subject.dataset))
-    tasks.check(subject.task, data)
-    shape = tasks.foreseen(subject.task, data)
-    if shape is None or subject.checkpoint is not None:
-        shape = tasks.load(subject.task, data, _weights(subject))
-    model = shape.network(subject.arch, subject.model_args, "--arch", fetch=False)
-    notes: list[str] = []
-    try:
-        models.check_input(model, shape.example_input(), subject.arch, "--arch")
-    except ConfigError:
-        made_for = domain(subject.arch, dict(subject.model_args)).image_shape if subject.arch in MENU else None
-        if made_for is None or data.image_size is not None:
-            raise
-        side = list(made_for[1:])
-        notes.append(f"image_size {side}: {subject.arch} takes no other")
-        subject = dataclasses.replace(subject, dataset={**subject.dataset, "image_size": side})
-    text = first_space(file, subject, model)
+    built = network_of(subject)
+    text = first_space(file, built.subject, built.model, goal, built.example)
     sweep = load_sweep(file, text=text)
     task = sweep_task(sweep)
-    notes += [line for line in (task.warning, task.note) if line]
+    notes = [*built.notes, *(line for line in (task.warning, task.note) if line)]
     plan_sweep(sweep, task)
     return text, notes
-
-
-def _weights(subject: Subject) -> Any:
-    from raydistill.tasks import Weights
-    from raydistill.training.distiller_checkpoint import read_any
-
-    content = None if subject.checkpoint is None else read_any(subject.checkpoint)
-    return Weights(subject.arch, subject.model_args, content, str(subject.checkpoint or "model.arch"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from raydistill.cluster.address import Address
     from raydistill.cluster.nodes import Node
     from raydistill.errors import RayLostError
-    from raydistill.metrics import Metric
+    from raydistill.search.aliases import Alias
     from raydistill.sweep.file.load import Sweep
     from raydistill.sweep.planning.plan import Plan
     from raydistill.sweep.run import Outcome
@@ -29,8 +29,20 @@ if TYPE_CHECKING:
 
 def sweep(
     file: Annotated[
-        Path, typer.Argument(help="The search space, as search_spaces/simplenet.yaml.", show_default=False)
-    ],
+        Path | None, typer.Argument(help="The search space, as search_spaces/simplenet.yaml.", show_default=False)
+    ] = None,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="In place of a file: a bound on what is wanted, as 'macs <= 0.5x'; may be repeated.", metavar="BOUND"
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", "-a", help="With --goal: the network, or pkg.mod:factory.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--from", help="With --goal: the trained network to start from.", metavar="FILE")
+    ] = None,
     num_samples: Annotated[int | None, typer.Option(min=1, help="Number of trials.")] = None,
     epochs: Annotated[
         int | None,
@@ -79,10 +91,16 @@ def sweep(
     from raydistill.cli.survivor import outlived
     from raydistill.cluster.address import choose
     from raydistill.cluster.quiet import quieten
+    from raydistill.files import write_atomically
 
     def loaded() -> Sweep:
+        from raydistill.cli.goal import space_of
         from raydistill.sweep.file.load import Overrides, load_sweep
 
+        space, text = space_of(file, goal, arch, checkpoint, dataset, data_dir, epochs, num_samples, name, resume)
+        if text is not None and not dry_run:
+            write_atomically(space, text)
+            text = None
         overrides = Overrides(
             name=name,
             num_samples=num_samples,
@@ -93,7 +111,7 @@ def sweep(
             tracking_uri=tracking_uri,
             cpu=cpu,
         )
-        return load_sweep(file, overrides)
+        return load_sweep(space, overrides, text)
 
     quieten()
     cluster = choose(address, os.environ.get("RAY_ADDRESS"))
@@ -145,15 +163,15 @@ def _search(loaded: Sweep, storage: str, resume: bool, cluster: Address | None, 
     if outcome.interrupted:
         console.print(f"interrupted; resume with:\n  {again}", soft_wrap=True)
         raise typer.Exit(130)
-    _report(outcome, loaded.metrics, again, console, storage)
+    _report(outcome, loaded, again, console, storage)
     if not outcome.recorded:
         raise typer.Exit(1)
 
 
-def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console: Console, storage: str) -> None:
+def _report(outcome: Outcome, loaded: Sweep, again: str, console: Console, storage: str) -> None:
     from raydistill.cli.tables import busy_lines, counts_line, front_report, infeasible_lines, unmoved_lines
 
-    for part in front_report(outcome.rows, outcome.dataset, metrics):
+    for part in front_report(outcome.rows, outcome.dataset, loaded.metrics):
         console.print(part)
     for line in (*infeasible_lines(outcome.rows), *unmoved_lines(outcome.rows), *busy_lines(outcome.rows)):
         console.print(line, style="yellow", soft_wrap=True, markup=False)
@@ -167,21 +185,25 @@ def _report(outcome: Outcome, metrics: Mapping[str, Metric], again: str, console
         ("checkpoints", f"{_shown(outcome.kept)}/trials/*/checkpoint.pt"),
         ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
         *(outcome.aliases.items()),
-        ("take it away", _pick(outcome, storage)),
+        ("take it away", _pick(outcome, storage, loaded.aliases)),
     ):
         if text:
             console.print(f"{title:<12} {text}", soft_wrap=True, markup=False)
 
 
-def _pick(outcome: Outcome, storage: str) -> str:
-    """The command that gives the knee as a folder; "" where there is none, or none can be had."""
+def _pick(outcome: Outcome, storage: str, aliases: Sequence[Alias]) -> str:
+    """The command that gives the network of the goal, or the knee, as a folder; "" where there is none, or none can be
+    had."""
     from raydistill.records import BASELINE
+    from raydistill.sweep.file.goal import ALIAS
 
     knee = next((row.record for row in outcome.rows if row.knee and row.record.trial_id != BASELINE), None)
     if knee is None or not outcome.can_be_taken:
         return ""
     name = outcome.kept.rpartition("/")[2]
-    words = ["raydistill", "pick", name, "--knee", "-o", f"{name}-{knee.trial_id}"]
+    best = next((alias.rule.best for alias in aliases if alias.name == ALIAS), None)
+    which = ["--best", best, "-o", f"{name}-{ALIAS}"] if best else ["--knee", "-o", f"{name}-{knee.trial_id}"]
+    words = ["raydistill", "pick", name, *which]
     words += ["--storage", storage] if storage != "sweeps" else []
     words += ["--arch", knee.arch] if ":" in knee.arch else []
     return shlex.join(words)

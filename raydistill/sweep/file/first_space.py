@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from raydistill.metrics import Metric, selecting
 from raydistill.models.menu import MENU, domain
 from raydistill.parts import Optimizer
 from raydistill.parts.optimizer import SGD
+from raydistill.sweep.file.goal import ALIAS, Goal
 from raydistill.sweep.file.space_file import (
     LR_SHARE,
     SpaceFile,
@@ -42,6 +43,8 @@ from raydistill.training.optimizer import learning_rate
 CLASSIFICATION = TaskConfig().name
 MOST_DIMENSIONS = 24
 """A network with more layers is searched by blocks: so many trials as are usual cannot tell more values apart."""
+STRUCTURES_UNTIL = 0.5
+"""The part of a trial in which structures are pruned: what is left has more to learn again."""
 _OF_A_LAYER = re.compile(r"(^|[._])weight[^.]*$")
 """``conv.weight``, ``lstm.weight_ih_l0``, ``attention.in_proj_weight``; not ``encoder.pos_embedding``."""
 _LARGE = 0.1
@@ -123,9 +126,9 @@ def task_of_content(content: Mapping[str, Any], where: str) -> TaskConfig:
     raise ConfigError(Fault("--task", f"{where} does not say what it was trained for", ABSENT, "name it"))
 
 
-def ranges(model: nn.Module) -> tuple[list[Range], list[str]]:
-    """What may be pruned of a network, and how far: one for each weight, or for each block of a network that has more
-    than `MOST_DIMENSIONS`. And the names of what is left dense, as it is no layer's weight.
+def ranges(model: nn.Module, blocks: bool = True) -> tuple[list[Range], list[str]]:
+    """What may be pruned of a network, and how far: one for each weight, or, if so, for each block of a network that
+    has more than `MOST_DIMENSIONS`. And the names of what is left dense, as it is no layer's weight.
 
     Raises:
         ConfigError: there is no weight to prune.
@@ -160,19 +163,57 @@ def ranges(model: nn.Module) -> tuple[list[Range], list[str]]:
             low, high, about = 0.2, 0.9, ""
         found.append(Range("agp", (name,), low, high, size + about))
     dense = [name for name, _ in named if name not in {name for name, _ in layers}]
-    if len(found) > MOST_DIMENSIONS:
+    if blocks and len(found) > MOST_DIMENSIONS:
         found = _blocks(found, {name: weight.numel() / whole for name, weight in layers})
     return found, dense
 
 
-def first_space(file: Path, subject: Subject, model: nn.Module) -> str:
-    """The whole file. file: where it will stand. model: the network, for its layers' names.
+def structure_ranges(model: nn.Module, example: Sequence[object]) -> list[Range]:
+    """One for each coupling of structures of a network, by the first weight that writes them.
+
+    Raises:
+        ConfigError: there are none that can go.
+    """
+    from raydistill.compression.pruners.coupled import CoupledPruner  # its module imports Torch-Pruning when asked
+    from raydistill.compression.thinning.coupling import EMBEDDING, couplings
+
+    offer = couplings(model, tuple(example))
+    order = {name: place for place, (name, _) in enumerate(model.named_parameters())}
+    found = []
+    for each in sorted(offer.couplings, key=lambda coupling: order[coupling.writers[0]]):
+        if each.count < 2 or each.kind == EMBEDDING or each.tied:  # those that lose alike have no level of their own
+            continue
+        writer = min(each.writers, key=lambda name: order[name])
+        layers = f", {len(each.writers)} layers" if len(each.writers) > 1 else ""
+        found.append(Range("structures", (writer,), 0.0, 0.9, f"{each.count} {each.kind.lower()}{layers}"))
+    if not found:
+        why = next(iter(offer.refused.values()), "it has none")
+        rule = f"{CoupledPruner.__name__} finds no structures of the network that can go ({why})"
+        raise ConfigError(Fault("--goal", rule, ABSENT, "ask for sparsity, parameters or compressed_size_bytes"))
+    return found
+
+
+def _wide(found: Sequence[Range]) -> list[Range]:
+    """Each layer's damage is measured before the first trial: no bound has to be guessed."""
+    return [replace(one, low=0.0, high=max(one.high, 0.9)) for one in found]
+
+
+def first_space(
+    file: Path, subject: Subject, model: nn.Module, goal: Goal | None = None, example: Sequence[object] = ()
+) -> str:
+    """The whole file. file: where it will stand. model: the network, for its layers' names. example: its inputs, for a
+    goal that wants structures to go.
 
     Raises:
         ConfigError: there is nothing to prune.
     """
-    found, dense = ranges(model)
-    by_block = found[0].name != "agp"
+    structures = goal is not None and goal.by_structures
+    found, dense = ([], []) if structures else ranges(model, blocks=goal is None)
+    if structures:
+        found = structure_ranges(model, example)
+    elif goal is not None:
+        found = _wide(found)
+    by_block = found[0].name not in ("agp", "structures")
     usual = _USUAL.get(subject.task.name, _OF_OWN_TASK)
     said = {**usual, **subject.training} if "optimizer" not in subject.training else dict(subject.training)
     epochs = subject.epochs or int(usual["epochs"])
@@ -190,7 +231,7 @@ def first_space(file: Path, subject: Subject, model: nn.Module) -> str:
     name = selecting(subject.metrics)
     metric = subject.metrics[name]
     written = SpaceFile(
-        about=_about(file, subject),
+        about=_about(file, subject, goal),
         sections=sections,
         notes=notes,
         baseline=_trained_baseline(epochs, said, own_loop)
@@ -199,9 +240,13 @@ def first_space(file: Path, subject: Subject, model: nn.Module) -> str:
         pruned=_pruned(found, [entry for entry, _ in weights_of(model)]),
         epochs=epochs,
         search=_search(found, dense, by_block, sections["training"]),
-        ends=_ends(subject, name, metric, epochs, by_layer=not by_block and not own_loop),
+        ends=_ends(subject, name, metric, epochs, by_layer=not by_block and not own_loop)
+        if goal is None
+        else _ends_of_goal(subject, goal),
         decays=not own_loop,
     )
+    if structures:
+        written = replace(written, pruner="CoupledPruner", pruned_until=STRUCTURES_UNTIL)
     return written.text(file)
 
 
@@ -210,9 +255,11 @@ def _is_named(subject: Subject) -> bool:
     return subject.task.name == CLASSIFICATION or subject.dataset.get("name") != "cifar10"
 
 
-def _about(file: Path, subject: Subject) -> list[str]:
+def _about(file: Path, subject: Subject, goal: Goal | None) -> list[str]:
     lines = [
-        f"How hard can each layer of {subject.arch} be pruned?",
+        f"How hard can each layer of {subject.arch} be pruned?"
+        if goal is None
+        else f"Which {subject.arch} is the best in {goal.best} with {' and '.join(map(str, goal.bounds))}?",
         f"    raydistill sweep {file.name} --dry-run    # checks it, and shows what it would do",
         f"    raydistill sweep {file.name}",
         "Written by:",
@@ -278,10 +325,13 @@ def _search(found: Sequence[Range], dense: Sequence[str], by_block: bool, traini
             bounds = f"{{uniform: [{one.low}, {one.high}]}}"
             lines.append(f"  {flow(f'pruners.{one.name}.final_sparsity')}: {bounds}    # {one.note}")
     else:
-        lines.append(
-            "  # One value for each weight; behind it its shape and its share of all. Bounds are what is usual:"
-        )
-        lines.append("  # raydistill sensitivity --write-space measures narrower ones on a trained network.")
+        if found[0].name == "structures":
+            lines.append("  # One value for what goes together, named by the first weight that writes it.")
+        else:
+            lines.append(
+                "  # One value for each weight; behind it its shape and its share of all. Bounds are what is usual:"
+            )
+            lines.append("  # raydistill sensitivity --write-space measures narrower ones on a trained network.")
         lines.append("  per_layer:")
         for one in found:
             bounds = f"{{uniform: [{one.low}, {one.high}]}}"
@@ -325,6 +375,21 @@ def _ends(subject: Subject, name: str, metric: Metric, epochs: int, by_layer: bo
         else "searcher: {name: sobol}    # spread evenly; tpe, gp, evolution, ... learn from results",
         about,
         f"trial_scheduler: {scheduler}",
+        f"num_samples: {subject.num_samples}    # trials",
+        "seed: 0",
+        "# confirm: 2    # train each member of the front twice more, with other seeds",
+        "# resources_per_trial: {gpu: 0.5}    # left out: one GPU, or where there is none one CPU core",
+    ]
+
+
+def _ends_of_goal(subject: Subject, goal: Goal) -> list[str]:
+    bounds = flow([str(bound) for bound in goal.bounds])
+    return [
+        f"objectives: {flow(goal.objectives(subject.metrics))}",
+        f"constraints: {bounds}",
+        f"aliases: {{{ALIAS}: {{best: {goal.best}}}}}    # what was asked for, in the model registry",
+        "",
+        "# searcher and trial_scheduler are left to the tool; --dry-run says what they are.",
         f"num_samples: {subject.num_samples}    # trials",
         "seed: 0",
         "# confirm: 2    # train each member of the front twice more, with other seeds",

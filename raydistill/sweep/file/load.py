@@ -27,6 +27,7 @@ from raydistill.search import Dimension, Objective, PerLayer, parse_objectives, 
 from raydistill.search.aliases import Alias, parse_aliases
 from raydistill.search.constraints import Constraint, parse_constraints
 from raydistill.sweep.file.automatic import Choices, as_started, chosen
+from raydistill.sweep.file.expand import expanded
 from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.spec import (
     SearcherSection,
@@ -145,6 +146,8 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
     check_kind(said, SWEEP, str(file))
     raw = _with_overrides(said, overrides or Overrides())
     faults: list[Fault | str] = []
+    if raw.get("goal") is not None and (known := _metrics(raw.get("task"), file, faults)):
+        raw = expanded(raw, file, known)
     sections, found = validate(SweepSections, raw, str(file))
     faults += found
     broken = {fault.where.removeprefix(f"{file}: ").partition(".")[0] for fault in found}

@@ -50,10 +50,13 @@ def sweep_schema() -> Schema:
         "search": {"$ref": "#/$defs/search"},
         "objectives": _nullable({"type": "object", "additionalProperties": {"enum": list(DIRECTIONS)}}),
         "constraints": {"type": "array", "items": _BOUND},
+        "goal": {"anyOf": [_BOUND, {"type": "array", "items": _BOUND, "minItems": 1}, {"type": "null"}]},
         "aliases": {**known["aliases"], "propertyNames": {"pattern": f"^{NAME.pattern}$"}},
         "warm_start": _nullable({"$ref": "#/$defs/warm_start"}),
     }.items():
         known[key] = {**found, "description": known[key]["description"]}
+    schema["required"] = [key for key in schema["required"] if key not in ("schedule", "search")]
+    schema["anyOf"] = [{"required": ["schedule", "search"]}, {"required": ["goal"]}]
     schema["$defs"] |= {**_searched(), "warm_start": _warm_start()}
     for section in (TrialSchedulerSection, SearcherSection):
         _only_what_is_used(schema["$defs"][section.__name__], section)

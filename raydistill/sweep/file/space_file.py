@@ -72,6 +72,8 @@ class SpaceFile:
     notes: Mapping[str, str] = field(default_factory=dict)
     decays: bool = True
     quantizers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    pruner: str = _AGP
+    pruned_until: float = PRUNED_UNTIL
 
     def text(self, file: Path) -> str:
         """The whole file. file: where it will stand; the sweep is named after it."""
@@ -90,10 +92,10 @@ class SpaceFile:
         yield from ("schedule:", "  version: 1", *(["  pruners:"] if self.pruned else []))
         for name, weights in self.pruned.items():
             if len(self.pruned) > 1:
-                said = {"class": _AGP, "initial_sparsity": 0.0, "final_sparsity": 0.5, "weights": list(weights)}
+                said = {"class": self.pruner, "initial_sparsity": 0.0, "final_sparsity": 0.5, "weights": list(weights)}
                 yield f"    {flow(name)}: {flow(said)}"
                 continue
-            yield from (f"    {flow(name)}:", f"      class: {_AGP}", "      initial_sparsity: 0.0")
+            yield from (f"    {flow(name)}:", f"      class: {self.pruner}", "      initial_sparsity: 0.0")
             yield "      final_sparsity: 0.5                      # each weight's own is searched"
             yield "      weights:"
             yield from (f"        - {flow(weight)}" for weight in weights)
@@ -103,7 +105,7 @@ class SpaceFile:
         if self.decays:
             yield from ("  lr_schedulers:", f"    decay: {{class: CosineAnnealingLR, T_max: {self.epochs}}}")
         yield "  policies:"
-        until = max(1, round(PRUNED_UNTIL * self.epochs))
+        until = max(1, round(self.pruned_until * self.epochs))
         for name in self.pruned:
             yield acts("pruner", flow(name), until)
         for name in self.quantizers:

@@ -349,7 +349,9 @@ class SweepSections(Section):
     network. task: what is trained. train: a training loop of one's own. dataset: the data. training: how every trial is
     trained. baseline: the dense network that all trials start from. trunk: a run that prunes on from there, which
     trials branch off from. distillation: a teacher for the trials. schedule:
-    what is compressed and when, before any drawn value. search: what is drawn, from which distribution. objectives:
+    what is compressed and when, before any drawn value. search: what is drawn, from which distribution. goal: bounds on
+    the network that is wanted, such as ``macs <= 0.5x``; schedule and search follow from it where they are left out.
+    objectives:
     figures and their directions, max or min. constraints: what breaks one is shown, but not on the front. aliases:
     names in the model registry, and which trial's model each is. trial_scheduler: which trials stop early. searcher:
     how values are drawn. warm_start: values, schedules or trials of another sweep that are the first trials.
@@ -371,6 +373,7 @@ class SweepSections(Section):
     distillation: DistillationSection | None = None
     schedule: str | dict[str, Any]
     search: dict[str, Any]
+    goal: str | list[str] | None = None
     objectives: dict[str, str] | None = None
     constraints: Annotated[list[Any], _FREE] = Field(default_factory=list)
     aliases: Annotated[dict[str, AliasSection], _FREE] = Field(default_factory=dict)
