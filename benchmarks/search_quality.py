@@ -27,7 +27,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +39,7 @@ from search_surfaces import HELD_OUT, POINTS, SURFACES, Curve, make_surface, vol
 
 from raydistill.files import write_atomically
 from raydistill.search import Objective, pareto_rank
+from raydistill.search.constraints import Constraint
 from raydistill.search.decisions import GO_ON, PAUSE
 from raydistill.search.search import NEW, RESUME
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
@@ -51,20 +52,30 @@ Line = list[list[float]]
 
 
 def search_once(
-    method: Method, source: Any, trials: int, seed: int, workers: int
+    method: Method,
+    source: Any,
+    trials: int,
+    seed: int,
+    workers: int,
+    more: Mapping[str, Any] | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
     """(epochs spent so far, seen, true) of each trial that finishes, as they do; both (top1, sparsity).
+
+    more: is offered to the searcher too. constraints: steer the search as a sweep's do.
 
     Workers train in step. A trial is started when its whole length fits into what is left, so the budget is never
     exceeded but by confirmations. With `confirm`, members of the front come once more at the end, with their means.
     """
     epochs, budget = source.epochs, float(trials * source.epochs)
     curves, beside = source.measured(LEVELS, seed) if method.curves else (None, 0.0)
-    offered = {"curves": curves, "sizes": source.weights, "count": trials}
+    offered = {"curves": curves, "sizes": source.weights, "count": trials, **(more or {})}
     searcher = method.make(source.space, seed, trials, offered)
     scheduling = TrialSchedulerSection(**method.scheduling(source.pruned))
     known = method.searcher["name"] if method.searcher["name"] in SearcherSection.uses else "random"
-    search = make_search(SearcherSection(name=known), scheduling, searcher, OBJECTIVES, epochs, 64 * trials)
+    search = make_search(
+        SearcherSection(name=known), scheduling, searcher, OBJECTIVES, epochs, 64 * trials, constraints=constraints
+    )
     every = scheduling.name not in ("none", "asha", "moasha", "hyperband")
     told = range(1, epochs + 1) if every else sorted({*rungs(scheduling, epochs), epochs})
     running: dict[int, tuple[int, Curve]] = {}  # the step since when, and its figures
