@@ -197,7 +197,7 @@ class Sweep:
         self.journal = self.folder / "journal.jsonl"
         self.log = place.folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.code = 0
+        self.code = self.said = 0
         section = {"name": scheduler, **({"grace_period": 2} if scheduler == "asha" else {})}
         sweep = {**SWEEP, **place.changes, "name": name, "seed": seed, "trial_scheduler": section}
         if uri:
@@ -215,6 +215,7 @@ class Sweep:
         resume = ["--resume"] if self.lines() else []
         python_path = os.pathsep.join([str(ROOT), str(self.place.folder)])
         environment = {**os.environ, "PYTHONPATH": python_path, "RAYDISTILL_SOAK": self.mark, "OMP_NUM_THREADS": "1"}
+        self.said = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as out:
             self.process = subprocess.Popen(
                 [*RUN, "sweep", str(self.file), "--storage", str(self.storage), *resume],
@@ -332,7 +333,8 @@ def _hit(kind: str, line: int, rng: random.Random, sweep: Sweep, server: Server,
         assert sweep.process is not None
         sweep.process.send_signal(SIGNALS[kind])
         sweep.finish(120.0)
-        if sweep.code not in (0, INTERRUPTED):
+        heard = sweep.log.stat().st_size > sweep.said  # before Python runs, a signal ends a process by itself
+        if sweep.code not in (0, INTERRUPTED) and (heard or sweep.code != -SIGNALS[kind]):
             report.faults.append(f"exit code {sweep.code} after {kind}")
         _resume(sweep, server, report)
     elif kind == "trial":

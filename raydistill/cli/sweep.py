@@ -370,8 +370,8 @@ def _searcher(sweep: Sweep, plan: Plan) -> str:
     name, known = sweep.sections.searcher.name, len(plan.trials)
     if sweep.sections.searcher.own:
         return f"{name}, {known} of {plan.count} trials known beforehand"
-    if plan.searcher.wants_curves:
-        return f"{name}, by what each layer loses, measured first, and by results"
+    if plan.searcher.how:
+        return f"{name}, {plan.searcher.how}"
     if known < plan.count:
         return f"{name}, {known} trials spread evenly, then {plan.count - known} that follow results"
     size = getattr(plan.searcher, "size", None)

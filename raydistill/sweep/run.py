@@ -27,6 +27,7 @@ from raydistill.search.highlights import progress
 from raydistill.storage import Store, open_store
 from raydistill.sweep.baseline import ensure_baseline
 from raydistill.sweep.curves import ensure_curves
+from raydistill.sweep.episodes import ensure_episodes
 from raydistill.sweep.file.load import Sweep
 from raydistill.sweep.file.warm_entries import SweepEntry
 from raydistill.sweep.packs import settled_pack
@@ -258,7 +259,8 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         if ensure_baseline(session) and ensure_trunk(session) and not interrupt.requested:
             session.pack = settled_pack(session)
             ensure_curves(session)
-            run_trials(session, history)
+            if ensure_episodes(session):
+                run_trials(session, history)
             if not interrupt.requested:
                 train_lost(session, history)
             confirm_front(session)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from raydistill.search.searchers.additive import AdditiveSearcher
+from raydistill.search.searchers.amc import AMCSearcher
 from raydistill.search.searchers.base import Aim, Searcher
 from raydistill.search.searchers.evolution import EvolutionSearcher
 from raydistill.search.searchers.grid import GridSearcher
@@ -26,6 +27,7 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "gp": GPSearcher,
     "evolution": EvolutionSearcher,
     "additive": AdditiveSearcher,
+    "amc": AMCSearcher,
 }
 """By the name in a sweep file. tpe and motpe differ in what they are told: one score, or every objective."""
 
@@ -35,6 +37,7 @@ LEARNS = frozenset({"tpe", "motpe", "nsga2", "gp", "evolution", "additive"})
 __all__ = [
     "LEARNS",
     "SEARCHERS",
+    "AMCSearcher",
     "AdditiveSearcher",
     "Aim",
     "EvolutionSearcher",

@@ -58,6 +58,7 @@ class AdditiveSearcher(Searcher):
     """
 
     wants_curves = True
+    how = "by what each layer loses, measured first, and by results"
 
     def __init__(
         self,

@@ -42,6 +42,10 @@ class Searcher(ABC):
     startup: int = 0
     wants_curves: bool = False
     """Whether each layer's damage is measured before the first trial, for `with_curves`."""
+    wants_bound: bool = False
+    """Whether it cannot do without a constraint on the figure of the network that is optimised."""
+    how: str = ""
+    """How values are found, in words, where that is not said by how many of them are known."""
 
     def with_curves(self, curves: Curves, sizes: Mapping[str, float], aim: Aim) -> Searcher:
         """The same searcher, told the layers' curves. sizes: by weight, what a level of 1 brings in the figure of the

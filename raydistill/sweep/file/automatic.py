@@ -115,6 +115,8 @@ def _trial_scheduler(
         return "none", "additive learns from whole trials"
     if searcher == "grid":
         return "none", "all combinations are wanted"
+    if searcher == "amc":
+        return "none", "its best few are trained whole"
     if sections.trunk is not None:
         return "none", "branches of a trunk are short"
     if epochs < _FEWEST:

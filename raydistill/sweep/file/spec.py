@@ -271,7 +271,10 @@ class SearcherSection(Menu):
     results are learnt from; left out, a quarter of all, 4 to 10.
 
     points: values the grid takes of a continuous dimension. population: NSGA-II's. step: evolution's, in shares of a
-    range. parents: front members that evolution mutates. score: what tpe learns from; the others learn all objectives.
+    range. parents: front members that evolution mutates. protocol: how amc's episodes are rewarded. agent: who plays
+    them. heatup_episodes: of amc, drawn evenly before the agent learns. training_episodes: those after them.
+    action_range: the least and the most that amc prunes of a layer. score: what tpe learns from; the others learn all
+    objectives.
     """
 
     uses: ClassVar = {
@@ -285,23 +288,28 @@ class SearcherSection(Menu):
         "gp": frozenset({"startup"}),
         "evolution": frozenset({"startup", "step", "parents"}),
         "additive": frozenset({"startup"}),
+        "amc": frozenset({"protocol", "agent", "heatup_episodes", "training_episodes", "action_range"}),
     }
 
-    name: Literal["auto", "random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution", "additive"] | Own = (
-        "auto"
-    )
+    name: (
+        Literal["auto", "random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution", "additive", "amc"] | Own
+    ) = "auto"
     startup: Count | None = None
     points: Count | None = None
     population: Annotated[int, NUMBER, Field(ge=2)] | None = None
     step: Annotated[float, NUMBER, Field(gt=0, le=1)] | None = None
     parents: Count | None = None
+    protocol: Literal["mac-constrained", "accuracy-guaranteed", "punish-agent"] | None = None
+    agent: Literal["DDPG", "Random-policy"] | None = None
+    heatup_episodes: Count | None = None
+    training_episodes: Whole | None = None
+    action_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     score: dict[str, Number] | None = None
 
     def options(self) -> dict[str, Any]:
         """What the searcher is made with, besides the space and the seed."""
-        return {
-            k: v for k in ("startup", "points", "population", "step", "parents") if (v := getattr(self, k)) is not None
-        }
+        chosen = self.uses[self.name] - {"score"}
+        return {key: value for key in sorted(chosen) if (value := getattr(self, key)) is not None}
 
 
 class WarmSweepSection(Section):

@@ -168,7 +168,7 @@ def plan_sweep(
     section = sections.searcher
     searcher = make_searcher(section, space, sections.seed, sections.num_samples, f"{sweep.file}: searcher")
     if searcher.wants_curves:
-        faults.collect(_check_curves, sweep, space)
+        faults.collect(_check_curves, sweep, space, searcher)
     with faults.collecting():
         where = f"{sweep.file}: trial_scheduler"
         make_trial_scheduler(sections.trial_scheduler, sweep.objectives, sections.training.epochs, where)
@@ -269,7 +269,7 @@ def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, 
         check(run.schedule, model, inputs)
 
 
-def _check_curves(sweep: Sweep, space: SearchSpace) -> None:
+def _check_curves(sweep: Sweep, space: SearchSpace, searcher: Searcher) -> None:
     """Raises ConfigError where a searcher by the layers' damages has no layers, or not the two figures it weighs."""
     where, name = f"{sweep.file}: searcher", sweep.sections.searcher.name
     if not any(is_level(dimension) for dimension in space.dimensions):
@@ -280,6 +280,11 @@ def _check_curves(sweep: Sweep, space: SearchSpace) -> None:
         rule = f"{name} weighs one metric of the task against one figure of the network"
         said = [objective.name for objective in sweep.objectives]
         raise ConfigError(Fault(where, rule, said, "as in objectives: {top1: max, sparsity: max}"))
+    figure = next(objective.name for objective in sweep.objectives if objective.of_network)
+    if searcher.wants_bound and figure not in {bound.figure for bound in sweep.constraints}:
+        sign = ">= 0.8" if figure == "sparsity" else "<= 0.5x"
+        way_out = f"as in constraints: ['{figure} {sign}'], or protocol: accuracy-guaranteed"
+        raise ConfigError(Fault(where, f"{name} wants a bound on {figure}", ABSENT, way_out))
 
 
 def _idle_bounds(sweep: Sweep, searcher: Searcher) -> list[str]:

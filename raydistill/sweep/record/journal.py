@@ -1,8 +1,8 @@
 """The state of a sweep: an append-only file of JSON lines, written by the driver only.
 
 A line is written whole or, when the driver is killed in mid-write, torn: the torn tail is dropped at the next start.
-Events: sweep_started, sweep_resumed, baseline, curves, trial_started, epoch, trial_retried, trial_paused, trial_ended,
-tested.
+Events: sweep_started, sweep_resumed, baseline, curves, episode, trial_started, epoch, trial_retried, trial_paused,
+trial_ended, tested.
 A trial that is promoted, or resumed after an interruption, starts again.
 
 Files are named from where the sweep's folder is (``trials/t0003/checkpoint.pt``): it may be moved, with its storage or
@@ -60,6 +60,9 @@ class History:
 
     sizes: dict[str, float] | None = None
     """By weight: what a level of 1 would change in the figure of the network; None of an earlier version."""
+
+    episodes: list[tuple[list[float], float, float]] = field(default_factory=list)
+    """Levels, metric and figure of the network, of each episode that AMC has played."""
 
     lost: list[str] = field(default_factory=list)
     """Lines about events that are damaged, or make no sense without those."""
@@ -201,6 +204,9 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
             for weight, points in event["curves"].items()
         }
         history.sizes = {str(weight): float(size) for weight, size in event.get("sizes", {}).items()} or None
+    elif kind == "episode":
+        levels = [float(level) for level in event["levels"]]
+        history.episodes.append((levels, float(event["metric"]), float(event["figure"])))
     elif kind == "trial_paused":
         known = history.records[event["trial_id"]]
         history.records[event["trial_id"]] = replace(known, state=PAUSED, reason=event["reason"])

@@ -39,6 +39,7 @@ class Ledger:
     ) -> None:
         self.records: dict[str, TrialRecord] = dict(history.records)
         self.curves, self.sizes = history.curves, history.sizes
+        self.episodes = list(history.episodes)
         self._journal = journal
         self._log = log
         self._observer = observer
@@ -75,6 +76,11 @@ class Ledger:
         """Each layer's damage by itself is known: (level, loss) by weight, and what a level of 1 would bring."""
         self._journal.append("curves", curves=curves, sizes=sizes)
         self.curves, self.sizes = curves, sizes
+
+    def played(self, levels: list[float], metric: float, figure: float) -> None:
+        """What an allocation is worth that was pruned at once: an episode of AMC."""
+        self._journal.append("episode", levels=levels, metric=metric, figure=figure)
+        self.episodes.append((levels, metric, figure))
 
     def started(self, record: TrialRecord) -> None:
         """A trial runs; it keeps what it reached before an interruption."""

@@ -1,0 +1,51 @@
+"""The searcher that hands out AMC's allocations."""
+
+from __future__ import annotations
+
+import pytest
+
+from raydistill.errors import ConfigError
+from raydistill.search import Choice, Dimension, LogUniform, SearchSpace, Uniform
+from raydistill.search.amc import Episode
+from raydistill.search.searchers import Aim, AMCSearcher
+
+SPACE = SearchSpace((
+    Dimension("training.lr", LogUniform(0.01, 0.1)),
+    Dimension("per_layer.a.weight.final_sparsity", Uniform(0.0, 0.9), "a.weight", "final_sparsity"),
+    Dimension("per_layer.b.weight.final_sparsity", Choice((0.0, 0.25, 0.5)), "b.weight", "final_sparsity"),
+))  # fmt: skip
+
+
+def test_trials_are_the_best_episodes_in_values_that_can_be_drawn() -> None:
+    searcher = AMCSearcher(SPACE, 0).with_curves({}, {"a.weight": 1.0}, Aim(figure=0.5))
+    assert (searcher.sizes, searcher.aim.figure, searcher.suggest(0, (), ())) == ({"a.weight": 1.0}, 0.5, None)
+    told = searcher.with_episodes([Episode((0.4, 0.3), 0.5, 0.0, 0.5), Episode((0.8, 0.45), 0.9, 0.0, 0.9)])
+    first, second = (told.suggest(trial, (), ()) for trial in range(2))
+    assert first is not None
+    assert second is not None
+    a, b = "per_layer.a.weight.final_sparsity", "per_layer.b.weight.final_sparsity"
+    assert (first[a], first[b], second[a], second[b]) == (0.8, 0.5, 0.4, 0.25)
+    assert first["training.lr"] != second["training.lr"]
+    assert told.suggest(2, (), ()) is None
+    assert searcher.suggest(0, (), ()) is None  # the one that was not told stays as it was
+    assert told.values_of((0.8, 0.45))[b] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"protocol": "mac"}, "searcher.protocol: must be one of mac-constrained, accuracy-guaranteed, punish-agent"),
+        ({"agent": "PPO"}, "searcher.agent: must be one of DDPG, Random-policy, got 'PPO'"),
+        ({"action_range": [0.8, 0.2]}, "searcher.action_range: must be two fractions, the lower first"),
+        ({"action_range": [0.0, 1.0]}, "searcher.action_range: must be two fractions, the lower first"),
+    ],
+)
+def test_options_that_are_none(options: dict[str, object], line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        AMCSearcher(SPACE, 0, **options)  # type: ignore[arg-type]
+
+
+def test_only_without_a_budget_it_needs_no_bound() -> None:
+    assert AMCSearcher(SPACE, 0).wants_bound
+    assert AMCSearcher(SPACE, 0, protocol="punish-agent").wants_bound
+    assert not AMCSearcher(SPACE, 0, protocol="accuracy-guaranteed").wants_bound

@@ -1,0 +1,72 @@
+"""AMC's episodes in a sweep: the agent's steps, the curve that is left behind, and a real sweep that is interrupted."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raydistill.search import Dimension, SearchSpace, Uniform
+from raydistill.search.amc import Episode
+from raydistill.search.searchers import Aim, AMCSearcher
+from raydistill.sweep.episodes import layers_of, write_curve
+from raydistill.tasks.classification import ImageShape
+
+SHAPE = ImageShape(10, (3, 32, 32))
+
+
+def test_a_step_says_what_the_layer_is_and_how_far_it_may_go() -> None:
+    levels = {"conv2.weight": (0.1, 0.7), "fc1.weight": (0.0, 0.9)}
+    space = SearchSpace(
+        tuple(Dimension(f"per_layer.{name}.s", Uniform(low, high), name, "s") for name, (low, high) in levels.items())
+    )
+    searcher = AMCSearcher(space, 0).with_curves({}, {"conv2.weight": 240_000.0, "fc1.weight": -1.0}, Aim())
+    conv, linear = layers_of(SHAPE.network("simplenet_cifar", {}), SHAPE.example_input(), searcher)
+    assert conv.features == (16, 6, 14, 14, 1.0, 5, 16 * 6 * 25 * 100, 16 * 6 * 25)
+    assert (conv.size, conv.low, conv.high) == (240_000.0, 0.1, 0.7)
+    assert linear.features == (120, 400, 1, 1, 0.0, 1, 48_000, 48_000)
+    assert (linear.size, linear.low, linear.high) == (0.0, 0.0, 0.9)  # what makes it worse brings nothing
+
+
+def test_the_rewards_are_left_as_a_table_and_a_picture(tmp_path: Path) -> None:
+    episodes = [Episode((0.1 * i, 0.5), 0.5 + 0.01 * i, -10.0, 0.5 + 0.01 * i) for i in range(6)]
+    write_curve(tmp_path, episodes, 2, "DDPG, mac-constrained")
+    rows = list(csv.DictReader((tmp_path / "episodes.csv").read_text().splitlines()))
+    assert [float(row["reward"]) for row in rows] == [episode.reward for episode in episodes]
+    assert [float(row["level_0"]) for row in rows] == [episode.levels[0] for episode in episodes]
+    assert (tmp_path / "episodes.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_a_sweep_trains_the_best_allocations_and_goes_on_with_episodes_that_are_known(
+    write_sweep: Callable[..., Path], sweep_here: Callable[..., str], spared: None, tmp_path: Path
+) -> None:
+    levels = {"weights": ["conv1.weight", "fc1.weight", "fc2.weight"], "final_sparsity": {"uniform": [0.0, 0.99]}}
+    file = write_sweep(
+        ("search", {"per_layer": levels}), ("num_samples", 2), ("training/epochs", 3), ("trial_scheduler", ...),
+        ("schedule/pruners/agp/initial_sparsity", 0.0), ("constraints", ["sparsity >= 0.7"]),
+        ("searcher", {"name": "amc", "heatup_episodes": 4, "training_episodes": 4, "action_range": [0.0, 0.95]}),
+    )  # fmt: skip
+    folder = tmp_path / "sweeps" / "tiny"
+    said = sweep_here(file, "--storage", "sweeps")
+    assert "playing 8 episodes over 3 layers without training (DDPG, mac-constrained)" in said
+
+    def events() -> list[dict[str, object]]:
+        return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+
+    played = [tuple(e["levels"]) for e in events() if e["event"] == "episode"]  # type: ignore[arg-type]
+    with (folder / "episodes.csv").open() as table:
+        best = max(csv.DictReader(table), key=lambda row: float(row["reward"]))
+    first = next(e["record"]["values"] for e in events() if e["event"] == "trial_started")  # type: ignore[index]
+    assert list(first.values()) == pytest.approx([float(best[f"level_{i}"]) for i in range(3)])
+    journal = folder / "journal.jsonl"  # as if it had been killed after five of them
+    lines = journal.read_text().splitlines(keepends=True)
+    fifth = [number for number, line in enumerate(lines) if '"event": "episode"' in line or '"episode"' in line][4]
+    journal.write_text("".join(lines[: fifth + 1]))
+    sweep_here(file, "--storage", "sweeps", "--resume")
+    again = [tuple(e["levels"]) for e in events() if e["event"] == "episode"]  # type: ignore[arg-type]
+    assert again == pytest.approx(played)
