@@ -135,6 +135,7 @@ def test_two_workers_and_one_that_is_killed_train_what_one_process_does(
     assert_nothing_is_left(watched.workers)
 
 
+@pytest.mark.long  # test_team has the words without workers, the test above a death that is not too many
 @pytest.mark.ray
 def test_a_death_too_many_is_one_line_and_closing_leaves_nothing(shared: Any, tmp_path: Path) -> None:
     config, watched = run_config(tmp_path / "run"), Watched(victim=0, by=signal.SIGABRT)

@@ -148,7 +148,7 @@ def test_what_constraints_leave(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long  # the README's main job is such a sweep
 def test_a_sweep_by_the_layers_damages_measures_them_once(
     write_sweep: Callable[..., Path], sweep_here: Callable[..., str], spared: None, tmp_path: Path
 ) -> None:

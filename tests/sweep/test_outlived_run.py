@@ -25,7 +25,8 @@ def raylet_of(process: subprocess.Popen[str]) -> psutil.Process:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["raylet", pytest.param("the sweep", marks=pytest.mark.long)])
+@pytest.mark.long  # tests/cli/test_survivor.py has what is said for a process that ends without a word
+@pytest.mark.parametrize("victim", ["raylet", "the sweep"])
 def test_a_sweep(
     victim: str, write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path, spared: None
 ) -> None:

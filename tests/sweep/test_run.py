@@ -297,6 +297,7 @@ def assert_filters_are_counted(folder: Path, out: str) -> None:
 
 
 @pytest.mark.usefixtures("spared")
+@pytest.mark.long  # test_signals has a signal to a sweep, to a run and while Ray starts
 def test_control_c_ends_cleanly_and_says_how_to_resume(
     write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path
 ) -> None:

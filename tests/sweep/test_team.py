@@ -31,6 +31,7 @@ TEAMS = (
 )
 
 
+@pytest.mark.long  # tests/cluster/test_trainer.py has workers that train what one process does
 @pytest.mark.ray
 def test_trials_on_workers_are_what_one_process_trains(
     write_sweep: Callable[..., Path], dense: Path, spared: None, tmp_path: Path
