@@ -15,6 +15,7 @@ import ray
 import torch
 
 from raydistill.compression.build import rehearsed
+from raydistill.compression.names import names_of
 from raydistill.compression.pruners.base import ComposedPruner
 from raydistill.compression.scheduler import CompressionScheduler
 from raydistill.compression.sensitivity import SENSES, Point, analyse
@@ -58,7 +59,7 @@ def ensure_curves(session: Session) -> None:
     example = session.task.example_input()
     if ledger.curves is None:
         session.observer.step(f"measuring what each of {len(wanted)} layers loses when it is pruned by itself")
-        schedule = naming_weights(session.sweep.schedule, [name for name, _ in plan.weights])
+        schedule = naming_weights(session.sweep.schedule, names_of(model))
         senses = rehearsed(schedule, model, example, _senses)
         alone = baseline_share(share, session.nodes)
         measure = ray.remote(num_cpus=alone.cpu, num_gpus=alone.gpu)(_measured)
