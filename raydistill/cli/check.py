@@ -39,6 +39,9 @@ def check(
             help=f"All epochs and weights; left out, at most {SHOWN} lines and {NAMES_SHOWN} names.",
         ),
     ] = False,
+    structures: Annotated[
+        bool, typer.Option("--structures", help="What can be pruned by structures, also where the schedule does not.")
+    ] = False,
 ) -> None:
     """Check a schedule against a model and print what it would do; every fault is a line, and the exit code is 2."""
     import torch
@@ -46,6 +49,7 @@ def check(
 
     from raydistill import compression, models
     from raydistill.cli.lines import warn
+    from raydistill.cli.offered import say_offered
     from raydistill.cli.summary import parse_shape
     from raydistill.compression.timeline import taken, timeline
     from raydistill.errors import ABSENT, ConfigError, Fault
@@ -67,6 +71,7 @@ def check(
         warn(errors, warning)
     actions = timeline(scheduler)
     console.print(_weights_table(taken(scheduler), None if every_epoch else NAMES_SHOWN))
+    say_offered(console, scheduler, model, inputs, structures)
     console.print(_table(actions if every_epoch else actions[:SHOWN]))
     if len(actions) > SHOWN and not every_epoch:
         console.print(f"... and {len(actions) - SHOWN} more: --all shows them")

@@ -51,6 +51,8 @@ class CoupledPruner(Pruner):
     scope: ``layer``: each coupling to the level; ``global``: one threshold for all, scores divided by their coupling's
     mean; ``isomorphic``: one threshold for couplings of the same kinds of layers (Fang et al. 2024, arXiv 2407.04616).
     max_sparsity, min_sparsity: no coupling loses more, none less. round_to: what stays is a multiple of it, rounded up.
+
+    offer: all structures of the network that it is bound to, and what has none; None before.
     """
 
     releases = False
@@ -95,6 +97,7 @@ class CoupledPruner(Pruner):
         self.structures, self.reduction, self.scope, self.round_to = kinds, reduction, scope, round_to
         self._writers = frozenset(checked_weights("weights", weights))
         self._couplings: tuple[Coupling, ...] | None = None
+        self.offer: Offer | None = None
         self._network: tuple[nn.Module, Sequence[object]] | None = None
         super().__init__(name, tuple(sorted(self._writers)))
 
@@ -115,7 +118,7 @@ class CoupledPruner(Pruner):
 
         assert self._network is not None
         model, example = self._network
-        offer = couplings(model, example)
+        offer = self.offer = couplings(model, example)
         found = [
             each
             for each in offer.couplings
