@@ -24,16 +24,20 @@ def say_offered(
     from rich.table import Table
 
     from raydistill.compression.thinning.coupling import couplings
-    from raydistill.compression.thinning.offered import stays, structures_by_kind
+    from raydistill.compression.thinning.depth import blocks_of
+    from raydistill.compression.thinning.offered import BLOCKS, stays, structures_by_kind
 
     taking: dict[str, Sequence[Coupling]] = {}
+    dropping: dict[str, int] = {}
     offer = None
     for scheduled in scheduler.scheduled:
         pruner = getattr(scheduled.policy, "pruner", None)
         offer = getattr(pruner, "offer", None) or offer
+        if getattr(pruner, "blocks", ()):
+            dropping[scheduled.spec.instance_name] = len(pruner.blocks)  # type: ignore[union-attr]
         if getattr(pruner, "offer", None) is not None:
             taking[scheduled.spec.instance_name] = pruner.couplings  # type: ignore[union-attr]
-    if offer is None and asked:
+    if offer is None and (asked or dropping):
         offer = couplings(model, list(inputs))
     if offer is None:
         return
@@ -42,8 +46,9 @@ def say_offered(
     for column in ("couplings", "of them", "% of parameters"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("taken by", overflow="fold")
-    for row in structures_by_kind(offer, model):
+    for row in structures_by_kind(offer, model, blocks_of(model, list(inputs))):
         counts = {name: sum(each.kind == row.kind for each in found) for name, found in taking.items()}
+        counts |= dropping if row.kind == BLOCKS else {}
         users = ", ".join(f"{name}: {count}" for name, count in counts.items() if count)
         table.add_row(row.kind, str(row.couplings), str(row.structures), f"{100 * row.share:.1f}", users)
     console.print(table)

@@ -98,9 +98,8 @@ class CoupledPruner(Pruner):
         kinds = (structures,) if isinstance(structures, str) else tuple(structures)
         for kind in kinds or ("",):
             if kind not in STRUCTURES:
-                raise ConfigError(
-                    Fault("structures", f"must be of {', '.join(STRUCTURES)}", kind, close_match(str(kind), STRUCTURES))
-                )
+                near = "BlockPruner prunes those" if kind == "Blocks" else close_match(str(kind), STRUCTURES)
+                raise ConfigError(Fault("structures", f"must be of {', '.join(STRUCTURES)}", kind, near))
         menus = (
             ("reduction", reduction, REDUCTIONS),
             ("scope", scope, SCOPES),

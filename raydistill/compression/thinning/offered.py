@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.thinning.coupling import Coupling, Offer, couplings
+from raydistill.compression.thinning.depth import Blocks, blocks_of
 from raydistill.compression.thinning.inputs import Example
+
+BLOCKS = "Blocks"
+NO_BLOCKS = Blocks()
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,30 @@ class StayRow:
     layers: tuple[str, ...]
 
 
-def structures_by_kind(offer: Offer, model: nn.Module) -> tuple[KindRow, ...]:
+def structures_by_kind(offer: Offer, model: nn.Module, blocks: Blocks = NO_BLOCKS) -> tuple[KindRow, ...]:
     """What a network offers, in a few lines."""
     total = sum(parameter.numel() for parameter in model.parameters())
     by_kind: dict[str, list[Coupling]] = {}
     for each in offer.couplings:
         by_kind.setdefault(each.kind, []).append(each)
-    return tuple(
+    rows = [
         KindRow(kind, len(found), sum(each.count for each in found), _held(found, model) / total)
         for kind, found in by_kind.items()
-    )
+    ]
+    depth = _depth(blocks, model)
+    if depth is not None:
+        rows.append(KindRow(depth.structures, 1, depth.count, depth.share or 0.0))
+    return tuple(rows)
+
+
+def _depth(blocks: Blocks, model: nn.Module) -> StructureRow | None:
+    """All blocks that can go, in one row."""
+    names = {parameter for name in blocks.innermost for parameter in blocks.parameters[name]}
+    if not names:
+        return None
+    total = sum(parameter.numel() for parameter in model.parameters())
+    share = sum(model.get_parameter(name).numel() for name in names) / total
+    return StructureRow(blocks.innermost[0], BLOCKS, len(blocks.innermost), len(names), share, "")
 
 
 def stays(offer: Offer, model: nn.Module) -> tuple[StayRow, ...]:
@@ -70,7 +88,7 @@ def stays(offer: Offer, model: nn.Module) -> tuple[StayRow, ...]:
 
 
 def structure_table(model: nn.Module, example: Example) -> tuple[StructureRow, ...]:
-    """Couplings in the order of the model's layers, then what stays and why.
+    """Couplings in the order of the model's layers, all blocks that can go, then what stays and why.
 
     Raises:
         ConfigError: the model does not run on these inputs.
@@ -90,6 +108,8 @@ def structure_table(model: nn.Module, example: Example) -> tuple[StructureRow, .
         )
         for each in found
     ]
+    depth = _depth(blocks_of(model, example), model)
+    rows += [] if depth is None else [depth]
     kept = _kept(offer, order)
     return (*rows, *(StructureRow(layer, "", 0, 0, None, offer.refused[layer]) for layer in kept))
 
