@@ -225,7 +225,7 @@ class _Builder:
         built = _construct(cls, (instance.name,), args, where, self.faults, beside)
         if isinstance(built, quantizers.Quantizer):
             return self._quantized(built, instance, where)
-        if isinstance(built, pruners.Pruner):
+        if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
             try:
                 built.bind(self.model, self.example_input)
             except ConfigError as error:
