@@ -81,8 +81,8 @@ def schedule_file() -> str:
         "```",
         "",
         "A class of your own is named `pkg.mod:Class`. Weights are named as the model names its parameters, with or "
-        "without DataParallel's `module.`; globs such as `conv*.weight` stand for all that match. Numbers may be "
-        "written as `1e-4`.",
+        "without DataParallel's `module.`, by globs, regular expressions, types of layers and exclusions: [Name "
+        "weights and layers](../how-to/targets.md). Numbers may be written as `1e-4`.",
         "",
         "## Policies",
         "",
@@ -244,8 +244,9 @@ def _search(schema: Schema) -> list[str]:
     return [
         "Key path to distribution: `training.lr`, `training.optimizer.args.eps`, `policies.agp.frequency`, "
         "`policies[0].ending_epoch`, `pruners.agp.final_sparsity`, `train.args.NAME` of a loop of one's own. "
-        "`per_layer` is a list of entries, each with `weights` (names or globs) and arguments of the pruner that those "
-        "weights have, one value drawn for each weight.",
+        "`per_layer` is a list of entries, each with `weights`, `types` or `except` ([Name weights and "
+        "layers](../how-to/targets.md)) and arguments of the pruner that those weights have, one value drawn for each "
+        "weight.",
         "",
         f"Distributions: {', '.join(forms)}. `low` is included, `high` is not.",
     ]

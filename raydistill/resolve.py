@@ -89,23 +89,39 @@ def _parameters(made: Callable[..., object]) -> tuple[inspect.Parameter, ...]:
     return tuple(inspect.signature(made).parameters.values())
 
 
+def takes(made: Callable[..., object], argument: str) -> bool:
+    """Whether a class or function takes an argument of this name."""
+    return any(p.name == argument or p.kind is p.VAR_KEYWORD for p in _parameters(made))
+
+
 def _a(kind: type) -> str:
     return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
+def _way_out(key: str, names: Collection[str], beside: Collection[str]) -> str:
+    near = [close_match(key, known) for known in (names, beside) if known]
+    return next((text for text in near if text.startswith("did")), near[0] if names else close_match(key, names))
+
+
 def argument_faults(
-    made: Callable[..., object], args: Mapping[str, object], where: str, given: int = 0, named: Collection[str] = ()
+    made: Callable[..., object],
+    args: Mapping[str, object],
+    where: str,
+    given: int = 0,
+    named: Collection[str] = (),
+    beside: Collection[str] = (),
 ) -> list[Fault]:
     """What of `args` a class or function does not take, and what it wants and lacks; nothing is called.
 
     where: the key path of `args`. given: how many positional arguments it gets before them, named: by keyword.
+    beside: names that may stand among them in a file, and are taken out before.
     """
     parameters = _parameters(made)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     keywords = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][given:]
     names = [parameter.name for parameter in keywords if parameter.name not in named]
     faults = [
-        Fault(f"{where}.{key}", "unknown argument", ABSENT, close_match(key, names))
+        Fault(f"{where}.{key}", "unknown argument", ABSENT, _way_out(key, names, beside))
         for key in args
         if key not in names and (key in named or not open_ended)
     ]

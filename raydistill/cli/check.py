@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from raydistill.schedule import ScheduleSpec
 
 SHOWN = 40
+NAMES_SHOWN = 6
 
 
 def check(
@@ -31,7 +33,14 @@ def check(
         bool, typer.Option("--strict", help="A weight that the model lacks, or a key given twice, is an error.")
     ] = False,
     every_epoch: Annotated[
-        bool, typer.Option("--all", help=f"All epochs, however many; left out, at most {SHOWN} lines.")
+        bool,
+        typer.Option(
+            "--all",
+            help=f"All epochs and weights; left out, at most {SHOWN} lines and {NAMES_SHOWN} names.",
+        ),
+    ] = False,
+    structures: Annotated[
+        bool, typer.Option("--structures", help="What can be pruned by structures, also where the schedule does not.")
     ] = False,
 ) -> None:
     """Check a schedule against a model and print what it would do; every fault is a line, and the exit code is 2."""
@@ -40,8 +49,9 @@ def check(
 
     from raydistill import compression, models
     from raydistill.cli.lines import warn
+    from raydistill.cli.offered import say_offered
     from raydistill.cli.summary import parse_shape
-    from raydistill.compression.timeline import timeline
+    from raydistill.compression.timeline import taken, timeline
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.schedule import load_schedule
     from raydistill.training.rehearsal import rehearse
@@ -60,6 +70,8 @@ def check(
     for warning in scheduler.warnings:
         warn(errors, warning)
     actions = timeline(scheduler)
+    console.print(_weights_table(taken(scheduler), None if every_epoch else NAMES_SHOWN))
+    say_offered(console, scheduler, model, inputs, structures)
     console.print(_table(actions if every_epoch else actions[:SHOWN]))
     if len(actions) > SHOWN and not every_epoch:
         console.print(f"... and {len(actions) - SHOWN} more: --all shows them")
@@ -88,6 +100,22 @@ def _idle(spec: ScheduleSpec, scheduler: CompressionScheduler) -> dict[str, str]
         elif not any(getattr(one.policy, "weights", ()) for one in acting):
             found[pruner] = "acts on no weight"
     return found
+
+
+def _weights_table(taken: Mapping[str, Sequence[str]], most: int | None) -> Table:
+    """Which weights each entry of the schedule acts on; at most so many names each."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what acts", overflow="fold")
+    table.add_column("on", justify="right", no_wrap=True)
+    table.add_column("weights", overflow="fold")
+    for path, names in taken.items():
+        more = len(names) - (most or len(names))
+        shown = [*names[:most], *([f"... and {more} more"] if more > 0 else [])]
+        table.add_row(path, str(len(names)), "\n".join(shown))
+    return table
 
 
 def _table(actions: list[Action]) -> Table:

@@ -29,6 +29,8 @@ def schedule_of(said: OneShot) -> ScheduleSpec | None:
         rule = f"or --one-shot-pattern must be given, one of the two ({given})"
         raise ConfigError(Fault("--one-shot-sparsity", rule, ABSENT, "as in --one-shot-sparsity 0.5"))
     pruner: dict[str, Any] = {"class": METHODS[said.method], "weights": list(said.weights)}
+    narrowing = {"types": list(said.types), "except": list(said.excluded)}
+    pruner |= {key: entries for key, entries in narrowing.items() if entries}
     if said.pattern is not None:
         kept, of = _pattern(said.pattern)
         pruner |= {"n": kept, "m": of}

@@ -20,7 +20,7 @@ from raydistill.compression import lr_schedulers, pruners, quantizers, regulariz
 from raydistill.compression.adjacency import Adjacency
 from raydistill.compression.calibration.stages import Batches
 from raydistill.compression.masks import MaskSet
-from raydistill.compression.names import ParameterNames
+from raydistill.compression.names import ParameterNames, names_of
 from raydistill.compression.policies import (
     LRPolicy,
     Policy,
@@ -38,8 +38,17 @@ from raydistill.compression.scheduler import CompressionScheduler, ScheduledPoli
 from raydistill.compression.sparsity import from_counts, weights
 from raydistill.compression.structure import Change, Quantized
 from raydistill.errors import ABSENT, ConfigError, Fault
-from raydistill.resolve import argument_faults, resolve_class
-from raydistill.schedule import WITH_WEIGHTS, InstanceSpec, PolicySpec, ScheduleSpec, each_named
+from raydistill.resolve import argument_faults, resolve_class, takes
+from raydistill.schedule import (
+    NARROWED,
+    NARROWING,
+    WEIGHTS,
+    InstanceSpec,
+    PolicySpec,
+    ScheduleSpec,
+    named_instance,
+    named_weights,
+)
 
 T = TypeVar("T")
 _EXTENSIONS = {
@@ -161,6 +170,7 @@ class _Builder:
         self.names = [name for name, parameter in self.known.items() if not is_lazy(parameter) and parameter.dim() >= 2]
         self.adjacency = Adjacency(model, example_input)  # one for all policies
         self.spelling = ParameterNames(model)
+        self.offered = names_of(model)
         self.changes: list[Change] = []
 
     def build(self) -> CompressionScheduler:
@@ -199,18 +209,23 @@ class _Builder:
             self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
             return None
         args = self.spelling.within(copy.deepcopy(dict(instance.args)))
-        if instance.section in WITH_WEIGHTS:
-            try:
-                args = each_named(args, self.names, where)
-            except ConfigError as error:
-                self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
-                return None
+        try:
+            args = named_instance(instance.section, args, self.offered, where)
+        except ConfigError as error:
+            self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
+            return None
         if issubclass(cls, LRScheduler):
             return self._lr_scheduler(cls, instance, args, where)
-        built = _construct(cls, (instance.name,), args, where, self.faults)
+        if WEIGHTS in args and WEIGHTS not in instance.args and not takes(cls, WEIGHTS):
+            said = next(key for key in NARROWING if key in instance.args)
+            rule = f"narrows what the arguments of {instance.class_name} name, and they name no weights"
+            self.faults.append(Fault(f"{where}.{said}", rule, instance.args[said], "as in {'*': ...} for all of them"))
+            return None
+        beside = NARROWING if instance.section in NARROWED else ()
+        built = _construct(cls, (instance.name,), args, where, self.faults, beside)
         if isinstance(built, quantizers.Quantizer):
             return self._quantized(built, instance, where)
-        if isinstance(built, pruners.Pruner):
+        if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
             try:
                 built.bind(self.model, self.example_input)
             except ConfigError as error:
@@ -295,6 +310,11 @@ class _Builder:
         last = policy.last_epoch
         if isinstance(target, pruners.Pruner):
             args = self.spelling.within(copy.deepcopy(dict(policy.args)))
+            try:
+                args = named_weights(args, self.offered, where)
+            except ConfigError as error:
+                self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
+                return None
             controls = _construct(PruningControls, (), args, where, self.faults)
             if controls is None:
                 return None
@@ -338,10 +358,15 @@ def _weights_argument(instance: InstanceSpec) -> str:
 
 
 def _construct(
-    cls: Callable[..., T], given: tuple[object, ...], args: dict[str, object], where: str, faults: list[Fault]
+    cls: Callable[..., T],
+    given: tuple[object, ...],
+    args: dict[str, object],
+    where: str,
+    faults: list[Fault],
+    beside: Sequence[str] = (),
 ) -> T | None:
     """Call a class with arguments from a file; what it does not accept becomes faults, and None is returned."""
-    wrong = argument_faults(cls, args, where, len(given))
+    wrong = argument_faults(cls, args, where, len(given), beside=beside)
     if wrong:
         faults += wrong
         return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from raydistill.compression.adjacency import Adjacency
+from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.pruners.reconstruction import sample_points
 from raydistill.compression.ranks import Ranks
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from raydistill.compression.statistics import ChannelActivations
 
-KINDS = ("none", "gradients", "fisher", "movement", "apoz", "mean", "bn_scale", "feature_maps")
+KINDS = ("none", "gradients", "fisher", "movement", "apoz", "mean", "bn_scale", "feature_maps", "block_influence")
 
 
 class Evidence:
@@ -240,10 +241,75 @@ class FeatureMaps(Evidence):
         return {key: torch.cat([part[key] for part in every if key in part]).to(own[key].device) for key in own}
 
 
+class BlockInfluence(Evidence):
+    """1 - the mean cosine of the angle between the hidden states that a block reads and those that it gives (Men et al.
+    2024, arXiv 2403.03853, equation 1), by the block's name, each a scalar."""
+
+    waits = True
+
+    def __init__(self, blocks: Sequence[str], model: nn.Module, ranks: Ranks) -> None:
+        self._blocks, self._model, self._ranks = tuple(blocks), model, ranks
+        self._sums: dict[str, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
+
+    def start(self) -> None:
+        self.stop()
+        self._sums = {}
+        for name in self._blocks:
+            block = self._model.get_submodule(name)
+            self._hooks.append(block.register_forward_hook(partial(self._see, name), with_kwargs=True))
+
+    @torch.no_grad()
+    def _see(self, name: str, block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        given, result = first_states((*inputs, *named.values())), first_states((output,))
+        if self._ranks.idle or given is None or result is None:
+            return
+        cosines = torch.nn.functional.cosine_similarity(given.double(), result.double(), dim=_axis(block, given))
+        found = torch.stack([cosines.sum(), torch.tensor(float(cosines.numel())).to(cosines)])
+        self._sums[name] = self._sums[name] + found if name in self._sums else found
+
+    def stop(self) -> None:
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks = []
+
+    @property
+    def ready(self) -> bool:
+        return len(self._sums) == len(self._blocks)
+
+    def result(self) -> dict[str, Tensor]:
+        every = self._ranks.gather({name: value.cpu() for name, value in self._sums.items()})
+        sums = {name: torch.stack([part[name] for part in every if name in part]).sum(0) for name in self._blocks}
+        return {name: 1.0 - total / count for name, (total, count) in sums.items()}
+
+
+def first_states(values: tuple[Any, ...]) -> Tensor | None:
+    """The hidden states among what a block is given or gives: its first tensor of floats, of two or more dimensions."""
+    for value in values:
+        first = value[0] if isinstance(value, tuple) and value else value
+        if isinstance(first, Tensor) and first.is_floating_point() and first.dim() > 1:
+            return first
+    return None
+
+
+def _axis(block: nn.Module, states: Tensor) -> int:
+    """The dimension of the channels: the last one, but of feature maps the second where the block reads as many."""
+    if states.dim() < 4:
+        return -1
+    widths = {kind.columns(module) for module in block.modules() if (kind := weighted(module)) is not None}
+    return 1 if states.shape[1] in widths or states.shape[-1] not in widths else -1
+
+
 def gatherer(
-    kind: str, names: Sequence[str], model: nn.Module, masks: MaskSet, adjacency: Adjacency, points: int = 0
+    kind: str,
+    names: Sequence[str],
+    model: nn.Module,
+    masks: MaskSet,
+    adjacency: Adjacency,
+    points: int = 0,
+    blocks: Sequence[str] = (),
 ) -> Evidence:
-    """The gatherer of a kind of evidence.
+    """The gatherer of a kind of evidence. names: of the weights it is of; blocks: of modules, where it is of such.
 
     Raises:
         ConfigError: an unknown kind.
@@ -263,6 +329,8 @@ def gatherer(
         return BatchNormScale(names, model, adjacency.batch_norms("ranking bn_scale"))
     if kind == "feature_maps":
         return FeatureMaps(names, model, points, masks.ranks)
+    if kind == "block_influence":
+        return BlockInfluence(blocks, model, masks.ranks)
     return Evidence()
 
 

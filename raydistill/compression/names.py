@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import overload
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from raydistill.compression.layer_kinds import kind_of
 from raydistill.errors import close_match
 from raydistill.schedule.load import without_module_prefix
-
-_WRAPPERS = ("module", "_orig_mod")
+from raydistill.schedule.naming import Names
+from raydistill.schedule.targets import Named, bare
 
 
 class ParameterNames:
@@ -27,8 +29,8 @@ class ParameterNames:
             self._exact[name] = first.setdefault(id(parameter), name)
         found: dict[str, set[str]] = {}
         for name, own in self._exact.items():
-            found.setdefault(_bare(name), set()).add(own)
-        self._bare = {bare: owners.pop() for bare, owners in found.items() if len(owners) == 1}
+            found.setdefault(bare(name), set()).add(own)
+        self._bare = {short: owners.pop() for short, owners in found.items() if len(owners) == 1}
 
     def of(self, text: str) -> str:
         """The model's first name of the parameter that `text` spells; the text without DataParallel's parts where the
@@ -36,7 +38,7 @@ class ParameterNames:
         """
         if text in self._exact:
             return self._exact[text]
-        return self._bare.get(_bare(text), without_module_prefix(text))
+        return self._bare.get(bare(text), without_module_prefix(text))
 
     def way_out(self, name: str) -> str:
         """For a name that no parameter has: what it is computed from (weight norm), what lies where the layer was (in a
@@ -66,5 +68,27 @@ class ParameterNames:
         return value
 
 
-def _bare(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS) or name
+def names_of(model: nn.Module) -> Names:
+    """What a file may name of a model: its parameters, by their first names, and its layers."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    types: dict[int, dict[str, None]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owner = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+        types.setdefault(id(parameter), {}).update(dict.fromkeys(_types(modules[owner])))
+    return Names(
+        tuple(Named(name, tuple(types[id(p)]), _is_weight(p)) for name, p in model.named_parameters()),
+        tuple(
+            Named(name, _types(module), bool(kind_of(module).rounded(module)))
+            for name, module in model.named_modules()
+            if name
+        ),
+    )
+
+
+def _is_weight(parameter: nn.Parameter) -> bool:
+    return not is_lazy(parameter) and parameter.dim() >= 2
+
+
+def _types(module: nn.Module) -> tuple[str, ...]:
+    """Its class and those it is derived from, nearest first, but those that say nothing of it."""
+    return tuple(cls.__name__ for cls in type(module).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module)

@@ -71,6 +71,16 @@ def l2(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
     return torch.linalg.vector_norm(groups.detach(), 2, dim=1) / groups.shape[1]
 
 
+def l1_norm(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
+    """Sum of absolute values of a group; larger groups score higher."""
+    return torch.linalg.vector_norm(groups.detach(), 1, dim=1)
+
+
+def l2_squared(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
+    """Sum of squares of a group; larger groups score higher."""
+    return groups.detach().square().sum(dim=1)
+
+
 def taylor(groups: Tensor, gradients: Tensor | None) -> Tensor:
     """First-order Taylor estimate of what removing a group does to the loss (Molchanov et al. 2017, arXiv 1611.06440):
     the absolute value of the sum of weight times gradient over the group."""
@@ -87,12 +97,17 @@ def snip(groups: Tensor, gradients: Tensor | None) -> Tensor:
 def lamp(groups: Tensor, evidence: Tensor | None = None) -> Tensor:
     """A group's square over the squares of all groups of its weight that are no smaller, itself among them: comparable
     between layers, where one threshold serves several (Lee et al. 2021, arXiv 2010.07611; here also for groups)."""
-    squares = groups.detach().double().square().sum(dim=1)
-    order = squares.argsort(stable=True)
-    rest = squares[order].flip(0).cumsum(0).flip(0)
-    scores = torch.empty_like(squares)
-    scores[order] = squares[order] / rest.clamp(min=torch.finfo(torch.float64).tiny)
-    return scores
+    return share_of_no_smaller(groups.detach().double().square().sum(dim=1))
+
+
+def share_of_no_smaller(scores: Tensor) -> Tensor:
+    """Each score over the sum of those that are no smaller, itself among them, in float64."""
+    scores = scores.double()
+    order = scores.argsort(stable=True)
+    rest = scores[order].flip(0).cumsum(0).flip(0)
+    shares = torch.empty_like(scores)
+    shares[order] = scores[order] / rest.clamp(min=torch.finfo(torch.float64).tiny)
+    return shares
 
 
 def obd(groups: Tensor, fisher: Tensor | None) -> Tensor:
@@ -137,6 +152,8 @@ def given(groups: Tensor, evidence: Tensor | None) -> Tensor:
 
 L1 = Ranking("l1", l1)
 L2 = Ranking("l2", l2)
+L1_NORM = Ranking("l1_norm", l1_norm)
+L2_SQUARED = Ranking("l2_squared", l2_squared)
 TAYLOR = Ranking("taylor", taylor, "gradients")
 SNIP = Ranking("snip", snip, "gradients")
 LAMP = Ranking("lamp", lamp)
@@ -155,6 +172,8 @@ MENU: dict[str, Ranking] = {
         for ranking in (
             L1,
             L2,
+            L1_NORM,
+            L2_SQUARED,
             LAMP,
             TAYLOR,
             SNIP,

@@ -15,8 +15,9 @@ from raydistill.compression import granularity, rankings, rates, scopes
 from raydistill.compression.build import MENUS
 from raydistill.compression.policies import PruningControls, RegularizationControls
 from raydistill.resolve import resolve
-from raydistill.schedule import KINDS, SECTIONS
+from raydistill.schedule import KINDS, NARROWED, NARROWING, SECTIONS, WEIGHTS
 from raydistill.schedule.load import LAST_EPOCH
+from raydistill.schedule.targets import EXCEPT, TYPES
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -149,8 +150,25 @@ def _arguments(section: str, name: str) -> Schema:
         known[argument] = _argument(argument, parameter)
         if parameter.default is parameter.empty:
             required.append(argument)
+    if section in NARROWED:
+        known |= narrowing_schema()
     found: Schema = {"properties": known, "additionalProperties": open_ended}
+    if WEIGHTS in required and section in NARROWED:  # what narrows them may stand alone
+        required.remove(WEIGHTS)
+        found["if"] = {"not": {"anyOf": [{"required": [key]} for key in NARROWING]}}
+        found["then"] = {"required": [WEIGHTS]}
     return {**found, "required": required} if required else found
+
+
+def narrowing_schema() -> Schema:
+    """``types`` and ``except``, in every section that names parts of a model."""
+    about = {
+        TYPES: "Of layers of these classes only, such as Conv2d.",
+        EXCEPT: "But not these: names, globs, or regular expressions behind re:.",
+    }
+    listed: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}
+    texts = {"anyOf": [{"type": "string", "minLength": 1}, listed]}
+    return {key: {**texts, "description": text} for key, text in about.items()}
 
 
 def _argument(name: str, parameter: inspect.Parameter) -> Schema:
@@ -162,7 +180,7 @@ def _argument(name: str, parameter: inspect.Parameter) -> Schema:
     elif name == "weights":
         schema = {
             "anyOf": [{"type": "string", "minLength": 1}, {**schema, "minItems": 1}],
-            "description": "Names of weights, or globs such as conv*.weight.",
+            "description": "Names of weights, globs such as conv*.weight, or regular expressions behind re:.",
         }
     if parameter.default not in (parameter.empty, None) and schema:
         schema = {**schema, "default": parameter.default}

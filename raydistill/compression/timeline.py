@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from raydistill.compression.scheduler import CompressionScheduler, ScheduledPolicy
 from raydistill.compression.sparsity import weights
+from raydistill.schedule import KINDS
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,16 @@ class Action:
     epochs: tuple[int, int]
     does: tuple[str, ...]
     sparsity: float
+
+
+def taken(scheduler: CompressionScheduler) -> dict[str, tuple[str, ...]]:
+    """The weights that each entry of the schedule's sections acts on, by ``section.name``; those that act on none, or
+    on whatever there is, are left out."""
+    found: dict[str, dict[str, None]] = {}
+    for scheduled in scheduler.scheduled:
+        path = f"{KINDS[scheduled.spec.kind]}.{scheduled.spec.instance_name}"
+        found.setdefault(path, {}).update(dict.fromkeys(scheduled.policy.weights))
+    return {path: tuple(names) for path, names in found.items() if names}
 
 
 def timeline(scheduler: CompressionScheduler) -> list[Action]:

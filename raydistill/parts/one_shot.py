@@ -23,6 +23,8 @@ class OneShot:
     weights: Annotated[
         tuple[str, ...], _free("Which, as blocks.*.weight,fc.weight; left out, all.", "one-shot-weights")
     ] = ("*",)
+    types: Annotated[tuple[str, ...], _free("Of layers of these classes, as Linear.", "one-shot-types")] = ()
+    excluded: Annotated[tuple[str, ...], _free("But not these, as lm_head.weight.", "one-shot-except")] = ()
     sparsity: Annotated[float | None, _free("Of each of them.", "one-shot-sparsity")] = None
     pattern: Annotated[str | None, _free("N:M in place of it, as 2:4.", "one-shot-pattern", "N:M")] = None
     allocation: Annotated[str, _free("uniform, or owl: levels by outliers.", "one-shot-allocation")] = "uniform"

@@ -6,13 +6,13 @@ What needs a model or a class (unknown classes, arguments, weights) is checked b
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeGuard, overload
 
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.schedule.file_kind import SCHEDULE, check_kind
-from raydistill.schedule.globs import without_globs
+from raydistill.schedule.naming import Names, named_schedule
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
 from raydistill.schedule.yaml_file import dump_yaml, read_yaml
 
@@ -43,13 +43,13 @@ def load_schedule(path: str | Path, strict: bool = False, source: str = "") -> S
     return parse_schedule(said, source, tuple(warnings))
 
 
-def naming_weights(spec: ScheduleSpec, weight_names: Sequence[str]) -> ScheduleSpec:
-    """The same schedule with the weights that its globs match.
+def naming_weights(spec: ScheduleSpec, names: Names) -> ScheduleSpec:
+    """The same schedule with the weights and layers that its patterns, types and exclusions mean.
 
     Raises:
-        ConfigError: globs that match no weight, all of them.
+        ConfigError: as `Targets.by_entry`.
     """
-    return parse_schedule(without_globs(spec.mapping, weight_names, spec.source), spec.source, spec.warnings)
+    return parse_schedule(named_schedule(spec.mapping, names, spec.source), spec.source, spec.warnings)
 
 
 def parse_schedule(mapping: Mapping[str, object], source: str, warnings: tuple[str, ...] = ()) -> ScheduleSpec:

@@ -7,9 +7,8 @@ The ``search`` section maps key paths (``pruners.conv1_pruner.final_sparsity``, 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -18,6 +17,8 @@ from raydistill.records import Scalar
 from raydistill.search.distributions import Distribution, is_distribution_name, parse_distribution
 
 PER_LAYER = "per_layer"
+_TARGETS = {"weights": "['conv*.weight', 'fc1.weight']", "types": "[Conv2d]", "except": "['*.downsample.*']"}
+"""What says which weights, with an example of each."""
 _PART = re.compile(r"[^.\[\]\s]+(\[\d+\])*")
 
 
@@ -33,11 +34,14 @@ class Dimension:
 
 @dataclass(frozen=True)
 class PerLayer:
-    """``per_layer`` as written: arguments to draw for every weight that a glob matches. where: for errors."""
+    """``per_layer`` as written: arguments to draw for every weight that it means, by names and patterns, by types of
+    layers and by what is excepted. where: for errors."""
 
-    weights: tuple[str, ...]
+    weights: tuple[str, ...] | None
     arguments: Mapping[str, Distribution]
     where: str = PER_LAYER
+    types: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,24 +102,25 @@ def parse_space(mapping: object, where: str) -> tuple[tuple[Dimension, ...], tup
     return tuple(dimensions), tuple(per_layer)
 
 
-def expand(per_layer: Sequence[PerLayer], weight_names: Sequence[str]) -> list[Dimension]:
-    """One dimension for each matching weight and argument, with path ``per_layer.<weight>.<argument>``.
+def expand(
+    per_layer: Sequence[PerLayer], weight_names: Sequence[str], meant: Callable[[PerLayer], Sequence[str]]
+) -> list[Dimension]:
+    """One dimension for each weight and argument, with path ``per_layer.<weight>.<argument>``.
 
     A later entry replaces an earlier one for the same weight and argument. Order: the model's weights, then arguments.
+    meant: the weights that an entry stands for, which are among `weight_names`.
 
     Raises:
-        ConfigError: a glob matches no weight; all such globs together.
+        ConfigError: as `meant`, for all entries.
     """
-    faults = []
+    faults: list[Fault | str] = []
     chosen: dict[str, dict[str, Distribution]] = {name: {} for name in weight_names}
     for entry in per_layer:
-        for i, glob in enumerate(entry.weights):
-            matching = [name for name in weight_names if _matches(name, glob)]
-            if not matching:
-                at = f"{entry.where}.weights[{i}]"
-                faults.append(Fault(at, "no weight of the model matches", glob, close_match(glob, weight_names)))
-            for name in matching:
+        try:
+            for name in meant(entry):
                 chosen[name].update(entry.arguments)
+        except ConfigError as error:
+            faults += error.faults
     if faults:
         raise ConfigError(*faults)
     return [
@@ -123,11 +128,6 @@ def expand(per_layer: Sequence[PerLayer], weight_names: Sequence[str]) -> list[D
         for weight, arguments in chosen.items()
         for argument, distribution in arguments.items()
     ]
-
-
-def _matches(name: str, glob: str) -> bool:
-    """Names may carry DataParallel's ``module.`` prefix in files, as schedules' do."""
-    return fnmatchcase(name, glob) or fnmatchcase(name, glob.removeprefix("module."))
 
 
 def _check_path(key: object, where: str) -> None:
@@ -169,15 +169,18 @@ def _parse_entry(node: object, where: str) -> PerLayer:
     if not isinstance(node, Mapping):
         raise ConfigError(Fault(where, "must be a mapping", node, "as in {final_sparsity: {uniform: [0.1, 0.9]}}"))
     faults: list[Fault | str] = []
-    globs: object = node.get("weights", ["*"])
-    if isinstance(globs, str):
-        globs = [globs]
-    if not isinstance(globs, list) or not globs or not all(isinstance(glob, str) and glob for glob in globs):
-        rule = "weights must be a list of names or globs"
-        faults.append(Fault(f"{where}.weights", rule, globs, "as in ['conv*.weight', 'fc1.weight']"))
+    said: dict[str, tuple[str, ...]] = {}
+    for key, example in _TARGETS.items():
+        value = node.get(key, [])
+        entries = [value] if isinstance(value, str) else value
+        wrong = not isinstance(entries, list) or not all(isinstance(entry, str) and entry for entry in entries)
+        if wrong or (key in node and not entries):
+            faults.append(Fault(f"{where}.{key}", "must be a list of names", value, f"as in {example}"))
+        elif entries:
+            said[key] = tuple(entries)
     arguments: dict[str, Distribution] = {}
     for name, distribution in node.items():
-        if name == "weights":
+        if name in _TARGETS:
             continue
         if not isinstance(name, str) or not name.isidentifier():
             faults.append(Fault(where, "an argument is named by an identifier", name, "as in final_sparsity"))
@@ -195,4 +198,4 @@ def _parse_entry(node: object, where: str) -> PerLayer:
         faults.append(Fault(where, "names no argument to draw", way_out=way_out))
     if faults:
         raise ConfigError(*faults)
-    return PerLayer(tuple(globs), arguments, where)  # type: ignore[arg-type]
+    return PerLayer(said.get("weights"), arguments, where, said.get("types", ()), said.get("except", ()))

@@ -19,6 +19,7 @@ from torch import nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.compression.deployment import deploy
+from raydistill.compression.names import names_of
 from raydistill.compression.one_shot import prune_at_once
 from raydistill.compression.sparsity import sparsity
 from raydistill.compression.summaries import compute_table
@@ -82,11 +83,10 @@ def ensure_curves(session: Session) -> None:
     if ledger.curves is None:
         session.observer.step(f"measuring what each of {len(arguments)} layers loses when it is pruned by itself")
         alone = baseline_share(share, session.nodes)
-        schedule = naming_weights(session.sweep.schedule, [name for name, _ in plan.weights])
         measure = ray.remote(num_cpus=alone.cpu, num_gpus=alone.gpu)(_measured)
         where = (str(baseline.checkpoint), session.store, session.shared, alone.device, alone.threads)
         counted = MACS if figure == LATENCY else figure
-        found = measure.remote(*where, session.sweep.sections.model.arch, schedule, arguments, counted)
+        found = measure.remote(*where, session.sweep.sections.model.arch, session.sweep.schedule, arguments, counted)
         damage: Damage = ray.get(found)
         ledger.measured(damage.curves, damage.sizes)
     sizes = ledger.sizes or {name: float(math.prod(shape)) for name, shape in plan.weights}
@@ -157,6 +157,7 @@ def _measured(
     torch.set_num_threads(threads or torch.get_num_threads())
     with store.lent(checkpoint) as path:
         model = load_model(path, arch)
+    schedule = naming_weights(schedule, names_of(model))
 
     def alone(weight: str, level: float) -> ScheduleSpec:
         return by_itself(schedule, weight, arguments[weight], level)

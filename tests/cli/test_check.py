@@ -103,6 +103,21 @@ def test_it_says_epoch_by_epoch_what_happens(raydistill: Command) -> None:
     assert "more" not in whole.out
 
 
+def test_it_lists_the_weights_that_each_entry_takes(raydistill: Command) -> None:
+    file = ROOT / "schedules" / "resnet18_targets.yaml"
+    ended = raydistill("check", file, "--arch", "resnet18", "--input-shape", "3x64x64")
+    assert (ended.code, ended.err) == (0, "")
+    rows = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert "pruners.filters 8 layer1.0.conv1.weight" in rows
+    assert "pruners.fine 8 layer1.0.conv2.weight" in rows
+    assert "regularizers.scales 20 bn1.weight" in rows
+    assert "quantizers.integers 19 layer1.0.conv1.weight" in rows
+    assert "... and 14 more" in rows
+    whole = raydistill("check", file, "--arch", "resnet18", "--input-shape", "3x64x64", "--all")
+    assert "more" not in whole.out
+    assert whole.out.count(" layer4.1.conv1.weight ") == 3  # filters, thinner, integers
+
+
 def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(SCHEDULE.replace("0.5", "0.05"))

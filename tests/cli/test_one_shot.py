@@ -101,5 +101,8 @@ def test_it_is_a_schedule_of_one_pruner() -> None:
     assert spec.mapping["pruners"] == {"one_shot": expected}
     assert spec.policies[0].args == {"evidence_minibatches": 3}
     assert schedule_of(OneShot()) is None
+    narrowed = schedule_of(OneShot(**said, types=("Linear",), excluded=("c",)))
+    assert narrowed is not None
+    assert narrowed.mapping["pruners"] == {"one_shot": {**expected, "types": ["Linear"], "except": ["c"]}}
     with pytest.raises(ConfigError, match="both are given"):
         schedule_of(OneShot(method="wanda", sparsity=0.5, pattern="2:4"))

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from raydistill.compression import build
-from raydistill.compression.names import ParameterNames
+from raydistill.compression.names import ParameterNames, names_of
+from raydistill.compression.timeline import taken
 from raydistill.errors import ConfigError
-from raydistill.schedule import parse_schedule, with_values
+from raydistill.schedule import naming_weights, parse_schedule, with_values
 
 
 class Tied(nn.Module):
@@ -171,3 +172,97 @@ def test_what_has_moved_into_a_sequence_is_named() -> None:
         "did you mean 'inner_blocks."
     )  # no such block: the nearest
     assert names.way_out("pair.weight") in ("did you mean 'pair.0.weight'?", "did you mean 'pair.1.weight'?")
+
+
+def test_what_a_model_offers_has_the_types_of_its_layers() -> None:
+    model = Tied()
+    found = {one.name: one for one in names_of(model).weights}
+    assert set(found) == dict(model.named_parameters()).keys()
+    assert {"Embedding", "Linear"} <= set(found["encoder.weight"].types)  # tied: it is in both
+    assert found["module.weight"].types == ("Linear",)
+    weighted = nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.ReLU(), nn.BatchNorm1d(2))
+    offered = names_of(weighted)
+    assert "Linear" in {one.name: one for one in offered.weights}["0.parametrizations.weight.original1"].types
+    assert {one.name for one in offered.weights if not one.weight} == {"0.bias", "2.weight", "2.bias"}
+    assert [one.name for one in offered.layers if one.weight] == ["0"]
+    assert [one.types[0] for one in offered.layers if one.name in "12"] == ["ReLU", "BatchNorm1d"]
+
+
+def types(section: str, **body: Any) -> dict[str, Any]:
+    kind = section.removesuffix("s")
+    policy = {kind: {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 1, "frequency": 1}
+    return {section: {"p": body}, "policies": [policy]}
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.inner = nn.Conv2d(4, 6, 3, padding=1)
+        self.outer = nn.Conv2d(6, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.fc((x + self.outer(torch.relu(self.inner(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("section", "body", "expected"),
+    [
+        (
+            "pruners",
+            {"class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.5, "types": "Conv2d"},
+            ["stem.weight", "inner.weight", "outer.weight"],
+        ),
+        (
+            "pruners",
+            {"class": "WandaPruner", "final_sparsity": 0.5, "types": ["Conv2d"], "except": [r"re:.*er\.weight"]},
+            ["stem.weight"],
+        ),
+        (
+            "pruners",
+            {"class": "CoupledPruner", "final_sparsity": 0.5, "types": "Conv2d", "except": ["stem.*", "outer.*"]},
+            ["inner.weight", "outer.weight"],
+        ),
+        ("regularizers", {"class": "L1Regularizer", "reg_regims": {"*": 0.1}, "types": "BatchNorm2d"}, ["norm.weight"]),
+        ("quantizers", {"class": "DorefaQuantizer", "bits_weights": 4, "except": "stem"},
+         ["inner.weight", "outer.weight", "fc.weight"]),
+        ("quantizers", {"class": "DorefaQuantizer", "overrides": {".*": {"bits_weights": 4, "types": "Linear"}}},
+         ["fc.weight"]),
+        ("extensions", {"class": "FilterRemover", "weights": "in*"}, ["inner.weight"]),
+    ],
+)  # fmt: skip
+def test_every_section_takes_types_and_exclusions(section: str, body: dict[str, Any], expected: list[str]) -> None:
+    model = Blocks()
+    spec = parse_schedule(types(section, **body), "s.yaml")
+    example = (torch.randn(2, 3, 8, 8),)
+    scheduler = build(spec, model, torch.optim.SGD(model.parameters(), lr=0.1), example)
+    assert sorted(scheduler.scheduled[0].policy.weights) == sorted(expected)
+    assert taken(scheduler) == {f"{section}.p": tuple(scheduler.scheduled[0].policy.weights)}
+    named = naming_weights(spec, names_of(Blocks()))
+    again = build(named, Blocks(), torch.optim.SGD(model.parameters(), lr=0.1), example)
+    assert "types" not in str(named.mapping)
+    assert sorted(again.scheduled[0].policy.weights) == sorted(expected)
+
+
+def test_levels_of_a_policy_take_patterns_too() -> None:
+    mapping = types("pruners", **{"class": "SparsityLevelParameterPruner", "levels": {"fc.weight": 0.5}})
+    mapping["policies"][0]["pruner"]["args"] = {"levels": {"re:(inn|out)er.weight": 0.25}}
+    model = Blocks()
+    scheduler = build(parse_schedule(mapping, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert scheduler.scheduled[0].policy.weights == ("inner.weight", "outer.weight")
+    mapping["policies"][0]["pruner"]["args"] = {"levels": {"x*": 0.25}}
+    with pytest.raises(ConfigError, match=r"policies\[0\]\.pruner\.args\.levels: no weight of the model matches"):
+        build(parse_schedule(mapping, "s.yaml"), model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def test_what_narrows_no_names_says_so_and_a_near_key_is_named() -> None:
+    for body, says in (
+        ({"class": "SparsityLevelParameterPruner", "types": ["Conv2d"]}, r"p\.types: narrows what the arguments of"),
+        ({"class": "MagnitudeParameterPruner", "except": "fc*"}, r"p\.except: narrows .* as in \{'\*': \.\.\.\}"),
+        ({"class": "WandaPruner", "final_sparsity": 0.5, "type": ["Conv2d"]}, r"p\.type: .* did you mean .types"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=says):
+            pruned(Blocks(), types("pruners", **body))

@@ -16,7 +16,7 @@ from raydistill.compression import build
 from raydistill.compression.build import MENUS
 from raydistill.compression.schema import class_arguments, schedule_schema, type_schema
 from raydistill.errors import ConfigError
-from raydistill.schedule import parse_schedule, read_yaml
+from raydistill.schedule import NARROWED, NARROWING, parse_schedule, read_yaml
 from tests.conftest import TwoLayers
 from tests.fuzz.mutate import mutated, places
 
@@ -80,7 +80,8 @@ def test_every_class_of_every_menu_is_told_with_its_arguments() -> None:
         assert [case["if"]["properties"]["class"]["const"] for case in cases] == list(menu)
         for name, case in zip(menu, cases, strict=True):
             wanted = {key for key, one in class_arguments(section, name).items() if one.kind is not one.VAR_KEYWORD}
-            assert set(case["then"]["properties"]) == {"class", *wanted}
+            narrowing = NARROWING if section in NARROWED else ()
+            assert set(case["then"]["properties"]) == {"class", *wanted, *narrowing}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -89,7 +90,7 @@ def test_a_key_too_many_a_name_misspelt_or_a_kind_mistaken_is_not(file: Path) ->
     changed = 0
     for holder, key in list(places(said)):
         right = holder[key]
-        is_free = key == "levels"  # its keys are weights
+        is_free = key in ("levels", "reg_regims")  # their keys are weights
         wrong: list[object] = [{**right, "nonsense": 1}] if isinstance(right, dict) and not is_free else []
         if key in ("class", "final_sparsity", "initial_sparsity", "T_max", "frequency"):
             wrong.append(f"{right}x")
@@ -183,3 +184,17 @@ def test_a_type_takes_its_own(kind: object, right: object, wrong: object) -> Non
 
 def test_what_json_has_no_word_for_takes_anything() -> None:
     assert type_schema(torch.Tensor) == {}
+
+
+def test_types_and_exclusions_stand_in_place_of_weights_where_these_are_named() -> None:
+    schedule = copy.deepcopy(SCHEDULE)
+    agp = schedule["pruners"]["agp"]
+    del agp["weights"]
+    assert len(faults(schedule)) == 1
+    agp["types"] = "Conv2d"
+    assert faults(schedule) == []
+    agp["except"] = ["fc.weight", r"re:.*\.bias"]
+    assert faults(schedule) == []
+    schedule["lr_schedulers"]["cosine"]["types"] = ["Conv2d"]
+    agp["except"] = [3]
+    assert len(faults(schedule)) == 2

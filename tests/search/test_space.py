@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from raydistill.errors import ConfigError
-from raydistill.search import Choice, Dimension, RandInt, SearchSpace, Uniform, expand, parse_space
+from raydistill.schedule import Named, Targets
+from raydistill.search import Choice, Dimension, PerLayer, RandInt, SearchSpace, Uniform, expand, parse_space
 
 WEIGHTS = ["conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"]
 TEXT = """
@@ -19,6 +20,14 @@ per_layer:
   - final_sparsity: {uniform: [0.1, 0.9]}
   - {weights: ["fc*"], final_sparsity: {uniform: [0.5, 0.95]}, initial_sparsity: {choice: [0.0, 0.1]}}
 """
+
+
+TYPES = {"conv": ("Conv2d",), "fc": ("Linear",)}
+OFFERED = [Named(name, TYPES[name[:-8]]) for name in WEIGHTS]
+
+
+def meant(entry: PerLayer) -> list[str]:
+    return Targets(entry.weights, entry.types, entry.excluded).names(OFFERED, entry.where, strict=True)
 
 
 def parse(text: str):
@@ -33,18 +42,18 @@ def test_dimensions_keep_the_files_order_and_paths() -> None:
     ]  # fmt: skip
     assert dimensions[1].distribution == RandInt(1, 4)
     assert all(d.weight is None and d.argument is None for d in dimensions)
-    assert [entry.weights for entry in per_layer] == [("*",), ("fc*",)]
+    assert [entry.weights for entry in per_layer] == [None, ("fc*",)]
 
 
 def test_per_layer_takes_a_single_mapping_and_a_single_glob() -> None:
     _, per_layer = parse("per_layer: {weights: fc1.weight, final_sparsity: {uniform: [0.1, 0.9]}}")
-    assert [d.path for d in expand(per_layer, WEIGHTS)] == ["per_layer.fc1.weight.final_sparsity"]
+    assert [d.path for d in expand(per_layer, WEIGHTS, meant)] == ["per_layer.fc1.weight.final_sparsity"]
 
 
 def test_expand_orders_by_weight_and_lets_the_later_entry_win() -> None:
     _, per_layer = parse(TEXT)
     wide, narrow, initial = Uniform(0.1, 0.9), Uniform(0.5, 0.95), Choice((0.0, 0.1))
-    assert expand(per_layer, WEIGHTS) == [
+    assert expand(per_layer, WEIGHTS, meant) == [
         Dimension("per_layer.conv1.weight.final_sparsity", wide, "conv1.weight", "final_sparsity"),
         Dimension("per_layer.conv2.weight.final_sparsity", wide, "conv2.weight", "final_sparsity"),
         Dimension("per_layer.fc1.weight.final_sparsity", narrow, "fc1.weight", "final_sparsity"),
@@ -54,22 +63,34 @@ def test_expand_orders_by_weight_and_lets_the_later_entry_win() -> None:
     ]
 
 
+def test_an_entry_may_name_types_and_exclusions() -> None:
+    _, per_layer = parse("per_layer: {types: Linear, except: [fc2.weight], a: {uniform: [0, 1]}}")
+    assert [d.path for d in expand(per_layer, WEIGHTS, meant)] == ["per_layer.fc1.weight.a"]
+    _, per_layer = parse("per_layer: [{types: [LSTM], a: {uniform: [0, 1]}}, {except: x, a: {uniform: [0, 1]}}]")
+    with pytest.raises(ConfigError) as caught:
+        expand(per_layer, WEIGHTS, meant)
+    assert [str(fault).partition(",")[0] for fault in caught.value.faults] == [
+        "space.yaml: search.per_layer[0].types: no layer of the model is of this type",
+        "space.yaml: search.per_layer[1].except: excludes nothing of what the section takes",
+    ]
+
+
 def test_globs_without_a_weight_are_all_reported() -> None:
     _, per_layer = parse("per_layer: {weights: [conv1.weigth, 'fc*', 'layer*'], final_sparsity: {uniform: [0.1, 0.9]}}")
     with pytest.raises(ConfigError) as caught:
-        expand(per_layer, WEIGHTS)
+        expand(per_layer, WEIGHTS, meant)
     first, second = str(caught.value).splitlines()
     assert first == (
-        "space.yaml: search.per_layer.weights[0]: no weight of the model matches, got 'conv1.weigth'; "
+        "space.yaml: search.per_layer.weights: no weight of the model matches, got 'conv1.weigth'; "
         "did you mean 'conv1.weight'?"
     )
-    assert "weights[2]" in second
+    assert "'layer*'" in second
     assert "use one of: conv1.weight" in second
 
 
 def test_dataparallel_prefix_is_accepted() -> None:
     _, per_layer = parse("per_layer: {weights: ['module.conv*'], final_sparsity: {uniform: [0.1, 0.9]}}")
-    assert [d.weight for d in expand(per_layer, WEIGHTS)] == ["conv1.weight", "conv2.weight"]
+    assert [d.weight for d in expand(per_layer, WEIGHTS, meant)] == ["conv1.weight", "conv2.weight"]
 
 
 @pytest.mark.parametrize(
@@ -88,8 +109,10 @@ def test_dataparallel_prefix_is_accepted() -> None:
         ("per_layer: []", ["must be a mapping or a list"]),
         ("per_layer: [3]", ["per_layer[0]: must be a mapping"]),
         ("per_layer: {weights: ['*']}", ["names no argument"]),
-        ("per_layer: {weights: [], a: {uniform: [0, 1]}}", ["per_layer.weights", "list of names or globs"]),
-        ("per_layer: {weights: [3], a: {uniform: [0, 1]}}", ["list of names or globs"]),
+        ("per_layer: {weights: [], a: {uniform: [0, 1]}}", ["per_layer.weights", "list of names"]),
+        ("per_layer: {weights: [3], a: {uniform: [0, 1]}}", ["list of names"]),
+        ("per_layer: {types: 3, a: {uniform: [0, 1]}}", ["per_layer.types", "list of names", "as in [Conv2d]"]),
+        ("per_layer: {except: [], a: {uniform: [0, 1]}}", ["per_layer.except", "list of names"]),
         ("per_layer: {uniform: [0, 1]}", ["stands where an argument is expected"]),
         ("per_layer: {final-sparsity: {uniform: [0, 1]}}", ["named by an identifier"]),
     ],
@@ -123,7 +146,7 @@ per_layer:
 
 def space() -> SearchSpace:
     dimensions, per_layer = parse(TEXT)
-    return SearchSpace((*dimensions, *expand(per_layer, WEIGHTS)))
+    return SearchSpace((*dimensions, *expand(per_layer, WEIGHTS, meant)))
 
 
 def test_a_trial_depends_on_seed_and_index_alone() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from raydistill import datasets
+from raydistill.compression.names import names_of
 from raydistill.compression.one_shot import pruned_at_once
 from raydistill.datasets import DatasetConfig
 from raydistill.metrics import Metric
@@ -46,7 +47,7 @@ def schedule(**pruner: object) -> ScheduleSpec:
     }
     policy = {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1}
     spec = parse_schedule({"version": 1, "pruners": {"agp": body}, "policies": [policy]}, "s")
-    return naming_weights(spec, [f"{layer}.weight" for layer in ("conv1", "conv2", "fc1", "fc2", "fc3")])
+    return naming_weights(spec, names_of(network()))
 
 
 def alone(**pruner: object) -> Alone:

@@ -42,10 +42,12 @@ class Step:
 class Policy:
     """Does nothing at any of the six places; a policy overrides the ones it needs.
 
-    waits: it sees minibatches of an epoch before it decides.
+    waits: it sees minibatches of an epoch before it decides. weights: names of those that it acts on; () of none, or of
+    whatever there is.
     """
 
     waits: bool = False
+    weights: Sequence[str] = ()
 
     def fractions(self, weights: Mapping[str, Tensor], when: PolicyTime) -> dict[str, float | None]:
         """What it plans: by name, the fraction of zeros it makes of each of its weights at this time, in [0, 1]; None

@@ -96,7 +96,7 @@ class PruningPolicy(Policy):
         self._norms: dict[str, str] = {}
         if self.controls.fold_batchnorm:
             self._norms = adjacency.batch_norms("fold_batchnorm")
-        self._evidence = gatherer(pruner.evidence, self.weights, model, masks, adjacency, pruner.points)
+        self._evidence = gatherer(pruner.evidence, self.weights, model, masks, adjacency, pruner.points, pruner.blocks)
         self.waits = self._evidence.waits or self.controls.skip_first_minibatch
         self._due: int | None = None
         self._begun = False

@@ -16,6 +16,7 @@ class QuantizationPolicy(Policy):
 
     def __init__(self, quantization: Quantization) -> None:
         self.quantization = quantization
+        self.weights = tuple(quantization.weight_names())
         quantization.enabled = False
         quantization.track(False)
 

@@ -12,6 +12,7 @@ from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies.base import Policy, Step, weights_text
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.regularizers import Regularizer
+from raydistill.compression.structure import StructureChange
 from raydistill.errors import ConfigError, Fault
 
 
@@ -55,6 +56,16 @@ class RegularizationPolicy(Policy):
 
     def before_backward(self, step: Step, loss: Tensor) -> Tensor:
         return self.regularizer.loss({name: self._masks.parameter(name) for name in self.weights}, loss)
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        self.regularizer.on_structure_change(happened)
+
+    def state_dict(self) -> dict[str, object]:
+        return self.regularizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        if state:
+            self.regularizer.load_state_dict(state)
 
     @torch.no_grad()
     def on_minibatch_end(self, step: Step) -> None:

@@ -3,6 +3,7 @@
 from raydistill.compression.pruners import structured
 from raydistill.compression.pruners.agp import AutomatedGradualPruner
 from raydistill.compression.pruners.base import ComposedPruner, Moment, Network, Pruner
+from raydistill.compression.pruners.blocks import BlockPruner
 from raydistill.compression.pruners.coupled import CoupledPruner
 from raydistill.compression.pruners.level import SparsityLevelParameterPruner
 from raydistill.compression.pruners.lottery import LotteryTicketPruner
@@ -48,6 +49,7 @@ MENU: dict[str, type[Pruner]] = {
         RankedPruner,
         NMPruner,
         CoupledPruner,
+        BlockPruner,
         LotteryTicketPruner,
         WandaPruner,
         SparseGPTPruner,
@@ -58,6 +60,7 @@ __all__ = [
     "MENU",
     "AutomatedGradualPruner",
     "BaiduRNNPruner",
+    "BlockPruner",
     "ComposedPruner",
     "CoupledPruner",
     "FMReconstructionChannelPruner",

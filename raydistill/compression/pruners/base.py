@@ -61,7 +61,8 @@ class Pruner(ABC):
     weight of the model (a ``*`` in its arguments). evidence: what has to be gathered before it can decide; points: of
     feature maps, how many positions of each image and minibatch. releases: a decision may bring back weights that are
     pruned already, even those that another pruner has pruned. layer_by_layer: it decides in the order of the forward
-    pass, from what each layer reads of calibration data; it is a `OneShotPruner` then.
+    pass, from what each layer reads of calibration data; it is a `OneShotPruner` then. blocks: modules that its
+    evidence is of, in place of weights.
     """
 
     evidence: str = "none"
@@ -69,6 +70,7 @@ class Pruner(ABC):
     everything_else: bool = False
     releases: bool = True
     layer_by_layer: bool = False
+    blocks: Sequence[str] = ()
 
     def __init__(self, name: str, weights: tuple[str, ...]) -> None:
         self.name = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from raydistill.compression.pruners.arguments import (
     chosen,
 )
 from raydistill.compression.pruners.base import Moment, Pruner
-from raydistill.compression.rankings import L1
+from raydistill.compression.rankings import L1, share_of_no_smaller
 from raydistill.compression.rates import Curve, PolicyTime
 from raydistill.compression.structure import StructureChange
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
@@ -31,11 +32,21 @@ if TYPE_CHECKING:
 
 STRUCTURES = ("Filters", "Neurons", "Heads", "Units", "Embedding")
 SCOPES = ("layer", "global", "isomorphic")
+_TINY = 1e-30
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda scores: scores.sum(0),
     "mean": lambda scores: scores.mean(0),
     "max": lambda scores: scores.amax(0),
     "first": lambda scores: scores[0],
+}
+NORMALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda scores: scores,
+    "mean": lambda scores: scores / scores.mean().clamp_min(_TINY),
+    "sum": lambda scores: scores / scores.sum().clamp_min(_TINY),
+    "max": lambda scores: scores / scores.max().clamp_min(_TINY),
+    "standardization": lambda scores: (scores - scores.min()) / (scores.max() - scores.min() + 1e-8),
+    "lamp": share_of_no_smaller,
+    "gaussian": lambda scores: (scores - scores.mean()) / (scores.std() + 1e-8),
 }
 
 
@@ -48,9 +59,14 @@ class CoupledPruner(Pruner):
     weights: those that write them; what reads them follows. Found out on the run's example input.
     initial_sparsity, final_sparsity: fractions of structures in [0, 1). rate, ranking: see `RankedPruner`.
     reduction: how the scores of a structure's parts make one: mean, sum, max, or first (its first layer's alone).
-    scope: ``layer``: each coupling to the level; ``global``: one threshold for all, scores divided by their coupling's
-    mean; ``isomorphic``: one threshold for couplings of the same kinds of layers (Fang et al. 2024, arXiv 2407.04616).
+    norms, biases: whether scales of norms and biases are parts too, as in Torch-Pruning (rankings of weights alone).
+    scope: ``layer``: each coupling to the level; ``global``: one threshold for all; ``isomorphic``: one threshold for
+    couplings of the same kinds of layers (Fang et al. 2024, arXiv 2407.04616). normalizer: what a coupling's scores are
+    divided by where one threshold serves several: mean, sum, max, none; standardization: to 0 ... 1; gaussian: to mean
+    0 and deviation 1; lamp: by the sum of those that are no smaller.
     max_sparsity, min_sparsity: no coupling loses more, none less. round_to: what stays is a multiple of it, rounded up.
+
+    offer: all structures of the network that it is bound to, and what has none; None before.
     """
 
     releases = False
@@ -69,6 +85,9 @@ class CoupledPruner(Pruner):
         max_sparsity: float = 0.95,
         min_sparsity: float = 0.0,
         round_to: int = 1,
+        normalizer: str = "mean",
+        norms: bool = False,
+        biases: bool = False,
     ) -> None:
         initial, final = checked_rise(initial_sparsity, final_sparsity)
         self._rate = chosen("rate", rate, rates.MENU, Curve).rate(initial, final)
@@ -79,13 +98,17 @@ class CoupledPruner(Pruner):
         kinds = (structures,) if isinstance(structures, str) else tuple(structures)
         for kind in kinds or ("",):
             if kind not in STRUCTURES:
-                raise ConfigError(
-                    Fault("structures", f"must be of {', '.join(STRUCTURES)}", kind, close_match(str(kind), STRUCTURES))
-                )
-        for argument, value, menu in (("reduction", reduction, tuple(REDUCTIONS)), ("scope", scope, SCOPES)):
-            if value not in menu:
+                near = "BlockPruner prunes those" if kind == "Blocks" else close_match(str(kind), STRUCTURES)
+                raise ConfigError(Fault("structures", f"must be of {', '.join(STRUCTURES)}", kind, near))
+        menus = (
+            ("reduction", reduction, REDUCTIONS),
+            ("scope", scope, SCOPES),
+            ("normalizer", normalizer, NORMALIZERS),
+        )
+        for argument, said, menu in menus:
+            if said not in menu:
                 rule = f"must be one of {', '.join(menu)}"
-                raise ConfigError(Fault(argument, rule, value, close_match(str(value), menu)))
+                raise ConfigError(Fault(argument, rule, said, close_match(str(said), menu)))
         if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
             raise ConfigError(Fault("round_to", "must be a whole number from 1 up", round_to, "such as 8"))
         self.most = checked_number("max_sparsity", max_sparsity, 0.0, 1.0)
@@ -93,8 +116,16 @@ class CoupledPruner(Pruner):
         if self.least > self.most:
             raise ConfigError(Fault("min_sparsity", f"must not be above max_sparsity {self.most:g}", self.least))
         self.structures, self.reduction, self.scope, self.round_to = kinds, reduction, scope, round_to
+        for argument, wanted in (("norms", norms), ("biases", biases)):
+            if not isinstance(wanted, bool):
+                raise ConfigError(Fault(argument, "must be true or false", wanted))
+            if wanted and self.evidence != "none":
+                rule = "is for rankings of the weights alone"
+                raise ConfigError(Fault(argument, rule, ranking, "such as l2_squared, or leave it out"))
+        self.normalizer, self._norms, self._biases = normalizer, norms, biases
         self._writers = frozenset(checked_weights("weights", weights))
         self._couplings: tuple[Coupling, ...] | None = None
+        self.offer: Offer | None = None
         self._network: tuple[nn.Module, Sequence[object]] | None = None
         super().__init__(name, tuple(sorted(self._writers)))
 
@@ -115,7 +146,7 @@ class CoupledPruner(Pruner):
 
         assert self._network is not None
         model, example = self._network
-        offer = known_couplings(model, example)
+        offer = self.offer = known_couplings(model, example)
         found = [
             each
             for each in offer.couplings
@@ -187,14 +218,19 @@ class CoupledPruner(Pruner):
     def scores(self, coupling: Coupling, weights: Mapping[str, Tensor], evidence: Mapping[str, Tensor]) -> Tensor:
         """One for each structure, (structures,)."""
         parts = []
-        for part in coupling.slices:
-            if weights[part.weight].dim() < 2:  # a bias goes with its row
+        beside = (coupling.norms * self._norms, coupling.biases * self._biases)
+        shifts = coupling.shifts * (self._norms and self._biases)
+        for part in (*coupling.slices, *itertools.chain(*beside), *shifts):
+            weight = weights[part.weight] if part.weight in weights else self._parameter(part.weight)
+            if weight.dim() < 2 and part in coupling.slices:  # a bias goes with its row
                 continue
             seen = evidence.get(part.weight)
-            parts.append(
-                self.ranking.score(part.of(weights[part.weight].detach()), None if seen is None else part.of(seen))
-            )
+            parts.append(self.ranking.score(part.of(weight.detach()), None if seen is None else part.of(seen)))
         return REDUCTIONS[self.reduction](torch.stack([score.float() for score in parts]))
+
+    def _parameter(self, name: str) -> Tensor:
+        assert self._network is not None
+        return self._network[0].get_parameter(name)
 
     def _counts(self, scores: Mapping[int, Tensor], level: float) -> dict[int, int]:
         """How many structures each coupling loses."""
@@ -207,8 +243,7 @@ class CoupledPruner(Pruner):
             if len(members) == 1:
                 counts[members[0]] = pruned_count(level, self.couplings[members[0]].count)
                 continue
-            means = [score[score.isfinite()].mean().clamp_min(1e-30) for score in (scores[index] for index in members)]
-            relative = [scores[index] / mean for index, mean in zip(members, means, strict=True)]
+            relative = [self._normalized(scores[index]) for index in members]
             keep = smallest_mask(torch.cat(relative), level)
             for index, kept in zip(members, keep.split([len(each) for each in relative]), strict=True):
                 counts[index] = int((kept == 0).sum())
@@ -218,6 +253,14 @@ class CoupledPruner(Pruner):
                 same = [counts[i] for i, other in enumerate(self.couplings) if other.tied == each.tied]
                 counts[index] = min(same)
         return counts
+
+    def _normalized(self, scores: Tensor) -> Tensor:
+        """What is gone already stays below all others, and does not count."""
+        there = scores.isfinite()
+        found = torch.full_like(scores, -torch.inf)
+        if there.any():
+            found[there] = NORMALIZERS[self.normalizer](scores[there]).to(scores.dtype)
+        return found
 
     def _pruned(self, coupling: Coupling, count: int) -> int:
         """A number of structures to prune, within the bounds: one stays, and what stays is rounded up."""

@@ -28,8 +28,8 @@ class RankedPruner(ComposedPruner):
     """Any rate with any ranking and granularity.
 
     initial_sparsity, final_sparsity: fractions in [0, 1). rate: cubic (AGP), linear, cosine, exponential, one_shot.
-    ranking: magnitude (l1), l2, lamp, taylor, snip, obd, movement, geometric_median, random, apoz, mean_activation,
-    bn_scale; see `rankings`.
+    ranking: magnitude (l1), l2, l1_norm, l2_squared, lamp, taylor, snip, obd, movement, geometric_median, random, apoz,
+    mean_activation, bn_scale; see `rankings`.
     granularity: Element, Filters, Channels, Rows, Cols, 2D, 4D, Blocks (with block_shape); see `granularity`.
     scope: ``layer``: each weight to the level; ``global``: one threshold for all weights together, with at least one
     group left in each; ``erk``: levels by Erdos-Renyi-kernel density (Evci et al. 2020, arXiv 1911.11134, app. B),

@@ -9,10 +9,8 @@ from typing import Any
 
 from raydistill.compression.quantizers.grid import FLOAT_BITS
 from raydistill.errors import ABSENT, ConfigError, Fault, close_match
-
-BITS = ("bits_weights", "bits_activations", "bits_bias")
-_LONGEST = 500
-_REPEATED_REPEAT = re.compile(r"[*+}]\)?[*+{]|\([^()]*[*+}][^()]*\)[*+{]")
+from raydistill.schedule.naming import BITS
+from raydistill.schedule.targets import regex_faults
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def checked_overrides(value: object, defaults: Mapping[str, Any], known: Iterabl
     patterns: dict[str, dict[str, Any]] = {}
     for pattern, said in value.items():
         where = f"overrides.{pattern}"
-        faults += _pattern_faults(pattern, where)
+        faults += regex_faults(pattern, where)
         if not isinstance(said, Mapping):
             faults.append(Fault(where, "must map arguments to values", said, "such as {bits_weights: 4}"))
             continue
@@ -75,13 +73,3 @@ def checked_overrides(value: object, defaults: Mapping[str, Any], known: Iterabl
     if faults:
         raise ConfigError(*faults)
     return Overrides(defaults, patterns)
-
-
-def _pattern_faults(pattern: str, where: str) -> list[Fault]:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return [Fault(where, f"is no regular expression ({error})", pattern)]
-    if len(pattern) > _LONGEST or _REPEATED_REPEAT.search(pattern):
-        return [Fault(where, "may take for ever to match", pattern, "repeat nothing that repeats by itself")]
-    return []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from raydistill.compression.structure import StructureChange
 from raydistill.compression.thresholds import CRITERIA
 from raydistill.errors import ConfigError, Fault, close_match
 
@@ -22,6 +24,24 @@ class Regularizer(ABC):
         self.name = name
         self.weights = weights
         self.threshold_criteria = threshold_criteria
+
+    def bind(self, model: nn.Module, example_input: Sequence[object] | None) -> None:
+        """The network that it is to act on, before anything else is asked; the place to set `weights`.
+
+        Raises:
+            ConfigError: it can act on nothing of this network.
+        """
+        del model, example_input
+
+    def on_structure_change(self, happened: StructureChange) -> None:
+        """The network lost filters or channels: the place to cut what it keeps of their shapes itself."""
+        del happened
+
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        del state
 
     def fault_of(self, weight_name: str, weight: Tensor) -> str:
         """What keeps it from acting on a weight of this shape; empty if nothing does."""

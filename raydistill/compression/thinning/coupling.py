@@ -50,7 +50,8 @@ class Coupling:
 
     kind: one of `KINDS`. name: the first layer that writes them. writers: names of the weights that write them. tied:
     couplings of one name lose the same number; "" for none. topology: the same for couplings whose layers are of the
-    same kinds.
+    same kinds. norms, shifts, biases: what else says how large they are, by one number a channel: scales and biases of
+    norms, and biases of layers; these go with the rows, no mask is on them.
     """
 
     kind: str
@@ -59,6 +60,9 @@ class Coupling:
     slices: tuple[Slice, ...]
     topology: str
     tied: str = ""
+    norms: tuple[Slice, ...] = ()
+    shifts: tuple[Slice, ...] = ()
+    biases: tuple[Slice, ...] = ()
 
     @property
     def count(self) -> int:
@@ -175,7 +179,25 @@ def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterat
     names = tuple(f"{name}.{_matrix(model, name)}" for name in writers)
     kind_ = NEURONS if matrices else FILTERS
     members = [(member.layer, member.side) for member in group.members]
-    yield Coupling(kind_, writers[0], names, tuple(slices), _topology(kind_, members, model))
+    topology = _topology(kind_, members, model)
+    norms, shifts, biases = _beside(group, together or 1, model)
+    yield Coupling(kind_, writers[0], names, tuple(slices), topology, norms=norms, shifts=shifts, biases=biases)
+
+
+def _beside(group: Group, together: int, model: nn.Module) -> tuple[tuple[Slice, ...], ...]:
+    """Scales and shifts of norms, and biases of layers, among a group's members."""
+    found: dict[str, tuple[Slice, ...]] = {"norms": (), "shifts": (), "biases": ()}
+    for member in group.side("out", "through"):
+        module = model.get_submodule(member.layer)
+        kind_ = kind_of(module)
+        where = _where(member, group.width, together)
+        for own, _ in module.named_parameters(recurse=False):
+            what = "biases" if own == kind_.bias_name else ""
+            if kind_.norm:
+                what = "shifts" if what else "norms"
+            if what and where is not None:
+                found[what] = (*found[what], Slice(f"{member.layer}.{own}", 0, where))
+    return tuple(found.values())
 
 
 def _together(group: Group, model: nn.Module) -> int | None:
@@ -205,14 +227,19 @@ def _slice(member: Member, width: int, together: int, model: nn.Module) -> list[
     name = f"{member.layer}.{kind_.weight}"
     if member.side == "in" and kind_.groups(module) > 1:  # its weight has the columns of one group only
         return [Slice(name, dim, torch.arange(width // together).view(-1, 1))]
+    where = _where(member, width, together)
+    return None if where is None else [Slice(name, dim, where)]
+
+
+def _where(member: Member, width: int, together: int) -> Tensor | None:
+    """The positions of each structure, (structures, entries); None where these are not as many for each."""
     each = len(member.where) // width
     order = member.channels.argsort(stable=True)
     if each * width != len(member.where) or not torch.equal(
         member.channels[order], torch.arange(width).repeat_interleave(each)
     ):
         return None
-    where = member.where[order].view(together, width // together, each)
-    return [Slice(name, dim, where.transpose(0, 1).flatten(1))]
+    return member.where[order].view(together, width // together, each).transpose(0, 1).flatten(1)
 
 
 def _heads(site: Site, model: nn.Module) -> Coupling:

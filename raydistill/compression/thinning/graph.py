@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from raydistill.errors import ConfigError, Fault
 if TYPE_CHECKING:
     from torch_pruning.dependency import Node
 
+NOT_NAMED = "is written by a layer that is not to be thinned"
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -59,6 +60,19 @@ def trace(
     raise ConfigError(
         Fault("example_input", rule, way_out="give inputs that the model takes, or thin nothing")
     ) from failure
+
+
+def only_written_by(graph: Graph, layers: Collection[str] | None) -> Graph:
+    """The same graph in which the channels that another layer than these writes stay; None: every layer may."""
+    if layers is None:
+        return graph
+    groups = tuple(
+        group
+        if group.blocked or all(member.layer in layers for member in group.side("out"))
+        else replace(group, blocked=NOT_NAMED)
+        for group in graph.groups
+    )
+    return replace(graph, groups=groups)
 
 
 def drop_hooks(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.compression.layer_kinds import kind_of
+from raydistill.compression.thinning.graph import NOT_NAMED
 from raydistill.compression.thinning.heads import WIDTHS, faults_of, head_cut
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.labels import Rows, Seen, Site, follow
@@ -43,19 +44,45 @@ def look_inside(model: nn.Module, example: Example) -> tuple[Seen, Taken]:
     return seen, taken
 
 
-def thin_inside(model: nn.Module, example: Example, structures: Collection[str]) -> Taken:
-    """What goes of a masked model inside its blocks. model: in eval mode, without hooks; left as it is.
+def thin_inside(
+    model: nn.Module, example: Example, structures: Collection[str], layers: Collection[str] | None = None
+) -> Taken:
+    """What goes of a masked model inside its blocks. model: in eval mode, without hooks; left as it is. layers: only
+    what these alone write; None: whatever is zero.
 
     Blocks of one class are tried together, since their code is one; where that fails, each by itself.
     """
     seen, taken = look_inside(model, example)
     choices = [*_attentions(model, seen, structures, taken), *_recurrent(model, seen, structures)]
     choices += _residual(model, example, structures)
+    if layers is not None:
+        choices = _only_written_by(layers, model, choices, taken)
     if choices:
         trial = Trial(model, example, seen.states)
         for alike in choices:
             taken = _take(trial, taken, alike)
     return taken
+
+
+def _only_written_by(
+    layers: Collection[str], model: nn.Module, choices: Sequence[list[Ways]], taken: Taken
+) -> list[list[Ways]]:
+    """The choices without those that another layer than these writes."""
+    found = []
+    for alike in choices:
+        kept = []
+        for ways in alike:
+            rows = {layer for part in ways for layer, is_column in part.leaving if not is_column}
+            if all(layer in layers for layer in rows if _has_weight(model.get_submodule(layer))):
+                kept.append(ways)
+            else:
+                taken.reasons.update(dict.fromkeys(ways[0].layers, NOT_NAMED))
+        found += [kept] if kept else []
+    return found
+
+
+def _has_weight(module: nn.Module) -> bool:
+    return bool(kind_of(module).rounded(module))
 
 
 def _take(trial: Trial, taken: Taken, alike: Sequence[Ways]) -> Taken:

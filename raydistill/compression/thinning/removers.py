@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies.extension import Extension
+from raydistill.compression.pruners.arguments import checked_weights
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS, STRUCTURES
 from raydistill.compression.thinning.inputs import Example
@@ -30,6 +31,7 @@ class StructureRemover(Extension):
     thinning_func_str: remove_filters or remove_channels, as schedule files have it; it decides for `FilterRemover` and
         `ChannelRemover`, whatever their names say, while `StructureRemover` removes both.
     arch: not needed, and not looked at: any architecture that can be traced is thinned.
+    weights: only structures that these alone write; left out, all that are zero.
     dataset: gives the shape of the example input (cifar10, imagenet, mnist) where the run does not.
 
     `report` is what the last thinning did, None before it.
@@ -38,7 +40,12 @@ class StructureRemover(Extension):
     structures: Sequence[str] = STRUCTURES
 
     def __init__(
-        self, name: str, thinning_func_str: str | None = None, arch: str | None = None, dataset: str | None = None
+        self,
+        name: str,
+        thinning_func_str: str | None = None,
+        arch: str | None = None,
+        dataset: str | None = None,
+        weights: list[str] | None = None,
     ) -> None:
         for argument, value in (("arch", arch), ("dataset", dataset)):
             if value is not None and not isinstance(value, str):
@@ -47,6 +54,7 @@ class StructureRemover(Extension):
             way_out = close_match(thinning_func_str, _BY_FUNCTION)
             raise ConfigError(Fault("thinning_func_str", "is not known", thinning_func_str, way_out))
         self.name = name
+        self.weights = () if weights is None else checked_weights("weights", weights)
         self.report: ThinningReport | None = None
         self._dataset = dataset
         if thinning_func_str is not None and type(self).structures is not STRUCTURES:
@@ -65,6 +73,10 @@ class StructureRemover(Extension):
                 way_out = f"use one of: {', '.join(_IMAGES)}"
                 raise ConfigError(Fault(f"{self.name}.dataset", rule, self._dataset, way_out))
             example_input = torch.zeros(_IMAGES[self._dataset])
+        known = dict(model.named_parameters())
+        for weight in self.weights:
+            if weight not in known:
+                raise ConfigError(Fault("weights", "the model has no such weight", weight, close_match(weight, known)))
         self._bound = (model, optimizer, masks, example_input)
 
     def on_epoch_begin(self, when: PolicyTime) -> None:
@@ -73,7 +85,14 @@ class StructureRemover(Extension):
             raise ConfigError(Fault(self.name, "has no model yet", way_out="call bind first"))
         model, optimizer, masks, example_input = self._bound
         self.report = thin(
-            model, masks, example_input, optimizer, structures=self.structures, exact=False, align_sums=True
+            model,
+            masks,
+            example_input,
+            optimizer,
+            structures=self.structures,
+            exact=False,
+            align_sums=True,
+            weights=self.weights or None,
         )
 
 

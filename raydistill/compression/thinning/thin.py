@@ -17,7 +17,7 @@ from raydistill.compression.thinning import account
 from raydistill.compression.thinning.align import aligned_filters, prune_instead
 from raydistill.compression.thinning.constants import read_constants
 from raydistill.compression.thinning.decide import STRUCTURES, Plan
-from raydistill.compression.thinning.graph import Graph, drop_hooks, trace
+from raydistill.compression.thinning.graph import Graph, drop_hooks, only_written_by, trace
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.inside import thin_inside
 from raydistill.compression.thinning.parts import Taken
@@ -36,6 +36,7 @@ def thin(
     structures: Collection[str] = STRUCTURES,
     exact: bool = True,
     align_sums: bool = False,
+    weights: Collection[str] | None = None,
 ) -> ThinningReport:
     """Remove filters and channels that are zero as a whole from a model, in place, with everything coupled to them.
 
@@ -76,11 +77,14 @@ def thin(
         the same filters, prune the same ones in all of them first: those of least L1 norm in total. This zeroes filters
         that were not zero (the outputs move by ``drift``), and those they take the place of may be trained again.
         Without it only what all terms have lost goes.
+    weights: only what these alone write goes; None: whatever is zero.
 
     Raises:
-        ConfigError: the model cannot be traced on these inputs, a mask does not fit, or a structure is not known.
+        ConfigError: the model cannot be traced on these inputs, a mask does not fit, or a structure or weight is not
+            known.
     """
-    _check(model, masks, structures)
+    _check(model, masks, structures, weights or ())
+    writers = None if weights is None else {name.rpartition(".")[0] for name in weights}
     if isinstance(masks, MaskSet):
         masks.apply()
         values = {name: masks[name] for name in masks.names()}
@@ -105,12 +109,12 @@ def thin(
                 masks.rebind(model, values, happened)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        inside = thin_inside(work, example, structures)
+        inside = thin_inside(work, example, structures, writers)
         if inside.leaving:
             inside.fold(model)
             make(inside.change(model))
             work = working_copy(model, values, wide)
-        graph = _graph(work, example, inside)
+        graph = only_written_by(_graph(work, example, inside), writers)
         original = work
         chosen = aligned_filters(work, graph) if align_sums else {}
         if chosen:
@@ -168,12 +172,15 @@ def _graph(work: nn.Module, example: Example, inside: Taken) -> Graph:
         return Graph((), {}, False)
 
 
-def _check(model: nn.Module, masks: object, structures: Collection[str]) -> None:
+def _check(model: nn.Module, masks: object, structures: Collection[str], weights: Collection[str]) -> None:
     for structure in structures:
         if structure not in STRUCTURES:
             raise ConfigError(Fault("structures", "is not known", structure, close_match(structure, STRUCTURES)))
+    parameters = dict(model.named_parameters())
+    for name in weights:
+        if name not in parameters:
+            raise ConfigError(Fault("weights", "the model has no such weight", name, close_match(name, parameters)))
     if isinstance(masks, Mapping):
-        parameters = dict(model.named_parameters())
         for name, mask in masks.items():
             if name not in parameters:
                 raise ConfigError(Fault("masks", "the model has no such weight", name, close_match(name, parameters)))

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from raydistill import datasets, models, tasks
-from raydistill.compression.schema import DIALECT, OWN, definitions, of_type, schedule_body
+from raydistill.compression.schema import DIALECT, OWN, definitions, narrowing_schema, of_type, schedule_body
 from raydistill.metrics import DIRECTIONS
 from raydistill.parts import DatasetConfig, Optimizer, Training, settings
 from raydistill.search import Choice, LogUniform, QUniform, RandInt, Uniform
@@ -162,7 +162,10 @@ def _searched() -> Schema:
     weights = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     per_layer: Schema = {
         "type": "object",
-        "properties": {"weights": {**weights, "description": "Names of weights, or globs; left out, all."}},
+        "properties": {
+            "weights": {**weights, "description": "Names, globs, or regular expressions behind re:; left out, all."},
+            **narrowing_schema(),
+        },
         "additionalProperties": {"$ref": "#/$defs/distribution"},
     }
     several = {"type": "array", "items": {"$ref": "#/$defs/per_layer"}, "minItems": 1}

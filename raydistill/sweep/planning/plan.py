@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,20 +13,33 @@ from torch import nn
 from raydistill import models, tasks
 from raydistill.compression import check, planned_sparsity, weights
 from raydistill.compression.build import rehearsed
+from raydistill.compression.names import names_of
 from raydistill.compression.timeline import timeline
 from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
 from raydistill.parts import Optimizer
 from raydistill.parts.training import Precision
 from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import (
+    Names,
     ScheduleSpec,
+    Targets,
     dump_schedule,
     naming_weights,
     parse_schedule,
     policies_beyond,
     with_values,
 )
-from raydistill.search import Choice, Distribution, LogUniform, QUniform, RandInt, SearchSpace, Uniform, expand
+from raydistill.search import (
+    Choice,
+    Distribution,
+    LogUniform,
+    PerLayer,
+    QUniform,
+    RandInt,
+    SearchSpace,
+    Uniform,
+    expand,
+)
 from raydistill.search.figures import own_figure
 from raydistill.search.searchers import GridSearcher, Searcher
 from raydistill.search.searchers.additive import is_level
@@ -139,10 +152,11 @@ def plan_sweep(
         model = task.network(sections.model.arch, sections.model.args, f"{sweep.file}: model.arch")
         models.check_input(model, inputs, sections.model.arch, f"{sweep.file}: model.arch")
     named = tuple((name, tuple(weight.shape)) for name, weight in weights(model))
+    offered = names_of(model)
     faults = _Faults()
     with faults.collecting():
         said = sweep.schedule
-        sweep = replace(sweep, schedule=naming_weights(said, [name for name, _ in named]))
+        sweep = replace(sweep, schedule=naming_weights(said, offered))
     faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
     faults.collect(_check_baseline, sweep, model, inputs)
     branches: Mapping[int, float] = faults.collect(_trunk_levels, sweep, model, inputs) or {}
@@ -150,7 +164,7 @@ def plan_sweep(
     faults.collect(_check_figures, sweep, model, inputs)
     dimensions = list(sweep.dimensions)
     with faults.collecting():
-        dimensions += expand(sweep.per_layer, [name for name, _ in named])
+        dimensions += expand(sweep.per_layer, [name for name, _ in named], _meaning(offered))
     with faults.collecting():
         space = SearchSpace(tuple(dimensions))
     faults.stop()
@@ -316,14 +330,19 @@ def _trunk_levels(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ..
         return {}
     run = trunk_config(sweep)
     assert run.schedule is not None
-    names = [name for name, _ in weights(model)]
     try:
-        planned = rehearsed(naming_weights(run.schedule, names), model, inputs, timeline)
+        planned = rehearsed(naming_weights(run.schedule, names_of(model)), model, inputs, timeline)
     except ConfigError as error:
         faults = [fault for fault in error.faults if isinstance(fault, Fault)]
         raise ConfigError(*(replace(f, where=f.where.replace(": pruners.trunk.", ".", 1)) for f in faults)) from error
     by_epoch = {epoch: action.sparsity for action in planned for epoch in range(action.epochs[0], action.epochs[1] + 1)}
     return {epochs: by_epoch[epochs - 1] for epochs in section.kept}
+
+
+def _meaning(offered: Names) -> Callable[[PerLayer], Sequence[str]]:
+    """The weights that an entry of ``per_layer`` stands for."""
+    held = [one for one in offered.weights if one.weight]
+    return lambda entry: Targets(entry.weights, entry.types, entry.excluded).names(held, entry.where, strict=True)
 
 
 def _check_loop(sweep: Sweep) -> None:

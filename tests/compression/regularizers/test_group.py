@@ -22,7 +22,8 @@ CASES = {
 
 
 def test_every_regularizer_is_in_this_suite() -> None:
-    assert set(CASES) == set(MENU)
+    coupled = {"CoupledGroupLassoRegularizer", "GrowingRegularizer"}  # not of one weight: see test_coupled
+    assert set(CASES) == set(MENU) - coupled
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -170,3 +170,15 @@ def test_networks_of_transformers(kind: str) -> None:
 
 def _first(model: nn.Module, example: Any) -> Tensor:
     return (model(**example) if isinstance(example, dict) else model(example)).logits
+
+
+def test_heads_go_only_where_all_that_writes_them_is_named() -> None:
+    torch.manual_seed(0)
+    model = Two(Apart(), Apart()).eval()
+    with torch.no_grad():
+        for block in (model.first, model.second):
+            block.out.weight[:, :4] = 0
+    x = torch.randn(2, 5, 16)
+    named = [f"first.{layer}.weight" for layer in ("q", "k", "v")]
+    thin(model, None, x, weights=[*named, "second.q.weight"])
+    assert (model.first.heads, model.second.heads) == (3, 4)

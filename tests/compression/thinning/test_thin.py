@@ -475,3 +475,19 @@ def test_what_a_user_can_mend_is_said_in_one_line() -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="example_input: cannot be fed to a model"):
         thin(model, None, 3)
+
+
+def test_only_what_the_named_weights_write_goes() -> None:
+    model, example = chain(), images()
+    with torch.no_grad():
+        model[0].weight[[1, 4]] = 0
+        model[3].weight[[0]] = 0
+    report = thin(model, None, example, weights=["3.weight"])
+    assert [len(model[0].weight), len(model[3].weight), model[8].weight.shape[1]] == [6, 4, 4]
+    assert {kept.reason for kept in report.kept} == {"is written by a layer that is not to be thinned"}
+    assert {kept.weight: kept.count for kept in report.kept if kept.structure == "filters"} == {"0.weight": 2}
+    assert [len(model[0].weight), len(model[3].weight)] == [6, 4]
+    thin(model, None, example)
+    assert len(model[0].weight) == 4
+    with pytest.raises(ConfigError, match=r"no such weight, got '3\.wieght'; did you mean '3\.weight'"):
+        thin(model, None, example, weights=["3.wieght"])

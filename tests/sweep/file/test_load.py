@@ -147,7 +147,12 @@ def lines(file: Path, overrides: Overrides | None = None) -> list[str]:
         (
             "search/per_layer/weights",
             ["fc9*"],
-            "space.yaml: search.per_layer.weights[0]: no weight of the model matches, got 'fc9*'",
+            "space.yaml: search.per_layer.weights: no weight of the model matches, got 'fc9*'",
+        ),
+        (
+            "search/per_layer/types",
+            ["Conv3d"],
+            "space.yaml: search.per_layer.types: no layer of the model is of this type, got 'Conv3d'; did you mean",
         ),
         (
             "search/per_layer/weights",

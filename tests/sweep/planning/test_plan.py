@@ -211,6 +211,22 @@ def test_a_pruner_with_globs_for_keys_is_searched_weight_by_weight(write_sweep: 
         assert min(levels["fc1.weight"], levels["fc2.weight"]) >= 0.6
 
 
+def test_types_and_exclusions_are_searched_weight_by_weight(write_sweep: Callable[..., Path]) -> None:
+    file = write_sweep(
+        ("schedule/pruners", {"p": {"class": "RankedPruner", "final_sparsity": 0.5, "types": ["Linear", "Conv2d"],
+                                    "except": [r"re:conv1\..*"]}}),
+        ("schedule/policies", [{"pruner": {"instance_name": "p"}, "epochs": [0]}]),
+        ("search", {"per_layer": {"types": "Linear", "except": ["fc3.*"], "final_sparsity": {"uniform": [0.6, 0.9]}}}),
+    )  # fmt: skip
+    for trial in plan_sweep(load_sweep(file), CIFAR).trials:
+        pruners = trial.run.schedule.mapping["pruners"]
+        assert set(pruners) == {f"p/{name}.weight" for name in ("conv2", "fc1", "fc2", "fc3")}
+        assert {name for name, body in pruners.items() if body["final_sparsity"] != 0.5} == {
+            "p/fc1.weight",
+            "p/fc2.weight",
+        }
+
+
 def test_bits_are_searched_beside_sparsity(tmp_path: Path) -> None:
     file = Path(__file__).resolve().parents[3] / "search_spaces" / "simplenet_bits.yaml"
     said = yaml.safe_load(file.read_text())
