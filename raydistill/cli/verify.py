@@ -65,7 +65,7 @@ def verify(
             console.print(f"{line}{found.fault}", style="bold red", soft_wrap=True, markup=False)
             bad = True
             continue
-        line += f"outputs differ by {found.difference:.1e} at most"
+        line += manifest.kind.said(found.difference)
         if found.evaluation is not None and data is not None:
             from raydistill.cli.tables import first_in_words
 

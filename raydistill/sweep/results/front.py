@@ -95,7 +95,7 @@ def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
 
 
 def can_be_taken(session: Session) -> bool:
-    """Whether `pick` can write the knee as a folder: not what gives no tensor, as detectors."""
+    """Whether `pick` can write the knee as a folder: not what gives neither a tensor nor boxes."""
     knee = next((row.record for row in session.ledger.front() if row.knee), None)
     if knee is None or knee.checkpoint is None:
         return False
