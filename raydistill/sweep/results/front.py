@@ -123,6 +123,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
             log.withdraw(name)
     for name, why in without.items():
         session.observer.warning(f"alias {name}: {why}")
+    log.withdraw_all_but(aliases)  # what is no longer in the file
     wanted = set(aliases.values())
     members = [row for row in rows if row.pareto or row.record.trial_id in wanted]
     members = [row for row in members if row.record.checkpoint and row.record.last]
