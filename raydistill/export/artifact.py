@@ -24,8 +24,9 @@ from raydistill.export.formats import Format, Runner
 from raydistill.export.latency import DENSE, THIS, Row, batch_that_helps, side_by_side
 from raydistill.export.manifest import File, Manifest, Port
 from raydistill.export.outputs import Output, parts
+from raydistill.export.outputs.tensor import FirstOutput
 from raydistill.files import full_disk, unwritable, write_atomically
-from raydistill.tasks.of_checkpoint import task_of_content
+from raydistill.tasks.of_checkpoint import named_in, task_of_content
 from raydistill.training.footprint import figures_of
 
 REFERENCE = "reference.safetensors"
@@ -136,6 +137,7 @@ def _described(
         output=output,
         others=tuple(others),
         gives=network.kind.NAME,
+        partial=isinstance(network.model, FirstOutput),
         preprocessing=network.preprocessing,
         classes=tuple(network.classes),
         figures={split: dict(metrics) for split, metrics in figures.items()},
@@ -150,6 +152,10 @@ def _described(
 
 def _task(content: Mapping[str, Any], data: str) -> dict[str, Any]:
     """As a checkpoint says it; without a name where it says none."""
+    asked = named_in(content)
+    if asked is not None:
+        config, dataset = asked
+        return {"name": config.name, "args": dict(config.args), "dataset": dataset, "data": data}
     try:
         said = task_of_content(content, "checkpoint")
     except ConfigError:

@@ -47,7 +47,8 @@ class Manifest:
     footprint (see `training.footprint`); dense: that of the dense network, as far as it is known. agreement: by format,
     the largest difference of an output to the masked network's, of `outputs_range`. changes: lines on what was removed
     and folded, and what could not be. rounded: it is a quantized network. latency: see `latency.side_by_side`. gives:
-    of `outputs.MENU`; others: what it gives beside `output`.
+    of `outputs.MENU`; others: what it gives beside `output`. partial: the network gives
+    more than is delivered, as the state that it would go on from: its `figures` were had with that.
     """
 
     arch: str
@@ -71,6 +72,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     gives: str = OneTensor.NAME
     others: tuple[Port, ...] = ()
+    partial: bool = False
 
     @property
     def outputs(self) -> tuple[Port, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from raydistill.errors import ABSENT, CheckpointError, Fault, RaydistillError
 from raydistill.export.artifact import REFERENCE, may_differ, too_far
 from raydistill.export.formats import MENU, Runner
+from raydistill.export.formats.onnx import innermost
 from raydistill.export.manifest import Manifest
 from raydistill.export.outputs import Output, together
 from raydistill.records import Evaluation
@@ -67,6 +68,11 @@ def verified(
         except RaydistillError as error:
             yield Verified(name, form.RUNTIME, float("nan"), fault=str(error.faults[0]))
             continue
+        except Exception as error:  # runtimes fail in many ways
+            rule = f"does not run on {split} ({innermost(error)})"
+            fault = str(Fault(name, rule, ABSENT, "compare outputs alone: --split none"))
+            yield Verified(name, form.RUNTIME, float("nan"), fault=fault)
+            continue
         agrees = difference <= may_differ(manifest)
         fault = "" if agrees else str(Fault(name, too_far(manifest, difference)))
         yield Verified(name, form.RUNTIME, difference, fault=fault, **said)
@@ -80,6 +86,7 @@ def prepared(folder: Path, manifest: Manifest, task: Task, arch: str | None) -> 
     else:
         run = {"arch": manifest.arch, "model_args": dict(manifest.model_args)}
         content = {"run": run, "preprocessing": manifest.preprocessing, "num_classes": len(manifest.classes)}
+        content["plain"] = not manifest.classes  # of a vocabulary, of columns a manifest says nothing
     task.check_knows(content, str(folder))
     return task.wanted_by(Weights.of_checkpoint(content, str(folder), arch)).as_trained(content["run"])
 

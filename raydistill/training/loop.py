@@ -29,6 +29,7 @@ from raydistill.parts import out_of_bounds, pixel_faults
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import TRAIN, VALIDATION, Feed, Loading, Task, Weights
+from raydistill.tasks.of_checkpoint import asked_for
 from raydistill.training import checkpoint as saved
 from raydistill.training import memory
 from raydistill.training import precision as arithmetic
@@ -194,7 +195,7 @@ class Run:
             self.identity["distillation"] = add_teacher(config, self.task, self.model, self.scheduler, self.device)
         self.kept = Kept(
             self.model, self.optimizer, self.scheduler, self.task, self.identity, self.schedule_text,
-            config.optimizer.name,
+            config.optimizer.name, asked_for(config.task, config.dataset),
         )  # fmt: skip
         for name, mask in (start or {}).get("masks", {}).items():  # of Distiller's
             self.scheduler.masks.set(name, mask)

@@ -87,8 +87,8 @@ def traced(network: Deployed, language: Language) -> torch.export.ExportedProgra
     """
     batch = torch.export.Dim("batch", min=1)
     shapes: tuple[Any, ...] = tuple({} if axis is None else {axis: batch} for axis in network.batch_axes)
-    if isinstance(network.model, FirstOutput):  # a signature with ``*inputs`` gets them as one tuple
-        shapes = (shapes,)
+    if isinstance(network.model, FirstOutput) and len(shapes) > 1:  # those of ``*others`` are one tuple
+        shapes = (shapes[0], shapes[1:])
     with written_in(network.model, language), modes_kept():
         program = torch.export.export(network.model, network.batch(2), dynamic_shapes=shapes)
     if network.rounded:

@@ -63,10 +63,13 @@ class OneTensor:
 
 
 class FirstOutput(Wrapped):
-    """A network that gives one tensor: the logits of what it gives, or the first part."""
+    """A network that gives one tensor: the logits of what it gives, or the first part.
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return first_of(self.network(*inputs))
+    The first input has a name, for whoever traces networks of one input by their signature, as MLflow does.
+    """
+
+    def forward(self, first: Tensor, *others: Tensor) -> Tensor:
+        return first_of(self.network(first, *others))
 
 
 class _Running(nn.Module):
