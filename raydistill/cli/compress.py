@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -591,6 +592,8 @@ def _train(
         found = [shown(task.metrics[name], split.metrics[name]) for split in (last, test)]
         report.say(f"{name} on {task.name}: validation {found[0]}, test {found[1]}")
         report.say(f"checkpoint: {checkpoint}")
+        if config.tensorboard:
+            report.say(f"curves: tensorboard --logdir {shlex.quote(str(folder))}")
         report.result(test, last, checkpoint, config.arch, task)
         report.finished()
 

@@ -33,5 +33,5 @@ def export(
         tell=lambda line: console.print(f"{line} ...", style="dim", soft_wrap=True, markup=False),
     )  # fmt: skip
     tell_artifact(console, manifest, out)
-    if manifest.left_out:
+    if manifest.left_out and form is not None:  # what was asked for by name
         raise typer.Exit(1)

@@ -159,8 +159,8 @@ def _task(
 ) -> TaskConfig:
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.models.inputs import SEQUENCE_LENGTH
-    from raydistill.sweep.file.first_space import task_by_arch, task_of_content
     from raydistill.tasks import TaskConfig
+    from raydistill.tasks.of_checkpoint import task_by_arch, task_of_content
 
     said = _mapping(args, "--task-args")
     if name is None and network is not None:

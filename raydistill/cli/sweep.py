@@ -183,6 +183,7 @@ def _report(outcome: Outcome, loaded: Sweep, again: str, console: Console, stora
         ("its front", outcome.front_page),
         ("resume", again),
         ("checkpoints", f"{_shown(outcome.kept)}/trials/*/checkpoint.pt"),
+        ("curves", f"tensorboard --logdir {shlex.quote(_shown(outcome.kept))}/trials" if _here(outcome.kept) else ""),
         ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
         *(outcome.aliases.items()),
         ("take it away", _pick(outcome, storage, loaded.aliases)),
@@ -228,6 +229,11 @@ def _short(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _here(kept: str) -> bool:
+    """Whether a sweep is kept in a folder: TensorBoard alone does not read from buckets."""
+    return "://" not in kept
 
 
 def _shown(kept: str) -> str:

@@ -65,7 +65,7 @@ def verify(
             console.print(f"{line}{found.fault}", style="bold red", soft_wrap=True, markup=False)
             bad = True
             continue
-        line += f"outputs differ by {found.difference:.1e} at most"
+        line += manifest.kind.said(found.difference)
         if found.evaluation is not None and data is not None:
             from raydistill.cli.tables import first_in_words
 
@@ -87,6 +87,8 @@ def _against(manifest: Manifest, split: str, metrics: Mapping[str, float], sampl
     before = manifest.figures.get(split, {}).get(name)
     if before is None:
         return f"{samples:,} samples", False
+    if manifest.partial:
+        return f"the masked network with its state had {before:.6g}, {samples:,} samples", False
     off = abs(metrics[name] - before)
     if samples and round(off * samples) == 0:
         return f"that of the masked network, {samples:,} samples", False
@@ -121,7 +123,8 @@ def _task(
         raise ConfigError(Fault(str(folder), rule, said["name"], f"--dataset {said['name']}, or --split none"))
     config = DatasetConfig(**said)
     weights = Weights(manifest.arch, manifest.model_args, where=str(folder))
-    found = tasks.load(TaskConfig(name, manifest.task.get("args", {})), config, weights)
+    args = manifest.task.get("args", {}) if name == manifest.task.get("name") else {}
+    found = tasks.load(TaskConfig(name, args), config, weights)
     if found.used_fallback and found.name != manifest.task.get("data"):
         rule = f"its data cannot be had, only {found.name} in their place"
         raise ConfigError(Fault(str(folder), rule, ABSENT, "name them: --data-dir DIR; or --split none"))

@@ -21,11 +21,11 @@ from raydistill.locks import LOCK, hold
 from raydistill.training.checkpoint import FILE_NAME
 
 Parcel = Mapping[str, tuple[int, bytes]]
-"""By file name: the place in the file, and what stands from there on."""
+"""By the file's name in the folder: the place in the file, and what stands from there on."""
 
 _PREFIX = "raydistill-worker-"
 _GROWS = "events.out."
-"""Only the new end of such a file travels."""
+"""Only the new end of such a file travels; one may lie in a folder of the folder."""
 
 _LEFT_S = 60.0
 """Older than any folder whose maker has not yet locked it."""
@@ -69,19 +69,19 @@ class Outbox:
 
     def changed(self) -> Parcel:
         parcel: dict[str, tuple[int, bytes]] = {}
-        for path in sorted(self._folder.iterdir()):
+        for path in sorted([*self._folder.iterdir(), *self._folder.glob(f"*/{_GROWS}*")]):
             if path.name == LOCK or path.name.startswith(".") or not path.is_file():
                 continue
-            found = path.stat()
-            stamp, before = (found.st_mtime_ns, found.st_size), self._seen.get(path.name, (0, 0))
+            name, found = path.relative_to(self._folder).as_posix(), path.stat()
+            stamp, before = (found.st_mtime_ns, found.st_size), self._seen.get(name, (0, 0))
             if stamp == before:
                 continue
             start = before[1] if path.name.startswith(_GROWS) else 0
             with path.open("rb") as file:
                 file.seek(start)
                 content = file.read()
-            self._seen[path.name] = (stamp[0], start + len(content))
-            parcel[path.name] = (start, content)
+            self._seen[name] = (stamp[0], start + len(content))
+            parcel[name] = (start, content)
         return parcel
 
 
@@ -93,6 +93,8 @@ def unpack(parcel: Parcel, folder: Path) -> None:
     """
     for name, (start, content) in sorted(parcel.items(), key=lambda item: item[0] == FILE_NAME):
         if not start:
+            if "/" in name:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, content)
             continue
         try:

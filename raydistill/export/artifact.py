@@ -23,16 +23,11 @@ from raydistill.export.deployed import Deployed
 from raydistill.export.formats import Format, Runner
 from raydistill.export.latency import DENSE, THIS, Row, batch_that_helps, side_by_side
 from raydistill.export.manifest import File, Manifest, Port
+from raydistill.export.outputs import Output, parts
+from raydistill.export.outputs.tensor import FirstOutput
 from raydistill.files import full_disk, unwritable, write_atomically
-from raydistill.tasks import TaskConfig
+from raydistill.tasks.of_checkpoint import named_in, task_of_content
 from raydistill.training.footprint import figures_of
-
-AGREES = 1e-4
-"""What an output may differ by, of the largest output where that is above 1."""
-
-AGREES_ROUNDED = 0.05
-"""The same of a quantized network: a value between two numbers goes either way with the last bit of a float, and what
-follows goes with it."""
 
 REFERENCE = "reference.safetensors"
 """Reference samples, by the names of the inputs, and what the masked network gives for them."""
@@ -71,7 +66,8 @@ def write_artifact(
     try:
         work.mkdir(parents=True)
         manifest = _described(network, source, task, figures or {}, dense)
-        samples = dict(zip(network.input_names, network.inputs, strict=True)) | {network.output_name: network.outputs}
+        samples = dict(zip(network.input_names, network.inputs, strict=True))
+        samples |= dict(zip(network.output_names, parts(network.outputs), strict=True))
         write_atomically(work / REFERENCE, save({name: value.contiguous() for name, value in samples.items()}))
         manifest = replace(manifest, files=(_file(work / REFERENCE, "reference"),))
         for form in formats:
@@ -121,21 +117,27 @@ def _described(
     content = network.network.content
     run = content["run"]
     data = str(content.get("dataset", ""))
-    known = {"name": TaskConfig().name if network.classes else "", "dataset": {"name": data}, "data": data}
-    task = {**(task or known), **({"multi_label": True} if content.get("multi_label") else {})}
+    task = {**(task or _task(content, data)), **({"multi_label": True} if content.get("multi_label") else {})}
     inputs = tuple(
-        Port(name, tuple(None if axis == batch else size for axis, size in enumerate(value.shape)), _dtype(value))
+        Port(name, network.kind.input_shape(value, batch), _dtype(value))
         for name, value, batch in zip(network.input_names, network.inputs, network.batch_axes, strict=True)
     )
-    rows = network.inputs[0].shape[network.batch_axes[0]]
-    shape = tuple(None if size == rows and axis == 0 else size for axis, size in enumerate(network.outputs.shape))
+    first = network.batch_axes[0]
+    shapes = network.kind.output_shapes(network.outputs, 1 if first is None else network.inputs[0].shape[first])
+    output, *others = (
+        Port(name, shape, _dtype(value))
+        for name, shape, value in zip(network.output_names, shapes, parts(network.outputs), strict=True)
+    )
     return Manifest(
         arch=network.network.arch,
         model_args=dict(run["model_args"]),
         source=dict(source),
         task=task,
         inputs=inputs,
-        output=Port(network.output_name, shape, _dtype(network.outputs)),
+        output=output,
+        others=tuple(others),
+        gives=network.kind.NAME,
+        partial=isinstance(network.model, FirstOutput),
         preprocessing=network.preprocessing,
         classes=tuple(network.classes),
         figures={split: dict(metrics) for split, metrics in figures.items()},
@@ -143,9 +145,22 @@ def _described(
         dense={} if dense is None else _cost(dense),
         changes=network.deployment.lines,
         rounded=network.rounded,
-        largest_output=float(network.outputs.abs().max()),
+        largest_output=max((float(v.abs().max()) for v in parts(network.outputs) if v.numel()), default=0.0),
         versions={"torch": torch.__version__},
     )
+
+
+def _task(content: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """As a checkpoint says it; without a name where it says none."""
+    asked = named_in(content)
+    if asked is not None:
+        config, dataset = asked
+        return {"name": config.name, "args": dict(config.args), "dataset": dataset, "data": data}
+    try:
+        said = task_of_content(content, "checkpoint")
+    except ConfigError:
+        return {"name": "", "dataset": {"name": data}, "data": data}
+    return {"name": said.name, "args": dict(said.args), "dataset": {"name": data}, "data": data}
 
 
 def _cost(network: Deployed) -> dict[str, float]:
@@ -163,11 +178,10 @@ def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path
     own.mkdir()
     try:
         names = form.write(network, own)
-        difference = disagreement(form.runner(own, manifest, arch=arch), network.inputs, network.outputs)
-        most = may_differ(manifest)
-        if not difference <= most:
-            rule = f"its outputs differ from the masked network's by {difference:.2g}, more than {most:.2g}"
-            raise ConfigError(Fault(form.NAME, rule))
+        found = form.runner(own, manifest, arch=arch)(network.inputs)
+        difference = network.kind.difference(found, network.outputs)
+        if not difference <= may_differ(manifest):
+            raise ConfigError(Fault(form.NAME, too_far(manifest, difference)))
         known = {file.name for file in manifest.files}
         files = [_file(own / name, form.NAME) for name in names if name not in known]
         for name in names:
@@ -190,22 +204,13 @@ def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path
 
 def may_differ(manifest: Manifest) -> float:
     """By how much an output may differ from the masked network's."""
-    if manifest.rounded:
-        return AGREES_ROUNDED * manifest.largest_output
-    return AGREES * max(1.0, manifest.largest_output)
+    return manifest.kind.may_differ(manifest.rounded, manifest.largest_output)
 
 
-def disagreement(run: Runner, inputs: Sequence[Tensor], outputs: Tensor) -> float:
-    """The largest difference of an output, NaN where one is no number.
-
-    Raises:
-        ConfigError: the output has another shape.
-    """
-    found = run(inputs)
-    if found.shape != outputs.shape:
-        rule = f"its output must have the shape {tuple(outputs.shape)}"
-        raise ConfigError(Fault("output", rule, tuple(found.shape)))
-    return float((found.float() - outputs.float()).abs().max()) if outputs.numel() else 0.0
+def too_far(manifest: Manifest, difference: float) -> str:
+    """What is wrong where a difference is larger than that."""
+    most = may_differ(manifest)
+    return f"its outputs are not the masked network's: {manifest.kind.said(difference)}, more than {most:.2g}"
 
 
 def _file(path: Path, form: str) -> File:
@@ -244,7 +249,9 @@ def _latency(
                 shutil.rmtree(beside, ignore_errors=True)
     rows = []
     for runtime, found in runners.items():
-        best = batch_that_helps(lambda rows, run=found[THIS]: run(network.batch(rows)), threads)  # type: ignore[misc]
+        best = 1
+        if network.kind.BATCHED:
+            best = batch_that_helps(lambda rows, run=found[THIS]: run(network.batch(rows)), threads)  # type: ignore[misc]
         for batch in dict.fromkeys((1, best)):
             inputs = network.batch(batch)
             passes = {name: (lambda run=run, inputs=inputs: run(inputs)) for name, run in found.items()}
@@ -253,9 +260,9 @@ def _latency(
 
 
 def _in_torch(network: Deployed) -> Runner:
-    def run(inputs: Sequence[Tensor]) -> Tensor:
+    def run(inputs: Sequence[Tensor]) -> Output:
         with torch.inference_mode():
-            output: Tensor = network.model(*inputs)
+            output: Output = network.model(*inputs)
         return output
 
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,31 @@ from raydistill.compression.quantizers import quantization_of
 from raydistill.compression.sparsity import sparsity
 from raydistill.compression.structure import structure_state
 from raydistill.errors import ConfigError, Fault
+from raydistill.export.outputs import Output, OutputKind, Wrapped, kind_of_output, parts
+from raydistill.export.outputs.detections import scenes
 from raydistill.training.checkpoint import without_training
 from raydistill.training.inputs import batch_axis
 
 REFERENCE_SAMPLES = 8
 """How many samples the formats are compared on."""
 
+_FINDS_NOTHING = "it finds nothing in the reference images: hold it against images with raydistill verify"
+
 
 @dataclass(frozen=True)
 class Deployed:
-    """network: masked, as it was trained. model: as it is delivered; of several outputs it gives the first, or the
-    logits. inputs: reference samples; batch_axes: of each, where the samples lie. outputs: what the masked network
-    gives for them."""
+    """network: masked, as it was trained. model: as it is delivered; it gives an `Output` of its kind. inputs:
+    reference samples; batch_axes: of each, where the samples lie, None where it takes one at a time. outputs: what the
+    masked network gives for them."""
 
     network: Network
     model: nn.Module
     deployment: Deployment
     sparsity: float
     inputs: tuple[Tensor, ...]
-    batch_axes: tuple[int, ...]
-    outputs: Tensor
+    batch_axes: tuple[int | None, ...]
+    outputs: Output
+    kind: OutputKind
 
     @property
     def classes(self) -> list[str]:
@@ -52,18 +57,16 @@ class Deployed:
     @property
     def input_names(self) -> tuple[str, ...]:
         """In every format that has names."""
-        if len(self.inputs) > 1:
-            return tuple(f"input_{index}" for index in range(len(self.inputs)))
-        return ("images" if self.preprocessing is not None else "input",)
+        return self.kind.input_names(len(self.inputs), self.preprocessing is not None)
 
     @property
-    def output_name(self) -> str:
-        return "logits" if self.classes else "output"
+    def output_names(self) -> tuple[str, ...]:
+        return self.kind.output_names(self.outputs, bool(self.classes))
 
     @property
     def network_itself(self) -> nn.Module:
         """The model without what chooses one of its outputs."""
-        return _network_of(self.model)
+        return self.model.network if isinstance(self.model, Wrapped) else self.model
 
     @property
     def rounded(self) -> bool:
@@ -72,9 +75,12 @@ class Deployed:
         return held is not None and held.enabled
 
     def batch(self, rows: int) -> tuple[Tensor, ...]:
-        """So many samples: the reference ones, over and over."""
+        """So many samples: the reference ones, over and over; one, where the network takes no more."""
         found = []
         for value, axis in zip(self.inputs, self.batch_axes, strict=True):
+            if axis is None:
+                found.append(value)
+                continue
             times = -(-rows // value.shape[axis])
             found.append(torch.cat([value] * times, dim=axis).narrow(axis, 0, rows).contiguous())
         return tuple(found)
@@ -106,44 +112,30 @@ def deployed(
     one, two = example(1), example(2)
     if not all(isinstance(value, Tensor) for value in one):
         raise ConfigError(Fault(str(checkpoint), "is of a network whose inputs are not all tensors"))
-    axes = tuple(_axis(a, b, str(checkpoint)) for a, b in zip(one, two, strict=True))
-    samples = tuple(map(noise, example(REFERENCE_SAMPLES))) if inputs is None else tuple(inputs)
+    axes: tuple[int | None, ...] = tuple(_axis(a, b, str(checkpoint)) for a, b in zip(one, two, strict=True))
     with torch.no_grad():
-        output = network.model(*samples)
-    single = first_of(output)
+        output = network.model(*map(noise, one))
+    kind = kind_of_output(output)
     model = copy_of(network.model)
     done = deploy(model, one)
-    if single is not output:
-        model = FirstOutput(model).eval()
-    return Deployed(network, model, done, sparsity(network.model)[0], samples, axes, single)
-
-
-class FirstOutput(nn.Module):
-    """A network that gives one tensor: the logits of what it gives, or the first part."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return first_of(self.network(*inputs))
-
-
-def first_of(output: Any) -> Tensor:
-    """Raises ConfigError where there is no tensor to be found."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), Tensor):
-        logits: Tensor = output.logits
-        return logits
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    way_out = "wrap it in a module that gives a tensor"
-    raise ConfigError(Fault("export", "the network must give a tensor, or several", type(output).__name__, way_out))
-
-
-def _network_of(model: nn.Module) -> nn.Module:
-    return model.network if isinstance(model, FirstOutput) else model
+    masked = network.model
+    if not isinstance(output, Tensor):
+        model, masked = kind.delivered(model), kind.delivered(masked)
+    if inputs is not None:
+        choices = iter([tuple(inputs)])
+    elif kind.BATCHED:
+        choices = iter([tuple(map(noise, example(REFERENCE_SAMPLES)))])
+    else:
+        choices = ((image,) for image in scenes(*one[0].shape[-2:]))
+    axes = axes if kind.BATCHED else (None,)
+    for samples in choices:
+        with torch.no_grad():
+            outputs = masked(*samples)
+        if any(map(torch.numel, parts(outputs))):
+            break
+    else:
+        done = replace(done, notes=(*done.notes, _FINDS_NOTHING))
+    return Deployed(network, model, done, sparsity(network.model)[0], samples, axes, outputs, kind)
 
 
 def _axis(one: Tensor, two: Tensor, where: str) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.errors import ABSENT, CheckpointError, Fault
+from raydistill.export.outputs import MENU, OutputKind, kind_named
+from raydistill.export.outputs.tensor import OneTensor
 from raydistill.files import missing, write_atomically
 
 FILE_NAME = "manifest.json"
@@ -17,7 +19,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Port:
-    """An input or the output. shape: None where any size will do."""
+    """An input or an output. shape: None where any size will do."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -44,7 +46,9 @@ class Manifest:
     figures: by split, the metrics of the masked network's evaluation; samples beside them. network: sparsity and the
     footprint (see `training.footprint`); dense: that of the dense network, as far as it is known. agreement: by format,
     the largest difference of an output to the masked network's, of `outputs_range`. changes: lines on what was removed
-    and folded, and what could not be. rounded: it is a quantized network. latency: see `latency.side_by_side`.
+    and folded, and what could not be. rounded: it is a quantized network. latency: see `latency.side_by_side`. gives:
+    of `outputs.MENU`; others: what it gives beside `output`. partial: the network gives
+    more than is delivered, as the state that it would go on from: its `figures` were had with that.
     """
 
     arch: str
@@ -66,6 +70,17 @@ class Manifest:
     left_out: Mapping[str, str] = field(default_factory=dict)
     latency: Sequence[Mapping[str, Any]] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    gives: str = OneTensor.NAME
+    others: tuple[Port, ...] = ()
+    partial: bool = False
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        return (self.output, *self.others)
+
+    @property
+    def kind(self) -> OutputKind:
+        return MENU[self.gives]
 
     @property
     def file_names(self) -> frozenset[str]:
@@ -92,11 +107,12 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("it is of another version")
         said["inputs"] = tuple(_port(port) for port in said["inputs"])
         said["output"] = _port(said["output"])
+        said["others"] = tuple(_port(port) for port in said.get("others", ()))
         said["files"] = tuple(File(**file) for file in said["files"])
         said["classes"], said["changes"] = tuple(said["classes"]), tuple(said["changes"])
         manifest = Manifest(**said)
         _check(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CheckpointError) as error:
         raise CheckpointError(Fault(str(path), f"cannot be read ({error})", ABSENT, way_out)) from error
     return manifest
 
@@ -106,6 +122,7 @@ def _port(said: Mapping[str, Any]) -> Port:
 
 
 def _check(manifest: Manifest) -> None:
+    kind_named(manifest.gives, "gives")
     if not isinstance(manifest.arch, str) or not manifest.inputs:
         raise ValueError("it does not say the network")
     for file in manifest.files:

@@ -7,7 +7,7 @@ from raydistill.parts.one_shot import OneShot
 from raydistill.parts.optimizer import Optimizer
 from raydistill.parts.pixels import Pixels, pixel_faults
 from raydistill.parts.quantization import PostTraining
-from raydistill.parts.setting import Role, Setting, hashed, identity, names, settings
+from raydistill.parts.setting import Role, Setting, hashed, identity, names, said, settings
 from raydistill.parts.training import Arithmetic, Batches, Chance, Optimization, Output, Place, Shares, Training
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "hashed",
     "identity",
     "names",
+    "said",
     "out_of_bounds",
     "pixel_faults",
     "settings",

@@ -99,12 +99,15 @@ def hashed(values: object, plain: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in plain.items() if key not in left_out}
 
 
+def said(values: object) -> dict[str, object]:
+    """Of an instance of a part what differs from the defaults, as a file has it."""
+    own = [field for field in settings(type(values)) if not _is_default(field, values)]
+    return {field.name: _without_tuples(getattr(values, field.name)) for field in own}
+
+
 def _plain(value: object) -> object:
     """A part inside a part as a mapping of what is said in it."""
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return value
-    said = {field.name: getattr(value, field.name) for field in settings(type(value)) if not _is_default(field, value)}
-    return {name: _without_tuples(entry) for name, entry in said.items()}
+    return said(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _is_default(field: Described, values: object) -> bool:

@@ -39,6 +39,9 @@ _EACH_TIME = ("schedule.yaml", "sparsity.csv", CHECKPOINT)
 _OTHERS_EVERY_S = 60.0
 """TensorBoard's events grow by a few bytes an epoch; an object can only be replaced whole."""
 
+_EVENTS = "*/events.out.*"
+"""Those of minibatches lie in a folder of the folder."""
+
 _RESULTS = "pareto.*"
 
 
@@ -84,6 +87,12 @@ class Bucket(Store):
 
     def content(self, journal: Path) -> bytes:
         return mirrored(self.objects, self._journal(journal))
+
+    def sweeps(self, journal: str) -> list[str]:
+        stem = Path(journal).stem
+        written = {name: self.objects.last_written(f"{name}/{stem}") for name in self.objects.folders()}
+        found = {name: when for name, when in written.items() if when is not None}
+        return sorted(found, key=lambda name: (found[name], name), reverse=True)
 
     @contextlib.contextmanager
     def lent(self, reference: str) -> Iterator[Path]:
@@ -209,7 +218,7 @@ class _Pushed(Workplace):
     def push_others(self, outage_s: float | None = None) -> None:
         """What is not worth a push each time."""
         self._others_due = time.monotonic() + _OTHERS_EVERY_S
-        for path in sorted(self.folder.iterdir()):
+        for path in sorted([*self.folder.iterdir(), *self.folder.glob(_EVENTS)]):
             left_out = path.name in (LOCK, *_EACH_TIME) or path.name.startswith(".") or not path.is_file()
             if not left_out and self._changed(path):
                 self._put(path, outage_s)
@@ -217,7 +226,7 @@ class _Pushed(Workplace):
     def _put(self, path: Path, outage_s: float | None = None) -> None:
         content = read_or_nothing(path)
         if content:  # it may have gone with its disk since it was looked at: what the bucket has of it stays
-            self._objects.put(f"{self._key}/{path.name}", content, outage_s)
+            self._objects.put(f"{self._key}/{path.relative_to(self.folder).as_posix()}", content, outage_s)
 
     def _changed(self, path: Path) -> bool:
         try:
@@ -225,7 +234,8 @@ class _Pushed(Workplace):
         except OSError:
             return False
         stamp = (found.st_mtime_ns, found.st_size)
-        before, self._pushed[path.name] = self._pushed.get(path.name), stamp
+        name = path.relative_to(self.folder).as_posix()
+        before, self._pushed[name] = self._pushed.get(name), stamp
         return before != stamp
 
 

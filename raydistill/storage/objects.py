@@ -163,6 +163,31 @@ class Objects:
 
         return self._persist(written)
 
+    def folders(self) -> list[str]:
+        """The names that keys begin with, up to their first slash, sorted."""
+
+        def folders() -> list[str]:
+            from pyarrow import fs
+
+            filesystem, root = self._filesystem()
+            found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
+            return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+        return self._persist(folders)
+
+    def last_written(self, folder: str) -> datetime | None:
+        """When anything below `folder` was written last, by the service's own clock; None where there is nothing."""
+
+        def last() -> datetime | None:
+            from pyarrow import fs
+
+            filesystem, root = self._filesystem()
+            selector = fs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True)
+            times = [info.mtime for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+            return max((time for time in times if isinstance(time, datetime)), default=None)
+
+        return self._persist(last)
+
     def names(self, folder: str) -> list[str]:
         """The keys of all objects below `folder`, sorted."""
 

@@ -98,6 +98,10 @@ class Store(ABC):
         """What is kept of a journal; b"" where there is none. Changes nothing, whoever may be writing it."""
 
     @abstractmethod
+    def sweeps(self, journal: str) -> list[str]:
+        """The folders below `root` that have a journal of this name; the one that was written to last comes first."""
+
+    @abstractmethod
     def lent(self, reference: str) -> contextlib.AbstractContextManager[Path]:
         """A file to read while the block runs; the path of no file where there is none."""
 
@@ -163,6 +167,10 @@ class Folder(Store):
 
     def content(self, journal: Path) -> bytes:
         return read_or_nothing(journal)
+
+    def sweeps(self, journal: str) -> list[str]:
+        found = [path for path in self.root.glob(f"*/{journal}") if path.is_file()]
+        return [path.parent.name for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]
 
     def lent(self, reference: str) -> contextlib.AbstractContextManager[Path]:
         return contextlib.nullcontext(Path(reference))

@@ -184,6 +184,10 @@ class Task(ABC):
         parts = loading.ranks.gather((total, rows))
         return {LOSS: sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts))}
 
+    def judge(self, network: nn.Module, feed: Feed, loading: Loading) -> Mapping[str, float]:
+        """Those of `evaluate` that need no more than the network's outputs, as an exported one has them."""
+        return self.evaluate(network, feed, loading)
+
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """What of a batch the network is called with: all but the last of its parts, which is what it should say."""
         parts: Sequence[Any] = batch

@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     import torch
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
 
 ALIAS_PREFIX = "pareto-"
 """Of the aliases in the registry: ``pareto-knee``, ``pareto-max-top1``, ..."""
 
 KNEE_ALIAS = f"{ALIAS_PREFIX}knee"
 MODEL_TYPE = "raydistill"
+_ALIASES_TAG = "raydistill.aliases"
+"""Of a version: the aliases that its sweep has ever given it, as JSON. Others are somebody's own."""
+
 _EPOCHS_TAG = "raydistill.epochs"
 _OWN_RUN = "run"
 """Of a single run's model the tag that has a trial's id otherwise."""
@@ -205,7 +209,35 @@ def register(
         client.update_model_version(name, version, about.description)
         for tag, text in about.tags.items():
             client.set_model_version_tag(name, version, tag, text)
+    given = _given(client.get_model_version(name, version))
+    if alias not in given:  # said first: one that is not said would stay for ever
+        client.set_model_version_tag(name, version, _ALIASES_TAG, json.dumps([*given, alias]))
     client.set_registered_model_alias(name, alias, version)
+
+
+def withdraw_all_but(client: MlflowClient, sweep_id: str, name: str, kept: Collection[str]) -> list[str]:
+    """Take from the sweep's versions what aliases it gave them, but for those of `kept`; returns which. One that
+    somebody else has given them stays, as does one that somebody has moved to another version."""
+    gone = []
+    for version in client.search_model_versions(f"name = '{quoted(name)}'", max_results=1000):
+        given = _given(version) if version.tags.get(SWEEP_TAG) == sweep_id else []
+        now = client.get_model_version(name, version.version).aliases if given else []
+        left = [alias for alias in given if alias in kept and alias in now]
+        if left == given:
+            continue
+        for alias in sorted(set(given) & set(now) - set(kept)):
+            client.delete_registered_model_alias(name, alias)
+            gone.append(alias)
+        client.set_model_version_tag(name, version.version, _ALIASES_TAG, json.dumps(left))
+    return gone
+
+
+def _given(version: ModelVersion) -> list[str]:
+    try:
+        said = json.loads(version.tags.get(_ALIASES_TAG, "[]"))
+    except ValueError:
+        return []
+    return [alias for alias in said if isinstance(alias, str)] if isinstance(said, list) else []
 
 
 def withdraw(client: MlflowClient, sweep_id: str, name: str, alias: str = KNEE_ALIAS) -> None:

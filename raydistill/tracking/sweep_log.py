@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -338,6 +338,17 @@ class SweepLog:
 
         replaces = f"withdrawal of {registered}@{alias}"
         self._live()[0].put(PARENT, Action("withdrawing an alias", send, replaces=replaces))
+
+    def withdraw_all_but(self, kept: Collection[str], name: str | None = None) -> None:
+        """Take all other aliases that this sweep has given; those that somebody else has given stay."""
+        registered, kept = registered_name(name or self.name), frozenset(kept)
+
+        def send(client: MlflowClient, run_id: str) -> None:
+            for alias in models.withdraw_all_but(client, self.sweep_id, registered, kept):
+                self._registered.pop(alias, None)
+
+        replaces = f"withdrawal of others of {registered}"
+        self._live()[0].put(PARENT, Action("withdrawing aliases", send, replaces=replaces))
 
     def finish(self, state: str = FINISHED, timeout_s: float = 60.0) -> int:
         """End the parent run (FINISHED, FAILED, or KILLED if interrupted), deliver what waits, stop the thread.

@@ -1,10 +1,11 @@
 """Checkpoints: one file an epoch replaces the one before, atomically; loadable with ``weights_only=True``.
 
 Keys: format, epoch (last finished), run (what the training depends on), schedule (YAML text, "" if dense),
-schedule_hash, precision, dataset, model, structure (the changes made to the network that its factory builds, to be made
-again before its weights fit), optimizer, scheduler, rng and history; and what the task says of itself: of a
-classification num_classes, classes and preprocessing (mean, std and image_shape stand beside it too), of others sizes
-that factories of networks ask for (see `models.create`). inputs: what the network reads (see `training.inputs`).
+schedule_hash, precision, dataset, task (as the user named it, with its data), model, structure (the changes made to the
+network that its factory builds, to be made again before its weights fit), optimizer, scheduler, rng and history; and
+what the task says of itself: of a classification num_classes, classes and preprocessing (mean, std and image_shape
+stand beside it too), of others sizes that factories of networks ask for (see `models.create`). inputs: what the network
+reads (see `training.inputs`).
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ _OTHERS: dict[str, Callable[[object], bool]] = {
     "precision": lambda value: value in ("fp32", "bf16", "fp16"),
     "dataset": lambda value: isinstance(value, str),
     "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "task": lambda value: isinstance(value, dict),
     "schedule": lambda value: isinstance(value, str),
     "structure": lambda value: isinstance(value, list),
     "mean": _are_numbers,

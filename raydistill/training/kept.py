@@ -4,7 +4,7 @@ one of the user's alike."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,7 @@ _NEEDED = ("schedule_hash", "optimizer", "scheduler", "rng", "history")
 @dataclass(frozen=True)
 class Kept:
     """identity: what the weights depend on, see `run_identity`. schedule_text: "" where the run is dense.
-    optimizer_name: as the run calls its class."""
+    optimizer_name: as the run calls its class. asked: the task as the user named it, see `tasks.of_checkpoint`."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -37,6 +37,7 @@ class Kept:
     identity: Mapping[str, object]
     schedule_text: str
     optimizer_name: str
+    asked: Mapping[str, object] = field(default_factory=dict)
 
     def content(self, precision: str, history: Sequence[EpochMetrics], **more: Any) -> dict[str, Any]:
         """A checkpoint after the last epoch of `history`. precision: it was trained in. more: keys that only one of the
@@ -48,6 +49,7 @@ class Kept:
             "schedule_hash": saved.schedule_hash(self.schedule_text),
             "precision": precision,
             "dataset": self.task.name,
+            **({"task": dict(self.asked)} if self.asked else {}),
             **self.task.described(),
             **({"inputs": self._inputs} if self._inputs else {}),
             "model": self.model.state_dict(),

@@ -29,6 +29,7 @@ from raydistill.parts import out_of_bounds, pixel_faults
 from raydistill.records import EpochMetrics, Evaluation
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import TRAIN, VALIDATION, Feed, Loading, Task, Weights
+from raydistill.tasks.of_checkpoint import asked_for
 from raydistill.training import checkpoint as saved
 from raydistill.training import memory
 from raydistill.training import precision as arithmetic
@@ -93,7 +94,9 @@ def fit(
 
         run = ranks.together(begin)
         run.settle()
-        with EventLog(run.folder if config.tensorboard and ranks.first else None, run.first_epoch) as events:
+        folder = run.folder if config.tensorboard and ranks.first else None
+        steps = run.train_feed.batches if config.trains else 0
+        with EventLog(folder, run.first_epoch, steps) as events:
             for epoch in range(run.first_epoch, config.epochs):
                 yield run.train_epoch(epoch, events)
 
@@ -194,7 +197,7 @@ class Run:
             self.identity["distillation"] = add_teacher(config, self.task, self.model, self.scheduler, self.device)
         self.kept = Kept(
             self.model, self.optimizer, self.scheduler, self.task, self.identity, self.schedule_text,
-            config.optimizer.name,
+            config.optimizer.name, asked_for(config.task, config.dataset),
         )  # fmt: skip
         for name, mask in (start or {}).get("masks", {}).items():  # of Distiller's
             self.scheduler.masks.set(name, mask)
@@ -269,7 +272,7 @@ class Run:
     def rest_of_epoch(self, epoch: int, start: float, events: EventLog) -> EpochMetrics:
         """Train and validate an epoch that was begun at `start`."""
         with memory.said_plainly(f"epoch {epoch}", self.config.batch_size):
-            train_loss = self._minibatches(epoch) if self.config.trains else None
+            train_loss = self._minibatches(epoch, events) if self.config.trains else None
             seconds = time.perf_counter() - start
             learning_rate = self.stepping.learning_rate
             self.replica.settle_buffers()
@@ -321,6 +324,8 @@ class Run:
                 saved.write_checkpoint(self.path, self._state(trained))
                 write_atomically(self.path.with_name("sparsity.csv"), sparsity_csv(self.model))
         events.write(metrics)
+        with self.as_delivered():
+            events.structures(self.model, epoch)
         if self.config.parameter_histograms:
             events.parameters(self.model, epoch)
 
@@ -337,7 +342,7 @@ class Run:
             self.ranks.same(((name, masks[name]) for name in sorted(masks.names())), where, "the masks")
             self._checked = masks.changes
 
-    def _minibatches(self, epoch: int) -> float:
+    def _minibatches(self, epoch: int, events: EventLog) -> float:
         """Mean loss of one pass over the training split."""
         optimizer, scheduler, ranks, stepping = self.optimizer, self.scheduler, self.ranks, self.stepping
         self.model.train()
@@ -371,6 +376,7 @@ class Run:
             trained += rows
             if index % look_every == 0 or index + 1 == count:
                 self._check_loss(total, epoch, index)
+                events.step(epoch, index, float(total), trained, stepping.learning_rate)
                 if self.on_step is not None and ranks.first:
                     self.on_step(epoch, index, count, float(total) / trained)
         return float(ranks.sum(total)) / max(1, self.train_feed.samples)

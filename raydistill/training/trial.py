@@ -36,6 +36,7 @@ from raydistill.files import write_atomically
 from raydistill.records import EpochMetrics
 from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import Task
+from raydistill.tasks.of_checkpoint import asked_for
 from raydistill.training import checkpoint as saved
 from raydistill.training.calibration import calibration_of
 from raydistill.training.config import RunConfig
@@ -146,8 +147,9 @@ class Trial:
         if self.config.distillation is not None:
             self._identity["distillation"] = add_teacher(self.config, self.task, model, scheduler, self.device)
         self._engine = Kept(
-            model, optimizer, scheduler, self.task, self._identity, self._schedule_text, type(optimizer).__name__
-        )
+            model, optimizer, scheduler, self.task, self._identity, self._schedule_text, type(optimizer).__name__,
+            asked_for(self.config.task, self.config.dataset),
+        )  # fmt: skip
         content = self._kept()
         if content:
             self.history = self._engine.resume(content, str(self._path), random_state=random_state)

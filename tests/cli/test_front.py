@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from raydistill.storage import open_store
+from raydistill.storage.bucket import Bucket
 from tests.cli.conftest import Ended
-from tests.sweep.kept import keep_sweep
+from tests.sweep.kept import keep_sweep, send
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., Ended]
@@ -77,3 +79,42 @@ def test_what_is_wrong_is_one_line(raydistill: Command, storage: Path, arguments
     assert ended.code == 2
     assert ended.err.startswith(says)
     assert ended.err.count("\n") == 1
+
+
+@pytest.fixture
+def in_bucket(storage: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same sweep in a bucket, looked at from a machine that has nothing of it."""
+    where = f"s3://{bucket}/sweeps"
+    store = open_store(where)
+    assert isinstance(store, Bucket)
+    send(storage / "tiny", store)
+    monkeypatch.setenv("RAYDISTILL_WORK_DIR", str(tmp_path / "another machine"))
+    return where
+
+
+def test_a_front_in_a_bucket(
+    raydistill: Command, in_bucket: str, storage: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = raydistill("front", "tiny", "--storage", str(storage), "--all", "--format", "csv").out
+    here = here.replace(str(storage), in_bucket)  # where the checkpoints lie
+    for named in (("tiny", "--storage", in_bucket), (f"{in_bucket}/tiny",), ("--storage", in_bucket)):
+        ended = raydistill("front", *named, "--all", "--format", "csv")
+        assert (ended.code, ended.err, ended.out) == (0, "", here)
+    ended = raydistill("front", "--storage", in_bucket)
+    assert ended.out.splitlines()[-1] == f"take one away: raydistill pick tiny --storage {in_bucket} --trial TRIAL"
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert raydistill("front", "tiny", "--storage", in_bucket, "--open").code == 0
+    (page,) = opened
+    assert Path(page.removeprefix("file://").replace("%20", " ")).read_text().count("t0002") > 0
+
+
+def test_what_is_not_in_a_bucket_is_one_line(raydistill: Command, in_bucket: str) -> None:
+    for arguments, says in (
+        (("tini", "--storage", in_bucket), f"there is no sweep in {in_bucket}/tini; did you mean 'tiny'?"),
+        (("--storage", f"{in_bucket}/deeper"), f"there is no sweep in {in_bucket}/deeper; name one, or --storage"),
+        (("tiny", "--storage", in_bucket.replace("test-", "none-")), "none-"),
+    ):
+        ended = raydistill("front", *arguments)
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert says in ended.err

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from raydistill.storage import open_store
 from tests.cli.conftest import Ended
-from tests.cli.test_front import storage  # noqa: F401 - a fixture
+from tests.cli.test_front import in_bucket, storage  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 Command = Callable[..., Ended]
@@ -75,3 +76,27 @@ def test_what_cannot_be_had_is_one_line(
     assert ended.err.startswith(says)
     assert ended.err.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"taken"}
+
+
+def test_from_a_bucket(raydistill: Command, in_bucket: str, storage: Path, tmp_path: Path) -> None:  # noqa: F811
+    """On a machine that has nothing of the sweep: what comes of it is what comes of the sweep's folder."""
+    for name, where in (("bucket", in_bucket), ("folder", str(storage))):
+        arguments = ("--storage", where, "--max-drop", "1", "--no-latency", "--format", "checkpoint,bitmask")
+        ended = raydistill("pick", "tiny", "-o", str(tmp_path / name), *arguments)
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out.startswith("t0002 of tiny")
+    manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("bucket", "folder")]
+    files = [[(file["name"], file["bytes"]) for file in manifest.pop("files")] for manifest in manifests]
+    assert files[0] == files[1]
+    assert manifests[0] == manifests[1]
+    assert manifests[0]["dense"]["size_bytes"] == 248_024
+    ended = raydistill("verify", str(tmp_path / "bucket"))
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_one_that_is_gone_from_a_bucket_is_one_line(raydistill: Command, in_bucket: str, tmp_path: Path) -> None:  # noqa: F811
+    open_store(in_bucket).objects.delete("tiny/trials/t0001/checkpoint.pt")  # type: ignore[attr-defined]
+    ended = raydistill("pick", "tiny", "--storage", in_bucket, "--trial", "t0001", "-o", str(tmp_path / "out"))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"{in_bucket}/tiny/trials/t0001/checkpoint.pt" in ended.err
+    assert not (tmp_path / "out").exists()

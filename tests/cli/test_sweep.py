@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def last_lines(told: Outcome) -> list[str]:
 def test_the_knee_is_offered_where_it_can_be_taken_away() -> None:
     assert last_lines(outcome(model="tiny"))[-1] == "take it away raydistill pick tiny --knee -o tiny-t0000"
     assert not any("pick" in line for line in last_lines(outcome(can_be_taken=False)))
+
+
+def test_the_curves_of_trials_are_opened_by_tensorboard() -> None:
+    assert "curves       tensorboard --logdir /sweeps/tiny/trials" in last_lines(outcome())
+    told = replace(outcome(), kept="s3://bucket/sweeps/tiny")
+    assert not any("tensorboard" in line for line in last_lines(told)), "it does not read from buckets"
 
 
 def test_the_users_own_aliases_are_told() -> None:

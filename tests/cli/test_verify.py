@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from raydistill.datasets import DatasetConfig
 from raydistill.export import asked_for, deployed, write_artifact
+from raydistill.tasks import TaskConfig
+from raydistill.training import RunConfig, fit
 from tests.cli.conftest import Ended
 from tests.export.conftest import keep
+from tests.tasks.language_model.texts import folder_of
 
 Command = Callable[..., Ended]
 
@@ -55,3 +59,44 @@ def test_code_that_a_manifest_names_is_not_called(raydistill: Command, folder: P
     ended = raydistill("verify", str(folder))
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert f"called only where you name it yourself, got 'os:system'; {option} os:system, or --split none" in ended.err
+
+
+@pytest.mark.slow
+def test_a_language_model_knows_its_task_and_its_text(raydistill: Command, tmp_path: Path) -> None:
+    """The last stretch of a text is shorter than what an exported network takes."""
+    text = folder_of(tmp_path)
+    config = RunConfig(
+        "word_lang_model", DatasetConfig(data_dir=str(text)), model_args={"emsize": 8, "nhid": 8, "dropout": 0.0},
+        task=TaskConfig("language_model", {"bptt": 7}), epochs=1, batch_size=8, lr=0.5, precision="fp32", device="cpu",
+        tensorboard=False, out_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    for _ in fit(config):
+        pass
+    out = tmp_path / "out"
+    ended = raydistill(
+        "export", str(tmp_path / "run/checkpoint.pt"), "-o", str(out), "--format", "safetensors,pt2", "--no-latency"
+    )
+    assert (ended.code, ended.err) == (0, "")
+    ended = raydistill("verify", str(out))
+    assert (ended.code, ended.err) == (0, "")
+    perplexities = {line.partition("test perplexity ")[2] for line in ended.out.splitlines()[:-1]}
+    assert len(perplexities) == 1
+    assert 3 < float(perplexities.pop().partition(",")[0]) < 30
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["figures"] = {"test": {"perplexity": 2.5}}  # as a sweep has it, with the state carried on
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    ended = raydistill("verify", str(out))
+    assert (ended.code, ended.out.count("the masked network with its state had 2.5")) == (0, 2)
+    (text / "grammar.test.txt").unlink()
+    ended = raydistill("verify", str(out))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+
+
+def test_a_checkpoint_of_a_task_of_ones_own(raydistill: Command, tmp_path: Path) -> None:
+    path = keep(tmp_path / "own.pt", "simplenet_cifar", task={"name": "mine:Task", "args": {}, "dataset": {}})
+    write_artifact(deployed(path), asked_for(["checkpoint"], "f"), tmp_path / "out", source={}, latency=False)
+    ended = raydistill("verify", str(tmp_path / "out"))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "called only where you name it yourself, got 'mine:Task'; --task mine:Task, or --split none" in ended.err
+    ended = raydistill("verify", str(tmp_path / "out"), "--split", "none")
+    assert (ended.code, ended.err) == (0, "")

@@ -82,3 +82,19 @@ def test_a_killed_process_s_folder_is_removed_by_the_next(tmp_path: Path, monkey
     finally:
         os.kill(alive, signal.SIGKILL)
         os.waitpid(alive, 0)
+
+
+def test_events_in_a_folder_of_the_folder_travel_too(folders: tuple[Path, Path]) -> None:
+    worker, driver = folders
+    outbox = Outbox(worker)
+    (worker / "steps").mkdir()
+    (worker / "steps" / "other.bin").write_bytes(b"stays")
+    events = worker / "steps" / "events.out.tfevents.1.host"
+    for part in (b"one;", b"two;"):
+        with events.open("ab") as file:
+            file.write(part)
+        parcel = outbox.changed()
+        assert parcel == {"steps/events.out.tfevents.1.host": (0 if part == b"one;" else 4, part)}
+        unpack(parcel, driver)
+    assert (driver / "steps" / events.name).read_bytes() == b"one;two;"
+    assert [path.name for path in (driver / "steps").iterdir()] == [events.name]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from raydistill.errors import CheckpointError, ConfigError
-from raydistill.export.deployed import REFERENCE_SAMPLES, FirstOutput, deployed, first_of
+from raydistill.errors import CheckpointError
+from raydistill.export.deployed import REFERENCE_SAMPLES, deployed
+from raydistill.export.outputs.tensor import FirstOutput
 from raydistill.training import load_model
 from raydistill.training.checkpoint import read_checkpoint, write_checkpoint
 from tests.export.conftest import CLASSES, SEEN, keep
@@ -26,7 +26,7 @@ def test_a_pruned_network(resnet: Path) -> None:
     zeros = sum(int((p == 0).sum()) for p in masked.parameters() if p.dim() > 1)
     assert found.sparsity == pytest.approx(zeros / sum(p.numel() for p in masked.parameters() if p.dim() > 1))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in found.model.modules())
-    assert (found.input_names, found.output_name) == (("images",), "logits")
+    assert (found.input_names, found.output_names) == (("images",), ("logits",))
     assert found.classes == CLASSES
     assert found.preprocessing is not None
     assert {key: found.preprocessing[key] for key in SEEN} == SEEN
@@ -70,7 +70,7 @@ def test_a_language_model_reads_time_first(tmp_path: Path) -> None:
     assert found.batch(3)[0].shape == (35, 3)
     assert isinstance(found.model, FirstOutput)  # the state is left out
     assert torch.equal(found.model(*found.inputs), found.outputs)
-    assert (found.input_names, found.output_name) == (("input",), "output")
+    assert (found.input_names, found.output_names) == (("input",), ("output",))
 
 
 def test_a_factory_of_ones_own_is_the_users_to_name(tmp_path: Path) -> None:
@@ -81,23 +81,3 @@ def test_a_factory_of_ones_own_is_the_users_to_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="called only where you name it yourself"):
         deployed(path)
     assert deployed(path, "raydistill.models.simplenet:simplenet_cifar").network.arch.endswith(":simplenet_cifar")
-
-
-def test_the_output_that_counts() -> None:
-    one, two = torch.zeros(2), torch.ones(2)
-    assert first_of(one) is one
-    assert first_of((two, one)) is two
-    assert first_of([two]) is two
-    assert first_of(namedtuple("Output", "loss logits")(one, two)) is two
-    for nothing in ({"a": one}, (), ("a",), None):
-        with pytest.raises(ConfigError, match="must give a tensor"):
-            first_of(nothing)
-
-
-class Twice(nn.Module):
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return images + 1, images
-
-
-def test_a_wrapped_network_gives_one_tensor() -> None:
-    assert torch.equal(FirstOutput(Twice())(torch.zeros(2)), torch.ones(2))

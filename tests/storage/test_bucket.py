@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -255,3 +256,29 @@ def test_a_folder_is_as_it_always_was(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "sweeps" / "t" / "checkpoint.pt").read_bytes() == b"1"
     with pytest.raises(ConfigError, match="did you mean 's3://bucket/p'"):
         open_store(Path("s3://bucket/p"))
+
+
+def test_sweeps_are_found_on_any_machine_the_latest_first(machine: MakeStore) -> None:
+    here = machine("here")
+    for name in ("b", "a"):
+        journal = here.root / name / JOURNAL
+        with here.held(journal, "the sweep", nobody) as follower:
+            journal.write_text("x\n")
+            follower.begin(journal)
+            follower.close()
+        time.sleep(1.1)  # the service counts seconds
+    here.objects.put("given/0123/checkpoint.pt", b"no sweep")
+    there = machine("there")
+    assert there.sweeps(JOURNAL) == ["a", "b"]
+    here.objects.put("b/journal/zzz/0", b"x\n")
+    assert there.sweeps(JOURNAL) == ["b", "a"]
+    assert Bucket(replace(there.address, uri=f"{there.address.uri}/deeper"), outage_s=5.0).sweeps(JOURNAL) == []
+
+
+def test_events_in_a_folder_of_a_trials_folder_are_kept(machine: MakeStore) -> None:
+    here = machine("here")
+    with here.workplace(here.reference(here.root / "tiny/trials/t0"), "t0", 0.0) as place:
+        (place.folder / "steps").mkdir()
+        (place.folder / "steps" / "events.out.tfevents.1.host").write_bytes(b"events")
+        (place.folder / "steps" / "other").write_bytes(b"a user's own")
+    assert here.objects.names("tiny/trials/t0/steps") == ["tiny/trials/t0/steps/events.out.tfevents.1.host"]

@@ -12,6 +12,7 @@ from raydistill.records import BASELINE, FINISHED, STOPPED, EpochMetrics, TrialR
 from raydistill.schedule import parse_schedule
 from raydistill.search import Objective
 from raydistill.search.constraints import Constraint
+from raydistill.storage.bucket import Bucket
 from raydistill.sweep.record.journal import FORMAT, Journal
 from raydistill.sweep.record.judgement import Judgement
 from raydistill.tasks.classification import Classification
@@ -80,3 +81,14 @@ def _tell(
     if not stopped:
         test = evaluate_checkpoint(str(last.checkpoint), task, "test", "cpu")
         journal.append("tested", trial_id=trial_id, evaluation=test.to_json())
+
+
+def send(folder: Path, store: Bucket) -> None:
+    """A sweep's folder, and the baselines beside it, into a bucket, as a driver would have left them there."""
+    journal = store.root / folder.name / "journal.jsonl"
+    with store.held(journal, folder.name, lambda line: None) as follower:
+        journal.write_bytes((folder / journal.name).read_bytes())
+        follower.begin(journal)
+        follower.close()
+    for path in (*folder.glob("trials/*/checkpoint.pt"), *folder.parent.glob("baselines/*/checkpoint.pt")):
+        store.objects.put(path.relative_to(folder.parent).as_posix(), path.read_bytes())

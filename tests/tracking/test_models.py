@@ -213,6 +213,38 @@ def test_the_knee_is_registered_when_mlflow_has_taken_it(storage: Path, mlflow_a
     assert client.get_registered_model("simplenet").aliases == {}
 
 
+def test_aliases_that_are_no_longer_wanted_go_and_nobody_elses(storage: Path, mlflow_at, trial) -> None:
+    log = open_log(storage)
+    members = {}
+    for trial_id in ("t0000", "t0001"):
+        log.trial_started(trial(trial_id))
+        members[trial_id] = log.log_model(trial_id, Simple(), EXAMPLE)
+    for alias in ("small", "gentle", "moved"):
+        log.register(members["t0000"], alias)
+    log.finish()
+    log = open_log(storage)
+    log.register(members["t0001"], "moved")
+    log.finish()
+    client = mlflow_at.MlflowClient()
+    before = client.get_registered_model("simplenet").aliases
+    assert before["small"] == before["gentle"] != before["moved"]
+    client.set_registered_model_alias("simplenet", "mine", before["small"])
+    client.set_registered_model_alias("simplenet", "gentle", before["moved"])  # by hand
+    other = SweepLog(None, storage, "simplenet", "sweep-2")
+    other.start()
+    other.withdraw_all_but(())
+    other.finish()
+    assert set(client.get_registered_model("simplenet").aliases) == {"small", "gentle", "moved", "mine"}
+    log = open_log(storage)
+    log.withdraw_all_but({"moved"})
+    log.withdraw_all_but((), name="never-registered")
+    log.finish()
+    assert log.errors == other.errors == []
+    left = client.get_registered_model("simplenet").aliases
+    assert left == {"mine": before["small"], "gentle": before["moved"], "moved": before["moved"]}
+    assert client.get_model_version("simplenet", before["small"]).tags["raydistill.aliases"] == "[]"
+
+
 def test_a_knee_that_mlflow_refuses_is_not_called_registered(storage: Path, mlflow_at, trial, monkeypatch) -> None:
     from raydistill.tracking import models
     from raydistill.tracking.writer import Refused

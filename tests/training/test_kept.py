@@ -100,3 +100,10 @@ def test_both_loops_keep_the_same_keys(tmp_path: Path) -> None:
     assert set(theirs) - set(ours) == {"stepping"}
     assert set(ours) - set(theirs) == {"own"}
     assert all(torch.equal(value, ours["model"][name]) for name, value in theirs["model"].items())
+
+
+def test_the_task_is_written_as_it_was_asked_for() -> None:
+    kept = begun(1)
+    assert "task" not in kept.content("fp32", [EPOCH])
+    asked = {"name": "mine:Line", "args": {}, "dataset": {}}
+    assert replace(kept, asked=asked).content("fp32", [EPOCH])["task"] == asked

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from torch import Tensor
+from raydistill.export.outputs import Runner
 
 if TYPE_CHECKING:
     from raydistill.export.deployed import Deployed
     from raydistill.export.manifest import Manifest
 
-Runner = Callable[[Sequence[Tensor]], Tensor]
-"""Positional inputs to the output, on the CPU, in the format's own runtime."""
+
+__all__ = ["Format", "Runner"]
 
 
 class Format(Protocol):

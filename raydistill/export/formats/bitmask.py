@@ -46,7 +46,7 @@ class Bitmask:
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         path = folder / _FILE
-        return rebuilt(folder, restored(unpack(read_weights(path), str(path)), str(path)), str(path), arch)
+        return rebuilt(folder, restored(unpack(read_weights(path), str(path)), str(path)), str(path), manifest, arch)
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         return use_rebuilt(manifest, self.NAME)

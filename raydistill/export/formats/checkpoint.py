@@ -29,12 +29,11 @@ class Checkpoint:
         return (_FILE,)
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
-        return run_in_torch(load_model(folder / _FILE, arch))
+        return run_in_torch(load_model(folder / _FILE, arch), manifest)
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
-        name = manifest.inputs[0].name
         return (
             "import raydistill",
             f'network = raydistill.load_model("{_FILE}"{own_arch(manifest)})',
-            f"{manifest.output.name} = network({name})",
+            manifest.kind.called("network", manifest.inputs[0].name, [port.name for port in manifest.outputs]),
         )

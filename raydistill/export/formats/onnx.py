@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.quantizers.integers import written_in
-from raydistill.compression.quantizers.network import modes_kept
+from raydistill.compression.quantizers.network import modes_kept, quantization_of
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.packages import need
+from raydistill.export.formats.quiet import quietly
 from raydistill.export.integers.onnx import OnnxOperators, translations
+from raydistill.export.outputs import Output, together
 from raydistill.files import write_atomically
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from raydistill.export.manifest import Manifest
 
 _FILE = "model.onnx"
+_OPSET = 18
 _MOST_BYTES = 2_000_000_000
 """A single file of protocol buffers holds less than 2 GiB."""
 
@@ -48,8 +48,9 @@ class Onnx:
         if size > _MOST_BYTES:
             raise ConfigError(Fault(self.NAME, "a file holds less than 2 GB of weights", size, "use pt2"))
         said = {"preprocessing": network.preprocessing, "classes": network.classes}
-        model = onnx_model(
-            network.model, network.batch(2), network.batch_axes, network.input_names, network.output_name,
+        write = onnx_model if network.kind.BATCHED else onnx_of_image
+        model = write(
+            network.model, network.batch(2), network.batch_axes, network.input_names, network.output_names,
             {key: value for key, value in said.items() if value}, self.NAME,
         )  # fmt: skip
         write_atomically(folder / _FILE, model.SerializeToString())
@@ -71,18 +72,20 @@ class Onnx:
             raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
         names = [entry.name for entry in session.get_inputs()]
 
-        def run(inputs: Sequence[Tensor]) -> Tensor:
+        def run(inputs: Sequence[Tensor]) -> Output:
             fed = {name: value.contiguous().numpy() for name, value in zip(names, inputs, strict=True)}
-            return torch.from_numpy(session.run(None, fed)[0])
+            return together([torch.from_numpy(value) for value in session.run(None, fed)])
 
         return run
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         name = manifest.inputs[0].name
+        names = [port.name for port in manifest.outputs]
+        outputs = f"({names[0]},)" if len(names) == 1 else ", ".join(names)
         return (
             "import onnxruntime",
             f'session = onnxruntime.InferenceSession("{_FILE}")',
-            f'({manifest.output.name},) = session.run(None, {{"{name}": {name}}})',
+            f'{outputs} = session.run(None, {{"{name}": {name}}})',
         )
 
 
@@ -106,9 +109,9 @@ def write_onnx(
 def onnx_model(
     model: nn.Module,
     inputs: Sequence[Tensor],
-    batch_axes: Sequence[int],
+    batch_axes: Sequence[int | None],
     input_names: Sequence[str] | None = None,
-    output_name: str | None = None,
+    output_names: Sequence[str] | None = None,
     properties: Mapping[str, object] | None = None,
     where: str = "onnx",
 ) -> ModelProto:
@@ -121,24 +124,14 @@ def onnx_model(
     need("onnxscript", where)
     import onnx  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     batch = torch.export.Dim("batch", min=1)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            with written_in(model, OnnxOperators()), modes_kept():
-                program = torch.onnx.export(
+    with _exporting(where), written_in(model, OnnxOperators()), modes_kept():
+        program = torch.onnx.export(
                     model, tuple(inputs), dynamo=True, custom_translation_table=translations(),
                     dynamic_shapes=tuple({axis: batch} for axis in batch_axes),
                     input_names=None if input_names is None else list(input_names),
-                    output_names=None if output_name is None else [output_name], verbose=False,
+                    output_names=None if output_names is None else list(output_names), verbose=False,
                 )  # fmt: skip
-        except Exception as error:  # the exporter refuses models in many ways
-            raise ConfigError(Fault(where, f"the network cannot be exported ({innermost(error)})")) from error
     assert program is not None
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "model.onnx"
@@ -146,7 +139,59 @@ def onnx_model(
         written = onnx.load(whole)
     for node in (*written.graph.node, *(node for function in written.functions for node in function.node)):
         del node.metadata_props[:]  # where in which file of this machine each was made
+    return _saying(written, properties)
+
+
+def onnx_of_image(
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    batch_axes: Sequence[int | None],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    properties: Mapping[str, object],
+    where: str,
+) -> ModelProto:
+    """A detector in memory. inputs: an image, (3, H, W); the file takes others of any size.
+
+    Through torch.onnx's older exporter, opset 18: which boxes are kept depends on their values, and torch.export, which
+    the newer one goes through, guards how many there are.
+
+    Raises:
+        ConfigError: see `onnx_model`; or the model is quantized.
+    """
+    del batch_axes
+    need("onnx", where)
+    import onnx
+
+    if quantization_of(getattr(model, "network", model)) is not None:
+        raise ConfigError(Fault(where, "a quantized detector cannot be written", ABSENT, "use checkpoint"))
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        whole = Path(folder) / "model.onnx"
+        with _exporting(where):
+            torch.onnx.export(
+                model, tuple(inputs), str(whole), dynamo=False, opset_version=_OPSET, input_names=list(input_names),
+                output_names=list(output_names), dynamic_axes={input_names[0]: {1: "height", 2: "width"}},
+            )  # fmt: skip
+        written = onnx.load(whole)
+    for node in (*written.graph.node, *(node for function in written.functions for node in function.node)):
+        node.doc_string = ""  # where in which file of this machine each was made
+    return _saying(written, properties)
+
+
+@contextlib.contextmanager
+def _exporting(where: str) -> Iterator[None]:
+    """Raises ConfigError where the exporter refuses, which it does in many ways; it says nothing else."""
+    try:
+        with quietly():
+            yield
+    except Exception as error:
+        raise ConfigError(Fault(where, f"the network cannot be exported ({innermost(error)})")) from error
+
+
+def _saying(written: ModelProto, properties: Mapping[str, object] | None) -> ModelProto:
     if properties:
+        import onnx
+
         onnx.helper.set_model_props(written, {key: json.dumps(value) for key, value in properties.items()})
     return written
 

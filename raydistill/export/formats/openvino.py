@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -16,7 +15,9 @@ from raydistill.export.formats.base import Runner
 from raydistill.export.formats.onnx import Onnx, innermost
 from raydistill.export.formats.packages import need
 from raydistill.export.formats.pt2 import traced
+from raydistill.export.formats.quiet import quietly
 from raydistill.export.integers.aten import AtenOperators
+from raydistill.export.outputs import Output, together
 from raydistill.files import unwritable
 
 if TYPE_CHECKING:
@@ -38,16 +39,18 @@ class OpenVino:
         self.check(self.NAME)
         import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-        with tempfile.TemporaryDirectory() as work, warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with tempfile.TemporaryDirectory() as work, quietly(), torch.no_grad():
             try:
                 model = openvino.convert_model(_read_by_openvino(network, Path(work)))
             except Exception as error:
                 rule = f"OpenVINO cannot convert the network ({innermost(error)})"
                 raise ConfigError(Fault(self.NAME, rule, ABSENT, "use onnx")) from error
-        for port, name in zip(model.inputs, network.input_names, strict=True):
+        ports = (
+            *zip(model.inputs, network.input_names, strict=True),
+            *zip(model.outputs, network.output_names, strict=True),
+        )
+        for port, name in ports:
             port.get_tensor().set_names({name})
-        model.outputs[0].get_tensor().set_names({network.output_name})
         try:
             openvino.save_model(model, str(folder / _FILE), compress_to_fp16=False)
         except RuntimeError as error:
@@ -70,8 +73,9 @@ class OpenVino:
             rule = f"cannot be loaded by OpenVINO ({str(error).strip().splitlines()[0]})"
             raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
 
-        def run(inputs: Sequence[Tensor]) -> Tensor:
-            return torch.from_numpy(compiled([value.contiguous().numpy() for value in inputs])[0].copy())
+        def run(inputs: Sequence[Tensor]) -> Output:
+            found = compiled([value.contiguous().numpy() for value in inputs])
+            return together([torch.from_numpy(found[index].copy()) for index in range(len(compiled.outputs))])
 
         return run
 
@@ -81,13 +85,16 @@ class OpenVino:
             "import openvino",
             # f32: left to itself it takes bf16 where the processor has it, and gives other outputs
             f'network = openvino.Core().compile_model("{_FILE}", config={{"INFERENCE_PRECISION_HINT": "f32"}})',
-            f"{manifest.output.name} = network([{name}])[0]",
+            f"{manifest.output.name} = network([{name}])[0]"
+            if not manifest.others
+            else f"{', '.join(port.name for port in manifest.outputs)} = network([{name}]).values()",
         )
 
 
 def _read_by_openvino(network: Deployed, work: Path) -> object:
-    """What it converts: of a quantized network the ONNX file, in which it finds whole numbers."""
-    if not network.rounded:
+    """What it converts: of a quantized network the ONNX file, in which it finds whole numbers; of a detector too, which
+    torch.export does not trace."""
+    if network.kind.BATCHED and not network.rounded:
         return traced(network, AtenOperators())
     (name,) = Onnx().write(network, work)
     return work / name

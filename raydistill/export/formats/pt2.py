@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import re
 import warnings
 import zipfile
@@ -20,7 +19,10 @@ from raydistill.compression.quantizers.network import modes_kept
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.onnx import innermost
+from raydistill.export.formats.quiet import quietly
 from raydistill.export.integers.aten import AtenOperators
+from raydistill.export.outputs import Output
+from raydistill.export.outputs.tensor import FirstOutput
 from raydistill.files import write_atomically
 
 if TYPE_CHECKING:
@@ -45,16 +47,15 @@ class Pt2:
         return
 
     def write(self, network: Deployed, folder: Path) -> tuple[str, ...]:
-        logging.getLogger("torch.export").setLevel(logging.ERROR)
         said = {"preprocessing": network.preprocessing, "classes": network.classes}
         buffer = io.BytesIO()
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quietly(), torch.no_grad():
             try:
                 program = traced(network, AtenOperators())
                 torch.export.save(program, buffer, extra_files={"raydistill.json": json.dumps(said)})
             except Exception as error:  # tracing fails in many ways
-                way_out = "see torch.export's rules on data-dependent control flow"
+                rules = "see torch.export's rules on data-dependent control flow"
+                way_out = rules if network.kind.BATCHED else "use onnx"
                 rule = f"torch.export cannot trace the network ({innermost(error)})"
                 raise ConfigError(Fault(self.NAME, rule, ABSENT, way_out)) from error
         write_atomically(folder / _FILE, buffer.getvalue())
@@ -63,9 +64,9 @@ class Pt2:
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         model = load_archive(folder / _FILE)
 
-        def run(inputs: Sequence[Tensor]) -> Tensor:
+        def run(inputs: Sequence[Tensor]) -> Output:
             with torch.no_grad():
-                output: Tensor = model(*inputs)
+                output: Output = model(*inputs)
             return output
 
         return run
@@ -75,7 +76,7 @@ class Pt2:
         return (
             "import torch",
             f'network = torch.export.load("{_FILE}").module()',
-            f"{manifest.output.name} = network({name})",
+            f"{', '.join(port.name for port in manifest.outputs)} = network({name})",
         )
 
 
@@ -84,12 +85,10 @@ def traced(network: Deployed, language: Language) -> torch.export.ExportedProgra
 
     language: what whole numbers are told with, where it is quantized.
     """
-    from raydistill.export.deployed import FirstOutput
-
     batch = torch.export.Dim("batch", min=1)
-    shapes: tuple[Any, ...] = tuple({axis: batch} for axis in network.batch_axes)
-    if isinstance(network.model, FirstOutput):  # a signature with ``*inputs`` gets them as one tuple
-        shapes = (shapes,)
+    shapes: tuple[Any, ...] = tuple({} if axis is None else {axis: batch} for axis in network.batch_axes)
+    if isinstance(network.model, FirstOutput) and len(shapes) > 1:  # those of ``*others`` are one tuple
+        shapes = (shapes[0], shapes[1:])
     with written_in(network.model, language), modes_kept():
         program = torch.export.export(network.model, network.batch(2), dynamic_shapes=shapes)
     if network.rounded:

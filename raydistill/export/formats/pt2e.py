@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from raydistill.export.formats.base import Runner
 from raydistill.export.formats.onnx import innermost
 from raydistill.export.formats.packages import need
 from raydistill.export.formats.pt2 import load_archive, traced
+from raydistill.export.formats.quiet import quietly
 from raydistill.export.integers.pt2e import OPERATORS, Pt2eOperators
 from raydistill.files import write_atomically
 
@@ -39,10 +39,8 @@ class Pt2e:
         self.check(self.NAME)
         if not network.rounded:
             raise ConfigError(Fault(self.NAME, "is for quantized networks, and this one is not", ABSENT, "use pt2"))
-        logging.getLogger("torch.export").setLevel(logging.ERROR)
         buffer = io.BytesIO()
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quietly(), torch.no_grad():
             try:
                 torch.export.save(traced(network, Pt2eOperators()), buffer)
             except Exception as error:  # tracing fails in many ways

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from raydistill.errors import ABSENT, CheckpointError, Fault
 from raydistill.export.formats.base import Runner
+from raydistill.export.outputs import Output
 from raydistill.files import write_atomically
 from raydistill.training.checkpoint import model_of
 
@@ -34,7 +35,7 @@ def write_config(network: Deployed, folder: Path) -> None:
     write_atomically(folder / CONFIG, json.dumps(said, default=_plain, indent=1) + "\n")
 
 
-def rebuilt(folder: Path, state: Mapping[str, Tensor], where: str, arch: str | None) -> Runner:
+def rebuilt(folder: Path, state: Mapping[str, Tensor], where: str, manifest: Manifest, arch: str | None) -> Runner:
     """The network of `CONFIG` with these weights.
 
     Raises:
@@ -47,7 +48,7 @@ def rebuilt(folder: Path, state: Mapping[str, Tensor], where: str, arch: str | N
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         rule = f"does not say how the network is built ({error})"
         raise CheckpointError(Fault(str(path), rule, ABSENT, "export it again")) from error
-    return run_in_torch(model_of(content, where, arch))
+    return run_in_torch(model_of(content, where, arch), manifest)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -67,7 +68,7 @@ def use_rebuilt(manifest: Manifest, form: str) -> tuple[str, ...]:
     return (
         "from raydistill.export import load",
         f'network = load(".", "{form}"{own_arch(manifest)})',
-        f"{manifest.output.name} = network(({manifest.inputs[0].name},))",
+        f"{', '.join(port.name for port in manifest.outputs)} = network(({manifest.inputs[0].name},))",
     )
 
 
@@ -76,12 +77,13 @@ def own_arch(manifest: Manifest) -> str:
     return f', arch="{manifest.arch}"' if ":" in manifest.arch else ""
 
 
-def run_in_torch(model: torch.nn.Module) -> Runner:
-    from raydistill.export.deployed import first_of
+def run_in_torch(model: torch.nn.Module, manifest: Manifest) -> Runner:
+    delivered = manifest.kind.delivered(model)
 
-    def run(inputs: Sequence[Tensor]) -> Tensor:
+    def run(inputs: Sequence[Tensor]) -> Output:
         with torch.no_grad():
-            return first_of(model(*inputs))
+            output: Output = delivered(*inputs)
+        return output
 
     return run
 

@@ -17,6 +17,7 @@ from torch import nn
 from raydistill.compression.storage import restored, stored
 from raydistill.export.formats.base import Runner
 from raydistill.export.formats.rebuilt import CONFIG, read_weights, rebuilt, use_rebuilt, write_config
+from raydistill.export.outputs import parts
 from raydistill.files import write_atomically
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Safetensors:
 
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         path = folder / _FILE
-        return rebuilt(folder, restored(read_weights(path), str(path)), str(path), arch)
+        return rebuilt(folder, restored(read_weights(path), str(path)), str(path), manifest, arch)
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         name, output = manifest.inputs[0].name, manifest.output.name
@@ -148,7 +149,8 @@ def _works_alone(network: Deployed, folder: Path) -> bool:
         if done.returncode:
             return False
         output = load_file(found)["output"]
-        return bool((output - network.outputs).abs().max() <= _AGREES * network.outputs.abs().max().clamp(min=1.0))
+        (wanted,) = parts(network.outputs)
+        return bool((output - wanted).abs().max() <= _AGREES * wanted.abs().max().clamp(min=1.0))
     except (OSError, subprocess.TimeoutExpired, SafetensorError, RuntimeError):
         return False
     finally:

@@ -21,7 +21,6 @@ from raydistill.compression import weights as weights_of
 from raydistill.compression.layer_kinds import weighted
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.metrics import Metric, selecting
-from raydistill.models.menu import MENU, domain
 from raydistill.parts import Optimizer
 from raydistill.parts.optimizer import SGD
 from raydistill.sweep.file.goal import ALIAS, Goal
@@ -38,9 +37,9 @@ from raydistill.sweep.file.space_file import (
 )
 from raydistill.sweep.file.spec import TrainingSection
 from raydistill.tasks import TaskConfig
+from raydistill.tasks.of_checkpoint import CLASSIFICATION
 from raydistill.training.optimizer import learning_rate
 
-CLASSIFICATION = TaskConfig().name
 MOST_DIMENSIONS = 24
 """A network with more layers is searched by blocks: so many trials as are usual cannot tell more values apart."""
 STRUCTURES_UNTIL = 0.5
@@ -56,9 +55,7 @@ _USUAL: dict[str, dict[str, Any]] = {  # those of search_spaces/
     "recommender": {"epochs": 8, "optimizer": {"name": "Adam", "lr": 0.002}},
     "detection": {"epochs": 12, "batch_size": 16, "lr": 0.02, "optimizer": {"clip_norm": 10.0}},
 }
-_DETECTION = {"masks": False, "flips": True}
 _OF_OWN_TASK: dict[str, Any] = {"epochs": 10}
-_READS = {"tokens": "language_model", "features": "regression", "pairs": "recommender", "images": CLASSIFICATION}
 
 
 @dataclass(frozen=True)
@@ -91,39 +88,6 @@ class Range:
     low: float
     high: float
     note: str
-
-
-def task_by_arch(arch: str) -> str:
-    """The task that a network of the menu was made for; of one's own, which cannot be told, classification."""
-    return _READS[domain(arch, {}).reads] if arch in MENU else CLASSIFICATION
-
-
-def task_of_content(content: Mapping[str, Any], where: str) -> TaskConfig:
-    """The task of the menu that a checkpoint's network was trained for, with its arguments as far as the file has them.
-
-    Raises:
-        ConfigError: it does not say.
-    """
-    run = content["run"]
-    if "target_scale" in content:
-        targets = [one["name"] for one in content.get("columns", {}).get("targets", ())]
-        said = {"target": targets[0] if len(targets) == 1 else targets, "loss": run.get("loss", "mse")}
-        kept = {key: value for key, value in said.items() if value not in ([], "mse")}
-        return TaskConfig("regression", kept)
-    if "user_ids" in content:
-        return TaskConfig("recommender", {"negatives": run["negatives"]} if "negatives" in run else {})
-    if {"masks", "flips"} <= run.keys():
-        said = {"masks": run["masks"], "flips": run["flips"]}
-        return TaskConfig("detection", {key: said[key] for key, usual in _DETECTION.items() if said[key] != usual})
-    if "bptt" in run:
-        return TaskConfig("language_model", {"tokens": run["tokens"], "bptt": run["bptt"]})
-    if "num_classes" in content or content.get("plain"):
-        arch = str(run["arch"])
-        name = task_by_arch(arch)
-        if name in (CLASSIFICATION, "language_model"):
-            args = {"multi_label": True} if content.get("multi_label") else {}
-            return TaskConfig(name, args)
-    raise ConfigError(Fault("--task", f"{where} does not say what it was trained for", ABSENT, "name it"))
 
 
 def ranges(model: nn.Module, blocks: bool = True) -> tuple[list[Range], list[str]]:

@@ -95,7 +95,7 @@ def _lose(session: Session, trial_id: str, error: RaydistillError) -> None:
 
 
 def can_be_taken(session: Session) -> bool:
-    """Whether `pick` can write the knee as a folder: not what gives no tensor, as detectors."""
+    """Whether `pick` can write the knee as a folder: not what gives neither a tensor nor boxes."""
     knee = next((row.record for row in session.ledger.front() if row.knee), None)
     if knee is None or knee.checkpoint is None:
         return False
@@ -123,6 +123,7 @@ def publish_front(session: Session, log: SweepLog) -> None:
             log.withdraw(name)
     for name, why in without.items():
         session.observer.warning(f"alias {name}: {why}")
+    log.withdraw_all_but(aliases)  # what is no longer in the file
     wanted = set(aliases.values())
     members = [row for row in rows if row.pareto or row.record.trial_id in wanted]
     members = [row for row in members if row.record.checkpoint and row.record.last]

@@ -63,7 +63,7 @@ def read_sweep(sweep: str | None, storage: str) -> KeptSweep:
     kept = store.reference(folder)
     history = parse_journal(store.content(folder / JOURNAL), f"{kept}/{JOURNAL}", kept)
     if history.start is None:
-        known = _names(store)
+        known = store.sweeps(JOURNAL)
         way_out = close_match(name, known) if known else f"give its folder, or --storage (now {store.shown})"
         raise ConfigError(Fault("SWEEP", f"there is no sweep in {kept}", ABSENT, way_out))
     judged = judgement_of(history.start, f"{kept}/{JOURNAL}")
@@ -73,7 +73,7 @@ def read_sweep(sweep: str | None, storage: str) -> KeptSweep:
 def _place(sweep: str | None, storage: str) -> tuple[Store, str]:
     if sweep is None:
         store = open_store(storage)
-        names = _names(store)
+        names = store.sweeps(JOURNAL)
         if not names:
             raise ConfigError(Fault("SWEEP", f"there is no sweep in {store.shown}", ABSENT, "name one, or --storage"))
         return store, names[0]
@@ -82,9 +82,3 @@ def _place(sweep: str | None, storage: str) -> tuple[Store, str]:
         above, _, name = (text if "://" in text else str(Path(text).resolve())).rpartition("/")
         return open_store(above), name
     return open_store(storage), text
-
-
-def _names(store: Store) -> list[str]:
-    """The sweeps that lie in a storage's folder, the latest first; of a bucket those that this machine has."""
-    found = [path for path in store.root.glob(f"*/{JOURNAL}") if path.is_file()]
-    return [path.parent.name for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)]

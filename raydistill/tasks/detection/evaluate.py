@@ -37,10 +37,13 @@ def detection_loss(network: Network, batch: DetectionBatch) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate_detection(network: nn.Module, batches: Iterable[DetectionBatch], loading: Loading) -> dict[str, float]:
+def evaluate_detection(
+    network: nn.Module, batches: Iterable[DetectionBatch], loading: Loading, with_loss: bool = True
+) -> dict[str, float]:
     """`METRICS` of all ranks together, the same on each; the modules' own modes are put back.
 
-    The loss draws which boxes it looks at, as in training, but the same ones for the same batches.
+    with_loss: which an exported network cannot give. It draws which boxes it looks at, as in training, but the same
+    ones for the same batches.
     """
     modes = [(module, module.training) for module in network.modules()]
     loss, images = 0.0, 0
@@ -51,10 +54,11 @@ def evaluate_detection(network: nn.Module, batches: Iterable[DetectionBatch], lo
             with loading.autocast():
                 network.eval()
                 said = network(batch[0])
-                _to_train_but_for_statistics(network)
-                with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                    torch.manual_seed(index)
-                    loss += float(detection_loss(network, batch)) * len(batch[0])
+                if with_loss:
+                    _to_train_but_for_statistics(network)
+                    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                        torch.manual_seed(index)
+                        loss += float(detection_loss(network, batch)) * len(batch[0])
             images += len(batch[0])
             found += zip(map(_on_cpu, said), map(_on_cpu, batch[1]), strict=True)
     finally:
@@ -62,7 +66,8 @@ def evaluate_detection(network: nn.Module, batches: Iterable[DetectionBatch], lo
             module.training = mode
     parts = loading.ranks.gather((loss, images, found))
     pairs = [pair for part in parts for pair in part[2]]
-    return {**precision(pairs), LOSS: sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts))}
+    lost = {LOSS: sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts))} if with_loss else {}
+    return {**precision(pairs), **lost}
 
 
 def precision(pairs: list[tuple[Target, Target]]) -> dict[str, float]:

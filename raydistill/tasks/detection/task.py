@@ -24,6 +24,7 @@ from raydistill.tasks.detection.feed import DetectionFeed
 from raydistill.tasks.files import check_no_images
 
 _WHERE = "dataset.data_dir"
+_BACKGROUND = "background"
 _LAYOUT = "a folder in COCO's layout"
 
 
@@ -98,6 +99,9 @@ class Detection(Task):
     def evaluate(self, network: nn.Module, feed: Feed, loading: Loading) -> Mapping[str, float]:
         return evaluate_detection(network, feed.epoch(0), loading)
 
+    def judge(self, network: nn.Module, feed: Feed, loading: Loading) -> Mapping[str, float]:
+        return evaluate_detection(network, feed.epoch(0), loading, with_loss=False)
+
     def check_knows(self, content: Mapping[str, Any], where: str) -> None:
         if not content.get("plain") and content.get("num_classes") != len(self.classes) + 1:
             rule = f"knows other classes: {self.name} has {len(self.classes)} and the background"
@@ -105,7 +109,8 @@ class Detection(Task):
 
     def described(self) -> dict[str, Any]:
         first = self.splits[TRAIN][0]
-        return {"num_classes": len(self.classes) + 1, "image_shape": [3, first.height, first.width]}
+        classes = [_BACKGROUND, *self.classes]
+        return {"num_classes": len(classes), "classes": classes, "image_shape": [3, first.height, first.width]}
 
     def identity(self, data: DatasetConfig) -> dict[str, Any]:
         return {"masks": self.masks, "flips": self.flips, "validation": data.validation, "split_seed": data.split_seed}

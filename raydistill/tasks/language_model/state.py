@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from raydistill.errors import ABSENT, ConfigError, Fault
@@ -54,3 +55,20 @@ class Remembering(nn.Module):
         logits, after = told_apart(self.network(tokens) if known is None else self.network(tokens, known))
         self._state = detached(after)
         return logits
+
+
+class OfLength(nn.Module):
+    """A network that reads so many tokens at a time, as an exported one does: what is shorter, the last stretch of a
+    text, is filled up behind its end, which a network that reads from the left does not see."""
+
+    def __init__(self, network: nn.Module, length: int, axis: int) -> None:
+        super().__init__()
+        self.network, self.length, self.axis = network, length, axis
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        own = tokens.shape[self.axis]
+        missing = list(tokens.shape)
+        missing[self.axis] = self.length - own
+        whole = torch.cat([tokens, tokens.new_zeros(missing)], dim=self.axis) if own < self.length else tokens
+        logits, _ = told_apart(self.network(whole))
+        return logits.narrow(self.axis, 0, own)

@@ -24,7 +24,7 @@ from raydistill.tasks.files import check_no_images
 from raydistill.tasks.fingerprint import fingerprint
 from raydistill.tasks.language_model.feed import Stretch, Text, TextFeed
 from raydistill.tasks.language_model.parts import find_parts, read_parts
-from raydistill.tasks.language_model.state import Remembering, detached, told_apart
+from raydistill.tasks.language_model.state import OfLength, Remembering, detached, told_apart
 from raydistill.tasks.language_model.vocabulary import KINDS, WORDS, Vocabulary
 
 PERPLEXITY, BITS = "perplexity", "bits_per_byte"
@@ -149,6 +149,10 @@ class LanguageModel(Task):
             BITS: nats_of_all / math.log(2) / size if size else 0.0,
             LOSS: loss_of_all,
         }
+
+    def judge(self, network: nn.Module, feed: Feed, loading: Loading) -> Mapping[str, float]:
+        """No state is carried from stretch to stretch, and each is read at full length."""
+        return self.evaluate(OfLength(network, self.bptt, 1 if self.batch_first else 0), feed, loading)
 
     def wanted_by(self, weights: Weights, data: DatasetConfig | None = None) -> LanguageModel:
         if weights.content is not None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
 from raydistill.errors import CheckpointError, DataError, Fault
 from raydistill.records import BASELINE, FAILED
@@ -69,18 +70,29 @@ def test_whoever_has_an_alias_of_the_users_own_is_tested_too(write_sweep: Callab
     assert [record.trial_id for record in front._untested(session)] == ["t0002"]
 
 
+class Odd(nn.Conv2d):
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"maps": super().forward(images)}
+
+
+def odd(num_classes: int) -> nn.Module:
+    return Odd(3, num_classes, 1)
+
+
 def test_a_knee_that_no_format_can_hold_is_not_offered(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
-    """A detector gives lists of boxes; `pick` says so, and the sweep's last lines offer nothing that is refused."""
-    own = "tests.tasks.detection.shapes:small"
+    """A network may give neither a tensor nor boxes; `pick` says so, and the sweep's last lines offer nothing that is
+    refused."""
+    detector_arch, odd_arch = "tests.tasks.detection.shapes:small", f"{__name__}:odd"
     session = session_of(write_sweep, tmp_path)
     assert not front.can_be_taken(session), "there is none yet"
     with_baseline(session)
-    detector = tmp_path / "detector.pt"
-    model = small(3)
-    said = {"run": {"arch": own, "model_args": {}}, "num_classes": 3, "image_shape": [3, 48, 48], "precision": "fp32"}
-    write_checkpoint(detector, {**said, "structure": [], "model": model.state_dict()})
+    for arch, model in ((detector_arch, small(3)), (odd_arch, odd(3))):
+        said = {"run": {"arch": arch, "model_args": {}}, "num_classes": 3, "image_shape": [3, 48, 48]}
+        content = {**said, "precision": "fp32", "structure": [], "model": model.state_dict()}
+        write_checkpoint(tmp_path / f"{type(model).__name__}.pt", content)
     for path, arch, taken in (
-        (detector, own, False),
+        (tmp_path / "FasterRCNN.pt", detector_arch, True),
+        (tmp_path / "Odd.pt", odd_arch, False),
         (keep(tmp_path / "net.pt", "simplenet_cifar"), "simplenet_cifar", True),
     ):
         is_in(replace(finished("t0000", 0.95, 0.5, str(path)), arch=arch), session)

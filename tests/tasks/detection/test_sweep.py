@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -89,19 +90,29 @@ def test_the_shipped_file_is_planned_on_such_a_folder(root: Path, tmp_path: Path
     assert all(0.1 < sparsity < 0.98 for sparsity in sparsities)
 
 
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(
+        [*RUN, *arguments], cwd=folder, text=True, capture_output=True, timeout=1200,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_trained_detector_is_swept(tmp_path: Path) -> None:
     file = written(tmp_path)
-    ended = subprocess.run(
-        [*RUN, "sweep", str(file), "--cpu"], cwd=tmp_path, text=True, capture_output=True, timeout=1200,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    ended = run(tmp_path, "sweep", str(file), "--cpu")
     assert "loading images (detection)" in ended.stdout
     assert "is not called with one tensor, as MLflow's models do" in ended.stdout
-    assert "raydistill pick" not in ended.stdout, "which would refuse it"
+    (offered,) = [line for line in ended.stdout.splitlines() if "raydistill pick" in line]
+    pick = shlex.split(offered[offered.index("raydistill pick") :])[1:]
+    picked = run(tmp_path, *pick, "--arch", SWEEP["model"]["arch"], "-o", "net", "--no-latency")
+    assert "left out: pt2: torch.export cannot trace the network" in picked.stdout
+    verified = run(tmp_path, "verify", "net", "--arch", SWEEP["model"]["arch"])
+    assert verified.stdout.count("that of the masked network, 16 samples") == 3, "onnx, safetensors, checkpoint"
     assert "Pareto front: images, map on its validation and test split" in ended.stdout
     folder = tmp_path / "sweeps/shapes"
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]

@@ -12,7 +12,7 @@ from torch import nn
 from raydistill.datasets import DatasetConfig
 from raydistill.errors import ConfigError
 from raydistill.tasks import TaskConfig
-from raydistill.tasks.language_model.state import Remembering, detached, told_apart
+from raydistill.tasks.language_model.state import OfLength, Remembering, detached, told_apart
 from raydistill.training import Distillation, RunConfig, fit
 from tests.tasks.language_model.texts import Answer, Counting, folder_of
 
@@ -74,3 +74,21 @@ def test_a_small_network_learns_from_a_wide_one(tmp_path: Path) -> None:
     taught = list(fit(replace(small, out_dir=None, distillation=teaching)))[-1]
     assert taught.metrics["perplexity"] != pytest.approx(alone.metrics["perplexity"], rel=1e-3)
     assert taught.metrics["perplexity"] < 11  # of a vocabulary of eleven
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_is_short_is_filled_up_behind_its_end(axis: int) -> None:
+    seen = []
+
+    class Sums(nn.Module):
+        """Of each place the sum up to it: what comes behind does not count."""
+
+        def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, str]:
+            seen.append(tuple(tokens.shape))
+            return tokens.cumsum(axis).unsqueeze(-1).float(), "state"
+
+    tokens = torch.arange(1, 11).reshape(5, 2) if axis == 0 else torch.arange(1, 11).reshape(2, 5)
+    network = OfLength(Sums(), 5, axis)
+    whole, short = network(tokens), network(tokens.narrow(axis, 0, 3))
+    assert torch.equal(short, whole.narrow(axis, 0, 3))
+    assert set(seen) == {tuple(tokens.shape)}
