@@ -409,6 +409,9 @@ def _distillation(sweep: Sweep) -> Distillation | None:
         student_wt=section.student_wt,
         start_epoch=section.start_epoch,
         end_epoch=section.end_epoch,
+        hidden=section.hidden or {},
+        hidden_wt=section.hidden_wt,
+        hidden_loss=section.hidden_loss,
     )
 
 
