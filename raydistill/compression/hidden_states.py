@@ -7,7 +7,7 @@ student depends on: it is part of a checkpoint, not of the network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,16 @@ def check_hidden(pairs: Mapping[str, str], hidden_wt: float, hidden_loss: str) -
     return faults
 
 
+def unknown_modules(names: Iterable[str], model: nn.Module, who: str) -> list[Fault]:
+    """One fault for each name that no module of the network has."""
+    known = _modules(model)
+    return [
+        Fault(_WHERE, f"the {who} has no such module", name, close_match(name, known))
+        for name in names
+        if _found(name, known) is None
+    ]
+
+
 class HiddenStates:
     """Listens to pairs of modules and says how far they are from each other.
 
@@ -55,14 +65,8 @@ class HiddenStates:
 
     def __init__(self, student: nn.Module, teacher: nn.Module, pairs: Mapping[str, str], kind: str) -> None:
         self.kind = kind
-        faults: list[Fault] = []
         students, teachers = _modules(student), _modules(teacher)
-        for who, known, names in (("student", students, pairs.keys()), ("teacher", teachers, pairs.values())):
-            faults += [
-                Fault(_WHERE, f"the {who} has no such module", name, close_match(name, known))
-                for name in names
-                if _found(name, known) is None
-            ]
+        faults = [*unknown_modules(pairs, student, "student"), *unknown_modules(pairs.values(), teacher, "teacher")]
         if faults:
             raise ConfigError(*faults)
         self._pairs = {
@@ -136,13 +140,20 @@ class HiddenStates:
             self._optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, object]:
-        return {name: matrix.detach().clone() for name, matrix in self._projections.items()}
+        if self._optimizer is None:
+            return {}
+        matrices = {name: matrix.detach().clone() for name, matrix in self._projections.items()}
+        return {"matrices": matrices, "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if not state:
+            return
         teachers = next(iter(self._pairs.values()))[1]
         place = next((parameter.device for parameter in teachers.parameters()), torch.device("cpu"))
-        self._projections = {name: value.detach().clone().to(place).requires_grad_() for name, value in state.items()}
-        self._optimizer = torch.optim.Adam(list(self._projections.values()), lr=_LR) if self._projections else None
+        kept = state["matrices"].items()
+        self._projections = {name: value.detach().clone().to(place).requires_grad_() for name, value in kept}
+        self._optimizer = torch.optim.Adam(list(self._projections.values()), lr=_LR)
+        self._optimizer.load_state_dict(state["optimizer"])
 
 
 def _found(name: str, known: Mapping[str, nn.Module]) -> str | None:

@@ -84,7 +84,7 @@ def test_where_widths_differ_a_matrix_learns_along_and_is_kept() -> None:
     assert losses[-1] < 0.5 * losses[0]
     assert torch.equal(before, torch.get_rng_state()), "the run's own draws stay what they are"
     state = scheduler.state_dict()
-    assert state["policies"][0]["3"].shape == (5, 8)
+    assert state["policies"][0]["matrices"]["3"].shape == (5, 8)
     other = scheduled(student, policy(student, teacher, hidden={"3": "3"}), optimizer)
     fresh = step(other, student, torch.optim.SGD(student.parameters(), lr=0.0))
     other.load_state_dict(state)
