@@ -161,6 +161,14 @@ def compress(
     kd_teacher_wt: Annotated[
         float, typer.Option("--kd-teacher-wt", "--kd-tw", help="Of the teacher's own loss.", rich_help_panel=_KD)
     ] = 0.0,
+    kd_hidden: Annotated[
+        str | None,
+        typer.Option(help="Modules whose states learn too, as blocks.1=blocks.3,norm=norm.", rich_help_panel=_KD),
+    ] = None,
+    kd_hidden_wt: Annotated[float, typer.Option("--kd-hidden-wt", help="Of hidden states.", rich_help_panel=_KD)] = 1.0,
+    kd_hidden_loss: Annotated[
+        str, typer.Option("--kd-hidden-loss", help="mse or cosine.", rich_help_panel=_KD)
+    ] = "mse",
     kd_start_epoch: Annotated[
         int, typer.Option(min=0, help="The first epoch with a teacher.", rich_help_panel=_KD)
     ] = 0,
@@ -238,6 +246,7 @@ def compress(
     from rich.console import Console
 
     from raydistill.cli import on_checkpoint
+    from raydistill.cli.distilled import hidden_pairs
     from raydistill.cli.on_workers import asked as asked_of_workers
     from raydistill.cli.one_shot import schedule_of
     from raydistill.cli.quantize import quantize
@@ -336,6 +345,9 @@ def compress(
             student_wt=kd_student_wt,
             teacher_wt=kd_teacher_wt,
             start_epoch=kd_start_epoch,
+            hidden=hidden_pairs(kd_hidden),
+            hidden_wt=kd_hidden_wt,
+            hidden_loss=kd_hidden_loss,
         )
         if taught
         else None,

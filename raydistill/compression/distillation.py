@@ -1,9 +1,10 @@
 """Knowledge distillation: a student learns from a teacher's soft targets (Hinton et al. 2015, arXiv 1503.02531).
 
     loss = student_wt * loss + distill_wt * T^2 * KL(softmax(teacher / T) || softmax(student / T))
+         + hidden_wt * difference of hidden states
 
 T is the temperature. The factor T^2 (section 2 of the paper) keeps the soft targets' gradients of one size when T
-changes; the divergence is the mean over the batch. Logits are (..., classes).
+changes; the divergence is the mean over the batch. Logits are (..., classes). See `hidden_states` for the last term.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from raydistill.compression.early_exit import exits
+from raydistill.compression.hidden_states import HiddenStates, check_hidden
 from raydistill.compression.policies.base import Policy, Step
 from raydistill.compression.rates import PolicyTime
 from raydistill.errors import ABSENT, ConfigError, Fault
@@ -62,9 +64,10 @@ class KnowledgeDistillationPolicy(Policy):
         student's autocast context.
     distill_wt, student_wt: weights of the soft targets' loss and of the loss that the policy is handed; that one
         holds what policies before it have added, regularizers for example. teacher_wt: 0, the teacher is not trained.
-    logits: picks the logits from either model's output.
+    logits: picks the logits from either model's output. hidden: the student's modules whose states are held against
+        those of a module of the teacher's, by name; hidden_wt: what that counts; hidden_loss: see `HiddenStates`.
 
-    Nothing of it is in a saved state: a resumed run is handed the same teacher again.
+    The teacher is in no saved state: a resumed run is handed the same one again.
 
     Raises:
         ConfigError: weights that cannot be; later, a teacher with other classes, or a student that was not run.
@@ -79,13 +82,21 @@ class KnowledgeDistillationPolicy(Policy):
         student_wt: float = 0.5,
         teacher_wt: float = 0.0,
         logits: Callable[[object], Tensor] = final_logits,
+        hidden: Mapping[str, str] | None = None,
+        hidden_wt: float = 1.0,
+        hidden_loss: str = "mse",
     ) -> None:
         check_weights(temperature, distill_wt, student_wt, teacher_wt)
+        wrong = check_hidden(hidden or {}, hidden_wt, hidden_loss)
+        if wrong:
+            raise ConfigError(*wrong)
         if any(module is student for module in teacher.modules()) or any(m is teacher for m in student.modules()):
             raise ConfigError(Fault("distillation.teacher", "is the student itself", ABSENT, "give a copy of it"))
         self.temperature, self.distill_wt, self.student_wt = temperature, distill_wt, student_wt
         self.teacher = teacher
         self._student, self._logits = student, logits
+        self._hidden = HiddenStates(student, teacher, hidden, hidden_loss) if hidden else None
+        self.hidden_wt = hidden_wt
         self._handle: RemovableHandle | None = None
         self._seen: tuple[Tensor, Tensor] | None = None
 
@@ -96,6 +107,8 @@ class KnowledgeDistillationPolicy(Policy):
         self._seen = None
         if self._handle is None:
             self._handle = self._student.register_forward_hook(self._watch, with_kwargs=True)
+        if self._hidden is not None:
+            self._hidden.listen()
 
     def before_backward(self, step: Step, loss: Tensor) -> Tensor:
         self._release()
@@ -108,7 +121,12 @@ class KnowledgeDistillationPolicy(Policy):
             way_out = "use a teacher of the same classes"
             raise ConfigError(Fault("distillation.teacher", rule, tuple(teacher.shape), way_out))
         soft = distillation_loss(student, teacher, self.temperature)
-        return self.student_wt * loss + self.distill_wt * soft
+        loss = self.student_wt * loss + self.distill_wt * soft
+        return loss if self._hidden is None else loss + self.hidden_wt * self._hidden.loss()
+
+    def before_parameter_optimization(self, step: Step) -> None:
+        if self._hidden is not None:
+            self._hidden.step()
 
     def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
         self._release()
@@ -124,3 +142,12 @@ class KnowledgeDistillationPolicy(Policy):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+        if self._hidden is not None:
+            self._hidden.release()
+
+    def state_dict(self) -> dict[str, object]:
+        return {} if self._hidden is None else self._hidden.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        if self._hidden is not None:
+            self._hidden.load_state_dict(state)

@@ -264,7 +264,7 @@ class BlockInfluence(Evidence):
         given, result = first_states((*inputs, *named.values())), first_states((output,))
         if self._ranks.idle or given is None or result is None:
             return
-        cosines = torch.nn.functional.cosine_similarity(given.double(), result.double(), dim=_axis(block, given))
+        cosines = torch.nn.functional.cosine_similarity(given.double(), result.double(), dim=channel_axis(block, given))
         found = torch.stack([cosines.sum(), torch.tensor(float(cosines.numel())).to(cosines)])
         self._sums[name] = self._sums[name] + found if name in self._sums else found
 
@@ -292,7 +292,7 @@ def first_states(values: tuple[Any, ...]) -> Tensor | None:
     return None
 
 
-def _axis(block: nn.Module, states: Tensor) -> int:
+def channel_axis(block: nn.Module, states: Tensor) -> int:
     """The dimension of the channels: the last one, but of feature maps the second where the block reads as many."""
     if states.dim() < 4:
         return -1

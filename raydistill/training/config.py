@@ -17,7 +17,9 @@ class Distillation:
 
     checkpoint: the teacher's, of raydistill or of Distiller. teacher: its arch; a checkpoint says it too. pretrained:
     take torchvision's published weights instead of a checkpoint. temperature, distill_wt, student_wt, teacher_wt: see
-    `raydistill.compression.distillation`. It acts from start_epoch to end_epoch (exclusive; None: to the end).
+    `raydistill.compression.distillation`. hidden: the student's modules to the teacher's, whose states are held against
+    each other by hidden_loss (mse, cosine) with the weight hidden_wt. It acts from start_epoch to end_epoch (exclusive;
+    None: to the end).
     """
 
     teacher: str | None = None
@@ -30,6 +32,9 @@ class Distillation:
     teacher_wt: float = 0.0
     start_epoch: int = 0
     end_epoch: int | None = None
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    hidden_wt: float = 1.0
+    hidden_loss: str = "mse"
 
 
 @dataclass(frozen=True)

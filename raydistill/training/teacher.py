@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raydistill import models
 from raydistill.compression import CompressionScheduler
 from raydistill.compression.distillation import KnowledgeDistillationPolicy, check_weights
+from raydistill.compression.hidden_states import check_hidden
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.tasks import Task, Weights
 from raydistill.training import checkpoint as saved
@@ -30,6 +31,7 @@ def check_distillation(config: Distillation, epochs: int) -> list[Fault]:
         check_weights(config.temperature, config.distill_wt, config.student_wt, config.teacher_wt)
     except ConfigError as error:
         faults += [fault for fault in error.faults if isinstance(fault, Fault)]
+    faults += check_hidden(config.hidden, config.hidden_wt, config.hidden_loss)
     if (config.checkpoint is None) == (not config.pretrained):
         rule = "needs a checkpoint (--kd-resume), or pretrained and the name of a teacher, and not both"
         faults.append(Fault(f"{_WHERE}.checkpoint", rule, config.checkpoint))
@@ -83,7 +85,9 @@ def add_teacher(
     teacher = teacher.to(device).to(memory_format=torch.channels_last)
     weights = (said.temperature, said.distill_wt, said.student_wt, said.teacher_wt)
     end = config.epochs if said.end_epoch is None else said.end_epoch
-    scheduler.add(KnowledgeDistillationPolicy(model, teacher, *weights), said.start_epoch, end)
+    hidden = {"hidden": said.hidden, "hidden_wt": said.hidden_wt, "hidden_loss": said.hidden_loss}
+    policy = KnowledgeDistillationPolicy(model, teacher, *weights, **hidden)  # type: ignore[arg-type]
+    scheduler.add(policy, said.start_epoch, end)
     return known
 
 
@@ -92,6 +96,8 @@ def identity(config: Distillation, teacher: nn.Module) -> dict[str, Any]:
     values = asdict(config)
     for key in ("checkpoint", "pretrained", "teacher", "model_args"):
         del values[key]
+    if not config.hidden:  # runs without are what they were
+        values = {key: value for key, value in values.items() if not key.startswith("hidden")}
     return {**values, "teacher": digest(teacher.state_dict())}
 
 

@@ -94,12 +94,12 @@ def test_a_student_of_a_teacher_alone_comes_near_it(config: RunConfig, dataset: 
     assert distance(taught) < 0.5 * distance(plain)
 
 
+@pytest.mark.parametrize("hidden", [{}, {"fc1": "fc1", "fc2": "fc1"}])  # of 120 and 84 features
 def test_a_resumed_run_has_the_bits_of_one_never_interrupted(
-    config: RunConfig, dataset: Any, teacher: str, tmp_path: Path
+    config: RunConfig, dataset: Any, teacher: str, tmp_path: Path, hidden: dict[str, str]
 ) -> None:
-    distilled = replace(
-        config, distillation=Distillation(checkpoint=teacher, temperature=4.0, start_epoch=1, end_epoch=3)
-    )
+    said = Distillation(checkpoint=teacher, temperature=4.0, start_epoch=1, end_epoch=3, hidden=hidden)
+    distilled = replace(config, distillation=said)
     whole = list(fit(distilled, task=Classification(dataset)))
     assert whole[-1].layer_sparsity["fc1.weight"] == pytest.approx(0.8)
     parts = replace(distilled, out_dir=str(tmp_path / "parts"))

@@ -179,7 +179,9 @@ class DistillationSection(Section):
 
     teacher: ``baseline`` or a checkpoint. arch: the teacher's, needed where its checkpoint does not say it or says one
     that is not on the menu. temperature: softens both outputs. distill_wt: of the distillation loss. student_wt: of the
-    loss on the labels. start_epoch: the first with a teacher. end_epoch: exclusive; left out, the trial's end.
+    loss on the labels. start_epoch: the first with a teacher. end_epoch: exclusive; left out, the trial's end. hidden:
+    the network's modules to the teacher's, whose hidden states are held against each other too. hidden_wt: what they
+    count. hidden_loss: mse, or cosine.
     """
 
     teacher: str = "baseline"
@@ -189,6 +191,9 @@ class DistillationSection(Section):
     student_wt: NotNegative = 0.3
     start_epoch: Whole = 0
     end_epoch: Count | None = None
+    hidden: dict[str, str] | None = None
+    hidden_wt: NotNegative = 1.0
+    hidden_loss: Literal["mse", "cosine"] = "mse"
 
 
 M = TypeVar("M", bound="Menu")

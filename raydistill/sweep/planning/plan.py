@@ -13,6 +13,7 @@ from torch import nn
 from raydistill import models, tasks
 from raydistill.compression import check, planned_sparsity, weights
 from raydistill.compression.build import rehearsed
+from raydistill.compression.hidden_states import unknown_modules
 from raydistill.compression.names import names_of
 from raydistill.compression.timeline import timeline
 from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
@@ -161,6 +162,7 @@ def plan_sweep(
     faults.collect(_check_baseline, sweep, model, inputs)
     branches: Mapping[int, float] = faults.collect(_trunk_levels, sweep, model, inputs) or {}
     faults.collect(_check_loop, sweep)
+    faults.collect(_check_hidden, sweep, model)
     faults.collect(_check_figures, sweep, model, inputs)
     dimensions = list(sweep.dimensions)
     with faults.collecting():
@@ -351,6 +353,14 @@ def _check_loop(sweep: Sweep) -> None:
         loop_of(baseline_config(sweep), f"{sweep.file}: train.name")
 
 
+def _check_hidden(sweep: Sweep, model: nn.Module) -> None:
+    section = sweep.sections.distillation
+    names = (section and section.hidden) or {}
+    found = unknown_modules(names, model, "network")
+    if found:
+        raise ConfigError(*(replace(fault, where=f"{sweep.file}: {fault.where}") for fault in found))
+
+
 def _check_figures(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     """Raises ConfigError where a figure of one's own fails on the untrained network."""
     for path in sweep.own_figures:
@@ -423,6 +433,9 @@ def _distillation(sweep: Sweep) -> Distillation | None:
         student_wt=section.student_wt,
         start_epoch=section.start_epoch,
         end_epoch=section.end_epoch,
+        hidden=section.hidden or {},
+        hidden_wt=section.hidden_wt,
+        hidden_loss=section.hidden_loss,
     )
 
 

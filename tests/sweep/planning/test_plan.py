@@ -140,6 +140,12 @@ def test_the_baseline_teaches_every_trial_but_not_itself(write_sweep: WriteSweep
     assert run.distillation == Distillation(
         checkpoint="/b/checkpoint.pt", temperature=3.0, distill_wt=0.6, student_wt=0.3, start_epoch=2, end_epoch=4
     )
+    hidden = {"hidden": {"fc1": "fc1"}, "hidden_wt": 2, "hidden_loss": "cosine"}
+    run = plan_sweep(load_sweep(write_sweep(("distillation", hidden))), CIFAR).trials[0].run
+    assert run.distillation is not None
+    assert {key: getattr(run.distillation, key) for key in hidden} == hidden
+    with pytest.raises(ConfigError, match=r"distillation.hidden: the network has no such module, got 'fc9'"):
+        plan_sweep(load_sweep(write_sweep(("distillation", {"hidden": {"fc9": "fc1"}}))), CIFAR)
     shorter = load_sweep(write_sweep(taught), Overrides(epochs=2))
     found = plan_sweep(shorter, CIFAR).trials[0].run.distillation
     assert found is not None
@@ -154,6 +160,7 @@ def test_the_baseline_teaches_every_trial_but_not_itself(write_sweep: WriteSweep
         ({"distill_wt": 0, "student_wt": 0}, "distillation: distill_wt and student_wt must not both be 0"),
         ({"start_epoch": 3, "end_epoch": 3}, "distillation.end_epoch: must be above start_epoch 3, got 3"),
         ({"temperature": 0}, "distillation.temperature"),
+        ({"hidden": {"fc1": "fc1"}, "hidden_loss": "mes"}, "distillation.hidden_loss"),
         ({"temprature": 2}, "did you mean 'temperature'?"),
     ],
 )
