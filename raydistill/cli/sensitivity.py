@@ -56,10 +56,6 @@ def sensitivity(
     data_dir: Annotated[
         Path | None, typer.Option(help="CIFAR-10's folder, a tree of class folders, or what else the task reads.")
     ] = None,
-    mean: Annotated[str | None, typer.Option(help=_MEAN, metavar="R,G,B", show_default=False)] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Their standard deviation, beside --mean.", metavar="R,G,B", show_default=False)
-    ] = None,
     sense: Annotated[Sense, typer.Option(help="What is pruned: single weights, filters or channels.")] = Sense.ELEMENT,
     sense_range: Annotated[
         tuple[float, float, float],
@@ -86,12 +82,18 @@ def sensitivity(
         float, typer.Option(help="With --write-space: top1 that pruning one weight may cost, 0.1 is ten points.")
     ] = 0.1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --write-space.")] = False,
+    mean: Annotated[str | None, typer.Option(help=_MEAN, metavar="R,G,B", show_default=False)] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Their standard deviation, beside --mean.", metavar="R,G,B", show_default=False)
+    ] = None,
 ) -> None:
     """Prune each weight alone, level by level, and draw what accuracy is left; with --bits, round it instead.
 
     All other weights stay dense floats, nothing is retrained. Ctrl-C keeps what was measured; the same command goes on.
     With --write-space the curves become a search space: how far each weight can go by itself sets its bounds.
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
     from raydistill.analysis.network import read_network
@@ -119,7 +121,8 @@ def sensitivity(
     pixels = _pixels(mean, std)
     network = read_network(checkpoint, arch)
     task = TaskConfig(task_name, {} if task_args is None else arguments(task_args, "--task-args"))
-    subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size, task, pixels)
+    begun = replace(network.weights, pixels=pixels)
+    subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size, task, begun)
     if subject.task.warning:
         warn(console, subject.task.warning)
     if subject.task.note:
