@@ -7,7 +7,8 @@ Anything else is a defect of raydistill and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
@@ -65,6 +66,26 @@ class RaydistillError(Exception):
 
     def __reduce__(self) -> tuple[type, tuple[Fault | str, ...]]:
         return type(self), self.faults
+
+
+@contextmanager
+def users_code(
+    where: str, what: str = "", way_out: str = "", kind: type[RaydistillError] | None = None
+) -> Iterator[None]:
+    """Whatever code of the user's raises in the block, or its call of `sys.exit`, becomes one line.
+
+    what: that fails, by its name, where `where` does not say it. kind: of error that it becomes; None: `ConfigError`.
+
+    Raises:
+        RaydistillError: of `kind`; one that the code itself raises passes as it is.
+    """
+    try:
+        yield
+    except RaydistillError:
+        raise
+    except (Exception, SystemExit) as error:
+        fault = Fault(where, f"{what} fails ({type(error).__name__}: {error})".lstrip(), ABSENT, way_out)
+        raise (kind or ConfigError)(fault) from error
 
 
 class ConfigError(RaydistillError):

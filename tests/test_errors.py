@@ -6,7 +6,17 @@ import pickle
 
 import pytest
 
-from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match, short
+from raydistill.errors import (
+    ABSENT,
+    ConfigError,
+    DataError,
+    Fault,
+    RaydistillError,
+    TrainingError,
+    close_match,
+    short,
+    users_code,
+)  # fmt: skip
 
 
 def test_a_fault_is_one_line_whatever_is_in_it() -> None:
@@ -47,3 +57,27 @@ def test_no_password_is_shown_even_where_the_text_is_cut() -> None:
 def test_an_error_says_something() -> None:
     with pytest.raises(ValueError, match="at least one fault"):
         ConfigError()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("no\nsuch"), "file: 'mine:net' fails (ValueError: no such); see what builds it"),
+        (SystemExit(3), "file: 'mine:net' fails (SystemExit: 3); see what builds it"),
+        (StopIteration(), "file: 'mine:net' fails (StopIteration: ); see what builds it"),
+    ],
+)
+def test_whatever_a_users_code_raises_is_one_line(error: BaseException, said: str) -> None:
+    with pytest.raises(ConfigError) as caught, users_code("file", "'mine:net'", "see what builds it"):
+        raise error
+    assert (str(caught.value), caught.value.__cause__) == (said, error)
+
+
+def test_but_for_what_is_one_line_already_and_for_ctrl_c() -> None:
+    for error in (DataError("no data"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught, users_code("file", "x"):
+            raise error
+        assert caught.value is error
+    own = users_code("figure mine", kind=TrainingError)
+    with pytest.raises(TrainingError, match=r"^figure mine: fails \(KeyError: 'a'\)$"), own:
+        raise KeyError("a")

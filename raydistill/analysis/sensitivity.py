@@ -27,10 +27,12 @@ from raydistill.datasets.memory import available_memory
 from raydistill.errors import ABSENT, ConfigError, DataError, Fault
 from raydistill.files import write_atomically
 from raydistill.metrics import Metric, selecting
-from raydistill.tasks import Feed, Loading, TaskConfig
+from raydistill.tasks import Feed, Loading, TaskConfig, Weights
 from raydistill.tasks.feeds import Kept
 from raydistill.training.allocator import keep_freed_memory
+from raydistill.training.start import check_pixels
 from raydistill.training.teacher import digest
+from raydistill.training.weights_file import num_classes_of
 
 _WRITE_EVERY_S = 2.0
 
@@ -39,7 +41,8 @@ class Sensitivity:
     """A network and a split of its data; batches are kept on the device where they fit.
 
     dataset, data_dir: None: what the checkpoint was trained on, if that is on the menu. samples: how many of the split
-    are used; None: all. task: what the network is for; None: it classifies.
+    are used; None: all. task: what the network is for; None: it classifies. weights: the network's, with what
+    the user says of their pixels; None: what its file says.
 
     Raises:
         ConfigError, DataError, CheckpointError: the data cannot be had, or the network knows other classes or words.
@@ -55,6 +58,7 @@ class Sensitivity:
         samples: int | None = None,
         batch_size: int = 256,
         task: TaskConfig | None = None,
+        weights: Weights | None = None,
     ) -> None:
         task = task or TaskConfig()
         classifies = task.name == TaskConfig().name
@@ -62,7 +66,7 @@ class Sensitivity:
         self.network, self.split = network, split
         if device.type == "cpu":
             keep_freed_memory()
-        weights = digest(network.model.state_dict())
+        known_as = digest(network.model.state_dict())
         self.model = network.model.to(device).to(memory_format=torch.channels_last)
         grey = (content.get("preprocessing") or {}).get("channels") == "grey"
         self.dataset = DatasetConfig(
@@ -71,9 +75,12 @@ class Sensitivity:
             data_dir=None if data_dir is None else str(data_dir),
             **{key: run[key] for key in ("validation", "split_seed") if key in run},
         )
-        self.task = tasks.load(task, self.dataset, network.weights)
-        if classifies and (classes := self.task.described()["num_classes"]) != content["num_classes"]:
-            rule = f"the checkpoint knows {content['num_classes']} classes, {self.task.name} has"
+        begun = weights or network.weights
+        self.task = tasks.load(task, self.dataset, begun)
+        check_pixels(self.task, begun)
+        known = num_classes_of(content, network.arch) if content.get("plain") else content.get("num_classes")
+        if classifies and known is not None and (classes := self.task.described()["num_classes"]) != known:
+            rule = f"the checkpoint knows {known} classes, {self.task.name} has"
             raise ConfigError(Fault("--dataset", rule, classes, "name the one it was trained on"))
         self.task.check_knows(content, str(network.path))
         fraction = 1.0
@@ -86,7 +93,7 @@ class Sensitivity:
             self._feed = Kept(self._feed)
         self.identity = {
             "arch": network.arch,
-            "weights": weights,
+            "weights": known_as,
             "dataset": self.task.name,
             "split": split,
             "images": self.samples,

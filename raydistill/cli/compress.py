@@ -379,8 +379,9 @@ def compress(
             named, rows = config.dataset.name, config.batch_size
             said = json.dumps(dict(config.task.args))  # which is YAML too
             sensitivity(
-                at, arch, config.task.name, said, named, data_dir, sense, sense_range, batch_size=rows, out_dir=folder
-            )
+                at, arch, config.task.name, said, named, data_dir, sense, sense_range, batch_size=rows, out_dir=folder,
+                mean=_of_channels(config.mean), std=_of_channels(config.std),
+            )  # fmt: skip
         if thinnify:
             at = on_checkpoint.thinnify(at, arch, folder, console)  # what is exported is the thinned one
         if export_onnx is not None:
@@ -608,6 +609,10 @@ def _train(
             report.say(f"curves: tensorboard --logdir {shlex.quote(str(folder))}")
         report.result(test, last, checkpoint, config.arch, task)
         report.finished()
+
+
+def _of_channels(values: tuple[float, ...] | None) -> str | None:
+    return None if values is None else ",".join(map(str, values))
 
 
 def _flat(said: Any, path: str) -> dict[str, Any]:

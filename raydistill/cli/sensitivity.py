@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from raydistill.compression.sensitivity import Measured as Measurement
     from raydistill.errors import ConfigError
     from raydistill.metrics import Metric
+    from raydistill.parts import Pixels
     from raydistill.tasks import TaskConfig
 
 _NAME_WIDTH = 34
+_MEAN = "Mean of pixels in [0, 1], where plain weights want another than the data's."
 _RANGE = (0.0, 0.95, 0.05)
 
 
@@ -80,12 +82,18 @@ def sensitivity(
         float, typer.Option(help="With --write-space: top1 that pruning one weight may cost, 0.1 is ten points.")
     ] = 0.1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --write-space.")] = False,
+    mean: Annotated[str | None, typer.Option(help=_MEAN, metavar="R,G,B", show_default=False)] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Their standard deviation, beside --mean.", metavar="R,G,B", show_default=False)
+    ] = None,
 ) -> None:
     """Prune each weight alone, level by level, and draw what accuracy is left; with --bits, round it instead.
 
     All other weights stay dense floats, nothing is retrained. Ctrl-C keeps what was measured; the same command goes on.
     With --write-space the curves become a search space: how far each weight can go by itself sets its bounds.
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
     from raydistill.analysis.network import read_network
@@ -110,9 +118,11 @@ def sensitivity(
         steps = tuple(float(count) for count in counts)
     if write_space is not None:
         _check_space(write_space, sense, split, steps if counts is None else None, max_drop, overwrite)
+    pixels = _pixels(mean, std)
     network = read_network(checkpoint, arch)
     task = TaskConfig(task_name, {} if task_args is None else arguments(task_args, "--task-args"))
-    subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size, task)
+    begun = replace(network.weights, pixels=pixels)
+    subject = Sensitivity(network, device_of("auto"), split.value, dataset, data_dir, images, batch_size, task, begun)
     if subject.task.warning:
         warn(console, subject.task.warning)
     if subject.task.note:
@@ -159,6 +169,18 @@ def sensitivity(
     if write_space is not None:
         asked = [point for point in shown if point.level in steps]
         _write_space(write_space, subject, task, asked, max_drop, console)
+
+
+def _pixels(mean: str | None, std: str | None) -> Pixels:
+    """Raises ConfigError: they are no means and deviations."""
+    from raydistill.errors import ConfigError
+    from raydistill.parts import Pixels, pixel_faults
+    from raydistill.parts.pixels import numbers
+
+    found = Pixels(mean=None if mean is None else numbers(mean), std=None if std is None else numbers(std))
+    if faults := pixel_faults(found, "--"):
+        raise ConfigError(*faults)
+    return found
 
 
 def _check_space(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raydistill.datasets.split import raw_stream
-from raydistill.errors import ConfigError, Fault, TrainingError
+from raydistill.errors import ConfigError, Fault, TrainingError, users_code
 from raydistill.resolve import resolve_object
 
 _OWN = 2
@@ -33,12 +33,8 @@ class Augmentation:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Raises TrainingError: it fails, or gives something else than such images."""
-        try:
+        with users_code("dataset.augment", self.name, kind=TrainingError):
             changed = self.change(images, generator)
-        except Exception as error:
-            raise TrainingError(
-                Fault("dataset.augment", f"{self.name} fails ({type(error).__name__}: {error})")
-            ) from error
         if not isinstance(changed, Tensor) or (changed.shape, changed.dtype) != (images.shape, images.dtype):
             given = f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
             kind = str(images.dtype).removeprefix("torch.")

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from raydistill.errors import ABSENT, ConfigError, Fault, close_match
+from raydistill.errors import ConfigError, Fault, close_match, users_code
 from raydistill.models import from_torchvision
 from raydistill.models.inputs import check_input, default_num_classes, example_input, logits_of
 from raydistill.models.menu import MENU, domain
@@ -87,19 +87,15 @@ def create(
             rule = f"'{arch}' gets {name} from the data, {size}"
             raise ConfigError(Fault(where, rule, arguments[name], "leave it out"))
     _check_arguments(factory, arguments, arch, where)
-    try:
-        with in_folder():
-            model = factory(**arguments)
-    except ConfigError as error:
-        raise ConfigError(*(_inside(fault, f"{where} {arch}") for fault in error.faults)) from error
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(
-            Fault(where, f"'{arch}' refuses its arguments ({error})", dict(model_args or {}), "see its signature")
-        ) from error
-    except (Exception, SystemExit) as error:  # a user's own may fail in any way
-        raise ConfigError(
-            Fault(where, f"'{arch}' fails ({type(error).__name__}: {error})", ABSENT, "see what builds it")
-        ) from error
+    with users_code(where, f"'{arch}'", "see what builds it"):
+        try:
+            with in_folder():
+                model = factory(**arguments)
+        except ConfigError as error:
+            raise ConfigError(*(_inside(fault, f"{where} {arch}") for fault in error.faults)) from error
+        except (TypeError, ValueError, AssertionError) as error:
+            rule = f"'{arch}' refuses its arguments ({error})"
+            raise ConfigError(Fault(where, rule, dict(model_args or {}), "see its signature")) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(Fault(where, f"'{arch}' must return a torch.nn.Module", type(model).__name__))
     lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]

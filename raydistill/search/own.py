@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, close_match
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match, users_code
 from raydistill.records import Scalar
 from raydistill.resolve import argument_faults, resolve_class
 from raydistill.search.decisions import GO_ON, PAUSE, STOP, Figures, Measure, TrialScheduler, Verdict
@@ -65,12 +65,8 @@ def _own_class(
 
 
 def _watched(call: Callable[[], T], where: str, what: str) -> T:
-    try:
+    with users_code(where, what):
         return call()
-    except RaydistillError:
-        raise
-    except Exception as error:
-        raise ConfigError(Fault(where, f"{what} fails ({type(error).__name__}: {error})", ABSENT)) from error
 
 
 class _WatchedSearcher(Searcher):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from raydistill.datasets.config import DatasetConfig
-from raydistill.errors import ABSENT, ConfigError, DataError, Fault
+from raydistill.errors import ABSENT, ConfigError, Fault, users_code
 from raydistill.metrics import DIRECTIONS, LOSS, Metric
 from raydistill.resolve import in_folder, resolve_class
 from raydistill.tasks.base import (
@@ -116,12 +117,6 @@ def _called(make: Any, config: TaskConfig, where: str, *given: Any) -> Any:
         inspect.signature(make).bind(*given, **config.args)
     except TypeError as error:
         raise ConfigError(Fault(f"{where}.args", f"'{config.name}' does not take them ({error})")) from error
-    try:
+    own = users_code(where, f"'{config.name}'", "see what loads it")
+    with nullcontext() if config.name in MENU else own:
         return make(*given, **config.args)
-    except (ConfigError, DataError):
-        raise
-    except Exception as error:  # a user's own may fail in any way
-        if config.name in MENU:
-            raise
-        rule = f"'{config.name}' fails ({type(error).__name__}: {error})"
-        raise ConfigError(Fault(where, rule, ABSENT, "see what loads it")) from error

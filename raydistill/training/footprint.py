@@ -28,7 +28,7 @@ from raydistill.compression.deployment import deploy
 from raydistill.compression.storage import bytes_of, stored
 from raydistill.compression.summaries import total_macs
 from raydistill.compression.summaries.bit_operations import bit_operations
-from raydistill.errors import Fault, RaydistillError, TrainingError
+from raydistill.errors import Fault, TrainingError, users_code
 from raydistill.metrics import LATENCY, LATENCY_BUSY, LATENCY_SPREAD, NetworkFigure
 from raydistill.resolve import in_folder, resolve_object
 from raydistill.tasks import Task, Weights
@@ -79,13 +79,8 @@ def figures_of(model: nn.Module, example: tuple[Any, ...]) -> dict[str, float]:
 
 def measured(figure: NetworkFigure, model: nn.Module, example: tuple[Any, ...]) -> float:
     """Raises TrainingError: it fails, or gives something else than a finite number."""
-    try:
-        with torch.no_grad(), in_folder():
-            value = float(figure.measure(copy_of(model).eval(), example))
-    except RaydistillError:
-        raise
-    except Exception as error:
-        raise TrainingError(Fault(f"figure {figure.name}", f"fails ({type(error).__name__}: {error})")) from error
+    with users_code(f"figure {figure.name}", kind=TrainingError), torch.no_grad(), in_folder():
+        value = float(figure.measure(copy_of(model).eval(), example))
     if not math.isfinite(value):
         raise TrainingError(Fault(f"figure {figure.name}", "must be a finite number", value))
     return value

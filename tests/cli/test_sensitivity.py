@@ -13,15 +13,18 @@ import torch
 import yaml
 from torch import nn
 
-from raydistill import tasks
+from raydistill import models, tasks
 from raydistill.datasets import DatasetConfig
+from raydistill.parts import Pixels
 from raydistill.sweep.file.load import load_sweep
-from raydistill.tasks import TaskConfig, Weights
+from raydistill.tasks import Loading, TaskConfig, Weights
 from raydistill.training import RunConfig, evaluate_checkpoint, fit
 from raydistill.training.checkpoint import write_checkpoint
 from tests.cli.conftest import Ended
 
 Command = Callable[..., Ended]
+CPU = torch.device("cpu")
+PLAIN = {"run": {"arch": "simplenet_cifar", "model_args": {}}, "plain": True}
 MODULE = """
 import os, signal
 from pathlib import Path
@@ -264,3 +267,55 @@ def test_errors_are_one_line(sensitivity: Command, tmp_path: Path, arguments: li
     assert ended.err.count("\n") == 1
     assert expected in ended.err
     assert not (tmp_path / "sensitivity").exists()
+
+
+@pytest.mark.slow
+def test_plain_weights_see_the_pixels_that_the_user_says(raydistill: Command, tmp_path: Path) -> None:
+    """Level zero is the network itself, with the figure that `evaluate_checkpoint` finds on such pixels."""
+    torch.manual_seed(0)
+    model = models.create("simplenet_cifar", 10)
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    pixels = Pixels(mean=(0.2, 0.3, 0.4), std=(0.1, 0.2, 0.3))
+    common = (
+        "--arch",
+        "simplenet_cifar",
+        "--dataset",
+        "digits",
+        "--weights",
+        "fc3.weight",
+        "--sense-range",
+        "0",
+        "0.5",
+        "0.5",
+    )
+    found = {}
+    for name, said in (("own", ()), ("said", ("--mean", "0.2,0.3,0.4", "--std", "0.1,0.2,0.3"))):
+        ended = raydistill("sensitivity", "--checkpoint", tmp_path / "plain.pt", "-o", tmp_path / name, *common, *said)
+        assert (ended.code, ended.err) == (0, "")
+        with (tmp_path / name / "sensitivity.csv").open() as file:
+            found[name] = next(csv.DictReader(file))
+    task = tasks.load(
+        TaskConfig(), DatasetConfig("digits"), Weights("simplenet_cifar", content={**PLAIN, "model": {}}, pixels=pixels)
+    )
+    batch_loss = task.evaluate(model, task.feed("validation", Loading(CPU, 256)), Loading(CPU, 256))
+    assert float(found["said"]["loss"]) == pytest.approx(batch_loss["loss"], rel=1e-4)
+    assert found["own"]["loss"] != found["said"]["loss"]
+    ended = raydistill("sensitivity", "--checkpoint", tmp_path / "plain.pt", "-o", tmp_path / "own", *common, *said)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)  # another analysis
+    assert "holds an analysis with another" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (("--mean", "0.5"), "error: --std: is missing beside mean; give both"),
+        (("--mean", "a,b,c", "--std", "1"), "error: --mean, --std: must be numbers, got 'a,b,c'"),
+        (("--mean", "127", "--std", "58"), "error: --mean: must be of pixels scaled to [0, 1]"),
+    ],
+)
+def test_pixels_that_are_none_are_one_line(
+    raydistill: Command, tmp_path: Path, said: tuple[str, ...], says: str
+) -> None:
+    ended = raydistill("sensitivity", "--checkpoint", tmp_path / "none.pt", *said)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert says in ended.err

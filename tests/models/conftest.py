@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,3 +50,20 @@ class Meta:
 @pytest.fixture(scope="session")
 def meta() -> Meta:
     return Meta()
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The name of a module with networks of a user's own."""
+    source = (
+        "from torch import nn\n"
+        "def net(num_classes, width=4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(192, width), nn.Linear(width, num_classes))\n"
+        "def pretrained(num_classes=6, pretrained='no'):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(192, len(pretrained)))\n"
+        "def wrong(num_classes):\n    return 'no module'\n"
+        "value = 3\n"
+    )
+    (tmp_path / "own_models_of_test.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "own_models_of_test"

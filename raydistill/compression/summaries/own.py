@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError
+from raydistill.errors import ConfigError, Fault, users_code
 from raydistill.resolve import in_folder, resolve
 
 if TYPE_CHECKING:
@@ -29,13 +29,8 @@ def own_table(
     if not callable(function) or isinstance(function, type):
         way_out = "name a function of (model, example_input)"
         raise ConfigError(Fault(where, "is no function", name, way_out))
-    try:
-        with in_folder():
-            rows = function(model, example_input)
-    except RaydistillError:
-        raise
-    except Exception as error:
-        raise ConfigError(Fault(where, f"'{name}' fails ({type(error).__name__}: {error})", ABSENT)) from error
+    with users_code(where, f"'{name}'"), in_folder():
+        rows = function(model, example_input)
     kinds = {type(row) for row in rows} if isinstance(rows, Sequence) else set()
     if len(kinds) != 1 or not is_dataclass(kinds.pop()):
         rule = f"'{name}' must give a list of rows, dataclasses of one kind"

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from raydistill.compression.early_exit import exits
-from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.errors import ABSENT, ConfigError, Fault, users_code
 from raydistill.resolve import resolve_object
 
 ONE_AUXILIARY, SEVERAL_AUXILIARIES = 0.4, 0.3
@@ -71,12 +71,9 @@ def own_loss(path: str, multi_label: bool = False) -> Loss:
     where = "task.args.loss"
     loss = resolve_object(path, {}, Loss, where, "loss")
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.25, 0.5, -0.5]], requires_grad=True)
-    try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            labels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]) if multi_label else torch.tensor([0, 2])
-            value = loss.of(logits, labels)
-    except Exception as error:
-        raise ConfigError(Fault(where, f"'{path}' fails ({type(error).__name__}: {error})")) from error
+    with users_code(where, f"'{path}'"), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        labels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]) if multi_label else torch.tensor([0, 2])
+        value = loss.of(logits, labels)
     if not isinstance(value, Tensor) or value.dim() != 0 or not value.requires_grad or not bool(value.isfinite()):
         given = tuple(value.shape) if isinstance(value, Tensor) and value.dim() else value
         raise ConfigError(Fault(where, f"'{path}' must give a finite scalar that can be differentiated", given))

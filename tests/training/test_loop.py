@@ -129,7 +129,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(config: RunConfig, 
         "import sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from dataclasses import replace\n"
-        "from test_fit import SCHEDULE\n"
+        "from test_loop import SCHEDULE\n"
         "from raydistill.datasets import DatasetConfig\n"
         "from raydistill.training import RunConfig, fit\n"
         "config = RunConfig('simplenet_cifar', DatasetConfig('digits'), epochs=25, lr=0.05, schedule=SCHEDULE,\n"
