@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raydistill.cluster.address import Address
     from raydistill.cluster.nodes import Node
     from raydistill.errors import RayLostError
+    from raydistill.metrics import Metric
     from raydistill.search.aliases import Alias
     from raydistill.sweep.file.load import Sweep
     from raydistill.sweep.planning.plan import Plan
@@ -163,15 +164,22 @@ def _search(loaded: Sweep, storage: str, resume: bool, cluster: Address | None, 
     if outcome.interrupted:
         console.print(f"interrupted; resume with:\n  {again}", soft_wrap=True)
         raise typer.Exit(130)
-    _report(outcome, loaded, again, console, storage)
+    _report(outcome, loaded.metrics, again, console, storage, loaded.aliases)
     if not outcome.recorded:
         raise typer.Exit(1)
 
 
-def _report(outcome: Outcome, loaded: Sweep, again: str, console: Console, storage: str) -> None:
+def _report(
+    outcome: Outcome,
+    metrics: Mapping[str, Metric],
+    again: str,
+    console: Console,
+    storage: str,
+    aliases: Sequence[Alias] = (),
+) -> None:
     from raydistill.cli.tables import busy_lines, counts_line, front_report, infeasible_lines, unmoved_lines
 
-    for part in front_report(outcome.rows, outcome.dataset, loaded.metrics):
+    for part in front_report(outcome.rows, outcome.dataset, metrics):
         console.print(part)
     for line in (*infeasible_lines(outcome.rows), *unmoved_lines(outcome.rows), *busy_lines(outcome.rows)):
         console.print(line, style="yellow", soft_wrap=True, markup=False)
@@ -186,7 +194,7 @@ def _report(outcome: Outcome, loaded: Sweep, again: str, console: Console, stora
         ("curves", f"tensorboard --logdir {shlex.quote(_shown(outcome.kept))}/trials" if _here(outcome.kept) else ""),
         ("the knee", f"models:/{outcome.model}@pareto-knee" if outcome.model else ""),
         *(outcome.aliases.items()),
-        ("take it away", _pick(outcome, storage, loaded.aliases)),
+        ("take it away", _pick(outcome, storage, aliases)),
     ):
         if text:
             console.print(f"{title:<12} {text}", soft_wrap=True, markup=False)
@@ -311,9 +319,11 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         *((("trunk", _trunk(sweep, plan)),) if plan.branches else ()),
         ("trials", f"{plan.count} of {sections.training.epochs} epochs, seed {sections.seed}"),
         *((trial.trial_id, f"{trial.origin}, {percent(trial.planned_sparsity)} % sparsity") for trial in plan.warm),
-        ("searcher", _searcher(sweep, plan) + _why(sweep, "searcher")),
+        ("searcher", _searcher(sweep, plan)),
+        *_why(sweep, "searcher"),
         *((("planned", f"{percent(min(planned))} to {percent(max(planned))} % sparsity"),) if planned else ()),
-        ("scheduler", _scheduler(sweep) + _why(sweep, "trial_scheduler")),
+        ("scheduler", _scheduler(sweep)),
+        *_why(sweep, "trial_scheduler"),
         ("objectives", ", ".join(f"{o.name} {o.direction}" for o in sweep.objectives)),
         *((("constraints", ", ".join(map(str, sections.constraints))),) if sections.constraints else ()),
         *((("aliases", ", ".join(f"{alias.name}: {alias.rule}" for alias in sweep.aliases)),) if sweep.aliases else ()),
@@ -367,9 +377,12 @@ def _resources(sweep: Sweep, nodes: Sequence[Node], place: str) -> str:
     return f"{share} a trial, {concurrent(share, nodes)} at a time on {place}"
 
 
-def _why(sweep: Sweep, key: str) -> str:
-    why = "" if sweep.automatic is None else sweep.automatic.said(key)
-    return f" ({why})" if why else ""
+def _why(sweep: Sweep, key: str) -> list[tuple[str, str]]:
+    """What chose a method that the file leaves to the tool."""
+    from raydistill.sweep.file.spec import AUTO
+
+    chosen = sweep.automatic
+    return [(f"  {AUTO}", chosen.why[key])] if chosen is not None and key in chosen.why else []
 
 
 def _searcher(sweep: Sweep, plan: Plan) -> str:

@@ -15,6 +15,8 @@ from raydistill.cli.sweep import _how_to_open, _report
 from raydistill.metrics import Metric
 from raydistill.records import FINISHED, EpochMetrics, TrialRecord
 from raydistill.search import Objective, front_rows
+from raydistill.search.aliases import Alias
+from raydistill.search.pick import Rule
 from raydistill.sweep.run import Outcome
 from tests.cli.conftest import Ended
 
@@ -58,6 +60,16 @@ def test_the_curves_of_trials_are_opened_by_tensorboard() -> None:
     assert "curves       tensorboard --logdir /sweeps/tiny/trials" in last_lines(outcome())
     told = replace(outcome(), kept="s3://bucket/sweeps/tiny")
     assert not any("tensorboard" in line for line in last_lines(told)), "it does not read from buckets"
+
+
+def test_the_network_of_a_goal_is_offered_in_place_of_the_knee() -> None:
+    text = io.StringIO()
+    metrics = {"top1": Metric("max", "fraction"), "loss": Metric("min")}
+    goal = (Alias("small", Rule(best="sparsity")), Alias("goal", Rule(best="top1")))
+    _report(outcome(model="tiny"), metrics, "", Console(file=text, width=80), "kept", goal)
+    assert text.getvalue().splitlines()[-1] == (
+        "take it away raydistill pick tiny --best top1 -o tiny-goal --storage kept"
+    )
 
 
 def test_the_users_own_aliases_are_told() -> None:

@@ -54,7 +54,12 @@ def loaded(name: str, epochs: int) -> tuple[Sweep, Plan, Any]:
     digits = {} if name in OWN else {"dataset": "digits"}
     sweep = load_sweep(EXAMPLES / name, Overrides(epochs=epochs, cpu=True, **digits))
     task = sweep_task(sweep)
-    return sweep, plan_sweep(sweep, task), task
+    plan = plan_sweep(sweep, task)
+    if not plan.trials:  # a searcher that measures first, and then draws
+        drawn = plan.searcher.suggest(0, (), [epochs])
+        assert drawn is not None
+        plan = replace(plan, trials=(plan.draw(0, drawn),))
+    return sweep, plan, task
 
 
 def shortened(name: str, tmp_path: Path, epochs: int = 2, share: float = 1.0) -> tuple[EpochMetrics, Path]:

@@ -95,7 +95,7 @@ def written(tmp_path: Path, **changed: Any) -> Path:
 
 
 def test_a_sweep_takes_objectives_and_scores_from_it(tmp_path: Path) -> None:
-    sweep = load_sweep(written(tmp_path))
+    sweep = load_sweep(written(tmp_path, searcher={"name": "random"}))
     assert [(o.name, o.direction) for o in sweep.objectives] == [("mae", "min"), ("sparsity", "max")]
     assert sweep.sections.trial_scheduler.score == {"mae": -1.0, "planned_sparsity": 0.05}
     assert [c.figure for c in sweep.constraints] == ["mae_rise"]
