@@ -7,8 +7,8 @@ import torch
 
 from raydistill.compression.quantizers.frozen import floats_put_away, freeze
 from raydistill.compression.quantizers.integers import of_8_bits, written_in
-from raydistill.export.outputs.tensor import FirstOutput
 from raydistill.export.integers.aten import AtenOperators
+from raydistill.export.outputs.tensor import FirstOutput
 from tests.compression.quantizers.test_frozen import inputs, quantized
 
 
