@@ -213,7 +213,7 @@ def _only_what_is_used(schema: Schema, section: type[Menu]) -> None:
     ]
     own = {"properties": {"name": {"pattern": OWN}}, "required": ["name"]}
     schema["allOf"].append({"if": own, "then": {"propertyNames": {"enum": ["name", "args"]}}})
-    usual = section.model_fields["name"].default
     unnamed = {"not": {"required": ["name"]}}
-    schema["allOf"].append({"if": unnamed, "then": {"propertyNames": {"enum": sorted(section.uses[usual])}}})
+    usual = sorted(section.uses[section.unnamed])
+    schema["allOf"].append({"if": unnamed, "then": {"propertyNames": {"enum": usual} if usual else False}})
     schema["properties"] = copy.deepcopy(schema["properties"])

@@ -197,6 +197,8 @@ class DistillationSection(Section):
 
 
 M = TypeVar("M", bound="Menu")
+AUTO = "auto"
+"""In place of a method's name: see `raydistill.sweep.file.automatic`."""
 
 
 class Menu(Section):
@@ -206,6 +208,8 @@ class Menu(Section):
     """
 
     uses: ClassVar[Mapping[str, frozenset[str]]]
+    unnamed: ClassVar[str] = AUTO
+    """Whose options stand there where no name does."""
     args: dict[str, Any] | None = None
 
     @property
@@ -231,8 +235,6 @@ class Menu(Section):
         return section.model_copy(update={key: said[key] for key in cls.model_fields if key in said})
 
 
-AUTO = "auto"
-"""In place of a method's name: see `raydistill.sweep.file.automatic`."""
 _RUNGS = frozenset({"grace_period", "reduction_factor"})
 
 
@@ -247,6 +249,7 @@ class TrialSchedulerSection(Menu):
     of the planned sparsity. moasha compares the objectives themselves.
     """
 
+    unnamed = "asha"
     uses: ClassVar = {
         AUTO: frozenset(),
         "moasha": _RUNGS | {"mode", "spread", "brackets"},
@@ -267,7 +270,8 @@ class TrialSchedulerSection(Menu):
     @model_validator(mode="before")
     @classmethod
     def _options_alone_are_ashas(cls, said: Any) -> Any:
-        return {"name": "asha", **said} if isinstance(said, Mapping) and said and "name" not in said else said
+        nameless = isinstance(said, Mapping) and said and "name" not in said
+        return {"name": cls.unnamed, **said} if nameless else said
 
 
 class SearcherSection(Menu):

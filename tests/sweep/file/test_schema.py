@@ -85,6 +85,9 @@ def space() -> dict[str, Any]:
         (("trial_scheduler",), {"name": "median", "reduction_factor": 2}),
         (("objectives", "top1"), "up"),
         (("constraints",), ["top1_drop 0.1"]),
+        (("goal",), "macs 0.5x"),
+        (("goal",), []),
+        (("trial_scheduler",), {"mode": "promote"}),  # of options without a name, asha's
         (("aliases",), {"small": {"besst": "top1"}}),
         (("aliases",), {"small": {}}),
         (("aliases",), {"small": {"where": "size_bytes 3"}}),
@@ -134,6 +137,9 @@ def test_what_the_loader_refuses_without_a_model_is_not_valid(
         {"searcher": {"name": "grid", "points": 3}},
         {"trial_scheduler": {"name": "moasha", "mode": "promote", "brackets": 2}},
         {"objectives": {"my.mod:ENERGY": "min", "top1": "max"}},
+        {"trial_scheduler": {"grace_period": 2}},
+        {"goal": "macs <= 0.5x"},
+        {"goal": ["macs <= 0.5x", "top1_drop <= 0.1"]},
         {"constraints": ["top1_drop <= 0.005", "latency_ms < 3", "my.mod:ENERGY <= 1e-3"]},
         {"aliases": {"small": {"best": "top1", "where": "macs <= 1e6"}, "a-1": {"where": ["top1_drop <= 0.1"]}}},
         {
@@ -154,6 +160,12 @@ def test_what_the_loader_refuses_without_a_model_is_not_valid(
 )
 def test_all_that_a_file_may_say_is_valid(space: dict[str, Any], changed: dict[str, Any]) -> None:
     assert faults(SWEEP, {**space, **changed}) == []
+
+
+def test_a_goal_takes_the_place_of_schedule_and_search(space: dict[str, Any]) -> None:
+    left = {key: value for key, value in space.items() if key not in ("schedule", "search")}
+    assert faults(SWEEP, left)
+    assert faults(SWEEP, {**left, "goal": "macs <= 0.5x"}) == []
 
 
 def test_a_run_file(tmp_path: Path, space: dict[str, Any]) -> None:
