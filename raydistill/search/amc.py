@@ -122,11 +122,19 @@ class _Search:
         gained = figure - self.meaning.dense
         alone = sum(level * layer.size for level, layer in zip(levels, self.layers, strict=True))
         if alone > 0.0 and gained > 0.0:
-            self.together += 0.2 * (min(max(gained / alone, 0.2), 2.0) - self.together)
+            self._learn_together(min(max(gained / alone, 0.2), 2.0), gained < (self.settings.target or 0.0))
         reward = self._reward(metric, figure, gained)
         self.episodes.append(Episode(levels, metric, figure, reward))
         self.told(self.episodes[-1])
         return reward
+
+    def _learn_together(self, found: float, missed: bool) -> None:
+        """Layers bring less beside each other than by themselves, and whole structures less than their level says. What
+        misses the budget counts at once, what keeps it slowly."""
+        if missed:
+            self.together = 0.99 * min(self.together, found)
+        else:
+            self.together += 0.02 * (found - self.together)
 
     def _reward(self, metric: float, figure: float, gained: float) -> float:
         if not math.isfinite(metric):
