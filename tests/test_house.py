@@ -100,8 +100,8 @@ def test_the_engine_drags_in_neither_ray_nor_mlflow_and_checking_a_sweep_is_quic
 
 
 UNSORTED = (
-    "training/batch_norm.py", "training/config.py", "training/packing/cost.py", "training/packing/fitting.py",
-    "training/packing/group.py", "training/packing/member.py", "training/packing/remembered.py",
+    "training/batch_norm.py", "training/packing/cost.py", "training/packing/fitting.py",
+    "training/packing/group.py", "training/packing/member.py",
     "training/packing/steps.py", "training/precision.py", "training/rehearsal.py", "training/replica.py",
     "training/start.py", "training/stepping.py", "training/teacher.py", "training/trial.py",
 )  # fmt: skip
