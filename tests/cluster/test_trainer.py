@@ -131,7 +131,7 @@ def test_two_workers_and_one_that_is_killed_train_what_one_process_does(
     assert_same(one_process, config)
     assert list((tmp_path / "killed").glob("events.out.tfevents.*"))
     left = {path.name for path in (tmp_path / "killed").iterdir() if not path.name.startswith("events")}
-    assert left == {"checkpoint.pt", "sparsity.csv", "schedule.yaml"}
+    assert left == {"checkpoint.pt", "sparsity.csv", "schedule.yaml", "steps"}
     assert_nothing_is_left(watched.workers)
 
 

@@ -72,6 +72,7 @@ def test_damage_between_two_runs(write_sweep: Callable[..., Path], tmp_path: Pat
     assert not journal.exists()
 
 
+@pytest.mark.long  # tests/tracking has a store that takes nothing any more
 def test_a_damaged_mlflow_database_costs_mlflow_alone(
     write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path, spared: None
 ) -> None:

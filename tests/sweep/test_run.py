@@ -429,6 +429,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.usefixtures("spared")
+@pytest.mark.long  # test_search_driver, record/test_journal and tests/test_files.py have full disks without Ray
 def test_a_full_disk_ends_the_sweep_with_one_line_and_it_can_go_on(
     write_sweep: WriteSweep, sweep_here: SweepHere, raydistill: Callable[..., Ended], tmp_path: Path
 ) -> None:
