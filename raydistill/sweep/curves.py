@@ -36,7 +36,7 @@ from raydistill.storage import Store
 from raydistill.sweep.planning.foresight import foreseen
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.session import Session
-from raydistill.tasks import VALIDATION, Loading, Task
+from raydistill.tasks import VALIDATION, Feed, Loading, Task
 from raydistill.training import load_model
 from raydistill.training.footprint import figures_of
 from raydistill.training.loop import device_of
@@ -79,7 +79,7 @@ def ensure_curves(session: Session) -> None:
     if not plan.searcher.wants_curves or not arguments:
         return
     baseline, objectives = ledger.records[BASELINE], session.sweep.objectives
-    figure = next((o.name for o in objectives if o.of_network and o.name in OF_NETWORK), SPARSITY)
+    figure = figure_of(objectives)
     if ledger.curves is None:
         session.observer.step(f"measuring what each of {len(arguments)} layers loses when it is pruned by itself")
         alone = baseline_share(share, session.nodes)
@@ -95,6 +95,18 @@ def ensure_curves(session: Session) -> None:
     constraints = [constraint.against(baseline) for constraint in session.sweep.constraints]
     aim = replace(aim_of(objectives, constraints, baseline), foreseen=_foreseen(session, figure, unit))
     session.plan = replace(plan, searcher=plan.searcher.with_curves(ledger.curves or {}, sizes, aim))
+
+
+def figure_of(objectives: Sequence[Objective]) -> str:
+    """The figure of the network that is optimised; for one of the user's own, which training alone tells, sparsity."""
+    return next((o.name for o in objectives if o.of_network and o.name in OF_NETWORK), SPARSITY)
+
+
+def part_of_validation(task: Task, device: torch.device) -> tuple[Feed, Loading]:
+    """What judges a network that is only pruned, and how it is read."""
+    whole = task.feed(VALIDATION, Loading(device, 1024))
+    loading = Loading(device, 1024, fraction=min(1.0, _SAMPLES / max(1, whole.samples)))
+    return task.feed(VALIDATION, loading), loading
 
 
 def _foreseen(session: Session, figure: str, unit: float) -> Callable[[Mapping[str, Scalar]], float]:
@@ -193,9 +205,7 @@ def damage_of(
     target = device_of(device)
     model = model.to(target).eval()
     example = task.example_input()
-    whole = task.feed(VALIDATION, Loading(target, 1024))
-    loading = Loading(target, 1024, fraction=min(1.0, _SAMPLES / max(1, whole.samples)))
-    feed = task.feed(VALIDATION, loading)
+    feed, loading = part_of_validation(task, target)
     dense, costs = task.evaluate(model, feed, loading)[LOSS], _figure(model, example, figure)
     begun = time.monotonic()
     rises: dict[tuple[str, float], float] = {}

@@ -23,19 +23,19 @@ from raydistill.compression.copying import copy_of
 from raydistill.compression.one_shot import pruned_at_once
 from raydistill.compression.summaries import compute_table
 from raydistill.files import write_atomically
-from raydistill.metrics import LATENCY, OF_NETWORK, selecting
+from raydistill.metrics import LATENCY, selecting
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec
 from raydistill.search.amc import Episode, Layer, Levels, Meaning, run_episodes
 from raydistill.search.searchers import AMCSearcher
 from raydistill.storage import Store
+from raydistill.sweep.curves import SPARSITY, figure_of, part_of_validation
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.session import Session
-from raydistill.tasks import VALIDATION, Loading, Task
+from raydistill.tasks import Task
 from raydistill.training import load_model
 from raydistill.training.loop import device_of
 
-_SAMPLES = 2048
 _SAID_EVERY_S = 30.0
 CURVE = "episodes"
 """Name of the files with the reward of each episode, in the sweep's folder."""
@@ -67,7 +67,7 @@ def ensure_episodes(session: Session) -> bool:
     session.observer.step(f"playing {settings.episodes} episodes over {len(layers)} layers without training ({kind})")
     known = {_key(levels): (metric, figure) for levels, metric, figure in ledger.episodes}
     sign = 1.0 if metric.maximise else -1.0
-    asked = _judge(session)
+    asked = _Judge(session)
 
     def judge(levels: Levels) -> tuple[float, float]:
         if _key(levels) in known:
@@ -96,6 +96,8 @@ def ensure_episodes(session: Session) -> bool:
         episodes = run_episodes(layers, settings, meaning, judge, told)
     except Interrupted:
         return False
+    finally:
+        asked.close()
     session.plan = replace(session.plan, searcher=searcher.with_episodes(episodes))
     write_curve(session.folder, episodes, settings.heatup_episodes, kind)
     return True
@@ -123,31 +125,38 @@ def layers_of(model: nn.Module, example: Sequence[Any], searcher: AMCSearcher) -
 
 def _cost(session: Session) -> Callable[[float], float]:
     """The figure that is optimised, the larger the better, as a cost: the weights that are left, MACs, bytes."""
-    objectives = session.sweep.objectives
-    figure = next((o.name for o in objectives if o.of_network and o.name in OF_NETWORK), "sparsity")
-    if figure == "sparsity":
+    figure = figure_of(session.sweep.objectives)
+    if figure == SPARSITY:
         weights = float(sum(math.prod(shape) for _, shape in session.plan.weights))
         return lambda zeros: weights * (1.0 - zeros)
     scale = 1e6 if figure == LATENCY else 1.0  # nanoseconds: the reward takes its logarithm
     return lambda less: -less * scale
 
 
-def _judge(session: Session) -> Callable[[Mapping[str, Any]], float]:
-    """A trial's values to the metric of its network, pruned at once, in a process that keeps the dense one."""
-    alone = baseline_share(session.share, session.nodes)
-    checkpoint = str(session.ledger.records[BASELINE].checkpoint)
-    where = (checkpoint, session.store, session.shared, alone.device, alone.threads)
-    actor: list[Any] = []
+class _Judge:
+    """A trial's values to the metric of its network, pruned at once, in a process that keeps the dense one. The process
+    is started when it is asked first; `close` gives back what it takes, which trials may be waiting for."""
 
-    def asked(values: Mapping[str, Any]) -> float:
-        if not actor:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._process: Any = None
+
+    def __call__(self, values: Mapping[str, Any]) -> float:
+        session = self._session
+        if self._process is None:
+            alone = baseline_share(session.share, session.nodes)
+            checkpoint = str(session.ledger.records[BASELINE].checkpoint)
             made = ray.remote(num_cpus=alone.cpu, num_gpus=alone.gpu)(_Network)
-            actor.append(made.remote(*where, session.sweep.sections.model.arch))
+            where = (checkpoint, session.store, session.shared, alone.device, alone.threads)
+            self._process = made.remote(*where, session.sweep.sections.model.arch)
         schedule = session.plan.draw(0, values).run.schedule
-        found: float = ray.get(actor[0].metric.remote(schedule))
+        found: float = ray.get(self._process.metric.remote(schedule))
         return found
 
-    return asked
+    def close(self) -> None:
+        if self._process is not None:
+            ray.kill(self._process)
+            self._process = None
 
 
 class _Network:
@@ -161,9 +170,7 @@ class _Network:
         with store.lent(checkpoint) as path:
             self.model = load_model(path, arch).to(target).eval()
         self.task: Task = ray.get(shared[0])
-        whole = self.task.feed(VALIDATION, Loading(target, 1024))
-        self.loading = Loading(target, 1024, fraction=min(1.0, _SAMPLES / max(1, whole.samples)))
-        self.feed = self.task.feed(VALIDATION, self.loading)
+        self.feed, self.loading = part_of_validation(self.task, target)
 
     def metric(self, schedule: ScheduleSpec | None) -> float:
         example = self.task.example_input()
