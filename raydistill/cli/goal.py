@@ -25,7 +25,7 @@ def space_of(
     """
     from raydistill.cli.init import checked, read_goal, usual_subject
     from raydistill.errors import ABSENT, ConfigError, Fault
-    from raydistill.sweep.file.space_file import sweep_name
+    from raydistill.sweep.file.space_file import file_for, sweep_name
 
     if not goal:
         idle = {"--arch": arch, "--from": checkpoint}
@@ -43,8 +43,9 @@ def space_of(
     subject = usual_subject(arch, checkpoint, dataset, data_dir, epochs, num_samples)
     wanted = read_goal(goal, subject)
     assert wanted is not None
-    stem = name or f"{subject.arch.replace(':', '_').replace('.', '_')}_{wanted.figure}"
-    space = Path(f"{sweep_name(Path(f'{stem}.yaml'))}.yaml")
+    space = file_for(f"{subject.arch}_{wanted.figure}")
+    if name is not None:
+        space = Path(f"{sweep_name(Path(f'{name}.yaml'))}.yaml")
     if space.exists():
         if resume:
             return space, None

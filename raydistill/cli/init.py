@@ -67,11 +67,11 @@ def init(
 
     from raydistill.cli.lines import warn
     from raydistill.files import write_atomically
-    from raydistill.sweep.file.space_file import may_write, sweep_name
+    from raydistill.sweep.file.space_file import file_for, may_write
 
     network, arguments = _read(checkpoint, arch), _mapping(model_args, "--model-args")
     known = network.arch if network is not None else _asked(arch)
-    file = output or Path(f"{sweep_name(Path(known.replace(':', '_').replace('.', '_') + '.yaml'))}.yaml")
+    file = output or file_for(known)
     may_write(file, overwrite, "-o")
     subject = _subject(
         known, network, arguments, _task(task, task_args, known, network, data_dir, arguments), dataset, data_dir,

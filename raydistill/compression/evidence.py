@@ -197,17 +197,29 @@ class BatchNormScale(Evidence):
         }
 
 
-class FeatureMaps(Evidence):
-    """Samples of each layer's (input patch, output) pairs: {"name:x": (samples, in * kernel), "name:y": ...}."""
+class _Hooked(Evidence):
+    """What forward hooks see, until it is stopped."""
 
     waits = True
 
+    def __init__(self) -> None:
+        self._hooks: list[RemovableHandle] = []
+
+    def stop(self) -> None:
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks = []
+
+
+class FeatureMaps(_Hooked):
+    """Samples of each layer's (input patch, output) pairs: {"name:x": (samples, in * kernel), "name:y": ...}."""
+
     def __init__(self, names: Sequence[str], model: nn.Module, points: int, ranks: Ranks) -> None:
+        super().__init__()
         self._ranks = ranks
         self._model, self._names = model, tuple(names)
         self._points = points
         self._samples: dict[str, list[Tensor]] = {}
-        self._hooks: list[RemovableHandle] = []
 
     def start(self) -> None:
         self.stop()
@@ -224,11 +236,6 @@ class FeatureMaps(Evidence):
         self._samples.setdefault(f"{name}:x", []).append(x)
         self._samples.setdefault(f"{name}:y", []).append(y)
 
-    def stop(self) -> None:
-        for handle in self._hooks:
-            handle.remove()
-        self._hooks = []
-
     @property
     def ready(self) -> bool:
         return len(self._samples) == 2 * len(self._names)
@@ -241,16 +248,14 @@ class FeatureMaps(Evidence):
         return {key: torch.cat([part[key] for part in every if key in part]).to(own[key].device) for key in own}
 
 
-class BlockInfluence(Evidence):
+class BlockInfluence(_Hooked):
     """1 - the mean cosine of the angle between the hidden states that a block reads and those that it gives (Men et al.
     2024, arXiv 2403.03853, equation 1), by the block's name, each a scalar."""
 
-    waits = True
-
     def __init__(self, blocks: Sequence[str], model: nn.Module, ranks: Ranks) -> None:
+        super().__init__()
         self._blocks, self._model, self._ranks = tuple(blocks), model, ranks
         self._sums: dict[str, Tensor] = {}
-        self._hooks: list[RemovableHandle] = []
 
     def start(self) -> None:
         self.stop()
@@ -267,11 +272,6 @@ class BlockInfluence(Evidence):
         cosines = torch.nn.functional.cosine_similarity(given.double(), result.double(), dim=channel_axis(block, given))
         found = torch.stack([cosines.sum(), torch.tensor(float(cosines.numel())).to(cosines)])
         self._sums[name] = self._sums[name] + found if name in self._sums else found
-
-    def stop(self) -> None:
-        for handle in self._hooks:
-            handle.remove()
-        self._hooks = []
 
     @property
     def ready(self) -> bool:

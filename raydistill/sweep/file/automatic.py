@@ -34,6 +34,9 @@ class Choices:
         """One for each section, as ``searcher: additive (auto: ...)``."""
         return [f"{key}: {getattr(self, key).name} ({self.said(key)})" for key in self.why]
 
+    def within(self, sections: SweepSections) -> SweepSections:
+        return sections.model_copy(update={"searcher": self.searcher, "trial_scheduler": self.trial_scheduler})
+
     def said(self, key: str) -> str:
         """Why a section's method is what it is; "" where the file says it."""
         return f"{AUTO}: {self.why[key]}" if key in self.why else ""

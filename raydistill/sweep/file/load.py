@@ -96,8 +96,7 @@ class Sweep:
         if self.automatic is None:
             return self
         kept = as_started(self.automatic, config)
-        methods = {"searcher": kept.searcher, "trial_scheduler": kept.trial_scheduler}
-        return replace(self, automatic=kept, sections=self.sections.model_copy(update=methods))
+        return replace(self, automatic=kept, sections=kept.within(self.sections))
 
     @property
     def wants_latency(self) -> bool:
@@ -181,8 +180,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
             trained = sections.training.epochs if sections.training.trains else 0
             epochs = (overrides.epochs if overrides else None) or trained
             automatic = chosen(sections, dimensions, per_layer, objectives, constraints, metrics, epochs)
-            methods = {"searcher": automatic.searcher, "trial_scheduler": automatic.trial_scheduler}
-            sections = _with_defaults(sections.model_copy(update=methods), metrics, objectives)
+            sections = _with_defaults(automatic.within(sections), metrics, objectives)
             faults += _check_scores(sections, metrics, str(file))
             faults += _check_data(sections, file)
         faults += _cross_checks(sections, str(file))

@@ -219,6 +219,11 @@ def sweep_name(file: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", file.stem).lstrip("_.-")[:100] or "sweep"
 
 
+def file_for(name: str) -> Path:
+    """A sweep file here, named after a network (``pkg.mod:factory`` too) or a sweep."""
+    return Path(f"{sweep_name(Path(name.replace(':', '_').replace('.', '_') + '.yaml'))}.yaml")
+
+
 _ABOUT = {
     "conservative": "three quarters of what each weight by itself bears unhurt",
     "middle": "as far as each weight bears",
