@@ -69,6 +69,7 @@ SWEEP = {
     "dataset": {"name": "digits"},
     "training": {"epochs": 5, "batch_size": 256, "lr": 0.02, "deterministic": True, "precision": "fp32"},
     "baseline": {"epochs": 3, "lr": 0.05},
+    "searcher": {"name": "sobol"},  # the same with a trial scheduler and without
     "schedule": {
         "version": 1,
         "pruners": {

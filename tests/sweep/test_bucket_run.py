@@ -254,22 +254,33 @@ def test_the_network_goes_away_for_a_while(
 
 
 def test_what_is_wrong_is_said_before_anything_starts(
-    write_sweep: WriteSweep, start: Callable[..., Run], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_sweep: WriteSweep,
+    sweep_here: Callable[..., str],
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = str(write_sweep())
-    no_bucket = start("first", file, "--storage", "s3://no-such-bucket-here/p").finish(code=2)
+    def refused(*arguments: str, **environment: str) -> str:
+        with monkeypatch.context() as patch:
+            for name, value in {"RAYDISTILL_WORK_DIR": str(tmp_path / "machine"), **environment}.items():
+                patch.setenv(name, value)
+            return sweep_here(write_sweep(), *arguments, code=2)
+
+    tracked = ("--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db")
+    no_bucket = refused("--storage", "s3://no-such-bucket-here/p", *tracked)
     assert no_bucket.startswith("error: --storage s3://no-such-bucket-here/p: there is no such bucket; make it")
-    no_key = start("second", file, "--storage", store.shown, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
-    assert no_key.finish(code=2).startswith(f"error: --storage {store.shown}: access denied, or no credentials")
-    away = start("third", file, "--storage", store.shown, AWS_ENDPOINT_URL="http://127.0.0.1:9").finish(code=2)
+    here = ("--storage", store.shown)
+    no_key = refused(*here, *tracked, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    assert no_key.startswith(f"error: --storage {store.shown}: access denied, or no credentials")
+    away = refused(*here, *tracked, AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert away.startswith(f"error: --storage {store.shown}: does not answer for ")
     for text in (no_bucket, away):
         assert text.count("\n") == 1
-    untracked = Run(tmp_path, "fourth", file, "--storage", store.shown).finish(code=2)
+    untracked = refused(*here)
     assert untracked.startswith(f"error: --tracking-uri: is needed: with --storage {store.shown} a database on this")
-    named = Run(tmp_path, "fifth", file, "--storage", store.shown, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert "error: --tracking-uri: no MLflow server answers there" in named.finish(code=2)
-    dry = start("sixth", file, "--storage", store.shown, "--dry-run").finish()
+    named = refused(*here, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "error: --tracking-uri: no MLflow server answers there" in named
+    dry = sweep_here(write_sweep(), *here, *tracked, "--dry-run")
     assert f"storage:     {store.shown}/tiny" in dry
     assert store.content(store.root / "tiny" / "journal.jsonl") == b""
 
