@@ -11,18 +11,12 @@ import torch
 
 from raydistill.analysis.fewer_bits import Asked, search_bits
 from raydistill.analysis.network import Network
-from raydistill.compression.bias_correction import correct_biases
-from raydistill.compression.deployment import folding
-from raydistill.compression.equalization import equalize
-from raydistill.compression.post_training import PostTrained, calibrate, post_train, statistics_named
-from raydistill.compression.quantizers.adaptive_rounding import Learning, round_adaptively
+from raydistill.compression.post_training import PLAIN, PostTrained, Steps, mended, rounded_over_ranges
 from raydistill.compression.quantizers.clipping_search import Search, clippings, search_clipping
-from raydistill.compression.quantizers.gptq import compensate
 from raydistill.compression.quantizers.network import quantization_of
-from raydistill.compression.quantizers.plan import plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
 from raydistill.compression.quantizers.statistics import LayerRecords, collect
-from raydistill.compression.structure import Change, Folded, Quantized, structure_state
+from raydistill.compression.structure import Change, structure_state
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.resolve import argument_faults
 from raydistill.schedule.yaml_file import read_yaml
@@ -91,25 +85,6 @@ class Options:
     share: float | None = None
 
 
-@dataclass(frozen=True)
-class Steps:
-    """What is done beside rounding over ranges.
-
-    equalize: channels of layers that follow each other are scaled against each other first. rounding: steps in which
-    each layer's rounding is learned; 0: to the nearest. compensate: a layer's other weights make good what rounding
-    each adds, with this damping (`gptq`); None: they do not. biases: what rounding adds on average is taken off the
-    biases at the end.
-    """
-
-    equalize: bool = False
-    rounding: int = 0
-    biases: bool = False
-    compensate: float | None = None
-
-
-_PLAIN = Steps()
-
-
 def quantize(
     network: Network,
     task: Task,
@@ -117,7 +92,7 @@ def quantize(
     quantizer: PostTrainLinearQuantizer,
     dynamic: bool = False,
     search: Options | None = None,
-    steps: Steps = _PLAIN,
+    steps: Steps = PLAIN,
     bits: Asked | None = None,
 ) -> tuple[PostTrained, Search | None]:
     """Quantize a network in place. loading: with the part of the training data that calibrates, where no statistics are
@@ -128,31 +103,13 @@ def quantize(
     """
     _still_a_float(network)
     model, example = network.model.to(loading.device), _example(network, loading)
-    known = None if dynamic else statistics_named(quantizer)
-    first = Folded({})
-    if steps.equalize:
-        if known is not None:
-            rule = "changes what layers give, so that statistics of before do not fit"
-            raise ConfigError(Fault("--qe-equalize", rule, ABSENT, "calibrate in the same run"))
-        model.eval()
-        first, _ = folding(model, example)
-        first.apply(model)
-        equalize(model, example)
-    if known is None and not dynamic:
-        known = calibrate(model, example, training_batches(task, loading), quantizer)
-    report = post_train(model, quantizer, example, known)
-    report = replace(report, folded=Folded({**first.norms, **report.folded.norms}))
+    batches = training_batches(task, loading)
+    report = rounded_over_ranges(model, quantizer, example, batches, dynamic, steps)
+    known = report.statistics
     found = None if search is None else _searched(network, task, loading, report, known, search)
     if bits is not None:
         search_bits(model, report.quantization, bits)
-    batches = training_batches(task, loading)
-    if steps.rounding:
-        list(round_adaptively(model, report.quantization, batches, Learning(steps.rounding)))
-    if steps.compensate is not None:
-        list(compensate(model, report.quantization, batches, steps.compensate))
-    if steps.biases:
-        correct_biases(model, batches)
-    return replace(report, plan=plan_of(report.quantization)), found
+    return mended(model, report, batches, steps), found
 
 
 def _searched(
@@ -202,7 +159,7 @@ def mean_loss_of(network: Network, task: Task, loading: Loading) -> Callable[[],
 def write_quantized(network: Network, report: PostTrained, path: Path) -> None:
     """Write a quantized network as a checkpoint of its own; its weights are floats still, which are rounded when it
     runs, so that it can be trained on."""
-    changes: list[Change] = [*network.structure, *([report.folded] if report.folded else []), Quantized(report.plan)]
+    changes: list[Change] = [*network.structure, *report.changes]
     kept = {"history": [], **without_training(network.content)}
     kept.pop("plain", None)  # its shapes do not tell what is rounded
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,8 @@ class Progress(Observer):
         self._last_line = self._clock()
         ended = sum(record.state in ENDED for record in self._records.values())
         left = f", {ended} of them ended before" if ended else ""
-        about = f"{opening.trials} trials of {opening.epochs} epochs{left}, {opening.max_concurrent} at a time"
+        length = f" of {opening.epochs} epochs" if opening.epochs else " without training"
+        about = f"{opening.trials} trials{length}{left}, {opening.max_concurrent} at a time"
         self._print(Text(f"{opening.name}: {opening.arch} on {opening.dataset}, {about}"))
         self._show()
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from raydistill.cluster.nodes import Node
     from raydistill.errors import RayLostError
     from raydistill.metrics import Metric
+    from raydistill.parts.training import Training
     from raydistill.search.aliases import Alias
     from raydistill.sweep.file.load import Sweep
     from raydistill.sweep.planning.plan import Plan
@@ -317,7 +318,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         ("dataset", _split_sizes(task)),
         ("baseline", baseline),
         *((("trunk", _trunk(sweep, plan)),) if plan.branches else ()),
-        ("trials", f"{plan.count} of {sections.training.epochs} epochs, seed {sections.seed}"),
+        ("trials", f"{plan.count} {_length(sections.training)}, seed {sections.seed}"),
         *((trial.trial_id, f"{trial.origin}, {percent(trial.planned_sparsity)} % sparsity") for trial in plan.warm),
         ("searcher", _searcher(sweep, plan)),
         *_why(sweep, "searcher"),
@@ -335,6 +336,10 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
     ):
         console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)
     console.print("dry run: everything checked, nothing started")
+
+
+def _length(training: Training) -> str:
+    return f"of {training.epochs} epochs" if training.trains else "of no epochs: nothing is trained"
 
 
 def _trunk(sweep: Sweep, plan: Plan) -> str:

@@ -24,6 +24,8 @@ from raydistill.compression.names import ParameterNames, names_of
 from raydistill.compression.policies import (
     LRPolicy,
     Policy,
+    PostTrainingControls,
+    PostTrainingPolicy,
     PruningControls,
     PruningPolicy,
     QuantizationPolicy,
@@ -223,6 +225,8 @@ class _Builder:
             return None
         beside = NARROWING if instance.section in NARROWED else ()
         built = _construct(cls, (instance.name,), args, where, self.faults, beside)
+        if isinstance(built, quantizers.PostTrainLinearQuantizer):
+            return built
         if isinstance(built, quantizers.Quantizer):
             return self._quantized(built, instance, where)
         if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
@@ -252,16 +256,19 @@ class _Builder:
             self._add(where, error)
             return None
         self.changes.append(Quantized(plan))
-        for fault in idle:
+        self._say_idle(idle, where)
+        learned = list(held.learned())
+        if learned:
+            self.optimizer.add_param_group({"params": learned, **quantizer.optimizer_settings()})
+        return held
+
+    def _say_idle(self, overrides: Sequence[Fault], where: str) -> None:
+        for fault in overrides:
             placed = Fault(f"{where}.{fault.where}", fault.rule, fault.value, fault.way_out)
             if self.strict:
                 self.faults.append(placed)
             else:
                 self.warnings.append(str(placed))
-        learned = list(held.learned())
-        if learned:
-            self.optimizer.add_param_group({"params": learned, **quantizer.optimizer_settings()})
-        return held
 
     def _lr_scheduler(
         self, cls: Callable[..., LRScheduler], instance: InstanceSpec, args: dict[str, object], where: str
@@ -328,6 +335,9 @@ class _Builder:
             held = _construct(RegularizationControls, (), dict(policy.args), where, self.faults)
             names = [name for name in target.weights if name in self.known]
             return None if held is None else RegularizationPolicy(target, self.masks, names, last, held)
+        if isinstance(target, quantizers.PostTrainLinearQuantizer):
+            said = _construct(PostTrainingControls, (), dict(policy.args), where, self.faults)
+            return None if said is None else self._rounded_at_the_end(target, said, policy)
         for key in policy.args:
             self.faults.append(Fault(f"{where}.{key}", "unknown argument", ABSENT))
         if isinstance(target, Quantization):
@@ -337,6 +347,22 @@ class _Builder:
             return target
         assert isinstance(target, LRScheduler)
         return LRPolicy(target)
+
+    def _rounded_at_the_end(
+        self, quantizer: quantizers.PostTrainLinearQuantizer, controls: PostTrainingControls, policy: PolicySpec
+    ) -> Policy | None:
+        if policy.count > 1:
+            rule = f"{type(quantizer).__name__} rounds a network once, when it is trained"
+            at = f"{self.spec.source}: {policy.path}"
+            self.faults.append(Fault(at, rule, f"{policy.count} epochs", "name the last one, as in epochs: [59]"))
+            return None
+        self._say_idle(
+            quantizer.idle_overrides(self.model, self.example_input),
+            f"{self.spec.source}: {self.spec.instance('quantizer', quantizer.name).path}",
+        )
+        return PostTrainingPolicy(
+            quantizer, self.model, self.masks, self.example_input, self.together.calibration, controls
+        )
 
     def _with_levels(self, pruner: pruners.Pruner, levels: Mapping[str, float], where: str) -> pruners.Pruner:
         replaced = pruner.with_levels(levels)

@@ -9,9 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from raydistill.compression.bias_correction import correct_biases
 from raydistill.compression.deployment import folding
+from raydistill.compression.equalization import equalize
+from raydistill.compression.quantizers.adaptive_rounding import Learning, round_adaptively
+from raydistill.compression.quantizers.gptq import compensate
 from raydistill.compression.quantizers.network import Quantization
-from raydistill.compression.quantizers.plan import Plan
+from raydistill.compression.quantizers.plan import Plan, plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
 from raydistill.compression.quantizers.statistics import (
     Batches,
@@ -21,7 +25,9 @@ from raydistill.compression.quantizers.statistics import (
     read_statistics,
     statistics_of,
 )
-from raydistill.compression.structure import Folded
+from raydistill.compression.structure import Change, Folded, Quantized
+from raydistill.errors import ABSENT, ConfigError, Fault
+from raydistill.resolve import in_folder
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,86 @@ class PostTrained:
     quantization: Quantization
     statistics: Statistics | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What makes another copy of the network one that is quantized so."""
+        return (*((self.folded,) if self.folded else ()), Quantized(self.plan))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done beside rounding over ranges.
+
+    equalize: channels of layers that follow each other are scaled against each other first. rounding: steps in which
+    each layer's rounding is learned; 0: to the nearest. compensate: a layer's other weights make good what rounding
+    each adds, with this damping (`gptq`); None: they do not. biases: what rounding adds on average is taken off the
+    biases at the end.
+    """
+
+    equalize: bool = False
+    rounding: int = 0
+    biases: bool = False
+    compensate: float | None = None
+
+
+PLAIN = Steps()
+
+
+def rounded_after_training(
+    model: nn.Module,
+    quantizer: PostTrainLinearQuantizer,
+    example: Sequence[Any],
+    batches: Batches,
+    dynamic: bool = False,
+    steps: Steps = PLAIN,
+) -> PostTrained:
+    """Calibrate and quantize a trained network, in place; it is in eval mode then.
+
+    example: its positional inputs. batches: of training data, looked at where the quantizer names no statistics, and by
+    steps. dynamic: ranges are found anew in each forward pass.
+
+    Raises:
+        ConfigError, DataError: as `post_train` and `statistics.collect`.
+    """
+    return mended(model, rounded_over_ranges(model, quantizer, example, batches, dynamic, steps), batches, steps)
+
+
+def rounded_over_ranges(
+    model: nn.Module,
+    quantizer: PostTrainLinearQuantizer,
+    example: Sequence[Any],
+    batches: Batches,
+    dynamic: bool = False,
+    steps: Steps = PLAIN,
+) -> PostTrained:
+    """The first half of `rounded_after_training`: equalized, calibrated, rounded to the nearest number."""
+    known = None if dynamic else statistics_named(quantizer)
+    first = Folded({})
+    if steps.equalize:
+        if known is not None:
+            rule = "changes what layers give, so that statistics of before do not fit"
+            raise ConfigError(Fault("equalize", rule, ABSENT, "calibrate in the same run"))
+        model.eval()
+        first, _ = folding(model, example)
+        first.apply(model)
+        equalize(model, example)
+    if known is None and not dynamic:
+        model.eval()
+        known = calibrate(model, example, batches, quantizer)
+    report = post_train(model, quantizer, example, known)
+    return replace(report, folded=Folded({**first.norms, **report.folded.norms}))
+
+
+def mended(model: nn.Module, report: PostTrained, batches: Batches, steps: Steps) -> PostTrained:
+    """The second half: what learns from data how to round, and what takes off the errors that are left."""
+    if steps.rounding:
+        list(round_adaptively(model, report.quantization, batches, Learning(steps.rounding)))
+    if steps.compensate is not None:
+        list(compensate(model, report.quantization, batches, steps.compensate))
+    if steps.biases:
+        correct_biases(model, batches)
+    return replace(report, plan=plan_of(report.quantization))
 
 
 def post_train(
@@ -64,7 +150,7 @@ def post_train(
 
 
 def statistics_named(quantizer: PostTrainLinearQuantizer) -> Statistics | None:
-    """What the quantizer's own argument says, a file or its content.
+    """What the quantizer's own argument says, a file (of the user's folder) or its content.
 
     Raises:
         ConfigError: it cannot be used.
@@ -72,7 +158,10 @@ def statistics_named(quantizer: PostTrainLinearQuantizer) -> Statistics | None:
     said = quantizer.model_activation_stats
     if isinstance(said, Mapping):
         return statistics_of(said, "model_activation_stats")
-    return None if said is None else read_statistics(said)
+    if said is None:
+        return None
+    with in_folder():
+        return read_statistics(said)
 
 
 def moved(statistics: Statistics, norms: Mapping[str, str]) -> dict[str, LayerRecords]:

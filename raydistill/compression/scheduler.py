@@ -28,7 +28,7 @@ class ScheduledPolicy:
 
 
 class CompressionScheduler:
-    """Six callbacks to call from a training loop; `policies.base` draws where.
+    """Seven callbacks to call from a training loop; `policies.base` draws where.
 
     Policies of one epoch act in the order of the file. Masks stay in force once set, in every later epoch and after
     the schedule's end. Made by `raydistill.compression.build`.
@@ -99,6 +99,12 @@ class CompressionScheduler:
             self.masks.apply()
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.on_minibatch_end(Step(epoch, minibatch, minibatches))
+
+    def before_validation(self, epoch: int) -> None:
+        """What is validated then is what the policies leave. A loop whose schedule has nothing that waits for it (a
+        quantizer of trained networks does) may leave it out."""
+        for scheduled in self._by_epoch.get(epoch, ()):
+            scheduled.policy.before_validation(scheduled.when(epoch))
 
     def on_epoch_end(self, epoch: int, **metrics: float) -> None:
         """metrics: what was validated, by name the one that selects first; ReduceLROnPlateau needs it, or the loss."""

@@ -39,6 +39,7 @@ from raydistill.training.calibration import calibration_of
 from raydistill.training.config import RunConfig
 from raydistill.training.determinism import epoch_seed, seed_everything, training_environment
 from raydistill.training.distiller_checkpoint import read_any
+from raydistill.training.ending import ending, ending_faults
 from raydistill.training.events import EventLog
 from raydistill.training.identity import run_identity
 from raydistill.training.kept import Kept
@@ -189,6 +190,8 @@ class Run:
         self.scheduled = len(self.scheduler.scheduled)
         if not config.trains:
             check_acts(self.scheduler)
+        if faults := ending_faults(self.scheduler, config.epochs, config.optimizer):
+            raise ConfigError(*faults)
         self.scheduler.structure = (*begun, *self.scheduler.structure)
         self.stepping = Stepping(self.model, self.optimizer, config.optimizer, self.device)
         decay = config.optimizer.ema
@@ -206,7 +209,7 @@ class Run:
         if before is not None:
             self._continue(before)
         resumed = self._resume() if config.resume and self.path is not None and self.path.exists() else None
-        quantized = quantization_of(self.model) is not None
+        quantized = quantization_of(self.model) is not None or bool(ending(self.scheduler))
         measured = config.trains and not quantized  # bf16 has 8 bits itself, and what is not trained takes no time
         wanted = "fp32" if not measured and config.precision == "auto" else config.precision
         rows = min(-(-config.batch_size // ranks.world), 256)
@@ -276,6 +279,7 @@ class Run:
             seconds = time.perf_counter() - start
             learning_rate = self.stepping.learning_rate
             self.replica.settle_buffers()
+            self.scheduler.before_validation(epoch)
             loading = replace(self.validating, precision=self.precision)
             with self.as_delivered():
                 validated = self.task.evaluate(self.model, self.validation_feed, loading)

@@ -109,7 +109,7 @@ def test_equalized_networks_are_folded_first_and_read_again(compat: Path, tmp_pa
     assert torch.equal(read_network(tmp_path / "q.pt", "resnet20_cifar").model(task.images), after)
     said = {"conv1": {"output": dict.fromkeys(("min", "max", "avg_min", "avg_max", "mean"), 0.0)}}
     other = read_network(distillers(compat), "resnet20_cifar")
-    with pytest.raises(ConfigError, match="--qe-equalize: changes what layers give"):
+    with pytest.raises(ConfigError, match="equalize: changes what layers give"):
         quantize(other, task, LOADING, PostTrainLinearQuantizer("q", model_activation_stats=said), steps=steps)
 
 

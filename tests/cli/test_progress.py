@@ -246,3 +246,9 @@ def test_no_row_is_left_behind_on_a_terminal(height: int) -> None:
         "warning: one",
         "END",
     ]
+
+
+def test_trials_that_train_nothing_are_said_so() -> None:
+    progress, out = watch(Clock())
+    progress.opening(replace(opening(), epochs=0))
+    assert "4 trials without training, 2 at a time" in out.getvalue()

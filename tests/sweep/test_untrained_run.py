@@ -1,4 +1,4 @@
-"""A real sweep whose trials have no epochs: each prunes the baseline at once, and stands in journal and front."""
+"""A real sweep whose trials have no epochs: each prunes and rounds the baseline at once, and stands in journal and front."""
 
 from __future__ import annotations
 
@@ -23,8 +23,23 @@ def test_trials_of_no_epochs_prune_validate_and_are_trials_like_any_other(
         ("training/epochs", 0),
         ("baseline/epochs", 1),
         ("schedule/pruners", {"p": {"class": "SparseGPTPruner", "levels": {"fc*.weight": 0.5, "*": 0.1}}}),
-        ("schedule/policies", [{"pruner": {"instance_name": "p"}, "epochs": [0]}]),
-        ("search", {"per_layer": [{"weights": ["fc*.weight"], "levels": {"uniform": [0.3, 0.9]}}]}),
+        ("schedule/quantizers", {"q": {"class": "PostTrainLinearQuantizer", "per_channel_wts": True}}),
+        (
+            "schedule/policies",
+            [
+                {"pruner": {"instance_name": "p"}, "epochs": [0]},
+                {"quantizer": {"instance_name": "q", "args": {"evidence_minibatches": 2}}, "epochs": [0]},
+            ],
+        ),
+        (
+            "search",
+            {
+                "per_layer": [
+                    {"weights": ["fc*.weight"], "levels": {"uniform": [0.3, 0.9]}},
+                    {"weights": ["fc1.weight"], "bits_weights": {"choice": [3, 5]}},
+                ]
+            },
+        ),
         ("trial_scheduler", {"name": "none"}),
         ("searcher", {"name": "sobol"}),
         ("num_samples", 2),
@@ -37,8 +52,13 @@ def test_trials_of_no_epochs_prune_validate_and_are_trials_like_any_other(
         assert trial.state == FINISHED
         assert trial.last is not None
         assert trial.last.train_loss is None
-        for path, level in trial.values.items():
+        bits = trial.values["per_layer.fc1.weight.bits_weights"]
+        for path, level in ((path, value) for path, value in trial.values.items() if path.endswith(".levels")):
             name = path.removeprefix("per_layer.").removesuffix(".levels")
             assert trial.last.layer_sparsity[name] == pytest.approx(float(level), abs=0.01)
-        model = read_checkpoint(tmp_path / f"sweeps/tiny/trials/{trial.trial_id}/checkpoint.pt")["model"]
+        content = read_checkpoint(tmp_path / f"sweeps/tiny/trials/{trial.trial_id}/checkpoint.pt")
+        (rounded,) = [change for change in content["structure"] if change["change"] == "quantized"]
+        assert rounded["weights"]["fc1.weight"]["args"]["bits"] == bits
+        assert rounded["weights"]["fc2.weight"]["args"]["bits"] == 8
+        model = content["model"]
         assert torch.equal(model["fc1.bias"], dense["fc1.bias"]), "nothing is trained"

@@ -1,7 +1,8 @@
-"""Policies: what acts at the six places of a training loop."""
+"""Policies: what acts at the seven places of a training loop."""
 
 from raydistill.compression.policies.base import Policy, Step
 from raydistill.compression.policies.lr import LRPolicy
+from raydistill.compression.policies.post_training import PostTrainingControls, PostTrainingPolicy
 from raydistill.compression.policies.pruning import PruningControls, PruningPolicy
 from raydistill.compression.policies.quantization import QuantizationPolicy
 from raydistill.compression.policies.regularization import RegularizationControls, RegularizationPolicy
@@ -9,6 +10,8 @@ from raydistill.compression.policies.regularization import RegularizationControl
 __all__ = [
     "LRPolicy",
     "Policy",
+    "PostTrainingControls",
+    "PostTrainingPolicy",
     "PruningControls",
     "PruningPolicy",
     "QuantizationPolicy",

@@ -1,4 +1,4 @@
-"""A policy acts at six places of the training loop, in the epochs its schedule names.
+"""A policy acts at seven places of the training loop, in the epochs its schedule names.
 
 for epoch in ...:
     on_epoch_begin
@@ -10,6 +10,8 @@ for epoch in ...:
         before_parameter_optimization
         optimizer.step()
         on_minibatch_end
+    before_validation
+    metrics = ...                        # validation
     on_epoch_end
 
 Whenever the network loses filters or channels (an extension thins it, or who wrote the loop), every policy hears of it:
@@ -40,13 +42,15 @@ class Step:
 
 
 class Policy:
-    """Does nothing at any of the six places; a policy overrides the ones it needs.
+    """Does nothing at any of the seven places; a policy overrides the ones it needs.
 
-    waits: it sees minibatches of an epoch before it decides. weights: names of those that it acts on; () of none, or of
+    waits: it sees minibatches of an epoch before it decides. ends: it acts on what training has come to, so that its
+    one epoch has to be the last of the run. weights: names of those that it acts on; () of none, or of
     whatever there is.
     """
 
     waits: bool = False
+    ends: bool = False
     weights: Sequence[str] = ()
 
     def fractions(self, weights: Mapping[str, Tensor], when: PolicyTime) -> dict[str, float | None]:
@@ -76,6 +80,9 @@ class Policy:
 
     def on_minibatch_end(self, step: Step) -> None:
         """After the optimizer's step, when the masks have been applied."""
+
+    def before_validation(self, when: PolicyTime) -> None:
+        """After the last minibatch of a scheduled epoch, before what has been trained is validated."""
 
     def on_epoch_end(self, when: PolicyTime, metrics: Mapping[str, float]) -> None:
         """After the last minibatch and the validation of a scheduled epoch."""

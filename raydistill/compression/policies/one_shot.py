@@ -94,7 +94,7 @@ class Together:
 
     def __init__(self, model: nn.Module, masks: MaskSet, calibration: Batches | None) -> None:
         self.policies: list[OneShotPolicy] = []
-        self._model, self._masks, self._calibration = model, masks, calibration
+        self._model, self._masks, self.calibration = model, masks, calibration
 
     def decide(self, policy: OneShotPolicy, when: PolicyTime) -> None:
         """For all policies of this epoch, when the first of them is asked.
@@ -105,7 +105,7 @@ class Together:
         acting = [one for one in self.policies if when.epoch in one.epochs]
         if acting[0] is not policy:
             return
-        data = self._calibration
+        data = self.calibration
         if data is None:
             rule = f"{type(policy.pruner).__name__} needs calibration data"
             raise ConfigError(Fault(policy.pruner.name, rule, ABSENT, "give them: build(..., calibration=batches)"))

@@ -8,6 +8,7 @@ from raydistill.compression.quantizers.clipped import DorefaQuantizer, PACTQuant
 from raydistill.compression.quantizers.learned_step import LSQQuantizer
 from raydistill.compression.quantizers.network import detach, quantization_of
 from raydistill.compression.quantizers.plan import Plan
+from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
 
 MENU: dict[str, type[Quantizer]] = {
     kind.__name__: kind
@@ -16,9 +17,10 @@ MENU: dict[str, type[Quantizer]] = {
         LSQQuantizer,
         NCFQuantAwareTrainQuantizer,
         PACTQuantizer,
+        PostTrainLinearQuantizer,
         QuantAwareTrainRangeLinearQuantizer,
         WRPNQuantizer,
     )
 }
 
-__all__ = ["MENU", "Plan", "Quantizer", "detach", "quantization_of"]
+__all__ = ["MENU", "Plan", "PostTrainLinearQuantizer", "Quantizer", "detach", "quantization_of"]

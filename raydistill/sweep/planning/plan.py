@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from raydistill import models, tasks
-from raydistill.compression import check, planned_sparsity, weights
-from raydistill.compression.build import rehearsed
+from raydistill.compression import CompressionScheduler, check, weights
+from raydistill.compression.build import planned_of, rehearsed
 from raydistill.compression.hidden_states import unknown_modules
 from raydistill.compression.names import names_of
 from raydistill.compression.timeline import timeline
@@ -52,6 +52,7 @@ from raydistill.sweep.planning.seeds import Seeds
 from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
 from raydistill.tasks import TaskShape
 from raydistill.training import Distillation, RunConfig
+from raydistill.training.ending import ending_faults
 from raydistill.training.footprint import measured
 from raydistill.training.optimizer import make_optimizer
 from raydistill.training.own_loop import loop_of
@@ -441,10 +442,16 @@ def _distillation(sweep: Sweep) -> Distillation | None:
 
 def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> float:
     """The sparsity that a schedule is bound for, if it fits."""
-    faults = policies_beyond(schedule, sweep.sections.training.epochs, "training.epochs")
+    training = sweep.sections.training
+    faults = policies_beyond(schedule, training.epochs, "training.epochs")
+
+    def read(scheduler: CompressionScheduler) -> float:
+        faults.extend(ending_faults(scheduler, training.epochs, training.optimizer))
+        return planned_of(scheduler)[0]
+
     planned = 0.0
     try:
-        planned, _ = planned_sparsity(schedule, model, inputs)
+        planned = rehearsed(schedule, model, inputs, read)
     except ConfigError as error:
         faults += error.faults
     if faults:

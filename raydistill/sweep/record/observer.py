@@ -12,7 +12,8 @@ from raydistill.search import FrontRow
 
 @dataclass(frozen=True)
 class Opening:
-    """Known before the first trial starts. records: what an interrupted sweep left, by trial id."""
+    """Known before the first trial starts. records: what an interrupted sweep left, by trial id. epochs: of a
+    trial; 0: nothing is trained."""
 
     name: str
     trials: int

@@ -272,3 +272,21 @@ def test_a_plan_warns_where_trials_are_weighed_before_their_masks_are_final(writ
     for said in ({"name": "moasha", "grace_period": 1}, {"name": "none"}, {**weighed, "grace_period": final}):
         plan = plan_sweep(load_sweep(write_sweep(("trial_scheduler", said))), CIFAR)
         assert not [line for line in plan.warnings if "trial_scheduler" in line]
+
+
+def test_a_quantizer_of_trained_networks_acts_in_the_last_epoch(write_sweep: WriteSweep) -> None:
+    def planned(epoch: int) -> None:
+        file = write_sweep(
+            ("training/epochs", 4),
+            ("schedule/quantizers", {"ints": {"class": "PostTrainLinearQuantizer", "bits_parameters": 4}}),
+            ("schedule/policies", [{"quantizer": {"instance_name": "ints"}, "epochs": [epoch]}]),
+            ("search", {"per_layer": [{"weights": ["fc*.weight"], "bits_weights": {"choice": [2, 8]}}]}),
+            ("searcher", {"name": "random"}),
+        )
+        trials = plan_sweep(load_sweep(file), CIFAR).trials
+        overrides = [yaml.safe_load(trial.schedule_text)["quantizers"]["ints"]["overrides"] for trial in trials]
+        assert {bits["bits_weights"] for said in overrides for bits in said.values()} == {2, 8}
+
+    planned(3)
+    with pytest.raises(ConfigError, match=r"so it acts in the last epoch alone, got \[2\]; give epochs: \[3\]"):
+        planned(2)
