@@ -50,7 +50,7 @@ from raydistill.sweep.trials import TUNE, run_trials
 from raydistill.sweep.trunk import ensure_trunk
 from raydistill.sweep.tune.interrupt import Interrupt
 from raydistill.tasks import Task
-from raydistill.tracking import DatasetCard, SweepLog, has_runs
+from raydistill.tracking import DatasetCard, SweepLog, has_runs, visit
 
 _LOST_S = 15.0
 """For MLflow, when Ray has gone: soon Ray ends the process."""
@@ -111,6 +111,8 @@ def run_sweep(
     if history.start is not None:
         sweep = sweep.as_started(history.start["config"])
     check_plan(sweep)  # what is wrong with the file is said before the data are read
+    if sweep.sections.tracking.uri is not None:
+        visit(sweep.sections.tracking.uri)  # and what is wrong with MLflow before Ray takes seconds to start
     seeds = _seeds(sweep, store.root, history, observer)
     where = f"{sweep.file}: resources_per_trial"
     if address is None:
