@@ -198,7 +198,7 @@ class Sweep:
         self.journal = self.folder / "journal.jsonl"
         self.log = place.folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.code = self.said = 0
+        self.code = self.said = self.lost_baselines = 0
         section = {"name": scheduler, **({"grace_period": 2} if scheduler == "asha" else {})}
         sweep = {**SWEEP, **place.changes, "name": name, "seed": seed, "trial_scheduler": section}
         if uri:
@@ -268,7 +268,7 @@ def shoot(place: Range, number: int) -> Report:
         database = place.server.folder if served else sweep.folder
         if sweep.code == 0:
             report.faults += soak_reader.faults_of(
-                sweep.folder, database / "mlflow.db", database / "mlartifacts", reference
+                sweep.folder, database / "mlflow.db", database / "mlartifacts", reference, sweep.lost_baselines
             )
         else:
             report.faults.append(f"exit code {sweep.code}: {sweep.output()[-500:]}")
@@ -307,6 +307,7 @@ def _cut_in_half(sweep: Sweep, rng: random.Random) -> None:
     if found:
         path = rng.choice([path for path in found if path.exists()])
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        sweep.lost_baselines += path not in under_way
 
 
 def _hit(kind: str, line: int, rng: random.Random, sweep: Sweep, server: Server, report: Report) -> None:

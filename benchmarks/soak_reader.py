@@ -38,7 +38,8 @@ class Story:
     again: dict[str, int]
 
 
-def read_story(journal: Path) -> Story:
+def read_story(journal: Path, lost_baselines: int = 0) -> Story:
+    """lost_baselines: how often the baseline's checkpoint was damaged, and the baseline may have been trained again."""
     epochs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     ends: dict[str, list[str]] = defaultdict(list)
     again: dict[str, int] = {}
@@ -50,6 +51,9 @@ def read_story(journal: Path) -> Story:
             starts += kind == "sweep_started"
             planned = event["config"]["num_samples"]
         elif kind == "baseline":
+            if ends["baseline"] and lost_baselines:
+                lost_baselines -= 1
+                ends["baseline"], again["baseline"] = [], len(epochs["baseline"])
             ends["baseline"].append(event["record"]["state"])
             epochs["baseline"] += event.get("epochs", [])
         elif kind == "epoch":
@@ -62,13 +66,16 @@ def read_story(journal: Path) -> Story:
     return Story(starts, planned, dict(epochs), dict(ends), checkpoints, again)
 
 
-def faults_of(folder: Path, database: Path, artifacts: Path, reference: Path | None) -> list[str]:
+def faults_of(
+    folder: Path, database: Path, artifacts: Path, reference: Path | None, lost_baselines: int = 0
+) -> list[str]:
     """Everything that is lost, double or different.
 
     folder: the sweep's. database: MLflow's SQLite file. artifacts: where MLflow keeps the runs' files.
     reference: the folder of the same sweep, undisturbed; every epoch and every final weight must be bit for bit its.
+    lost_baselines: see `read_story`.
     """
-    story = read_story(folder / "journal.jsonl")
+    story = read_story(folder / "journal.jsonl", lost_baselines)
     faults = _journal(story)
     if faults:
         return faults

@@ -1,4 +1,4 @@
-"""A real sweep whose trials have no epochs: each prunes and rounds the baseline at once, and stands in journal and front."""
+"""A real sweep whose trials have no epochs: each prunes and rounds the baseline at once, and is a trial like others."""
 
 from __future__ import annotations
 

@@ -60,7 +60,13 @@ class Ledger:
                 self._log.trial_ended(record, files_of(record))
 
     def baseline(self, record: TrialRecord, epochs: Sequence[EpochMetrics]) -> None:
-        """The dense baseline is there; epochs: what is known of its training, ``record.last`` the last of it."""
+        """The dense baseline is there; epochs: what is known of its training, ``record.last`` the last of it.
+
+        Where one that was lost has been trained again to the same figures, its epochs stay as they were first told.
+        """
+        known = self.records.get(BASELINE)
+        if known is not None and _same_end(known, record):
+            record, epochs = replace(record, last=known.last, test=known.test), []
         self.records[BASELINE] = record
         # one line: a driver killed between two would leave a baseline without all of its epochs
         history = [metrics.to_json() for metrics in epochs]
@@ -149,6 +155,18 @@ class Ledger:
         if time.monotonic() - self._front_sent > FRONT_EVERY_S:
             self._front_sent = time.monotonic()
             self._log.front(rows, self._objectives, self._metrics, progress(rows, self._objectives, self._metrics))
+
+
+def _same_end(known: TrialRecord, record: TrialRecord) -> bool:
+    """Whether two records tell of the same training, at whatever time."""
+    if known.last is None or record.last is None:
+        return False
+    told = [
+        (one.checkpoint, one.last.epoch, one.last.metrics, one.last.train_loss, one.last.sparsity)
+        for one in (known, record)
+        if one.last is not None
+    ]
+    return told[0] == told[1]
 
 
 def files_of(record: TrialRecord) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from raydistill.records import BASELINE, FAILED, FINISHED, PAUSED, RUNNING, Evaluation, TrialRecord
@@ -44,6 +45,26 @@ def test_an_epoch_that_is_known_is_passed_over(tmp_path: Path) -> None:
         ledger.epoch("t0", epoch(number, top1=0.1 * number))
     assert [entry[2] for entry in log.told if entry[0] == "epoch"] == [0, 1, 2]
     assert len(read_journal(tmp_path / "journal.jsonl").epochs) == 3
+
+
+def test_a_baseline_that_is_trained_again_to_the_same_figures_is_told_once(tmp_path: Path) -> None:
+    ledger, _, _ = ledger_in(tmp_path)
+    first = finished(BASELINE, 0.9, 0.0, str(tmp_path / "b.pt"))
+    ledger.baseline(first, [epoch(number, checkpoint=str(tmp_path / "b.pt")) for number in range(4)])
+    ledger.tested(BASELINE, TEST)
+    resumed, log, _ = ledger_in(tmp_path)
+    assert first.last is not None
+    later = replace(first, last=replace(first.last, timestamp_ms=99_000, seconds=7.0))
+    resumed.baseline(later, [replace(epoch(number), timestamp_ms=99_000) for number in range(4)])
+    assert [entry for entry in log.told if entry[0] == "epoch"] == []
+    history = read_journal(tmp_path / "journal.jsonl")
+    assert [(trial, metrics.epoch) for trial, metrics in history.epochs] == [(BASELINE, number) for number in range(4)]
+    assert history.records[BASELINE].test == TEST
+
+    other = finished(BASELINE, 0.8, 0.0, str(tmp_path / "b.pt"))  # as a GPU may train it: another network
+    resumed.baseline(other, [epoch(3, top1=0.8)])
+    assert [entry[2] for entry in log.told if entry[0] == "epoch"] == [3]
+    assert resumed.records[BASELINE].test is None
 
 
 def test_a_trial_that_starts_again_keeps_what_it_reached(tmp_path: Path) -> None:
