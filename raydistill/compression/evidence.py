@@ -29,11 +29,14 @@ class Evidence:
     """Gathers one kind of evidence for some weights. This one needs nothing: it is always ready.
 
     start() begins anew, before_forward() and after_backward() stand around each minibatch, stop() leaves no trace in
-    the model. ready: what there is now will do. waits: it has to see minibatches of the present epoch first. Where
-    several ranks train, result() is of the rows that all of them have seen, on every rank.
+    the model. ready: what there is now will do. waits: it has to see minibatches of the present epoch first;
+    needs_gradients: with their backward passes. trains: it sees what training does. Where several ranks train, result()
+    is of the rows that all of them have seen, on every rank.
     """
 
     waits = False
+    needs_gradients = False
+    trains = False
 
     def start(self) -> None:
         """Begin to gather."""
@@ -70,6 +73,7 @@ class Gradients(Evidence):
     minibatches)."""
 
     waits = True
+    needs_gradients = True
 
     def __init__(self, names: Sequence[str], masks: MaskSet, squared: bool = False) -> None:
         self._names, self._masks, self._squared = names, masks, squared
@@ -108,6 +112,8 @@ class Gradients(Evidence):
 
 class Movement(Evidence):
     """The sum of -weight * gradient over every minibatch of the policy's epochs; part of a checkpoint."""
+
+    trains = True
 
     def __init__(self, names: Sequence[str], masks: MaskSet) -> None:
         self._names, self._masks = names, masks

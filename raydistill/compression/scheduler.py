@@ -71,6 +71,11 @@ class CompressionScheduler:
         """Whether any policy may draw random numbers at a minibatch of an epoch that has begun."""
         return any(scheduled.policy.may_draw for scheduled in self._by_epoch.get(epoch, ()))
 
+    def waits(self, epoch: int) -> tuple[int, bool]:
+        """How many minibatches policies of an epoch see before they decide, and whether of backward passes."""
+        acting = [scheduled.policy for scheduled in self._by_epoch.get(epoch, ())]
+        return max((policy.waits for policy in acting), default=0), any(policy.needs_gradients for policy in acting)
+
     def on_epoch_begin(self, epoch: int) -> None:
         """Raises ConfigError where a weight that is pruned was taken out of the model, or replaced by another shape."""
         named = (name for scheduled in self.scheduled for name in getattr(scheduled.policy, "weights", ()))

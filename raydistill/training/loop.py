@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 import warnings
@@ -275,7 +276,11 @@ class Run:
     def rest_of_epoch(self, epoch: int, start: float, events: EventLog) -> EpochMetrics:
         """Train and validate an epoch that was begun at `start`."""
         with memory.said_plainly(f"epoch {epoch}", self.config.batch_size):
-            train_loss = self._minibatches(epoch, events) if self.config.trains else None
+            train_loss = None
+            if self.config.trains:
+                train_loss = self._minibatches(epoch, events)
+            else:
+                self._look(epoch)
             seconds = time.perf_counter() - start
             learning_rate = self.stepping.learning_rate
             self.replica.settle_buffers()
@@ -384,6 +389,25 @@ class Run:
                 if self.on_step is not None and ranks.first:
                     self.on_step(epoch, index, count, float(total) / trained)
         return float(ranks.sum(total)) / max(1, self.train_feed.samples)
+
+    def _look(self, epoch: int) -> None:
+        """Show policies the minibatches that they wait for where nothing is trained: the network is as it is validated,
+        and stays so."""
+        wanted, gradients = self.scheduler.waits(epoch)
+        count = min(wanted, self.train_feed.batches)
+        self.model.eval()
+        for index, batch in enumerate(itertools.islice(self.train_feed.epoch(epoch), count)):
+            self.scheduler.on_minibatch_begin(epoch, index, count)
+            with torch.set_grad_enabled(gradients):
+                with arithmetic.autocast(self.precision, self.device):
+                    loss = self.task.loss(self.replica, batch)
+                if gradients:
+                    own, together = self.train_feed.rows(index)
+                    (loss * (own * self.ranks.world / together)).backward()
+                    self.replica.exchange()
+            self.scheduler.before_parameter_optimization(epoch, index, count)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scheduler.on_minibatch_end(epoch, index, count)
 
     def _check_loss(self, total: Tensor, epoch: int, index: int) -> None:
         value = float(total)

@@ -30,11 +30,11 @@ def check_untrained(config: RunConfig) -> list[Fault]:
 
 
 def check_acts(scheduler: CompressionScheduler) -> None:
-    """Raises ConfigError where a policy waits for minibatches, which never come."""
+    """Raises ConfigError where a policy decides by what training does, which never comes."""
     faults = []
     for scheduled in scheduler.scheduled:
-        if scheduled.policy.waits:
-            rule = "decides after some minibatches, and 0 epochs train none"
+        if scheduled.policy.trains:
+            rule = "decides by how training moves weights, and 0 epochs do not train"
             name = scheduled.spec.instance_name
             faults.append(Fault(f"training.epochs: {name}", rule, ABSENT, "raise epochs, or choose another ranking"))
     if faults:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import ConfigError
 from raydistill.parts.training import of_no_epochs
 from raydistill.schedule import parse_schedule
+from raydistill.tasks import TRAIN, Loading
 from raydistill.tasks.classification import Classification
-from raydistill.training import Distillation, OwnLoop, RunConfig, evaluate_checkpoint, fit, read_checkpoint
+from raydistill.training import Distillation, OwnLoop, RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint
 
 
-def schedule(**pruner: Any) -> Any:
-    policies = [{"pruner": {"instance_name": "p"}, "epochs": [0]}]
+def schedule(controls: dict[str, Any] | None = None, /, **pruner: Any) -> Any:
+    policies = [{"pruner": {"instance_name": "p", "args": controls or {}}, "epochs": [0]}]
     return parse_schedule({"pruners": {"p": pruner}, "policies": policies}, "s.yaml")
 
 
@@ -80,10 +83,44 @@ def test_what_has_no_meaning_without_training(change: dict[str, Any], expected: 
     assert expected in str(raised.value)
 
 
-def test_a_ranking_that_waits_for_minibatches_is_refused(task: Classification) -> None:
-    taylor = {"class": "RankedPruner", "final_sparsity": 0.5, "weights": ["fc1.weight"], "ranking": "taylor"}
-    with pytest.raises(ConfigError, match=r"p: decides after some minibatches, and 0 epochs train none"):
-        next(iter(fit(replace(CONFIG, schedule=schedule(**taylor)), task=task)))
+def ranked(**arguments: Any) -> dict[str, Any]:
+    return {"class": "RankedPruner", "final_sparsity": 0.5, "weights": ["fc1.weight"], "rate": "one_shot", **arguments}
+
+
+def test_a_ranking_by_gradients_sees_minibatches_that_nothing_is_learned_from(
+    task: Classification, dense: str, tmp_path: Path
+) -> None:
+    pruner = schedule({"evidence_minibatches": 2}, **ranked(ranking="taylor"))
+    list(fit(replace(CONFIG, init_from=dense, out_dir=str(tmp_path), schedule=pruner), task=task))
+    before, after = load_model(dense), load_model(tmp_path / "checkpoint.pt")
+    feed = task.feed(TRAIN, Loading(torch.device("cpu"), CONFIG.batch_size, CONFIG.seed, CONFIG.effective_train_size))
+    before.eval()
+    for batch in itertools.islice(feed.epoch(0), 2):
+        (task.loss(before, batch) / 2).backward()
+    parameter = before.get_parameter("fc1.weight")
+    assert parameter.grad is not None
+    scores = (parameter.detach() * parameter.grad).abs().flatten()
+    kept = torch.ones_like(scores)
+    kept[scores.argsort()[: scores.numel() // 2]] = 0.0
+    expected = parameter.detach() * kept.view_as(parameter)
+    agree = after.get_parameter("fc1.weight") == expected
+    assert float(agree.float().mean()) > 0.999  # but for ties, and sums in another order
+    assert torch.equal(after.get_parameter("fc2.weight"), before.get_parameter("fc2.weight"))
+
+
+def test_a_ranking_by_activations_leaves_batch_norms_as_they_are(task: Classification, tmp_path: Path) -> None:
+    filters = ranked(ranking="apoz", granularity="Filters", weights=["layer1.0.conv1.weight"])
+    config = replace(CONFIG, arch="resnet20_cifar", effective_train_size=0.05, effective_valid_size=0.1)
+    list(fit(replace(config, out_dir=str(tmp_path), schedule=schedule(**filters)), task=task))
+    network = load_model(tmp_path / "checkpoint.pt")
+    rows = network.get_parameter("layer1.0.conv1.weight").detach().flatten(1).abs().sum(1)
+    assert int((rows == 0).sum()) == 8
+    assert torch.equal(network.get_buffer("bn1.running_var"), torch.ones(16))
+
+
+def test_a_ranking_by_what_training_does_is_refused(task: Classification) -> None:
+    with pytest.raises(ConfigError, match=r"p: decides by how training moves weights, and 0 epochs do not train"):
+        next(iter(fit(replace(CONFIG, schedule=schedule(**ranked(ranking="movement"))), task=task)))
 
 
 def test_zero_is_written_as_one_epoch_without_training() -> None:

@@ -44,12 +44,15 @@ class Step:
 class Policy:
     """Does nothing at any of the seven places; a policy overrides the ones it needs.
 
-    waits: it sees minibatches of an epoch before it decides. ends: it acts on what training has come to, so that its
+    waits: how many minibatches of an epoch it sees before it decides, and needs_gradients: whether of backward passes.
+    trains: it decides by what training does. ends: it acts on what training has come to, so that its
     one epoch has to be the last of the run. weights: names of those that it acts on; () of none, or of
     whatever there is.
     """
 
-    waits: bool = False
+    waits: int = 0
+    needs_gradients: bool = False
+    trains: bool = False
     ends: bool = False
     weights: Sequence[str] = ()
 

@@ -97,7 +97,9 @@ class PruningPolicy(Policy):
         if self.controls.fold_batchnorm:
             self._norms = adjacency.batch_norms("fold_batchnorm")
         self._evidence = gatherer(pruner.evidence, self.weights, model, masks, adjacency, pruner.points, pruner.blocks)
-        self.waits = self._evidence.waits or self.controls.skip_first_minibatch
+        own = self.controls
+        self.waits = own.evidence_minibatches if self._evidence.waits else int(own.skip_first_minibatch)
+        self.needs_gradients, self.trains = self._evidence.needs_gradients, self._evidence.trains
         self._due: int | None = None
         self._begun = False
         self._when: PolicyTime | None = None
