@@ -100,6 +100,10 @@ class CompressionCallback(lightning.Callback):
         if ends:
             self._schedule.on_minibatch_end(*self._step(trainer))
 
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not trainer.sanity_checking and trainer.is_last_batch:  # of several within an epoch, the one that counts
+            self._schedule.before_validation(trainer.current_epoch)
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         epoch = trainer.current_epoch
         if epoch < self._trial.first_epoch:

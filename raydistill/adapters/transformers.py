@@ -124,6 +124,7 @@ class CompressionCallback(transformers.TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Unpack[_Named]
     ) -> None:
+        self._schedule.before_validation(self._epoch)
         control.should_evaluate = control.should_save = True
 
     def on_evaluate(

@@ -35,7 +35,7 @@ def rehearse(
         ConfigError: the schedule does not fit the model.
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-    scheduler = build(spec, model, optimizer, example_input, strict)
+    scheduler = build(spec, model, optimizer, example_input, strict, calibration=lambda: [example_input])
     done = []
     for epoch in rehearsed_epochs(spec):
         _train(scheduler, model, optimizer, example_input, epoch, minibatches)
@@ -62,6 +62,7 @@ def _train(
         scheduler.before_parameter_optimization(epoch, index, minibatches)
         optimizer.step()
         scheduler.on_minibatch_end(epoch, index, minibatches)
+    scheduler.before_validation(epoch)
     scheduler.on_epoch_end(epoch, metric=0.0, loss=float(loss.detach()))
 
 

@@ -7,6 +7,7 @@
         for epoch in trial.epochs_left():
             scheduler.on_epoch_begin(epoch)
             ...                                  # the loop that is drawn in `raydistill.compression.policies.base`
+            scheduler.before_validation(epoch)
             metrics = {"top1": ..., "loss": ...}
             scheduler.on_epoch_end(epoch, **metrics)
             yield metrics

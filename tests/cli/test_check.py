@@ -213,3 +213,14 @@ def test_shapes_are_written_one_way_or_the_other(raydistill: Command, tmp_path: 
     path.write_text("version: 1\npolicies: []\n")
     first = [path] if command == "check" else ["compute"]
     assert raydistill(command, *first, "--arch", "simplenet_cifar", "--input-shape", shape).code == 0
+
+
+def test_a_schedule_that_rounds_at_its_end_is_tried_with_that(raydistill: Command, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    rounds = "quantizers:\n  ints: {class: PostTrainLinearQuantizer}\npolicies:\n"
+    use = "\n  - {quantizer: {instance_name: ints}, epochs: [9]}"
+    file.write_text(SCHEDULE.replace("fc9", "fc2").replace("policies:\n", rounds).rstrip() + use)
+    ended = raydistill("check", file, "--arch", "simplenet_cifar", "--run")
+    assert (ended.code, ended.err) == (0, "")
+    assert "ints: rounds the trained" in ended.out
+    assert ", 9 (" in ended.out
