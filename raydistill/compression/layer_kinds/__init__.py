@@ -25,7 +25,7 @@ from raydistill.compression.layer_kinds.convolution import (
     kernel_text,
 )
 from raydistill.compression.layer_kinds.layer_norm import EMBEDDING, LAYER_NORM, RMS_NORM, LayerNormKind
-from raydistill.compression.layer_kinds.norm import BATCH_NORM, INSTANCE_NORM, PRELU, NormKind, SlopeKind
+from raydistill.compression.layer_kinds.norm import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, PRELU, NormKind, SlopeKind
 from raydistill.compression.layer_kinds.recurrent import CELL, RECURRENT, RecurrentKind
 from raydistill.compression.layer_kinds.weighted import LINEAR, WeightedKind
 from raydistill.errors import ConfigError, Fault
@@ -39,7 +39,7 @@ MENU: dict[type[nn.Module], LayerKind] = {
     nn.PReLU: PRELU,
     nn.LayerNorm: LAYER_NORM,
     nn.RMSNorm: RMS_NORM,
-    nn.GroupNorm: LayerKind(whole="which normalizes over channels"),
+    nn.GroupNorm: GROUP_NORM,
     nn.Embedding: EMBEDDING,
     nn.EmbeddingBag: LayerKind(embedding=True, whole="which is not thinned"),
     nn.RNNBase: RECURRENT,
@@ -63,6 +63,7 @@ __all__ = [
     "ConvolutionKind",
     "Cut",
     "EMBEDDING",
+    "GROUP_NORM",
     "INSTANCE_NORM",
     "LAYER_NORM",
     "LayerNormKind",

@@ -24,8 +24,8 @@ class LayerKind:
 
     One that multiplies by a weight with rows and columns is a `WeightedKind`.
 
-    norm: it normalizes each channel by itself. batch_norm: over the batch, so that a layer before it can take up its
-        scale. recurrent: it runs over time. embedding: its inputs are indices.
+    norm: it normalizes each channel, or each group of channels, by itself. batch_norm: over the batch, so that a layer
+        before it can take up its scale. recurrent: it runs over time. embedding: its inputs are indices.
     counted: its multiply-accumulates are one row of a summary, under its name and class.
     whole: why its channels are never taken out (completes "reaches NAME, ..."); empty where they can be.
     weight: the name of its weight; out_dim, in_dim: that one's dimensions of rows and of columns.
@@ -56,13 +56,19 @@ class LayerKind:
         del module
         return 1
 
+    def together(self, module: nn.Module) -> int:
+        """How many neighbouring channels it normalizes together: they can only go together."""
+        del module
+        return 1
+
     def is_depthwise(self, module: nn.Module) -> bool:
         """Whether it has one filter a channel, each reading its own channel only."""
         del module
         return False
 
     def keeps_apart(self, module: nn.Module) -> bool:
-        """Whether a channel of the output depends on the same one of the input only, and its own entries of tensors."""
+        """Whether a channel of the output depends on the same one of the input only (or, where several are normalized
+        `together`, on these), and its own entries of tensors."""
         return self.norm or self.is_depthwise(module)
 
     def may_be_cut(self, module: nn.Module) -> bool:

@@ -1,4 +1,5 @@
-"""Normalizations that keep channels apart (batch and instance norms), and PReLU, which has a slope a channel."""
+"""Normalizations that keep channels apart (batch and instance norms), or groups of them (group norms), and PReLU, which
+has a slope a channel."""
 
 from __future__ import annotations
 
@@ -39,6 +40,25 @@ class NormKind(LayerKind):
 
 
 @dataclass(frozen=True)
+class GroupNormKind(NormKind):
+    """Channels in dim 1. A whole group may go: the others are normalized without it in any case."""
+
+    def rows(self, module: nn.Module) -> int:
+        return cast(nn.GroupNorm, module).num_channels
+
+    def together(self, module: nn.Module) -> int:
+        norm = cast(nn.GroupNorm, module)
+        return norm.num_channels // norm.num_groups
+
+    def fit(self, module: nn.Module, rows: int | None = None) -> None:
+        norm, each = cast(nn.GroupNorm, module), self.together(module)
+        if norm.weight is not None:
+            rows = len(norm.weight)
+        if rows is not None:
+            set_sizes(module, {"num_channels": rows, "num_groups": rows // each})
+
+
+@dataclass(frozen=True)
 class SlopeKind(LayerKind):
     """PReLU: a slope for negative values, one a channel or one for all."""
 
@@ -54,6 +74,7 @@ class SlopeKind(LayerKind):
 
 BATCH_NORM = NormKind(batch_norm=True)
 INSTANCE_NORM = NormKind()
+GROUP_NORM = GroupNormKind()
 PRELU = SlopeKind()
 
 

@@ -7,6 +7,7 @@ bias to fold it into.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -168,9 +169,11 @@ def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterat
         refused.update(dict.fromkeys(writers, group.blocked or "nobody writes it"))
         return
     together = _together(group, model)
-    slices = []
+    adjacent = _adjacent(group, model)
+    slices: list[Slice] = []
     for member in group.members:
-        made = None if together is None else _slice(member, group.width, together, model)
+        alike = together is not None and adjacent is not None and 1 in (together, adjacent)
+        made = _slice(member, group.width, together or 1, adjacent or 1, model) if alike else None
         if made is None:
             refused.update(dict.fromkeys(writers, f"{member.layer} reads its channels in groups of another kind"))
             return
@@ -180,17 +183,17 @@ def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterat
     kind_ = NEURONS if matrices else FILTERS
     members = [(member.layer, member.side) for member in group.members]
     topology = _topology(kind_, members, model)
-    norms, shifts, biases = _beside(group, together or 1, model)
+    norms, shifts, biases = _beside(group, together or 1, adjacent or 1, model)
     yield Coupling(kind_, writers[0], names, tuple(slices), topology, norms=norms, shifts=shifts, biases=biases)
 
 
-def _beside(group: Group, together: int, model: nn.Module) -> tuple[tuple[Slice, ...], ...]:
+def _beside(group: Group, together: int, adjacent: int, model: nn.Module) -> tuple[tuple[Slice, ...], ...]:
     """Scales and shifts of norms, and biases of layers, among a group's members."""
     found: dict[str, tuple[Slice, ...]] = {"norms": (), "shifts": (), "biases": ()}
     for member in group.side("out", "through"):
         module = model.get_submodule(member.layer)
         kind_ = kind_of(module)
-        where = _where(member, group.width, together)
+        where = _where(member, group.width, together, adjacent)
         for own, _ in module.named_parameters(recurse=False):
             what = "biases" if own == kind_.bias_name else ""
             if kind_.norm:
@@ -214,10 +217,24 @@ def _together(group: Group, model: nn.Module) -> int | None:
     return count if not found and count and group.width % count == 0 else None
 
 
-def _slice(member: Member, width: int, together: int, model: nn.Module) -> list[Slice] | None:
+def _adjacent(group: Group, model: nn.Module) -> int | None:
+    """How many neighbouring channels are one structure: those that norms among the members normalize together. None:
+    one of them reads other channels along with the group's."""
+    found = 1
+    for member in group.members:
+        module = model.get_submodule(member.layer)
+        size = kind_of(module).together(module)
+        if size > 1 and not torch.equal(member.where, member.channels):
+            return None
+        found = math.lcm(found, size)
+    return found if group.width % found == 0 else None
+
+
+def _slice(member: Member, width: int, together: int, adjacent: int, model: nn.Module) -> list[Slice] | None:
     """Of one member of a group; none for a norm, which has no weight of its own to prune; None: it cannot be said.
 
-    together: of so many channels is a structure, one of each of as many equal parts of the group.
+    together: of so many channels is a structure, one of each of as many equal parts of the group. adjacent: or of so
+    many neighbours.
     """
     module = model.get_submodule(member.layer)
     kind_ = weighted(module)
@@ -227,11 +244,11 @@ def _slice(member: Member, width: int, together: int, model: nn.Module) -> list[
     name = f"{member.layer}.{kind_.weight}"
     if member.side == "in" and kind_.groups(module) > 1:  # its weight has the columns of one group only
         return [Slice(name, dim, torch.arange(width // together).view(-1, 1))]
-    where = _where(member, width, together)
+    where = _where(member, width, together, adjacent)
     return None if where is None else [Slice(name, dim, where)]
 
 
-def _where(member: Member, width: int, together: int) -> Tensor | None:
+def _where(member: Member, width: int, together: int, adjacent: int) -> Tensor | None:
     """The positions of each structure, (structures, entries); None where these are not as many for each."""
     each = len(member.where) // width
     order = member.channels.argsort(stable=True)
@@ -239,6 +256,8 @@ def _where(member: Member, width: int, together: int) -> Tensor | None:
         member.channels[order], torch.arange(width).repeat_interleave(each)
     ):
         return None
+    if adjacent > 1:
+        return member.where[order].view(width // adjacent, adjacent * each)
     return member.where[order].view(together, width // together, each).transpose(0, 1).flatten(1)
 
 

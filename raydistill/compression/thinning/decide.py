@@ -213,7 +213,8 @@ class _Decision:
         return carriers
 
     def _trimmed(self, new: Tensor) -> Tensor:
-        """What may go at once: every layer keeps a channel, and grouped convs lose as many in each of their groups."""
+        """What may go at once: every layer keeps a channel, group norms lose whole groups, and grouped convs as many
+        channels in each of theirs."""
         while True:
             start = new.clone()
             for member in self.group.members:
@@ -223,10 +224,20 @@ class _Decision:
                 going = (self.removed | new)[member.channels]
                 if new.any() and len(set(member.where[going].tolist())) >= size:
                     self._keep(new, member.channels[new[member.channels]][-1:], f"{member.layer} keeps at least one")
+                if kind.together(module) > 1:
+                    self._whole(new, member, kind.together(module))
                 if kind.groups(module) > 1 and not kind.is_depthwise(module):
                     self._balance(new, member, size)
             if torch.equal(start, new):
                 return new
+
+    def _whole(self, new: Tensor, member: Member, size: int) -> None:
+        """Keep what is normalized together with something that stays."""
+        going = (self.removed | new)[member.channels]
+        owner = member.where // size
+        gone = torch.bincount(owner[going], minlength=int(owner.max()) + 1)
+        broken = ((gone > 0) & (gone < size))[owner]
+        self._keep(new, member.channels[broken & going], f"{member.layer} normalizes it together with one that stays")
 
     def _balance(self, new: Tensor, member: Member, size: int) -> None:
         groups = kind_of(self.modules[member.layer]).groups(self.modules[member.layer])

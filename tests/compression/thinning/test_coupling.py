@@ -95,3 +95,26 @@ def test_the_network_stays_as_it_is() -> None:
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class Normalized(nn.Module):
+    """groups: of the norm behind the first convolution. read: of the second convolution."""
+
+    def __init__(self, groups: int, read: int = 1) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 12, 3), nn.GroupNorm(groups, 12)
+        self.second, self.head = nn.Conv2d(12, 8, 3, groups=read), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.norm(self.first(x)).relu()).mean((2, 3)))
+
+
+def test_channels_that_are_normalized_together_are_one_structure() -> None:
+    offer = couplings(Normalized(4), torch.randn(2, 3, 8, 8))
+    (found,) = [each for each in offer.couplings if each.name == "first"]
+    assert found.count == 4
+    assert {(each.weight, each.dim) for each in found.slices} == {("first.weight", 0), ("second.weight", 1)}
+    assert all(each.where.tolist() == torch.arange(12).view(4, 3).tolist() for each in found.slices)
+    assert [each.weight for each in found.norms] == ["norm.weight"]
+    refused = couplings(Normalized(4, read=2), torch.randn(2, 3, 8, 8)).refused
+    assert "in groups of another kind" in refused["first"]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raydistill.compression.masks import MaskSet
+from raydistill.compression.structure import replay, structure_from, structure_state
 from raydistill.compression.thinning import thin
 from raydistill.errors import ConfigError
 from tests.compression.thinning.conftest import relative, unsettled, zeroed
@@ -298,6 +299,43 @@ def test_nothing_goes_through_a_normalization_over_channels() -> None:
     assert model[0].out_features == 8
     assert "reaches 1, which normalizes over channels" in {kept.reason for kept in report.kept}
     assert relative(expected, model(x)) < 1e-5
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_group_norm_loses_whole_groups_of_channels(affine: bool) -> None:
+    def fresh() -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1), nn.GroupNorm(4, 12, affine=affine), nn.ReLU(), nn.Conv2d(12, 8, 3),
+            nn.GroupNorm(2, 8, affine=affine), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+        ).eval()  # fmt: skip
+
+    model = fresh()
+    if affine:
+        with torch.no_grad():
+            model[1].weight.uniform_(0.5, 1.5)
+            model[1].bias.normal_()
+    zeroed(model, {"0": [3, 4, 5, 9, 10]})  # one group whole, of another two of three
+    x = images()
+    expected = model(x)
+    report = thin(model, None, x)
+    assert report.removed == {"0": 3}
+    assert (model[1].num_groups, model[1].num_channels, model[3].in_channels) == (3, 9, 9)
+    assert relative(expected, model(x)) < 1e-5
+    assert {kept.reason for kept in report.kept} == {"the channel depends on the input"}
+    again = replay(fresh(), structure_from(structure_state(report.changes)))
+    again.load_state_dict(model.state_dict())
+    assert relative(expected, again(x)) < 1e-5
+
+
+def test_channels_that_nobody_reads_stay_with_one_that_they_are_normalized_with() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.GroupNorm(4, 12), nn.ReLU(), nn.Conv2d(12, 8, 3)).eval()
+    zeroed(model, {}, {"3": [0, 1, 6, 7, 8]})  # the third group is read by nobody, of the first one channel is
+    x = images()
+    expected = model(x)
+    report = thin(model, None, x)
+    assert (model[0].out_channels, model[1].num_groups) == (9, 3)
+    assert relative(expected, model(x)) < 1e-5
+    assert {kept.reason for kept in report.kept} == {"1 normalizes it together with one that stays"}
 
 
 class Heads(nn.Module):
