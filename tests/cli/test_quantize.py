@@ -169,7 +169,7 @@ def test_bits_are_searched_on_validation_kept_and_not_measured_twice(
 
 def test_weights_alone_in_groups_and_what_they_weigh(look: Command, raydistill: Command, tmp_path: Path) -> None:
     common = ("--quantize-eval", "--qe-bits-acts", "0", "--qe-calibration", "0.2")
-    losses, sizes = {}, {}
+    losses, sizes, graphs = {}, {}, {}
     for bits, group in ((8, 32), (4, 32), (4, None)):
         ended = look(*common, "--qe-bits-wts", bits, *(("--qe-group-size", group) if group else ()))
         assert ended.code == 0, ended.err
@@ -186,8 +186,10 @@ def test_weights_alone_in_groups_and_what_they_weigh(look: Command, raydistill: 
         )
         assert exported.code == 0, exported.err
         sizes[bits, group] = (tmp_path / net / "model.safetensors").stat().st_size
+        graphs[bits, group] = (tmp_path / net / "model.onnx").stat().st_size
     assert losses[4, 32] < losses[4, None]  # a range for 32 inputs is narrower than one for all
     assert sizes[4, None] < sizes[4, 32] < 0.75 * sizes[8, 32]
+    assert graphs[4, None] < graphs[4, 32] == graphs[8, 32] < 1.2 * graphs[4, None]  # 8 bits, and scales of groups
 
 
 def test_weights_alone_whose_others_make_good_what_rounding_adds(look: Command, tmp_path: Path) -> None:

@@ -25,13 +25,18 @@ class FrozenWeight(FixedWeight, Spoken):
     """The weight lies on its grid already. low, high: of its numbers; shape: of its scale and zero point."""
 
     NAME = "frozen"
+    _whole: torch.Size | None = None
+    """While it is told in groups: the weight's own shape."""
 
     def prepare(self, model: nn.Module) -> None:
         kind = of_8_bits(self.low, self.high)
         weight = self._own(model)
-        if weight is None or kind is None or self.grid(weight).scale.shape != self.scale.shape:  # groups: no operator
+        if weight is None or kind is None:
             return
-        told = (self.numbers(weight).to(kind), self.scale.reshape(-1), self.zero_point.reshape(-1).to(kind))
+        numbers = self.numbers(weight).to(kind)
+        if self.scale.dim() > 1 and 1 < self.scale.shape[1] < weight.shape[1]:
+            numbers, self._whole = of_equal_groups(numbers, self.scale.shape[1]), numbers.shape
+        told = (numbers, self.scale.reshape(-1), self.zero_point.reshape(-1).to(kind))
         for attribute, tensor in zip(_TOLD, told, strict=True):
             self.register_buffer(attribute, tensor.contiguous(), persistent=False)
 
@@ -45,6 +50,7 @@ class FrozenWeight(FixedWeight, Spoken):
         return None
 
     def forget(self) -> None:
+        self._whole = None
         for attribute in _TOLD:
             self._buffers.pop(attribute, None)
 
@@ -54,6 +60,9 @@ class FrozenWeight(FixedWeight, Spoken):
             return on_grid(weight.view_as(weight), self.grid(weight))
         axis = next((axis for axis, size in enumerate(self.shape) if size > 1), None)
         numbers, scale, zero_point = (getattr(self, attribute) for attribute in _TOLD)
+        if self._whole is not None:
+            rows, columns, *taps = self._whole
+            return spoken.weight(numbers, scale, zero_point, 0).reshape(rows, -1, *taps)[:, :columns]
         return spoken.weight(numbers, scale, zero_point, axis)
 
     @torch.no_grad()
@@ -79,6 +88,17 @@ class FrozenWeight(FixedWeight, Spoken):
         self.scale = torch.where(factor == 0, torch.ones_like(factor), scale * factor.abs())
         self.zero_point = torch.where(factor < 0, mirrored, zero_point.expand_as(self.scale)).contiguous()
         self.shape = list(self.scale.shape)
+
+
+def of_equal_groups(numbers: Tensor, groups: int) -> Tensor:
+    """A weight's numbers with each group of its columns (dimension 1) as a row: an operator knows one scale a row.
+
+    The last group may be smaller; zeros fill it. Shape: (rows * groups, columns of a group * taps).
+    """
+    rows, columns, *taps = numbers.shape
+    lacking = -(-columns // groups) * groups - columns
+    filled = torch.cat([numbers, numbers.new_zeros(rows, lacking, *taps)], 1)
+    return filled.reshape(rows * groups, -1)
 
 
 def freeze(model: nn.Module) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.quantizers import MENU
+from raydistill.compression.quantizers import MENU, PostTrainLinearQuantizer
 from raydistill.compression.quantizers.clipped import DorefaQuantizer
 from raydistill.errors import ConfigError
 
@@ -50,4 +50,5 @@ def test_nothing_to_do_and_no_example_are_said(kind: type) -> None:
         kind("q").plan(Net(), None)
     extra = {"quantize_inputs": False} if "Range" in kind.__name__ else {}
     with pytest.raises(ConfigError, match="nothing would be quantized"):
-        kind("q", bits_activations=None, bits_weights=None, **extra).plan(Net(), EXAMPLE)
+        weights = "bits_parameters" if kind is PostTrainLinearQuantizer else "bits_weights"
+        kind("q", bits_activations=None, **{weights: None}, **extra).plan(Net(), EXAMPLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from raydistill.compression.deployment import deploy
 from raydistill.compression.floats import as_floats
 from raydistill.compression.quantizers import MENU, quantization_of
-from raydistill.compression.quantizers.frozen import FrozenWeight, freeze, frozen_weight
+from raydistill.compression.quantizers.frozen import FrozenWeight, freeze, frozen_weight, of_equal_groups
 from raydistill.compression.structure import Frozen, Quantized, replay
 
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -120,3 +121,18 @@ def test_what_does_not_round_yet_is_left_alone() -> None:
     done = deploy(unseen, (inputs(2),))
     assert not any(isinstance(change, Frozen) for change in done.changes)
     assert "a range has seen nothing yet" in done.notes[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 10), (2, 7, 3, 3)])
+@pytest.mark.parametrize("groups", [2, 3])
+def test_groups_of_columns_are_told_as_rows(shape: tuple[int, ...], groups: int) -> None:
+    numbers = torch.arange(math.prod(shape)).view(shape)
+    size = math.ceil(shape[1] / groups)
+    found = of_equal_groups(numbers, groups)
+    assert len(found) == shape[0] * groups
+    for row in range(shape[0]):
+        for group in range(groups):
+            own = numbers[row, group * size : (group + 1) * size].flatten().tolist()
+            told = found[row * groups + group].tolist()
+            assert told[: len(own)] == own
+            assert not any(told[len(own) :])
