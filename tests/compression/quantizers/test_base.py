@@ -49,6 +49,6 @@ def test_nothing_to_do_and_no_example_are_said(kind: type) -> None:
     with pytest.raises(ConfigError, match="needs an example of the network's input"):
         kind("q").plan(Net(), None)
     extra = {"quantize_inputs": False} if "Range" in kind.__name__ else {}
+    weights = "bits_parameters" if kind is PostTrainLinearQuantizer else "bits_weights"
     with pytest.raises(ConfigError, match="nothing would be quantized"):
-        weights = "bits_parameters" if kind is PostTrainLinearQuantizer else "bits_weights"
         kind("q", bits_activations=None, **{weights: None}, **extra).plan(Net(), EXAMPLE)
