@@ -180,33 +180,15 @@ def test_a_teacher_from_distiller(config: RunConfig, dataset: Any, tmp_path: Pat
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({}, "distillation.checkpoint: needs a checkpoint (--kd-resume), or pretrained and the name of a teacher"),
-        ({"checkpoint": "x", "pretrained": True}, "and not both, got 'x'"),
-        ({"pretrained": True}, "distillation.teacher: is missing; name the architecture (--kd-teacher)"),
-        ({"checkpoint": "x", "temperature": 0.0}, "distillation.temperature: must be a number above 0"),
-        ({"checkpoint": "x", "teacher_wt": 1.0}, "distillation.teacher_wt: must be 0"),
         ({"checkpoint": "x", "start_epoch": 4}, "distillation.start_epoch: must be from 0 to below 4, where"),
-        ({"checkpoint": "x", "start_epoch": 1, "end_epoch": 1}, "must be from 0 to below 1"),
         ({"checkpoint": "x"}, "x: no such checkpoint"),
-        ({"teacher": "simplenet_cifar", "pretrained": True}, "there are no published weights of 'simplenet_cifar'"),
     ],
 )
-def test_what_cannot_be_is_one_line(config: RunConfig, dataset: Any, values: dict, says: str) -> None:
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    config: RunConfig, dataset: Any, values: dict, says: str
+) -> None:
     with pytest.raises(RaydistillError) as caught:
         next(fit(replace(config, distillation=Distillation(**values)), task=Classification(dataset)))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path(str(config.out_dir)).exists()
-
-
-def test_a_teacher_that_does_not_fit(config: RunConfig, dataset: Any, teacher: str, tmp_path: Path) -> None:
-    other = Distillation(checkpoint=teacher, teacher="resnet20_cifar")
-    with pytest.raises(
-        CheckpointError, match="is of 'simplenet_cifar', got 'resnet20_cifar'; name that one as teacher"
-    ):
-        next(fit(replace(config, distillation=other), task=Classification(dataset)))
-    content = torch.load(teacher, weights_only=True)
-    torch.save({**content, "num_classes": 7}, tmp_path / "seven.pt")
-    seven = Distillation(checkpoint=str(tmp_path / "seven.pt"))
-    with pytest.raises(CheckpointError, match="knows other classes: digits has 10, got 7"):
-        next(fit(replace(config, distillation=seven), task=Classification(dataset)))
