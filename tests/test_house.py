@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -49,9 +50,16 @@ ONLY_IN = {
 }  # fmt: skip
 
 
+@functools.cache
+def nodes(path: Path) -> tuple[ast.Import | ast.ImportFrom | ast.Call, ...]:
+    """What is looked at below; each module is read once."""
+    found = ast.walk(ast.parse(path.read_text()))
+    return tuple(node for node in found if isinstance(node, (ast.Import, ast.ImportFrom, ast.Call)))
+
+
 def imports(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -150,9 +158,14 @@ NEVER = {
 
 
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
-    return [
-        (ast.unparse(node.func), node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
-    ]
+    return [(_dotted(node.func), node) for node in nodes(path) if isinstance(node, ast.Call)]
+
+
+def _dotted(node: ast.expr) -> str:
+    """``torch.load``; of what is no dotted name, its last part: ``?.load``."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
 
 
 def test_what_could_run_code_is_called_where_it_is_argued_and_nowhere_else() -> None:

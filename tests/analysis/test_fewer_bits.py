@@ -81,6 +81,7 @@ def test_one_that_was_cut_off_goes_on(tmp_path: Path, stop: int) -> None:
     assert rest.asked == whole.asked - stop
 
 
+@pytest.mark.slow
 def test_costs_of_another_network_or_a_damaged_file_are_measured_again(tmp_path: Path) -> None:
     counts = []
     for seed, content in itertools.product((0, 1), (None, "{", "[]", '{"about": 1, "costs": 2}')):

@@ -78,6 +78,7 @@ def test_a_checkpoint_without_a_history_starts_no_sweep(network: Network, tmp_pa
         check_starts_a_sweep(read_network(tmp_path / "bare.pt"))
 
 
+@pytest.mark.slow
 def test_a_network_of_another_task_is_measured_by_its_own_metric(tmp_path: Path) -> None:
     args = {"width": 8, "depth": 1, "heads": 2, "dropout": 0.0, "context": 6}
     task = TaskConfig("language_model", {"bptt": 6})

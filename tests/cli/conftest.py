@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+import typer.main
 
 from raydistill.cli.main import run
 from raydistill.resolve import FOLDER
+
+_made_once = functools.cache(typer.main.get_command)
+"""typer makes all commands anew from their signatures for each that is run, which takes longer than most of them."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ def raydistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv(FOLDER, "")  # the command sets it, and adds to the path
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(typer.main, "get_command", _made_once)
 
     def command(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["raydistill", *map(str, arguments)])

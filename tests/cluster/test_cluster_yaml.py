@@ -150,6 +150,7 @@ def plan(demand: list[dict[str, float]], failed: Mapping[str, float] = {}) -> di
 TRIAL = {"CPU": 1.0, "GPU": 1.0}
 
 
+@pytest.mark.slow
 def test_workers_come_from_nothing_spot_first_on_demand_where_there_is_none() -> None:
     assert plan([]) == {}
     assert plan([TRIAL]) == {"gpu_spot": 1}
@@ -168,6 +169,7 @@ def test_ray_is_pinned_to_what_is_installed_here() -> None:
         assert sum("[cluster]" in command for command in content(name)["setup_commands"]) == 1
 
 
+@pytest.mark.slow
 def test_the_roles_of_the_comment_are_made() -> None:
     """The comment's commands, run with an `aws` that writes down what it is told."""
     lines = [line.removeprefix("#") for line in text("cluster.yaml").splitlines() if line.startswith("#        ")]
@@ -211,6 +213,7 @@ def commands_in(name: str) -> Iterator[list[str]]:
 READABLE = ("docs/how-to/cluster.md", *FILES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READABLE)
 def test_what_is_to_be_typed_can_be_parsed(name: str, monkeypatch) -> None:
     from ray.scripts.scripts import cli as ray_cli  # it brings all of Ray, which takes seconds

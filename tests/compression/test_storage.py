@@ -14,6 +14,7 @@ from raydistill.errors import CheckpointError
 from tests.compression.quantizers.test_frozen import SCHEMES, inputs, quantized
 
 
+@pytest.mark.slow
 @given(st.integers(1, 16).flatmap(lambda w: st.tuples(st.just(w), st.lists(st.integers(0, 2**w - 1), max_size=40))))
 def test_bits_come_back(case: tuple[int, list[int]]) -> None:
     width, numbers = case

@@ -99,6 +99,7 @@ def test_each_sweep_can_be_planned(name: str, own: Callable[[str], None]) -> Non
     assert all(0 < trial.planned_sparsity < 1 for trial in plan.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_ones_own_is_trained(name: str, own: Callable[[str], None], tmp_path: Path) -> None:
     own(name)
@@ -107,6 +108,7 @@ def test_ones_own_is_trained(name: str, own: Callable[[str], None], tmp_path: Pa
     assert all(torch.isfinite(torch.tensor(value)) for value in last.metrics.values())
 
 
+@pytest.mark.slow
 def test_own_data_can_be_learned(own: Callable[[str], None], tmp_path: Path) -> None:
     """Squares and discs are told apart: what is drawn is what the labels say."""
     own("own_model_and_data/sweep.yaml")
@@ -115,6 +117,7 @@ def test_own_data_can_be_learned(own: Callable[[str], None], tmp_path: Path) -> 
     assert last.metrics["top1"] > 0.85
 
 
+@pytest.mark.slow
 def test_distillation_has_its_teacher(tmp_path: Path) -> None:
     sweep, plan, _ = loaded("distillation.yaml", 3)
     assert sweep.sections.distillation is not None

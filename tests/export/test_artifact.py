@@ -32,6 +32,7 @@ def write(network: Deployed, folder: Path, *forms: Any, **said: Any) -> Any:
     return write_artifact(network, forms or asked_for(["checkpoint"], "f"), folder, source={"trial": "t1"}, **said)
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_lies_there(network: Deployed, checkpoint: Path, tmp_path: Path) -> None:
     dense = deployed(keep(tmp_path / "dense.pt", "simplenet_cifar", share=0.0), inputs=network.inputs)
     told: list[str] = []

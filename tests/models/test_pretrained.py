@@ -51,6 +51,7 @@ def test_true_means_the_first_ones_that_were_published(cache: Path) -> None:
     assert not same(create("squeezenet1_1", 1000, {"pretrained": True}, fetch=False), state)
 
 
+@pytest.mark.slow
 def test_another_of_the_published_ones_by_name(cache: Path) -> None:
     publish(cache, "mobilenet_v2")
     second = publish(cache, "mobilenet_v2", "IMAGENET1K_V2", width_mult=1.0, dropout=0.5)
@@ -84,6 +85,7 @@ def test_files_of_before_zip_and_with_a_version_load_too(cache: Path) -> None:
     assert same(create("mnasnet0_5", 1000, {"pretrained": True}), state)
 
 
+@pytest.mark.slow
 def test_densenets_old_names_are_read_as_the_new_ones(cache: Path) -> None:
     state = publish(cache, "densenet121")
     old = {key.replace("norm1.", "norm.1.").replace("norm2.", "norm.2."): value for key, value in state.items()}
@@ -93,6 +95,7 @@ def test_densenets_old_names_are_read_as_the_new_ones(cache: Path) -> None:
     assert same(create("densenet121", 1000, {"pretrained": True}), state)
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_are_left_in_the_file_and_the_input_is_scaled_as_they_were_trained(cache: Path) -> None:
     state = publish(cache, "googlenet", init_weights=False, aux_logits=True)
     assert any(key.startswith("aux1.") for key in state)
@@ -124,6 +127,7 @@ def test_weights_that_there_are_not(cache: Path, arch: str, value: object, words
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_of_another_shape_are_refused(cache: Path) -> None:
     publish(cache, "shufflenet_v2_x0_5")
     model = create("shufflenet_v2_x1_0", 1000)

@@ -391,6 +391,7 @@ def test_the_same_results_give_the_same_verdicts(arguments: dict, told: list[tup
 SPACE = SearchSpace((Dimension("a.b", Uniform(0.0, 1.0)), Dimension("a.c", Uniform(0.0, 1.0))))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(trial_schedulers, st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.1]), st.integers(0, 10**6))
 def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float, seed: int) -> None:

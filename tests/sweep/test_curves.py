@@ -58,6 +58,7 @@ def alone(**pruner: object) -> Alone:
 FILTERS = {"class": "L1RankedStructureParameterPruner_AGP", "group_type": "Filters", "weights": ["conv*.weight"]}
 
 
+@pytest.mark.slow
 def test_a_curve_is_how_much_the_loss_rises_with_the_layer_pruned_alone() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -80,6 +81,7 @@ def test_a_curve_is_how_much_the_loss_rises_with_the_layer_pruned_alone() -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_layer_is_pruned_as_the_schedule_would_and_its_size_is_what_is_gone_from_all_layers() -> None:
     """Seven tenths of conv1's six filters are four: conv2 reads two channels then."""
     model = network()

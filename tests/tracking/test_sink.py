@@ -72,6 +72,7 @@ def test_a_run_whose_creation_was_not_answered_is_found_again(storage: Path, run
     assert found["t0000"].data.tags["mlflow.parentRunId"] == found["simplenet"].info.run_id
 
 
+@pytest.mark.slow
 def test_a_changed_param_is_refused_and_the_rest_goes_on(storage: Path, runs) -> None:
     sink = make_sink(storage)
     sink.send("t0000", Batch(params=(("lr", "0.1"),)))
@@ -118,6 +119,7 @@ def test_a_full_disk_is_waited_for_however_long_and_said_with_its_place(storage:
     assert caught.value.trouble == "cannot write"
 
 
+@pytest.mark.slow
 def test_a_database_that_is_damaged_inside_is_said_once_and_nothing_else_is_tried(storage: Path, records) -> None:
     from raydistill.tracking import SweepLog
 

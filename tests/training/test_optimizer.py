@@ -87,6 +87,7 @@ def test_what_is_left_out_is_the_class_s_own() -> None:
     assert (learning_rate(said), group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 1e-3, 1e-2, (0.9, 0.999))
 
 
+@pytest.mark.slow
 def test_gradients_are_cut_by_norm_and_by_value(tmp_path: Path) -> None:
     by_norm, by_value = fresh(), fresh()
     for model, cut in (
@@ -180,6 +181,7 @@ FULL = Optimizer(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(precision: str, tmp_path: Path) -> None:
     config = replace(run(tmp_path, optimizer=FULL), precision=precision, epochs=5)

@@ -40,6 +40,7 @@ def run(folder: Path, loop: str = "train", **args: Any) -> RunConfig:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["train", "report"])
 def test_it_is_stopped_after_any_epoch_and_goes_on_bit_for_bit(loop: str, tmp_path: Path) -> None:
     before = threading.active_count()
@@ -80,6 +81,7 @@ def test_a_train_loss_is_recorded_where_the_loop_says_it(loop: str, said: bool, 
     assert (epoch.train_loss is not None) is said
 
 
+@pytest.mark.slow
 def test_a_loop_that_does_what_the_engine_does_learns_what_the_engine_learns(tmp_path: Path) -> None:
     schedule = {
         **SCHEDULE,

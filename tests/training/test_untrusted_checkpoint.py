@@ -143,6 +143,7 @@ def test_the_schedule_in_a_checkpoint_is_never_read(folder: Path) -> None:
     assert not Path("called").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [read_checkpoint, read_any, load_model])
 def test_one_that_unpacks_to_far_more_than_its_size_is_refused_by_its_listing(
     folder: Path, read: Callable[..., Any]

@@ -135,6 +135,7 @@ def test_every_form_is_the_network_that_was_saved(form: str, tmp_path: Path) -> 
         load_model(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "safetensors", "DataParallel"])
 def test_every_entry_takes_it(form: str, tmp_path: Path, digits: Classification) -> None:
     path = str(FORMS[form](tmp_path))

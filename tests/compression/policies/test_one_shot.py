@@ -149,6 +149,7 @@ def test_what_was_pruned_before_stays_and_the_rest_is_put_on_top() -> None:
     assert int((model.get_parameter("blocks.0.mlp.up.weight") == 0).sum()) == 192
 
 
+@pytest.mark.slow
 def test_owl_spreads_levels_over_blocks_by_their_outliers() -> None:
     model, dense, data = decoder(3), decoder(3), tokens(4)
     for net in (model, dense):

@@ -78,6 +78,7 @@ def _on_the_stream(name: str) -> bool:
     return not name.endswith(inside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE)
 def test_a_quarter_of_the_width_goes(kind: str) -> None:
     model = made(kind)

@@ -192,6 +192,7 @@ AGP = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_it_is_learned_from_pruned_and_gone_on_with(kind: str, tmp_path: Path) -> None:
     config = RunConfig(

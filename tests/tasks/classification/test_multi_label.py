@@ -93,6 +93,7 @@ def config(tmp_path: Path) -> RunConfig:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_learned_and_pruned(config: RunConfig, tmp_path: Path) -> None:
     for name in ("spots", "spot_batches"):
         out = tmp_path / name

@@ -100,6 +100,7 @@ def test_ranks_add_up_to_the_whole_where_one_has_no_rows_too(batch_size: int) ->
     assert found == pytest.approx(task.evaluate(network, task.feed("test", alone), alone), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_diabetes_better_than_the_mean_goes_on_and_prunes(config: RunConfig, tmp_path: Path) -> None:
     weights = ["layers.0.weight", "layers.1.weight"]
     agp = {"class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.6, "weights": weights}

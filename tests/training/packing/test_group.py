@@ -106,6 +106,7 @@ def test_steps_of_several_minibatches_that_are_cut_and_averaged(tmp_path: Path) 
                 torch.testing.assert_close(one.network.state_dict()[name], value, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_it_and_nothing_is_lost(tmp_path: Path) -> None:
     said = {"arch": f"{__name__}:narrow"}
     members = [member(key, **said, seed=key) for key in range(3)]
@@ -118,6 +119,7 @@ def test_memory_that_runs_out_halves_it_and_nothing_is_lost(tmp_path: Path) -> N
         assert_as_alone(one, {**said, "seed": key}, tmp_path / str(key))
 
 
+@pytest.mark.slow
 def test_one_that_has_no_memory_by_itself_has_failed() -> None:
     members = [member(key, arch=f"{__name__}:no_memory", seed=key) for key in range(2)]
     whole = group(members, say=lambda line: None)
