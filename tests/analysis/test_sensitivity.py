@@ -64,6 +64,7 @@ def test_another_analysis_in_the_folder_is_refused(subject: Sensitivity, tmp_pat
         KeptPoints(tmp_path, subject.identity)
 
 
+@pytest.mark.slow
 def test_some_samples_are_always_the_same(network: Network) -> None:
     few = [Sensitivity(read_network(network.path), CPU, "test", samples=40) for _ in range(2)]
     assert [subject.samples for subject in few] == [40, 40]

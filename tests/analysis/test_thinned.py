@@ -11,6 +11,7 @@ from raydistill.compression.structure import structure_from
 from raydistill.training.checkpoint import read_checkpoint
 
 
+@pytest.mark.slow
 def test_what_is_written_answers_as_the_masked_network_does_and_says_how_it_was_made(
     network: Network, tmp_path: Path
 ) -> None:

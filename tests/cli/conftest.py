@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import typer.main
@@ -43,3 +44,18 @@ def raydistill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         return Ended(code, printed.out, printed.err)
 
     return command
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simplenet of three epochs on the digits."""
+    from raydistill.datasets import DatasetConfig
+    from raydistill.training import RunConfig, fit
+
+    folder = tmp_path_factory.mktemp("trained")
+    config = RunConfig(
+        arch="simplenet_cifar", dataset=DatasetConfig("digits"), epochs=3, batch_size=32, precision="fp32",
+        out_dir=str(folder), tensorboard=False, threads=1,
+    )  # fmt: skip
+    list(fit(config))
+    return folder / "checkpoint.pt"

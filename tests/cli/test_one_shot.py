@@ -14,10 +14,8 @@ from raydistill.errors import ConfigError
 from raydistill.parts import OneShot
 from raydistill.training import read_checkpoint
 from tests.cli.conftest import Ended
-from tests.cli.test_quantize import trained
 
 Command = Callable[..., Ended]
-__all__ = ["trained"]
 
 
 @pytest.fixture

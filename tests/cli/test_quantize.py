@@ -20,21 +20,6 @@ from tests.cli.conftest import Ended
 Command = Callable[..., Ended]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simplenet of three epochs on the digits."""
-    from raydistill.datasets import DatasetConfig
-    from raydistill.training import RunConfig, fit
-
-    folder = tmp_path_factory.mktemp("trained")
-    config = RunConfig(
-        arch="simplenet_cifar", dataset=DatasetConfig("digits"), epochs=3, batch_size=32, precision="fp32",
-        out_dir=str(folder), tensorboard=False, threads=1,
-    )  # fmt: skip
-    list(fit(config))
-    return folder / "checkpoint.pt"
-
-
 @pytest.fixture
 def look(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path) -> Command:
     monkeypatch.chdir(tmp_path)

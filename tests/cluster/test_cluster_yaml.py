@@ -122,6 +122,7 @@ def test_the_machines_are_what_the_table_says() -> None:
             assert kind["resources"] == {"CPU": amounts[0], "GPU": amounts[1]}
 
 
+@pytest.mark.slow
 def test_aws_takes_the_machines() -> None:
     """Names and types of all that is said about a machine, against the description of EC2 that AWS's client has."""
     shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape

@@ -31,6 +31,7 @@ def test_a_bucket_that_both_reach(bucket: str, s3_endpoint: str) -> None:
     assert [key for key in left if not key.endswith("/")] == []  # a mark for the folder may stay
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there(s3_endpoint: str) -> None:
     found = check_storage("s3://no-such-bucket/sweeps", {"one": node(), "two": node()})
     assert sorted(found) == ["one", "two"]

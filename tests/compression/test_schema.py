@@ -76,6 +76,7 @@ def test_every_file_of_distillers_users_is_valid(compat: Path) -> None:
         assert faults(read_yaml(file, lambda *_: None)) == [], file
 
 
+@pytest.mark.slow
 def test_every_class_of_every_menu_is_told_with_its_arguments() -> None:
     for section, (_, menu) in MENUS.items():
         cases = schedule_schema()["$defs"][section]["additionalProperties"]["allOf"]

@@ -45,6 +45,7 @@ def test_weights_come_back(scheme: str, zeros: bool) -> None:
     assert (name_of_bits in packed) <= (not zeros)
 
 
+@pytest.mark.slow
 def test_eight_bits_are_a_byte_and_three_are_three_eighths() -> None:
     for scheme, bits in (("per channel", 8), ("dorefa", 3), ("one bit", 1)):
         model, _ = quantized(scheme)

@@ -91,6 +91,7 @@ def test_each_says_how_it_is_started_and_is_valid_under_the_schema(name: str) ->
     assert list(validator.iter_errors(read_yaml(EXAMPLES / name))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_each_sweep_can_be_planned(name: str, own: Callable[[str], None]) -> None:
     own(name)

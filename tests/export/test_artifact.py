@@ -129,6 +129,7 @@ def test_what_a_killed_process_left_is_cleared(network: Deployed, tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {"out", f".out.{os.getpid()}-abcd.tmp", ".other.1-a.tmp"}
 
 
+@pytest.mark.slow
 def test_from_python(checkpoint: Path, tmp_path: Path) -> None:
     manifest = export(checkpoint, tmp_path / "out", ["checkpoint", "bitmask"], latency=False)
     assert manifest.formats == ("checkpoint", "bitmask")

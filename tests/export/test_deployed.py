@@ -76,6 +76,7 @@ def test_a_language_model_reads_time_first(tmp_path: Path) -> None:
     assert (found.input_names, found.output_names) == (("input",), ("output",))
 
 
+@pytest.mark.slow
 def test_a_factory_of_ones_own_is_the_users_to_name(tmp_path: Path) -> None:
     path = keep(tmp_path / "own.pt", "simplenet_cifar")
     content = read_checkpoint(path)

@@ -68,6 +68,7 @@ def test_it_has_the_published_number_of_parameters(meta: Meta, name: str) -> Non
     assert sum(p.numel() for p in model.parameters()) == published_parameters(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["regnet_x_400mf", "regnet_y_400mf"])
 def test_regnets(name: str) -> None:
     model = create(name, 1000).eval()

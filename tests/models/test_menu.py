@@ -46,7 +46,7 @@ UNCLASSED = {"mlp", "neumf"}
 
 def takes_long(name: str) -> bool:
     """Deep ones, and recurrent ones: torch takes these apart step by step on the meta device."""
-    return any(part in name for part in ("56", "101", "110", "152", "word_lang"))
+    return any(part in name for part in ("44", "50", "56", "101", "110", "152", "word_lang"))
 
 
 @pytest.mark.parametrize(

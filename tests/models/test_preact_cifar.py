@@ -11,7 +11,8 @@ from tests.models.conftest import Meta
 from tests.models.norms import norm, shuffle_norms
 
 
-@pytest.mark.parametrize("depth", [20, 32, 44, 56, pytest.param(110, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
 def test_depths_and_projections_of_the_residual_networks(meta: Meta, depth: int) -> None:
     n = (depth - 2) // 6
     stages = 2 * n * 2304 + (4608 + (2 * n - 1) * 9216) + (18432 + (2 * n - 1) * 36864)

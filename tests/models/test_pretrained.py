@@ -43,6 +43,7 @@ def same(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_true_means_the_first_ones_that_were_published(cache: Path) -> None:
     state = publish(cache, "squeezenet1_1")
     assert same(create("squeezenet1_1", 1000, {"pretrained": True}), state)
@@ -67,6 +68,7 @@ def test_an_architecture_without_first_ones_takes_its_own(cache: Path) -> None:
     assert pretrained.published("resnet50", True, "here").name == "IMAGENET1K_V1"
 
 
+@pytest.mark.slow
 def test_with_other_classes_the_last_layer_stays_as_the_seed_made_it(cache: Path) -> None:
     state = publish(cache, "shufflenet_v2_x0_5")
     torch.manual_seed(5)
@@ -78,6 +80,7 @@ def test_with_other_classes_the_last_layer_stays_as_the_seed_made_it(cache: Path
         assert torch.equal(value, expected), key
 
 
+@pytest.mark.slow
 def test_files_of_before_zip_and_with_a_version_load_too(cache: Path) -> None:
     state = publish(cache, "mnasnet0_5")
     file = cache / torchvision.models.MNASNet0_5_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]

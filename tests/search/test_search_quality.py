@@ -187,6 +187,7 @@ def make_kept(work: Path, place: str, methods: list[Method], options: argparse.N
     return kept
 
 
+@pytest.mark.slow
 def test_kept_runs_are_added_to_and_forgotten_with_what_made_them(tmp_path: Path) -> None:
     base, other = Method.of(BASE), Method.of("sobol+none")
     kept = search_quality.Kept(tmp_path, "additive5", [base, other], again=False)

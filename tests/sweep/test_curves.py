@@ -105,6 +105,7 @@ def test_a_weight_that_no_pruner_lists_is_pruned_by_single_weights() -> None:
     assert all((weight != 0).all() for name, weight in masked.named_parameters() if name.startswith("conv"))
 
 
+@pytest.mark.slow
 def test_where_time_is_short_the_first_levels_are_measured_of_every_layer() -> None:
     found = damage_of(network(), DIGITS, alone(), ["fc1.weight", "fc2.weight"], "macs", "cpu", time_s=0.0)
     assert {name: [level for level, _ in points] for name, points in found.curves.items()} == {

@@ -85,6 +85,7 @@ def test_no_such_sweep_and_one_without_a_front(storage: Path) -> None:
     assert "has no front in sqlite:///" in fault(uri)
 
 
+@pytest.mark.slow
 def test_an_experiment_that_is_no_sweep(storage: Path) -> None:
     from mlflow import MlflowClient
 

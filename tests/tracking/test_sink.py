@@ -47,6 +47,7 @@ def test_root_cause_is_short() -> None:
     assert root_cause(wrapped) == "[Errno 111] Connection refused"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [PARENT, "t0000"])
 def test_a_run_whose_creation_was_not_answered_is_found_again(storage: Path, runs, monkeypatch, lost: str) -> None:
     sink = make_sink(storage)
@@ -83,6 +84,7 @@ def test_a_changed_param_is_refused_and_the_rest_goes_on(storage: Path, runs) ->
     assert runs(sink.place.uri)["t0000"].data.params == {"lr": "0.1"}
 
 
+@pytest.mark.slow
 def test_a_run_deleted_by_hand_is_refused(storage: Path) -> None:
     sink = make_sink(storage)
     sink.send("t0000", Batch(tags=(("a", "b"),)))
@@ -100,6 +102,7 @@ def test_an_action_that_fails_with_the_server_alive_says_so(storage: Path) -> No
     assert caught.value.alive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [

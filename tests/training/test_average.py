@@ -79,6 +79,7 @@ def test_thinning_cuts_the_average_with_the_weights() -> None:
     average.update()
 
 
+@pytest.mark.slow
 def test_what_is_validated_is_what_is_kept_and_delivered(tmp_path: Path) -> None:
     schedule = parse_schedule(
         {

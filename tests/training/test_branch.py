@@ -70,6 +70,7 @@ def test_a_branch_that_is_resumed_still_has_its_masks(tmp_path: Path) -> None:
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[1])
 
 
+@pytest.mark.slow
 def test_a_network_is_kept_once_and_as_the_checkpoint_had_it(tmp_path: Path) -> None:
     trunk(tmp_path)
     last = read_checkpoint(tmp_path / "checkpoint.pt")

@@ -208,6 +208,7 @@ def test_only_names_that_are_needed_have_stand_ins(file: Path, name: str) -> Non
     assert "may run code" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_files_are_one_line(file: Path) -> None:
     model, optimizer = trained()
     with pytest.raises(CheckpointError, match="no such checkpoint"):

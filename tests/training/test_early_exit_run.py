@@ -212,6 +212,7 @@ def test_a_student_with_exits_learns_from_a_teacher_at_its_end(
     assert last.metrics["exit1/top1"] > 0.4 > last.metrics["exit0/top1"]
 
 
+@pytest.mark.slow
 def test_precision_is_measured_on_such_networks_too() -> None:
     for network in (TwoExits(10), WithAuxiliary(10)):
         assert _shortest_steps(("fp32",), network, CPU, (torch.randn(2, 3, 32, 32),))["fp32"] > 0

@@ -105,6 +105,7 @@ def test_a_busy_machine_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == {"latency_ms": 3.0, "latency_iqr_ms": 1.5, "latency_busy": 1.0}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_traced_is_said() -> None:
     """Its figures are those of the network before thinning, which nobody would see in them."""
     from torchvision.models import shufflenet_v2_x0_5

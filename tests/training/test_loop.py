@@ -161,6 +161,7 @@ def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, 
     assert next(fit(replace(config, resume=False), task=Classification(dataset))).epoch == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -280,6 +281,7 @@ def test_another_run_goes_on_from_a_checkpoint_with_its_optimizer_and_masks(
         next(fit(replace(then, init_from="x"), task=Classification(dataset)))
 
 
+@pytest.mark.slow
 def test_steps_are_reported_and_fractions_are_used(config: RunConfig, dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int, float]] = []
     small = replace(config, epochs=1, batch_size=64, schedule=None, effective_train_size=0.25, effective_valid_size=0.5)
@@ -344,6 +346,7 @@ def test_reduce_on_plateau_sees_the_validation_loss(config: RunConfig, dataset) 
     assert expected != by_training_loss  # else the test could not tell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [("nesterov", True), ("momentum", 0.5), ("weight_decay", 0.5), ("batch_size", 32),

@@ -42,6 +42,13 @@ class Waits(nn.Module):
         return self.layer(images.flatten()[:2])
 
 
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch computes in bf16 on processors without it too, slowly; only there `choose` would not try."""
+    monkeypatch.setattr("raydistill.training.precision.has_bf16", lambda device: True)
+
+
+@pytest.mark.usefixtures("measured")
 def test_auto_is_a_precision_and_leaves_the_random_state_alone() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     torch.manual_seed(3)
@@ -52,16 +59,15 @@ def test_auto_is_a_precision_and_leaves_the_random_state_alone() -> None:
     assert choose("bf16", model, CPU, IMAGES, deterministic=True) == "bf16"
 
 
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch computes in bf16 on processors without it too, slowly; only there `choose` would not try."""
-    monkeypatch.setattr("raydistill.training.precision.has_bf16", lambda device: True)
-
-
 @pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize(("slow_in_bf16", "chosen"), [(True, "fp32"), (False, "bf16")])
 def test_the_faster_one_is_taken(slow_in_bf16: bool, chosen: str) -> None:
     assert choose("auto", Waits(slow_in_bf16), CPU, IMAGES, deterministic=False) == chosen
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_run_that_is_to_have_the_same_bits_does_not_look_at_a_clock() -> None:
+    assert choose("auto", Fails(KeyError("x")), CPU, IMAGES, deterministic=True) == "fp32"
 
 
 @pytest.mark.usefixtures("measured")

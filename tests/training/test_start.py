@@ -80,6 +80,7 @@ def test_a_run_of_its_own_goes_before_what_it_goes_on_from_and_that_before_what_
         weights_of(replace(config, out_dir=None, continue_from=str(tmp_path / "gone.pt")))
 
 
+@pytest.mark.slow
 def test_the_data_are_prepared_as_the_weights_say(own: Path, task: Classification, tmp_path: Path) -> None:
     content = read_checkpoint(own)
     write_checkpoint(tmp_path / "c.pt", {**content, **OTHER, "preprocessing": {**content["preprocessing"], **OTHER}})
@@ -96,6 +97,7 @@ def test_what_is_said_of_plain_weights_is_as_if_they_said_it(plain: Path, task: 
         assert {key: found.described()[key] for key in OTHER} == OTHER
 
 
+@pytest.mark.slow
 def test_what_cannot_be_said_of_weights_is_one_line(plain: Path, own: Path, task: Classification) -> None:
     run = RunConfig(ARCH, DIGITS, init_from=str(plain), device="cpu", **SAID)
     for wrong, rule in (
@@ -147,6 +149,7 @@ def test_published_weights_are_a_checkpoint_of_no_epochs(published: dict[str, to
     assert read_checkpoint(tmp_path / "c.pt")["run"] == {"arch": "squeezenet1_1", "model_args": {"pretrained": True}}
 
 
+@pytest.mark.slow
 def test_with_another_number_of_classes_the_last_layer_is_the_same_random_one(
     published: dict[str, torch.Tensor],
 ) -> None:

@@ -191,6 +191,7 @@ def test_a_schedule_of_a_decoder() -> None:
     assert relative(expected, model(TOKENS).detach()) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_schedule_is_put_at_once_without_gradients() -> None:
     """What a sweep plans by: heads and neurons by their magnitude, where Taylor's has seen nothing yet."""
     torch.manual_seed(0)

@@ -69,6 +69,7 @@ def test_the_plan_and_the_state_of_the_best_make_it_again() -> None:
         assert torch.equal(again.eval()(X), model(X))
 
 
+@pytest.mark.slow
 def test_the_number_of_evaluations_is_held_to() -> None:
     model, held, counted = quantized()
     asked = []

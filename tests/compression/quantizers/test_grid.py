@@ -122,6 +122,7 @@ def test_one_scale_a_channel() -> None:
     assert found.tolist() == [pytest.approx([2 / 3, 1.0]), pytest.approx([0.0, 4 / 3])]
 
 
+@pytest.mark.slow
 @given(st.floats(2.0**-12, 2.0**12, width=32), st.integers(2, 24))
 def test_a_multiplier_and_a_shift_are_just_below_the_factor(factor: float, bits: int) -> None:
     multiplier, shift = as_multiplier_and_shift(torch.tensor(factor), bits)

@@ -83,6 +83,7 @@ class Mixed(nn.Module):
         return torch.cat([x, y], 1).mean((2, 3))
 
 
+@pytest.mark.slow
 def test_functions_and_modules_used_twice(tmp_path: Path) -> None:
     model = Mixed()
     found = boxes(trace(model, IMAGES), model)

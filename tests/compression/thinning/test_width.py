@@ -111,6 +111,7 @@ def test_a_quarter_of_the_width_goes(kind: str) -> None:
     assert model.get_submodule("norms.2" if kind != "decoder" else "norm").weight.shape == (9,)
 
 
+@pytest.mark.slow
 def test_a_channel_that_somebody_writes_stays() -> None:
     model = made("decoder")
     with torch.no_grad():

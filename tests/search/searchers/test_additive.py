@@ -200,6 +200,7 @@ def test_a_bound_on_the_metric_is_where_it_searches(seed: int) -> None:
     assert sum(lost(a, b) < 0.034 for (a, b), _ in found[6:]) >= 9
 
 
+@pytest.mark.slow
 def test_a_bound_that_nothing_can_keep_is_approached() -> None:
     found = aimed(0, Aim(figure=-0.1, dense=-40.0), lost, lambda a, b: 40 - 10 * a - 30 * b, trials=8)
     assert all(a > 0.9 and b > 0.9 for (a, b), _ in found)

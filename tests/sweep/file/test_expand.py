@@ -31,6 +31,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
+@pytest.mark.slow
 def test_macs_are_brought_down_by_structures(write: Callable[..., Path]) -> None:
     """One value for what goes together, by one of the weights that write it; fc3 writes the answers."""
     sweep = load_sweep(write(goal="macs <= 0.5x"))

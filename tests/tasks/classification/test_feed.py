@@ -204,6 +204,7 @@ def test_a_file_that_went_bad_names_itself_in_one_line(files: StreamedDataset) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_worker_hands_the_same_line_back(files: StreamedDataset) -> None:
     (Path(files.root) / "train 05 é.png").unlink()
     with pytest.raises(DataError) as caught:

@@ -118,6 +118,7 @@ class Told(Ranks):
         return [value, *self.heard]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1024, 1])
 def test_ranks_add_up_to_the_whole(data: DatasetConfig, batch_size: int) -> None:
     task = task_of(data)

@@ -147,6 +147,7 @@ def test_one_table_is_split_the_same_each_time_and_a_folder_has_its_parts(
     assert of_folder.sizes == {"inputs": 1, "outputs": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lengths"),
     [("whole", [72, 8, 20]), ("pairs", [36, 4, 10]), ("parts", [36, 4, 20]), ("all_parts", [40, 10, 20])],

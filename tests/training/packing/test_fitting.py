@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import nn
 
-from raydistill.tasks import TRAIN, Batch, Loading
+from raydistill.tasks import TRAIN, Batch, Feed, Loading
+from raydistill.tasks.feeds import TensorFeed
 from raydistill.training.packing.fitting import Fitting, find, step_seconds
+from raydistill.training.packing.member import Member
 from raydistill.training.packing.ways import Folded, Mapped
-from tests.tasks.own import net
-from tests.training.packing.members import TASK, member
+from tests.tasks.own import Line, net
+from tests.training.packing.members import TASK, config, member
 
 CPU = torch.device("cpu")
 
@@ -62,8 +64,22 @@ def test_a_kind_is_tried_once_and_said_once() -> None:
     assert lines[0].startswith(f"trials of {__name__}:dropping are trained one by one: it draws random numbers")
 
 
+class Drawing(Line):
+    """Its batches are drawn from the process's own random state, as augmented images may be."""
+
+    def feed(self, split: str, loading: Loading) -> Feed:
+        return Drawn(self.splits[split], split, loading)
+
+
+class Drawn(TensorFeed):
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        for x, y in super().epoch(epoch):
+            yield x + torch.rand(()), y
+
+
 def test_trying_moves_neither_the_network_nor_anybodys_chance() -> None:
-    one = member(0, arch=f"{__name__}:dropping")
+    run = config(arch=f"{__name__}:dropping")
+    one = Member(0, run, Drawing(), lambda task, config: task, lambda task, split, loading: task.feed(split, loading))
     before = {name: value.clone() for name, value in one.network.state_dict().items()}
     torch.manual_seed(5)
     state = torch.get_rng_state()
