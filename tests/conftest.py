@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.metadata
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,12 +23,19 @@ import pytest
 import torch
 from torch import nn
 
+from tests.marks import none_of, of_file
+
 ROOT = Path(__file__).resolve().parent.parent
 COMPAT = ROOT.parent / "shared" / "compat"
 
 # One thread here and in what tests start: small tensors gain nothing from a second, which waits by spinning. On two
 # busy cores that is half of all the time.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+
+# Bytecode is kept, whatever the environment says: to compile a thousand modules anew is a third of what collecting the
+# tests takes, in each of two processes, and most of what each of the many that they start does.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +56,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         long = Counter(item.path for item in items if item.get_closest_marker("ray") and not _left_out(item))
         items.sort(key=lambda item: -long[item.path])
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is left out as a whole is not imported: Lightning alone takes longer than all of the package."""
+    expression = config.option.markexpr
+    if not expression or not collection_path.name.startswith("test_"):
+        return None
+    return none_of(of_file(collection_path.read_text()), expression) or None
 
 
 def _left_out(item: pytest.Item) -> bool:
@@ -212,14 +229,21 @@ def gate(s3_endpoint: str) -> Iterator[Gate]:
 
 
 @pytest.fixture(scope="session")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables and nothing in them: making them takes 4 s, so once."""
-    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    from raydistill.tracking.store import hush, undisturbed
+def tables(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A database with MLflow's tables and nothing in them: making them takes 4 s, so once for each release of it."""
+    release = importlib.metadata.version("mlflow")
+    kept = getattr(pytestconfig, "cache", None)  # -p no:cacheprovider
+    folder = tmp_path_factory.mktemp("tables") if kept is None else kept.mkdir("tables")
+    path = Path(folder / f"mlflow-{release}.db")
+    if not path.exists():
+        made = tmp_path_factory.mktemp("made") / "mlflow.db"
+        from raydistill.tracking.store import hush, undisturbed
 
-    with undisturbed():
-        from mlflow import MlflowClient
+        with undisturbed():
+            from mlflow import MlflowClient
 
-        hush()
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+            hush()
+            MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments()
+        shutil.copy(made, path.with_suffix(f".{os.getpid()}"))
+        path.with_suffix(f".{os.getpid()}").replace(path)  # another process may make it at the same time
     return path

@@ -63,6 +63,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_lock_is_seized_from_a_holder_that_lives_on(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     """As on a machine that was cut off; the one that comes to itself again learns of it."""
     path = tmp_path / "lock"

@@ -71,7 +71,7 @@ class CompressionCallback(transformers.TrainerCallback):
             raise ConfigError(Fault("output_dir", rule, trainer.args.output_dir, "output_dir=callback.folder"))
         own_loss = trainer.compute_loss
 
-        def compute_loss(model: nn.Module, *args: Any, **named: Any) -> Any:
+        def compute_loss(model: nn.Module, *args: object, **named: object) -> Any:
             found = own_loss(model, *args, **named)
             if not model.training:
                 return found

@@ -90,7 +90,7 @@ def search_bits(model: nn.Module, held: Quantization, asked: Asked) -> dict[str,
 class _Costs:
     """Costs by the bits of each weight, in a file that says what they are of; one that says otherwise is begun anew."""
 
-    def __init__(self, file: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, file: Path, about: Mapping[str, object]) -> None:
         self._file, self._about = file, json.loads(json.dumps(about))
         self._known: dict[str, float] = {}
         self._written = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -167,7 +166,7 @@ def write_quantized(network: Network, report: PostTrained, path: Path) -> None:
     write_checkpoint(path, {**kept, "model": state, "structure": structure_state(changes)})
 
 
-def _example(network: Network, loading: Loading) -> tuple[Any, ...]:
+def _example(network: Network, loading: Loading) -> tuple[object, ...]:
     return tuple(
         value.to(loading.device) if isinstance(value, torch.Tensor) else value for value in network.example_input(2)
     )

@@ -615,7 +615,7 @@ def _of_channels(values: tuple[float, ...] | None) -> str | None:
     return None if values is None else ",".join(map(str, values))
 
 
-def _flat(said: Any, path: str) -> dict[str, Any]:
+def _flat(said: object, path: str) -> dict[str, object]:
     """What is said inside a section, by key path."""
     if not isinstance(said, dict):
         return {path: said}

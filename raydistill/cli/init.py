@@ -138,7 +138,7 @@ def _mapping(text: str | None, option: str) -> dict[str, Any]:
     return {} if text is None else dict(arguments(text, option))
 
 
-def _loop(train: str | None, train_args: str | None) -> dict[str, Any] | None:
+def _loop(train: str | None, train_args: str | None) -> dict[str, object] | None:
     from raydistill.errors import ConfigError, Fault
 
     if train is None:
@@ -155,7 +155,7 @@ def _task(
     arch: str,
     network: Network | None,
     data_dir: Path | None,
-    model_args: Mapping[str, Any],
+    model_args: Mapping[str, object],
 ) -> TaskConfig:
     from raydistill.errors import ABSENT, ConfigError, Fault
     from raydistill.models.inputs import SEQUENCE_LENGTH
@@ -184,7 +184,7 @@ def _subject(
     task: TaskConfig,
     dataset: str | None,
     data_dir: Path | None,
-    train: Mapping[str, Any] | None,
+    train: Mapping[str, object] | None,
     epochs: int | None,
     num_samples: int,
 ) -> Subject:
@@ -245,7 +245,7 @@ def _dataset(task: TaskConfig, name: str | None, data_dir: Path | None, network:
     return {"name": name, **found}
 
 
-def _seen(content: Mapping[str, Any], network: Network | None) -> str | None:
+def _seen(content: Mapping[str, object], network: Network | None) -> str | None:
     """The dataset that a checkpoint was trained on, if that is on the menu."""
     from raydistill import datasets
     from raydistill.errors import ConfigError, Fault

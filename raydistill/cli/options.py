@@ -58,7 +58,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         folded[name] = fields
         shown += [_option(stem, field, of.panel) for stem, field in fields.items()]
 
-    def unfolded(**given: Any) -> None:
+    def unfolded(**given: object) -> None:
         for name, fields in folded.items():
             given[name] = {field.name: _value(field, given.pop(stem)) for stem, field in fields.items()}
         command(**given)
@@ -100,7 +100,7 @@ def _plain(field: Described) -> Any:
     return next((kind for kind in get_args(field.kind) if kind is not NoneType), field.kind)
 
 
-def _value(field: Described, given: Any) -> Any:
+def _value(field: Described, given: Any) -> object:
     if given is None:
         return field.default
     if field.setting.path:

@@ -7,7 +7,6 @@ before it corrected.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +63,7 @@ def _means(model: nn.Module, batches: Batches, names: set[str]) -> tuple[dict[st
     counts: dict[str, int] = {}
     runs: dict[str, int] = {}
 
-    def see(place: Place, arguments: Any, result: Any) -> None:
+    def see(place: Place, arguments: object, result: object) -> None:
         output, name = given(result), place[0]
         if name not in names or output is None:
             return

@@ -48,7 +48,7 @@ class Deployment:
         return (*(done or ["nothing to remove or to fold"]), *self.notes)
 
 
-def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
+def deploy(model: nn.Module, example: Sequence[object]) -> Deployment:
     """Thin a masked network and fold its batch norms, in place; it is in eval mode then.
 
     example: positional inputs of one sample or more. What cannot be traced is left as it is, and said.
@@ -95,7 +95,7 @@ def deploy(model: nn.Module, example: Sequence[Any]) -> Deployment:
 
 
 @torch.no_grad()
-def folding(model: nn.Module, example: Sequence[Any]) -> tuple[Folded, str]:
+def folding(model: nn.Module, example: Sequence[object]) -> tuple[Folded, str]:
     """Which batch norms can be folded without another output, and why none can ("": there is no reason).
 
     The model, in eval mode, stays as it is.
@@ -146,7 +146,7 @@ def _same_axis(layer: nn.Module, norm: nn.Module, seen: Trace, name: str) -> boo
     return kind is not None and dims > 0 and kind.channel_axis(layer, dims) == kind_of(norm).channel_axis(norm, dims)
 
 
-def noise(value: Any) -> Any:
+def noise(value: object) -> Any:
     """Noise, ever the same, in place of floats; numbers of things are kept, which others there may be nobody knows."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
@@ -154,7 +154,7 @@ def noise(value: Any) -> Any:
     return torch.randn(value.shape, generator=generator).to(value.device, value.dtype)
 
 
-def tensors(output: Any) -> list[Tensor]:
+def tensors(output: object) -> list[Tensor]:
     """All tensors of what a network gave, in order."""
     if isinstance(output, Tensor):
         return [output]

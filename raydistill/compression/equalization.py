@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +45,7 @@ def equalizing_scales(first: Tensor, second: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def equalize(model: nn.Module, example: Sequence[Any]) -> Equalized:
+def equalize(model: nn.Module, example: Sequence[object]) -> Equalized:
     """Scale every pair of layers of which the second alone reads the first, in place, until nothing moves any more.
 
     Batch norms between them have to be folded beforehand. example: positional inputs.

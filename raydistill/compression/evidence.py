@@ -271,7 +271,9 @@ class BlockInfluence(_Hooked):
             self._hooks.append(block.register_forward_hook(partial(self._see, name), with_kwargs=True))
 
     @torch.no_grad()
-    def _see(self, name: str, block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+    def _see(
+        self, name: str, block: nn.Module, inputs: tuple[object, ...], named: dict[str, Any], output: object
+    ) -> None:
         given, result = first_states((*inputs, *named.values())), first_states((output,))
         if self._ranks.idle or given is None or result is None:
             return
@@ -289,7 +291,7 @@ class BlockInfluence(_Hooked):
         return {name: 1.0 - total / count for name, (total, count) in sums.items()}
 
 
-def first_states(values: tuple[Any, ...]) -> Tensor | None:
+def first_states(values: tuple[object, ...]) -> Tensor | None:
     """The hidden states among what a block is given or gives: its first tensor of floats, of two or more dimensions."""
     for value in values:
         first = value[0] if isinstance(value, tuple) and value else value

@@ -86,7 +86,7 @@ class HiddenStates:
                 hear = partial(self._hear, name, bool(of_teacher))
                 self._handles.append(module.register_forward_hook(hear))
 
-    def _hear(self, name: str, of_teacher: bool, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _hear(self, name: str, of_teacher: bool, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         states = first_states((output,))
         if states is not None and (of_teacher or torch.is_grad_enabled()):
             self._seen[name, of_teacher] = states

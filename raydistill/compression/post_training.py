@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import nn
 
@@ -126,7 +125,7 @@ def mended(model: nn.Module, report: PostTrained, batches: Batches, steps: Steps
 def post_train(
     model: nn.Module,
     quantizer: PostTrainLinearQuantizer,
-    example: Sequence[Any],
+    example: Sequence[object],
     statistics: Statistics | None = None,
 ) -> PostTrained:
     """Quantize a trained network, in place; it is in eval mode then.
@@ -180,7 +179,7 @@ def moved(statistics: Statistics, norms: Mapping[str, str]) -> dict[str, LayerRe
 
 
 def calibrate(
-    model: nn.Module, example: Sequence[Any], batches: Batches, quantizer: PostTrainLinearQuantizer | None = None
+    model: nn.Module, example: Sequence[object], batches: Batches, quantizer: PostTrainLinearQuantizer | None = None
 ) -> dict[str, LayerRecords]:
     """What a network's activations are like over calibration data; as far as the quantizer needs it: without a
     second pass over the data where it clips nothing, or by averages.

@@ -224,7 +224,7 @@ def _policy() -> Schema:
     }
 
 
-def _target(section: str, name: str) -> Callable[..., Any]:
+def _target(section: str, name: str) -> Callable[..., object]:
     what, menu = MENUS[section]
     found = menu[name]
     made = resolve(found, {}, section, what) if isinstance(found, str) else found
@@ -232,7 +232,7 @@ def _target(section: str, name: str) -> Callable[..., Any]:
     return made
 
 
-def _hints(cls: Callable[..., Any]) -> dict[str, Any]:
+def _hints(cls: Callable[..., object]) -> dict[str, object]:
     """Resolved annotations of the constructor that the signature is of."""
     for base in inspect.getmro(cls) if inspect.isclass(cls) else ():
         init = vars(base).get("__init__")

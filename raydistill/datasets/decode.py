@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import BinaryIO, TextIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -198,7 +198,7 @@ def decode_files(
 class _Worker:
     """A process that decodes what `_serve` is to; a thread moves its pixels into `target`."""
 
-    def __init__(self, request: Mapping[str, Any], target: np.ndarray) -> None:
+    def __init__(self, request: Mapping[str, object], target: np.ndarray) -> None:
         self._request = {**request, "sys_path": sys.path}
         self._target = target
         # a pipe that nobody reads meanwhile would stop a decoder that warns
@@ -250,12 +250,18 @@ def _decode(path: str, size: tuple[int, int], resize: bool, shorter: int | None,
 
 
 def _serve(
-    pixels: Any, errors: Any, paths: list[str], size: list[int], resize: bool, shorter: int | None, interpolation: str
+    pixels: BinaryIO,
+    errors: TextIO,
+    paths: list[str],
+    size: list[int],
+    resize: bool,
+    shorter: int | None,
+    interpolation: str,
 ) -> int:
     """What a worker does: pixels one after the other, or the fault as a last line of JSON and exit code `_FAULT`."""
     try:
         for path in paths:
-            pixels.write(np.ascontiguousarray(_decode(path, (size[0], size[1]), resize, shorter, interpolation)))
+            pixels.write(np.ascontiguousarray(_decode(path, (size[0], size[1]), resize, shorter, interpolation)).data)
         pixels.flush()
     except DataError as error:
         fault = error.faults[0]

@@ -41,7 +41,7 @@ class Preprocessing:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_plain(cls, value: Any, where: str) -> Preprocessing:
+    def from_plain(cls, value: object, where: str) -> Preprocessing:
         """The inverse of `to_plain`; where: the file, for errors.
 
         Raises:

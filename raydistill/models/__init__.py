@@ -107,7 +107,7 @@ def create(
     return model
 
 
-def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def _parameters(factory: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(factory).parameters
     except ValueError:  # a callable of C code shows no signature
@@ -120,7 +120,7 @@ def _inside(fault: Fault | str, call: str) -> Fault:
     return Fault(f"{call}({fault.where})", fault.rule, fault.value, fault.way_out)
 
 
-def _check_arguments(factory: Callable[..., Any], arguments: Mapping[str, Any], arch: str, where: str) -> None:
+def _check_arguments(factory: Callable[..., object], arguments: Mapping[str, object], arch: str, where: str) -> None:
     try:
         signature = inspect.signature(factory)
     except ValueError:  # a callable of C code shows no signature; calling it will tell

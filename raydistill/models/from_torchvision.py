@@ -10,7 +10,7 @@ from torch import nn
 
 # Auxiliary heads make training return a tuple, and torchvision means to change how these two are initialised: both
 # are said here, so that a model is the same whatever the version.
-_DEFAULTS: dict[str, dict[str, Any]] = {
+_DEFAULTS: dict[str, dict[str, object]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
@@ -34,7 +34,7 @@ def factory(name: str) -> Callable[..., nn.Module]:
     if name not in names():
         raise KeyError(name)
 
-    def build(num_classes: int = 1000, **args: Any) -> nn.Module:
+    def build(num_classes: int = 1000, **args: object) -> nn.Module:
         import torchvision
 
         for key, way_out in _DECIDED_ELSEWHERE.items():
@@ -45,7 +45,7 @@ def factory(name: str) -> Callable[..., nn.Module]:
     return build
 
 
-def as_pretrained(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+def as_pretrained(name: str, args: Mapping[str, object]) -> dict[str, object]:
     """The arguments with which the published weights mean what they were trained to."""
     return {"transform_input": True, **args} if name in _OWN_NORMALISATION else dict(args)
 
@@ -58,7 +58,7 @@ def image_size(name: str, args: Mapping[str, Any]) -> tuple[int, int]:
     return (int(given), int(given)) if isinstance(given, int) else (int(given[0]), int(given[1]))
 
 
-def with_present_names(state: MutableMapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def with_present_names(state: MutableMapping[str, Any], wanted: Mapping[str, object]) -> None:
     """Give a published state dict the names of today, and drop auxiliary heads that the model does not have.
 
     wanted: the model's own state dict. The mapping is changed in place, because it carries its version as an attribute.

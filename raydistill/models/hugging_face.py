@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -12,7 +11,7 @@ from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 
 
 def hugging_face(
-    folder: str, num_classes: int | None = None, architecture: str | None = None, weights: bool = True, **config: Any
+    folder: str, num_classes: int | None = None, architecture: str | None = None, weights: bool = True, **config: object
 ) -> nn.Module:
     """The class of transformers that the folder's ``config.json`` names, with the folder's weights; as an architecture
     it is ``raydistill.models.hugging_face:hugging_face``.

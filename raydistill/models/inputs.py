@@ -97,12 +97,12 @@ def check_input(model: nn.Module, inputs: Sequence[Tensor], arch: str, where: st
             module.training = training
 
 
-def logits_of(output: Any) -> Tensor:
+def logits_of(output: object) -> Tensor:
     """The logits that count: those of the network's end, see `compression.early_exit.exits`."""
     return exits(output)[-1]
 
 
-def _default(factory: Callable[..., Any], parameter: str) -> Any:
+def _default(factory: Callable[..., object], parameter: str) -> Any:
     try:
         found = inspect.signature(factory).parameters.get(parameter)
     except (TypeError, ValueError):  # not callable, or written in C

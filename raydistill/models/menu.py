@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -116,7 +116,7 @@ class Menu(Mapping[str, Factory]):
 MENU = Menu()
 
 
-def domain(name: str, model_args: Mapping[str, Any]) -> Domain:
+def domain(name: str, model_args: Mapping[str, object]) -> Domain:
     """What the model of this name (one of `MENU`) was made for, its arguments considered."""
     if name in OWN:
         return OWN[name][1]

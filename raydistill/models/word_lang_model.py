@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
 from raydistill.errors import ConfigError, Fault, close_match
 
-_CELLS: dict[str, tuple[Callable[..., nn.RNNBase], dict[str, Any]]] = {
+_CELLS: dict[str, tuple[Callable[..., nn.RNNBase], dict[str, object]]] = {
     "LSTM": (nn.LSTM, {}),
     "GRU": (nn.GRU, {}),
     "RNN_TANH": (nn.RNN, {"nonlinearity": "tanh"}),
@@ -58,7 +57,7 @@ class WordLangModel(nn.Module):
             nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
 
-    def forward(self, tokens: Tensor, hidden: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, tokens: Tensor, hidden: object = None) -> tuple[Tensor, object]:
         """hidden: what the call for the preceding tokens returned (detach it to cut backpropagation); None begins."""
         states, hidden = self.rnn(self.drop(self.encoder(tokens)), hidden)
         return self.decoder(self.drop(states)), hidden

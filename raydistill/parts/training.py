@@ -16,7 +16,7 @@ from raydistill.parts.setting import HASH, IDENTITY, Role, Setting
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-def of_no_epochs(said: Mapping[str, Any]) -> dict[str, Any]:
+def of_no_epochs(said: Mapping[str, object]) -> dict[str, Any]:
     """What 0 epochs stand for: one in which the schedule acts and the network is validated, and nothing is trained."""
     none = said.get("epochs") == 0 and not isinstance(said["epochs"], bool)
     return {**said, "epochs": 1, "trains": False} if none else dict(said)

@@ -103,7 +103,7 @@ def ensure_episodes(session: Session) -> bool:
     return True
 
 
-def layers_of(model: nn.Module, example: Sequence[Any], searcher: AMCSearcher) -> list[Layer]:
+def layers_of(model: nn.Module, example: Sequence[object], searcher: AMCSearcher) -> list[Layer]:
     """A step for each level that is searched, in the network's order."""
     rows = {row.name: row for row in compute_table(model, tuple(example))}
     found = []

@@ -85,7 +85,7 @@ def _measured(
     shared: list[Any],
     threads: int,
     arch: str,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     batch_size: int,
     precision: str,
     device: str,

@@ -105,7 +105,7 @@ class Feed(Protocol):
 class TaskShape(Protocol):
     """What a plan needs to know of a task, and what may be known before its data are read."""
 
-    def network(self, arch: str, arguments: Mapping[str, Any], where: str = ..., fetch: bool = ...) -> nn.Module: ...
+    def network(self, arch: str, arguments: Mapping[str, object], where: str = ..., fetch: bool = ...) -> nn.Module: ...
     def example_input(self, rows: int = ...) -> tuple[Any, ...]: ...
 
 
@@ -140,12 +140,12 @@ class Task(ABC):
         """
 
     @classmethod
-    def foreseen(cls, data: DatasetConfig, **args: Any) -> TaskShape | None:
+    def foreseen(cls, data: DatasetConfig, **args: object) -> TaskShape | None:
         """What is known before data are read, for `load` of the same arguments; None where that is nothing."""
         return None
 
     @classmethod
-    def judged_by(cls, **args: Any) -> Mapping[str, Metric]:
+    def judged_by(cls, **args: object) -> Mapping[str, Metric]:
         """The metrics before data are read, where they depend on the arguments of `load`."""
         return cls.metrics
 
@@ -194,7 +194,7 @@ class Task(ABC):
         return tuple(parts[:-1])
 
     def network(
-        self, arch: str, arguments: Mapping[str, Any], where: str = "model.arch", fetch: bool = True
+        self, arch: str, arguments: Mapping[str, object], where: str = "model.arch", fetch: bool = True
     ) -> nn.Module:
         """A fresh network for this task; see `models.create`."""
         return models.create(arch, None, arguments, where, fetch)
@@ -203,11 +203,11 @@ class Task(ABC):
         """The same with its data prepared as these weights want them, unless the user says otherwise in `data`."""
         return self
 
-    def as_trained(self, run: Mapping[str, Any]) -> Task:
+    def as_trained(self, run: Mapping[str, object]) -> Task:
         """The same with the arguments that a checkpoint's run had (see `identity`), where this one says none."""
         return self
 
-    def check_knows(self, content: Mapping[str, Any], where: str) -> None:  # noqa: B027 - none has to
+    def check_knows(self, content: Mapping[str, object], where: str) -> None:  # noqa: B027 - none has to
         """Raises CheckpointError where a checkpoint is of another task or of other data (classes, vocabulary)."""
 
     def teach(self, teacher: nn.Module, weights: Weights) -> nn.Module:

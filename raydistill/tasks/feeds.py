@@ -79,7 +79,7 @@ class Kept:
         return iter(self._batches)
 
 
-def training_batches(task: Task, loading: Loading) -> Callable[[], Iterable[Sequence[Any]]]:
+def training_batches(task: Task, loading: Loading) -> Callable[[], Iterable[Sequence[object]]]:
     """A part of the training data as a network is called with it, the same each time. loading: with the part."""
     feed = task.feed(TRAIN, loading)
 
@@ -127,7 +127,7 @@ def _rows(batch: Batch) -> int:
     return next((rows for rows in map(_rows, parts) if rows), 0)
 
 
-def _moved(batch: Any, rows: slice, device: torch.device) -> Any:
+def _moved(batch: object, rows: slice, device: torch.device) -> object:
     if isinstance(batch, Tensor):
         return (batch[rows] if batch.dim() else batch).to(device)
     if isinstance(batch, Mapping):

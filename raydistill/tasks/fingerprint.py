@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: object) -> str:
     """Arrays and tensors by their bits, plain values by what they are; of any other object only its class counts."""
     digest = hashlib.blake2b(digest_size=8)
     _add(digest, value)
     return digest.hexdigest()
 
 
-def _add(digest: Any, value: Any) -> None:
+def _add(digest: hashlib.blake2b, value: object) -> None:
     digest.update(type(value).__name__.encode())
     if isinstance(value, Tensor):
         value = value.detach().cpu().contiguous()

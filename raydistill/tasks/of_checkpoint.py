@@ -29,7 +29,7 @@ def asked_for(task: TaskConfig, data: DatasetConfig) -> dict[str, object]:
     return found
 
 
-def named_in(content: Mapping[str, Any]) -> tuple[TaskConfig, dict[str, Any]] | None:
+def named_in(content: Mapping[str, object]) -> tuple[TaskConfig, dict[str, Any]] | None:
     """The task that the key ``task`` of a checkpoint names, which may be somebody's own, and its dataset section."""
     asked = content.get("task")
     if not isinstance(asked, Mapping) or not isinstance(asked.get("name"), str):

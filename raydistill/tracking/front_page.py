@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from raydistill.files import write_atomically
 from raydistill.metrics import Metric, selecting, shown
@@ -54,7 +53,7 @@ def page_data(
     metrics: Mapping[str, Metric],
     title: str,
     name: str,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What the page draws, as plain values. Figures are of the validation split, means over seeds; None: not known."""
     x, y, colour = axes(objectives, metrics)
     known = known_figures(objectives, metrics)

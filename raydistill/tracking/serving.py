@@ -72,7 +72,7 @@ def _source() -> str:
     return inspect.getsource(image_file) + "\n\n" + "".join(own)
 
 
-def _png(image: np.ndarray, seen: Mapping[str, Any]) -> str:
+def _png(image: np.ndarray, seen: Mapping[str, object]) -> str:
     """A prepared image, (C, H, W), as a file in base64: what a request may hold."""
     pixels = image.transpose(1, 2, 0) * np.array(seen["std"]) + np.array(seen["mean"])
     pixels = np.rint(255 * pixels).clip(0, 255).astype(np.uint8)

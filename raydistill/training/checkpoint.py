@@ -113,7 +113,7 @@ _OTHERS: dict[str, Callable[[object], bool]] = {
 """What it must be where it is there; who goes on from a checkpoint asks for it with `require`."""
 
 
-def require(content: Mapping[str, Any], where: str, *keys: str) -> None:
+def require(content: Mapping[str, object], where: str, *keys: str) -> None:
     """Raises CheckpointError where a checkpoint lacks what going on from it needs."""
     for key in keys:
         if key not in content:
@@ -136,7 +136,7 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _owned(value: Any) -> Any:
+def _owned(value: object) -> Any:
     """The same with tensors of their own: torch saves the whole of what a tensor is a view of."""
     if isinstance(value, Tensor):
         return value.clone() if value.untyped_storage().nbytes() > value.numel() * value.element_size() else value
@@ -189,7 +189,7 @@ def load_model(path: str | Path, arch: str | None = None) -> nn.Module:
     return model_of(read_any(path), str(path), arch)
 
 
-def model_of(content: Mapping[str, Any], where: str, arch: str | None = None) -> nn.Module:
+def model_of(content: Mapping[str, object], where: str, arch: str | None = None) -> nn.Module:
     """`load_model` from a checkpoint that is read already; where: its path, for errors."""
     return built(content, where, arch)[0]
 
@@ -247,7 +247,7 @@ def _check_size(arch: str, content: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(Fault(where, rule, ABSENT, _WAY_OUT))
 
 
-def without_training(content: Mapping[str, Any]) -> dict[str, Any]:
+def without_training(content: Mapping[str, object]) -> dict[str, Any]:
     """What a checkpoint says of its network, without what a run goes on with: of a network that is changed."""
     return {key: value for key, value in content.items() if key not in _OF_TRAINING}
 
@@ -326,7 +326,7 @@ def _check_shapes(model: nn.Module, state: Mapping[str, Tensor], where: str) -> 
             raise CheckpointError(Fault(where, rule, tuple(state[name].shape), way_out))
 
 
-def rng_state() -> dict[str, Any]:
+def rng_state() -> dict[str, object]:
     """The global random states of torch (CPU, GPUs), numpy and Python, as tensors and plain values."""
     version, python_state, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)

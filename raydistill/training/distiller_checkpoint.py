@@ -100,7 +100,7 @@ def read_any(path: str | Path) -> dict[str, Any]:
 
 def optimizer_state(
     content: Mapping[str, Any], names: Sequence[str], where: str, wanted: str = "SGD", groups: int = 1
-) -> tuple[dict[str, Any] | None, str]:
+) -> tuple[dict[str, object] | None, str]:
     """The optimizer's state in a content of `read_any`, and "".
 
     names: the parameters in the order of the optimizer that takes it. wanted, groups: its class, and how many it has.
@@ -202,7 +202,7 @@ def _trained_name(name: str) -> str:
     return layer + dot + attribute.removeprefix(_FLOAT)
 
 
-def _as_own(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
+def _as_own(checkpoint: DistillerCheckpoint) -> dict[str, object]:
     if checkpoint.quantizer is not None:
         checkpoint = _in_floats(checkpoint)
     weights = dict(checkpoint.weights)
@@ -230,7 +230,7 @@ def _as_own(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
     }
 
 
-def _removed(checkpoint: DistillerCheckpoint) -> dict[str, Any]:
+def _removed(checkpoint: DistillerCheckpoint) -> dict[str, object]:
     """Layers that were removed by their block's gates: the file does not name them, but their weights are all zero, and
     no mask keeps them so.
     """
@@ -298,11 +298,11 @@ def _numpy_scalar(value: StandIn) -> object:
     return np.frombuffer(data, np.dtype(f"{order}{dtype.args[0]}"))[0].item()
 
 
-def _recipe(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+def _recipe(recipe: Mapping[str, object]) -> Mapping[str, Any]:
     return {part: _without_module(_mapping(recipe.get(part))) for part in ("modules", "parameters")}
 
 
-def _without_module(named: Mapping[str, Any]) -> dict[str, Any]:
+def _without_module(named: Mapping[str, object]) -> dict[str, Any]:
     """Names without the component ``module`` that DataParallel puts in, at the front or (VGG, AlexNet) inside."""
     return {re.sub(r"(^|\.)module\.", r"\1", name, count=1): value for name, value in named.items()}
 

@@ -129,7 +129,7 @@ class _Writer:
     def add_scalar(self, name: str, value: float, step: int) -> None:
         self._add(Event(summary=summary.scalar(name, value)), step)
 
-    def add_histogram(self, name: str, values: Any, step: int) -> None:
+    def add_histogram(self, name: str, values: object, step: int) -> None:
         self._add(Event(summary=summary.histogram(name, values, _BUCKETS)), step)
 
     def flush(self, every_s: float = 0.0) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +64,7 @@ def footprint(
     return {**figures, **latency_of(model, example, device)} if latency else figures
 
 
-def figures_of(model: nn.Module, example: tuple[Any, ...]) -> dict[str, float]:
+def figures_of(model: nn.Module, example: tuple[object, ...]) -> dict[str, float]:
     """The figures of a network as it is, by the names of `raydistill.metrics.FOOTPRINT`, without its latency."""
     whole, packed = stored(model), stored(model, zeros=False)
     return {
@@ -77,7 +76,7 @@ def figures_of(model: nn.Module, example: tuple[Any, ...]) -> dict[str, float]:
     }
 
 
-def measured(figure: NetworkFigure, model: nn.Module, example: tuple[Any, ...]) -> float:
+def measured(figure: NetworkFigure, model: nn.Module, example: tuple[object, ...]) -> float:
     """Raises TrainingError: it fails, or gives something else than a finite number."""
     with users_code(f"figure {figure.name}", kind=TrainingError), torch.no_grad(), in_folder():
         value = float(figure.measure(copy_of(model).eval(), example))
@@ -86,7 +85,7 @@ def measured(figure: NetworkFigure, model: nn.Module, example: tuple[Any, ...]) 
     return value
 
 
-def latency_of(model: nn.Module, example: tuple[Any, ...], device: str = "cpu") -> dict[str, float]:
+def latency_of(model: nn.Module, example: tuple[object, ...], device: str = "cpu") -> dict[str, float]:
     """Of one forward pass in eval mode: the median, the interquartile range, and whether the machine was busy. On a GPU
     the device is waited for."""
     target = torch.device(device)

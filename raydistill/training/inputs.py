@@ -11,7 +11,7 @@ from torch import Tensor
 _MOST_VALUES = 1 << 24
 
 
-def inputs_state(one: Sequence[Any], two: Sequence[Any]) -> list[dict[str, Any]]:
+def inputs_state(one: Sequence[Any], two: Sequence[Any]) -> list[dict[str, object]]:
     """Of a task's examples of one sample and of two: of each input its shape, None where the samples lie, and its
     dtype; of numbers of things one sample itself, which others there may be nobody knows. [] where an input is no
     tensor.

@@ -39,7 +39,7 @@ class Kept:
     optimizer_name: str
     asked: Mapping[str, object] = field(default_factory=dict)
 
-    def content(self, precision: str, history: Sequence[EpochMetrics], **more: Any) -> dict[str, Any]:
+    def content(self, precision: str, history: Sequence[EpochMetrics], **more: object) -> dict[str, Any]:
         """A checkpoint after the last epoch of `history`. precision: it was trained in. more: keys that only one of the
         two loops has."""
         return {
@@ -95,10 +95,10 @@ class Kept:
             saved.set_rng_state(content["rng"])
         return [EpochMetrics.from_json(entry) for entry in content["history"]]
 
-    def take_weights(self, content: Mapping[str, Any], where: str) -> None:
+    def take_weights(self, content: Mapping[str, object], where: str) -> None:
         self.scheduler.structure = saved.load_weights(self.model, content, where, self.scheduler.structure)
 
-    def optimizer_state(self, content: Mapping[str, Any], where: str) -> tuple[dict[str, Any] | None, str]:
+    def optimizer_state(self, content: Mapping[str, object], where: str) -> tuple[dict[str, object] | None, str]:
         """See `raydistill.training.distiller_checkpoint.optimizer_state`."""
         names, groups = order_of(self.model, self.optimizer), len(self.optimizer.param_groups)
         return optimizer_state(content, names, where, self.optimizer_name, groups)

@@ -418,7 +418,7 @@ class Run:
         way_out = f"lower lr ({self.stepping.learning_rate:g}) or prune less"
         return Fault(f"epoch {epoch}", f"{what} must be finite", value, way_out)
 
-    def _state(self, trained: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _state(self, trained: Mapping[str, Tensor]) -> dict[str, object]:
         """trained: the weights that training goes on with, where those that are kept are others."""
         averaged = {} if self.average is None else {"trained": dict(trained), "average": self.average.state_dict()}
         return self.kept.content(self.precision, self.history, stepping=self.stepping.state_dict(), **averaged)

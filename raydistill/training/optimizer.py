@@ -127,7 +127,7 @@ def check_optimization(of: Optimization, where: str = "training") -> list[Fault 
     return faults
 
 
-def _group_faults(cls: type[torch.optim.Optimizer], group: Mapping[str, Any], where: str) -> list[Fault]:
+def _group_faults(cls: type[torch.optim.Optimizer], group: Mapping[str, object], where: str) -> list[Fault]:
     globs = group.get("parameters")
     if not isinstance(globs, (list, tuple)) or not globs or not all(isinstance(glob, str) for glob in globs):
         return [Fault(f"{where}.parameters", "must be a list of names or globs", globs, "such as ['fc*']")]

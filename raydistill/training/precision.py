@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ def choose(
     precision: str,
     model: nn.Module,
     device: torch.device,
-    example: tuple[Any, ...],
+    example: tuple[object, ...],
     deterministic: bool,
     loss: Loss | None = None,
 ) -> str:
@@ -71,7 +71,7 @@ def _shortest_steps(
     precisions: tuple[str, ...],
     model: nn.Module,
     device: torch.device,
-    example: tuple[Any, ...],
+    example: tuple[object, ...],
     loss: Loss | None = None,
 ) -> dict[str, float]:
     """Seconds of the shortest training step in each precision. They take turns: another process that comes or goes

@@ -25,7 +25,7 @@ def rehearsed_epochs(spec: ScheduleSpec) -> tuple[int, ...]:
 
 
 def rehearse(
-    spec: ScheduleSpec, model: nn.Module, example_input: Sequence[Any], strict: bool = True, minibatches: int = 2
+    spec: ScheduleSpec, model: nn.Module, example_input: Sequence[object], strict: bool = True, minibatches: int = 2
 ) -> list[tuple[int, float]]:
     """Run the scheduled epochs `rehearsed_epochs` names on `example_input`; (epoch, total sparsity after it) each.
 
@@ -47,7 +47,7 @@ def _train(
     scheduler: CompressionScheduler,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    example_input: Sequence[Any],
+    example_input: Sequence[object],
     epoch: int,
     minibatches: int,
 ) -> None:

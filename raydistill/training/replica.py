@@ -37,7 +37,7 @@ class Replica:
                 for module in model.modules()
             )
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, *inputs: object, **named: object) -> Any:
         """The model's output.
 
         Raises:

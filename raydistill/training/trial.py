@@ -126,7 +126,7 @@ class Trial:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        example_input: Sequence[Any] | None = None,
+        example_input: Sequence[object] | None = None,
         random_state: bool = True,
     ) -> CompressionScheduler:
         """The scheduler of this trial's schedule for a model and its optimizer; where the trial was interrupted, both
@@ -223,7 +223,7 @@ class Trial:
                 raise TrainingError(Fault(f"epoch {epoch}", f"{name} must be finite", value, "lower the learning rate"))
         return figures
 
-    def _own_state(self, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _own_state(self, content: Mapping[str, object]) -> Mapping[str, object]:
         own = content.get("own", {})
         if not isinstance(own, dict):
             raise CheckpointError(Fault(str(self.folder), "is damaged: its 'own' is not what it must be", ABSENT))

@@ -49,7 +49,7 @@ def is_plain(path: str | Path) -> bool:
     return len(strings & _OWN) < 2
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
+def read_weights(path: str | Path) -> dict[str, object]:
     """A content as `raydistill.training.checkpoint.read_checkpoint` gives it, of which only the weights are known.
 
     plain: True. Wrappers' prefixes (``module.``, ``_orig_mod.``) are gone from the names.
@@ -188,7 +188,7 @@ def _found(content: Any, where: str) -> Mapping[str, Tensor]:
     )
 
 
-def _is_state(value: Any) -> bool:
+def _is_state(value: object) -> bool:
     return (
         isinstance(value, Mapping)
         and bool(value)

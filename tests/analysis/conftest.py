@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,13 +32,20 @@ def task() -> Classification:
 
 
 @pytest.fixture(scope="session")
-def trained(task: Classification, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """simplenet on digits, half of the filters of conv2 pruned; its checkpoint."""
+    return _trained(tmp_path_factory.getbasetemp() / "trained-once")
+
+
+@functools.cache
+def _trained(folder: Path) -> Path:
+    """Once, though each folder that takes the fixture from here has one of its own."""
     run = RunConfig(
         "simplenet_cifar", DatasetConfig("digits"), epochs=3, batch_size=128, lr=0.05, deterministic=True, threads=1,
         tensorboard=False, device="cpu", precision="fp32", schedule=parse_schedule(FILTERS, "filters"),
     )  # fmt: skip
-    *_, last = fit(replace(run, out_dir=str(tmp_path_factory.mktemp("trained"))), task=task)
+    task = Classification(load(DatasetConfig("digits")))
+    *_, last = fit(replace(run, out_dir=str(folder)), task=task)
     return Path(str(last.checkpoint))
 
 

@@ -13,6 +13,7 @@ from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.feed import EvalFeed
 
 
+@pytest.mark.slow
 def test_the_files_agree_with_the_activations(
     network: Network, task: Classification, loading: Loading, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from raydistill.tasks.classification.feed import EvalFeed
 from tests.tasks.own import Line
 
 
+@pytest.mark.slow
 def test_every_test_image_is_counted_where_the_network_puts_it(
     network: Network, task: Classification, loading: Loading, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_where_every_cost_is_too_much_they_have_the_most_bits(tmp_path: Path) ->
     assert {held.weight(name).bits for name in held.weight_names()} == {8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [0, 1, 5])
 def test_one_that_was_cut_off_goes_on(tmp_path: Path, stop: int) -> None:
     model, held, expected = quantized()
@@ -81,6 +82,7 @@ def test_one_that_was_cut_off_goes_on(tmp_path: Path, stop: int) -> None:
     assert rest.asked == whole.asked - stop
 
 
+@pytest.mark.slow
 def test_costs_of_another_network_or_a_damaged_file_are_measured_again(tmp_path: Path) -> None:
     counts = []
     for seed, content in itertools.product((0, 1), (None, "{", "[]", '{"about": 1, "costs": 2}')):

@@ -15,6 +15,7 @@ from raydistill.training import RunConfig, evaluate_checkpoint
 RUN = RunConfig("simplenet_cifar", DatasetConfig("digits"), batch_size=128, lr=0.01, effective_train_size=0.2)
 
 
+@pytest.mark.slow
 def test_every_step_is_a_checkpoint_that_is_what_its_line_says(
     network: Network, task: Classification, loading: Loading, tmp_path: Path
 ) -> None:
@@ -32,6 +33,7 @@ def test_every_step_is_a_checkpoint_that_is_what_its_line_says(
     assert density <= 0.6
 
 
+@pytest.mark.slow
 def test_candidates_are_tuned_where_that_is_asked_for(
     network: Network, task: Classification, loading: Loading, tmp_path: Path
 ) -> None:

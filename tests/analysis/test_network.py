@@ -30,6 +30,7 @@ def test_its_data_are_as_it_wants_them_unless_the_user_says_otherwise(
     assert (wished.preprocessing.image_size, wished.preprocessing.mean) == ((24, 16), (0.5, 0.4, 0.3))
 
 
+@pytest.mark.slow
 def test_distillers_checkpoints_say_neither_and_have_both(compat: Path) -> None:
     found = read_network(compat / "checkpoints" / "resnet20_cifar10_checkpoint.pth.tar", "resnet20_cifar")
     assert found.arch == "resnet20_cifar"

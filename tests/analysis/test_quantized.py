@@ -54,6 +54,7 @@ def distillers(compat: Path) -> Path:
     return next(path for path in sorted((compat / "checkpoints").iterdir()) if path.name.endswith((".pth", ".tar")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_distillers_checkpoint_is_folded_quantized_written_and_read_again(
     compat: Path, tmp_path: Path, dynamic: bool
@@ -76,6 +77,7 @@ def test_distillers_checkpoint_is_folded_quantized_written_and_read_again(
         quantize(again, task, LOADING, PostTrainLinearQuantizer("q"))
 
 
+@pytest.mark.slow
 def test_calibration_reads_the_part_of_the_training_data(compat: Path) -> None:
     network = read_network(distillers(compat), "resnet20_cifar")
     task = Noise(network.model)
@@ -85,6 +87,7 @@ def test_calibration_reads_the_part_of_the_training_data(compat: Path) -> None:
     assert "bn1" in known
 
 
+@pytest.mark.slow
 def test_the_search_lowers_the_loss_that_it_is_told(compat: Path) -> None:
     network = read_network(distillers(compat), "resnet20_cifar")
     task = Noise(network.model)
@@ -96,6 +99,7 @@ def test_the_search_lowers_the_loss_that_it_is_told(compat: Path) -> None:
     assert mean_loss_of(network, task, loading)() == pytest.approx(found.losses["together"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_equalized_networks_are_folded_first_and_read_again(compat: Path, tmp_path: Path) -> None:
     network = read_network(distillers(compat), "resnet20_cifar")
     task = Noise(network.model)

@@ -64,6 +64,7 @@ def test_another_analysis_in_the_folder_is_refused(subject: Sensitivity, tmp_pat
         KeptPoints(tmp_path, subject.identity)
 
 
+@pytest.mark.slow
 def test_some_samples_are_always_the_same(network: Network) -> None:
     few = [Sensitivity(read_network(network.path), CPU, "test", samples=40) for _ in range(2)]
     assert [subject.samples for subject in few] == [40, 40]
@@ -78,6 +79,7 @@ def test_a_checkpoint_without_a_history_starts_no_sweep(network: Network, tmp_pa
         check_starts_a_sweep(read_network(tmp_path / "bare.pt"))
 
 
+@pytest.mark.slow
 def test_a_network_of_another_task_is_measured_by_its_own_metric(tmp_path: Path) -> None:
     args = {"width": 8, "depth": 1, "heads": 2, "dropout": 0.0, "context": 6}
     task = TaskConfig("language_model", {"bptt": 6})

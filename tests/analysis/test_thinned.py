@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from raydistill.analysis.network import Network, read_network
@@ -10,6 +11,7 @@ from raydistill.compression.structure import structure_from
 from raydistill.training.checkpoint import read_checkpoint
 
 
+@pytest.mark.slow
 def test_what_is_written_answers_as_the_masked_network_does_and_says_how_it_was_made(
     network: Network, tmp_path: Path
 ) -> None:
@@ -27,6 +29,7 @@ def test_what_is_written_answers_as_the_masked_network_does_and_says_how_it_was_
     assert content["history"]
 
 
+@pytest.mark.slow
 def test_thinned_again_nothing_more_goes(network: Network, tmp_path: Path) -> None:
     write_thinned(network, tmp_path / "once.pt")
     report = write_thinned(read_network(tmp_path / "once.pt"), tmp_path / "twice.pt")

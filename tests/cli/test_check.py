@@ -12,17 +12,6 @@ from tests.compression.compat_schedules import ARCHITECTURES
 
 Command = Callable[..., Ended]
 ROOT = Path(__file__).parents[2]
-LARGE = (
-    "alexnet",
-    "resnext101_32x4d",
-    "resnet50",
-    "mobilenet",
-    "vgg16_cifar",
-    "alexnet_bn",
-    "word_lang_model",
-    "resnet56_cifar",
-    "preact_resnet18",
-)
 SCHEDULE = """
 version: 1
 pruners:
@@ -32,18 +21,13 @@ policies:
 """
 
 
-def small(file: str) -> bool:
-    return ARCHITECTURES[file] not in LARGE
-
-
 def test_no_file_of_theirs_is_left_out(compat: Path) -> None:
     folder = compat / "distiller_schedules"
     assert {str(path.relative_to(folder)) for path in folder.rglob("*.yaml")} == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize(
-    "file", [pytest.param(file, marks=[] if small(file) else [pytest.mark.slow]) for file in ARCHITECTURES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ARCHITECTURES)
 def test_schedules_of_distillers_users_run_unchanged(raydistill: Command, compat: Path, file: str) -> None:
     path = compat / "distiller_schedules" / file
     size = () if small(file) else ("--input-shape", "3,64,64")  # a tenth of the time, and the same layers
@@ -54,6 +38,7 @@ def test_schedules_of_distillers_users_run_unchanged(raydistill: Command, compat
     assert max(len(line) for line in ended.out.splitlines() if "random data" not in line and "fits" not in line) <= 80
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_not_there_is_a_warning_or_with_strict_an_error(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(SCHEDULE)
@@ -93,6 +78,7 @@ def test_a_sweep_file_is_named_as_that(raydistill: Command, tmp_path: Path) -> N
     assert f"raydistill sweep {file} --dry-run checks it" in ended.err
 
 
+@pytest.mark.slow
 def test_it_says_epoch_by_epoch_what_happens(raydistill: Command) -> None:
     ended = raydistill("check", ROOT / "schedules" / "simplenet_agp.yaml", "--arch", "simplenet_cifar")
     lines = [" ".join(line.split()) for line in ended.out.splitlines()]
@@ -104,6 +90,7 @@ def test_it_says_epoch_by_epoch_what_happens(raydistill: Command) -> None:
     assert "more" not in whole.out
 
 
+@pytest.mark.slow
 def test_it_lists_the_weights_that_each_entry_takes(raydistill: Command) -> None:
     file = ROOT / "schedules" / "resnet18_targets.yaml"
     ended = raydistill("check", file, "--arch", "resnet18", "--input-shape", "3x64x64")
@@ -119,6 +106,7 @@ def test_it_lists_the_weights_that_each_entry_takes(raydistill: Command) -> None
     assert whole.out.count(" layer4.1.conv1.weight ") == 3  # filters, thinner, integers
 
 
+@pytest.mark.slow
 def test_every_fault_is_a_line(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(SCHEDULE.replace("0.5", "0.05"))

@@ -54,6 +54,7 @@ def offered(environment: dict[str, str], *words: str) -> list[str]:
     return ended.stdout.split()
 
 
+@pytest.mark.slow
 def test_commands_options_and_words_are_completed(home: dict[str, str]) -> None:
     assert offered(home, "swe") == ["sweep"]
     assert offered(home, "s") == ["sweep", "summary", "sensitivity", "schema"]
@@ -63,6 +64,7 @@ def test_commands_options_and_words_are_completed(home: dict[str, str]) -> None:
     assert {"--optimizer", "--optimizer-args"} <= set(offered(home, "compress", "--optimizer"))
 
 
+@pytest.mark.slow
 def test_tab_in_an_interactive_bash(home: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("{}")
     parent, child = pty.openpty()
@@ -92,6 +94,7 @@ def _type(terminal: int, keys: str, until: str, seconds: float = 60.0) -> str:
     return shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shell", "asked"),
     [

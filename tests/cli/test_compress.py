@@ -37,6 +37,7 @@ def run(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return command
 
 
+@pytest.mark.slow
 def test_a_run_and_the_same_command_again(run: Command, tmp_path: Path) -> None:
     ended = run("--compress", "agp.yaml", "--epochs", "2", "-b", "128")
     assert (ended.code, ended.err) == (0, "")
@@ -118,6 +119,7 @@ def test_a_bad_option(run: Command, arguments: list[str], expected: str) -> None
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 def test_the_lines_are_in_a_file_and_the_best_epoch_in_a_checkpoint(run: Command, tmp_path: Path) -> None:
     ended = run("--compress", "agp.yaml", "--epochs", "2", "-b", "128", "-p", "2", "--num-best-scores", "2")
     folder = tmp_path / "runs" / "simplenet_cifar-agp"
@@ -130,6 +132,7 @@ def test_the_lines_are_in_a_file_and_the_best_epoch_in_a_checkpoint(run: Command
     assert read_checkpoint(folder / "best.pt")["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_going_on_from_a_checkpoint_and_starting_anew_from_its_weights(run: Command, tmp_path: Path) -> None:
     assert run("--epochs", "1", "--name", "first").code == 0
     first = tmp_path / "runs" / "first" / "checkpoint.pt"
@@ -146,6 +149,7 @@ def test_going_on_from_a_checkpoint_and_starting_anew_from_its_weights(run: Comm
     assert " test samples: top1 " in tested.out
 
 
+@pytest.mark.slow
 def test_data_options_reach_the_run(run: Command, tmp_path: Path) -> None:
     ended = run(
         *("--epochs", "1", "--validation-split", "0.5", "--effective-train-size", "0.5", "-j", "0"),
@@ -210,6 +214,7 @@ def test_figures_are_in_mlflow(raydistill: Command, tmp_path: Path, monkeypatch:
     assert not list((tmp_path / "runs" / "one").glob("mlflow_pending*"))
 
 
+@pytest.mark.slow
 def test_distillers_spellings(run: Command, tmp_path: Path) -> None:
     ended = run("--learning-rate", "0.02", "--wd", "0.001", "--det", "--vs", "0.2", "--etrs", "0.2", "--evs", "0.5",
                 "--etes", "0.5", "-v", "--cpu", "--masks-sparsity", "--compress", "agp.yaml", "--epochs", "2",
@@ -240,6 +245,7 @@ def test_another_optimizers_state_is_one_line(run: Command, tmp_path: Path, kind
     assert "--reset-optimizer" in ended.err
 
 
+@pytest.mark.slow
 def test_momenta_of_the_shapes_before_thinning_are_left_and_it_is_said(run: Command, tmp_path: Path) -> None:
     model = models.create("simplenet_cifar", 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -263,6 +269,7 @@ def content_of(model: torch.nn.Module) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_schedule_for_other_images_than_cifars_is_checked_with_those(
     raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

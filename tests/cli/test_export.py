@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Ended
 from tests.export.conftest import keep
 
 Command = Callable[..., Ended]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_beside_its_dense_one(raydistill: Command, tmp_path: Path) -> None:
     pruned, dense = keep(tmp_path / "p.pt", "simplenet_cifar"), keep(tmp_path / "d.pt", "simplenet_cifar", share=0.0)
     ended = raydistill(

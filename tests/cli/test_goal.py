@@ -20,6 +20,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_and_writes_nothing(raydistill: Command) -> None:
     said = raydistill("sweep", *GOAL, "--dry-run", "--num-samples", 5).out
     assert "constraints: compressed_size_bytes <= 0.2x" in said
@@ -28,6 +29,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(raydistill: Command) ->
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_init_writes_the_same_space(raydistill: Command) -> None:
     assert raydistill("init", *GOAL, "-o", FILE).code == 0
     written = yaml.safe_load(FILE.read_text())

@@ -84,6 +84,7 @@ def bounds(said: dict[str, Any]) -> dict[str, list[float]]:
     return {**found, **{path.split(".")[1]: drawn["uniform"] for path, drawn in search.items()}}
 
 
+@pytest.mark.slow
 def test_a_network_of_the_menu(written: Callable[..., dict[str, Any]]) -> None:
     said = written("--arch", "simplenet_cifar", *DIGITS)
     assert said["model"] == {"arch": "simplenet_cifar"}
@@ -132,12 +133,14 @@ def test_a_transformer_gets_the_images_that_it_takes(raydistill: Command, here: 
     del here
 
 
+@pytest.mark.slow
 def test_a_factory_of_ones_own_with_arguments(written: Callable[..., dict[str, Any]], here: str) -> None:
     said = written("--arch", "HERE:net", "--model-args", "width: 6", *DIGITS)
     assert said["model"] == {"arch": f"{here}:net", "args": {"width": 6}}
     assert bounds(said) == {"0.weight": [0.4, 0.98], "2.weight": [0.4, 0.98], "6.weight": [0.2, 0.9]}
 
 
+@pytest.mark.slow
 def test_a_language_model_reads_the_text(written: Callable[..., dict[str, Any]]) -> None:
     small = "{width: 16, depth: 1, heads: 2, context: 16}"
     arguments = ("--model-args", small, "--task-args", "tokens: bytes", "--data-dir", "text.txt")
@@ -151,11 +154,13 @@ def test_a_language_model_reads_the_text(written: Callable[..., dict[str, Any]])
     assert "perplexity_rise <= 0.1" in Path("space.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_table_is_there_without_being_named(written: Callable[..., dict[str, Any]]) -> None:
     said = written("--arch", "mlp")
     assert (said["task"], said["dataset"]) == ({"name": "regression"}, {"name": "diabetes"})
 
 
+@pytest.mark.slow
 def test_a_loop_and_a_task_of_ones_own(written: Callable[..., dict[str, Any]], here: str) -> None:
     said = written("--arch", "HERE:line", "--task", "HERE:Points", "--train", "HERE:train", "--train-args", "lr: 0.1")
     assert said["train"] == {"name": f"{here}:train", "args": {"lr": 0.1}}
@@ -165,6 +170,7 @@ def test_a_loop_and_a_task_of_ones_own(written: Callable[..., dict[str, Any]], h
     assert said["objectives"] == {"mae": "min", "sparsity": "max"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_knows_its_network_data_and_training(written: Callable[..., dict[str, Any]]) -> None:
     from raydistill.datasets import DatasetConfig
     from raydistill.parts import Optimizer
@@ -182,6 +188,7 @@ def test_a_checkpoint_knows_its_network_data_and_training(written: Callable[...,
     assert said["training"] == {"epochs": 2, "batch_size": 64, "optimizer": optimizer}
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_a_language_model_knows_its_task(written: Callable[..., dict[str, Any]]) -> None:
     from raydistill.datasets import DatasetConfig
     from raydistill.tasks import TaskConfig
@@ -197,6 +204,7 @@ def test_the_checkpoint_of_a_language_model_knows_its_task(written: Callable[...
     assert said["model"]["args"]["width"] == 16
 
 
+@pytest.mark.slow
 def test_plain_weights_begin_a_sweep_too(written: Callable[..., dict[str, Any]], here: str) -> None:
     import importlib
 
@@ -206,6 +214,7 @@ def test_plain_weights_begin_a_sweep_too(written: Callable[..., dict[str, Any]],
     assert said["baseline"] == {"checkpoint": "weights.pt"}
 
 
+@pytest.mark.slow
 def test_it_is_not_written_over_what_is_there(raydistill: Command, here: str) -> None:
     Path("space.yaml").write_text("mine")
     arguments = ("init", "--arch", f"{here}:net", *DIGITS, "-o", "space.yaml")
@@ -282,6 +291,7 @@ def test_a_folder_of_images_is_seen_for_what_it_is(written: Callable[..., dict[s
     assert said["dataset"] == {"name": "imagefolder", "data_dir": str(cifar)}
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_ones_own_loop_needs_its_names(
     raydistill: Command, written: Callable[..., dict[str, Any]], here: str
 ) -> None:

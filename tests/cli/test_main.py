@@ -23,6 +23,7 @@ SPACE = ROOT / "search_spaces" / "simplenet.yaml"
 Command = Callable[..., Ended]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -61,6 +62,7 @@ def test_no_such_file(raydistill: Command, tmp_path: Path) -> None:
     assert ended.err == f"error: {tmp_path}/simplnet.yaml: no such file; did you mean 'simplenet.yaml'?\n"
 
 
+@pytest.mark.slow
 def test_every_fault_is_a_line_and_nothing_is_started(raydistill: Command, tmp_path: Path) -> None:
     space = yaml.safe_load(SPACE.read_text())
     space["training"]["epoch"] = 3
@@ -90,6 +92,7 @@ def test_missing_data_folder(raydistill: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "sweeps").exists()
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_decoded_is_named(raydistill: Command, tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("cat", "dog"):
@@ -108,6 +111,7 @@ def test_an_image_that_cannot_be_decoded_is_named(raydistill: Command, tmp_path:
     assert not (tmp_path / "sweeps").exists()
 
 
+@pytest.mark.slow
 def test_dry_run_prints_space_and_resources_and_starts_nothing(
     raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +177,7 @@ def test_a_dry_run_checks_the_baselines_schedule(
     assert all(line.startswith(f"error: {file}: baseline.schedule") for line in ended.err.splitlines())
 
 
+@pytest.mark.slow
 def test_a_dry_run_looks_where_it_would_go(raydistill: Command, tmp_path: Path) -> None:
     def dry(*options: object) -> Ended:
         return raydistill("sweep", SPACE, "--dry-run", "--dataset", "digits", "--storage", tmp_path, *options)
@@ -221,6 +226,7 @@ def test_resources_that_the_machine_lacks_are_refused_before_anything_is_started
     assert not storage.exists()
 
 
+@pytest.mark.slow
 def test_a_gpu_where_there_is_none_and_the_way_out(raydistill: Command, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

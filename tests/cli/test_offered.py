@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Ended
 
 Command = Callable[..., Ended]
@@ -34,6 +36,7 @@ def test_a_schedule_of_structures_says_which_it_takes(raydistill: Command, tmp_p
     assert "stays: fc3: an output of the network" in found
 
 
+@pytest.mark.slow
 def test_others_are_not_looked_at_unless_somebody_asks(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(PLAIN)

@@ -92,6 +92,7 @@ def test_published_weights_without_training(raydistill: Command, published: Path
     assert "images are prepared as the weights want them" in ended.out
 
 
+@pytest.mark.slow
 def test_what_needs_no_images_keeps_the_published_classes(raydistill: Command, published: Path) -> None:
     ended = raydistill("compress", "--arch", "squeezenet1_1", "--pretrained", "--thinnify", "--no-mlflow")
     assert ended.code == 0, ended.err
@@ -136,6 +137,7 @@ def look(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
     return command
 
 
+@pytest.mark.slow
 def test_activation_statistics(look: Command, tmp_path: Path) -> None:
     ended = look("--evaluate", "--act-stats", "--confusion", "--effective-test-size", "0.5")
     assert ended.code == 0, ended.err
@@ -157,6 +159,7 @@ def test_activation_statistics(look: Command, tmp_path: Path) -> None:
     assert len(zero) <= 8, "only a pruned filter may be off everywhere"
 
 
+@pytest.mark.slow
 def test_thinnify_writes_a_smaller_checkpoint_that_answers_alike(look: Command, tmp_path: Path, pruned: Path) -> None:
     ended = look("--thinnify")
     assert ended.code == 0, ended.err
@@ -257,6 +260,7 @@ def test_what_needs_a_checkpoint_says_so(raydistill: Command, option: str) -> No
     assert (ended.code, ended.err) == (2, f"error: {option}: needs a checkpoint; add --resume-from CHECKPOINT\n")
 
 
+@pytest.mark.slow
 def test_summary_and_sensitivity_by_their_options(look: Command, raydistill: Command, tmp_path: Path) -> None:
     sparse = look("--summary", "sparsity")
     assert sparse.code == 0, sparse.err
@@ -312,6 +316,7 @@ def test_a_thinned_network_is_what_is_exported(look: Command, tmp_path: Path) ->
     assert thinned.conv2.weight.shape[0] == 8
 
 
+@pytest.mark.slow
 def test_confusion_and_top1_count_the_same_answer(raydistill: Command, tmp_path: Path, monkeypatch: Any) -> None:
     """A tuple of logits of one shape is one exit each, and the last one counts."""
     monkeypatch.chdir(tmp_path)
@@ -375,6 +380,7 @@ def test_the_onnx_file_says_how_its_images_are_prepared(look: Command, tmp_path:
     assert json.loads(said["preprocessing"]) == read_checkpoint(pruned)["preprocessing"]
 
 
+@pytest.mark.slow
 def test_every_look_at_a_checkpoint_takes_its_preprocessing(
     raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruned: Path
 ) -> None:
@@ -410,6 +416,7 @@ def test_every_look_at_a_checkpoint_takes_its_preprocessing(
     assert read_checkpoint("runs/b/greedy.pt")["preprocessing"] == other
 
 
+@pytest.mark.slow
 def test_activation_statistics_take_the_checkpoints_preprocessing(
     raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruned: Path
 ) -> None:

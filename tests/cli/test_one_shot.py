@@ -14,10 +14,8 @@ from raydistill.errors import ConfigError
 from raydistill.parts import OneShot
 from raydistill.training import read_checkpoint
 from tests.cli.conftest import Ended
-from tests.cli.test_quantize import trained
 
 Command = Callable[..., Ended]
-__all__ = ["trained"]
 
 
 @pytest.fixture
@@ -31,6 +29,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in read_checkpoint(path)["model"].items() if value.dim() > 1}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_pruned_tested_and_written_and_what_stays_may_have_changed(
     prune: Command,
     tmp_path: Path,
@@ -44,6 +43,7 @@ def test_a_checkpoint_is_pruned_tested_and_written_and_what_stays_may_have_chang
     assert any(not torch.equal(found[name][found[name] != 0], before[name][found[name] != 0]) for name in found)
 
 
+@pytest.mark.slow
 def test_two_of_four_by_wanda_leave_what_stays(prune: Command, tmp_path: Path, trained: Path) -> None:
     ended = prune("--one-shot", "wanda", "--one-shot-pattern", "2:4", "--one-shot-weights", "fc1.weight,fc2.weight")
     assert ended.code == 0, ended.err
@@ -55,6 +55,7 @@ def test_two_of_four_by_wanda_leave_what_stays(prune: Command, tmp_path: Path, t
     assert int((found["fc3.weight"] == 0).sum()) == 0
 
 
+@pytest.mark.slow
 def test_with_epochs_and_a_teacher_it_recovers_and_its_zeros_stay(
     prune: Command, tmp_path: Path, trained: Path
 ) -> None:

@@ -23,6 +23,7 @@ def run(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return lambda *arguments: raydistill("compress", *TINY, *arguments)
 
 
+@pytest.mark.slow
 def test_another_optimizer_and_what_is_done_around_its_steps(run: Command, tmp_path: Path) -> None:
     ended = run(
         "--optimizer", "AdamW", "--lr", "0.05", "--optimizer-args", "betas: [0.9, 0.98], eps: 1e-7",
@@ -39,6 +40,7 @@ def test_another_optimizer_and_what_is_done_around_its_steps(run: Command, tmp_p
     assert biases["weight_decay"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_not_typed_is_the_optimizer_s_own(run: Command, tmp_path: Path) -> None:
     assert run("--optimizer", "RMSprop").code == 0
     assert read_checkpoint(tmp_path / "runs/run/checkpoint.pt")["optimizer"]["param_groups"][0]["lr"] == 0.01

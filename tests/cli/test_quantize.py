@@ -20,21 +20,6 @@ from tests.cli.conftest import Ended
 Command = Callable[..., Ended]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simplenet of three epochs on the digits."""
-    from raydistill.datasets import DatasetConfig
-    from raydistill.training import RunConfig, fit
-
-    folder = tmp_path_factory.mktemp("trained")
-    config = RunConfig(
-        arch="simplenet_cifar", dataset=DatasetConfig("digits"), epochs=3, batch_size=32, precision="fp32",
-        out_dir=str(folder), tensorboard=False, threads=1,
-    )  # fmt: skip
-    list(fit(config))
-    return folder / "checkpoint.pt"
-
-
 @pytest.fixture
 def look(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path) -> Command:
     monkeypatch.chdir(tmp_path)
@@ -51,6 +36,7 @@ def figure(ended: Ended, before: str) -> float:
     return float(ended.out.split(before)[1].split("top1 ")[1].split()[0])
 
 
+@pytest.mark.slow
 def test_calibration_alone_writes_statistics_and_they_quantize(look: Command, tmp_path: Path) -> None:
     ended = look("--qe-calibration", "0.2")
     assert ended.code == 0, ended.err
@@ -65,6 +51,7 @@ def test_calibration_alone_writes_statistics_and_they_quantize(look: Command, tm
     assert figure(ended, "float") == pytest.approx(figure(ended, ", quantized"), abs=3.0)
 
 
+@pytest.mark.slow
 def test_eight_bits_hardly_change_the_answers_and_two_bits_do(look: Command) -> None:
     ended = look("--quantize-eval", "--qe-per-channel", "--qe-mode", "asym_u")
     assert ended.code == 0, ended.err
@@ -76,6 +63,7 @@ def test_eight_bits_hardly_change_the_answers_and_two_bits_do(look: Command) -> 
     assert figure(ended, ", quantized") < eight - 10
 
 
+@pytest.mark.slow
 def test_the_quantized_checkpoint_is_evaluated_as_it_was(look: Command, tmp_path: Path) -> None:
     ended = look("--quantize-eval", "--qe-clip-acts", "avg", "--qe-no-clip-layers", "fc3")
     assert ended.code == 0, ended.err
@@ -88,12 +76,14 @@ def test_the_quantized_checkpoint_is_evaluated_as_it_was(look: Command, tmp_path
     assert (twice.code, "is quantized already" in twice.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_dynamic_quantization_needs_no_data_to_calibrate(look: Command) -> None:
     ended = look("--quantize-eval", "--qe-dynamic")
     assert ended.code == 0, ended.err
     assert "ranges anew for each batch" in ended.out
 
 
+@pytest.mark.slow
 def test_a_config_file_says_it_in_place_of_the_options(look: Command, tmp_path: Path) -> None:
     said = {"class": "PostTrainLinearQuantizer", "bits_activations": 8, "overrides": {"conv1": {"bits_weights": 4}}}
     (tmp_path / "q.yaml").write_text(yaml.dump({"quantizers": {"post_train_quantizer": said}}))
@@ -115,6 +105,7 @@ def test_a_config_file_says_it_in_place_of_the_options(look: Command, tmp_path: 
         assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 def test_clipping_values_are_searched_by_the_loss(look: Command) -> None:
     ended = look("--quantize-eval", "--qe-bits-wts", "3", "--qe-bits-acts", "4", "--qe-lapq", "--lapq-init-mode", "L2",
                  "--lapq-maxiter", "1", "--lapq-maxfev", "30", "--lapq-eval-size", "0.1")  # fmt: skip
@@ -124,6 +115,7 @@ def test_clipping_values_are_searched_by_the_loss(look: Command) -> None:
     assert losses[2] <= min(losses[:2])
 
 
+@pytest.mark.slow
 def test_rounding_that_is_learned_and_equal_channels_help_with_few_bits(look: Command, tmp_path: Path) -> None:
     common = ("--quantize-eval", "--qe-bits-wts", "3", "--qe-calibration", "0.5")
     plain = look(*common)
@@ -135,6 +127,7 @@ def test_rounding_that_is_learned_and_equal_channels_help_with_few_bits(look: Co
     assert figure(again, "test samples: ") == figure(helped, "test samples: ")
 
 
+@pytest.mark.slow
 def test_bits_are_searched_on_validation_kept_and_not_measured_twice(
     look: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +160,7 @@ def test_bits_are_searched_on_validation_kept_and_not_measured_twice(
     assert len(measured) > first
 
 
+@pytest.mark.slow
 def test_weights_alone_in_groups_and_what_they_weigh(look: Command, raydistill: Command, tmp_path: Path) -> None:
     common = ("--quantize-eval", "--qe-bits-acts", "0", "--qe-calibration", "0.2")
     losses, sizes, graphs = {}, {}, {}
@@ -192,6 +186,7 @@ def test_weights_alone_in_groups_and_what_they_weigh(look: Command, raydistill: 
     assert graphs[4, None] < graphs[4, 32] == graphs[8, 32] < 1.2 * graphs[4, None]  # 8 bits, and scales of groups
 
 
+@pytest.mark.slow
 def test_weights_alone_whose_others_make_good_what_rounding_adds(look: Command, tmp_path: Path) -> None:
     common = (
         "--quantize-eval",

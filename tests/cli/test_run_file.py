@@ -46,6 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raydistill: Command) ->
     return command
 
 
+@pytest.mark.slow
 def test_a_file_is_a_run(run: Command, tmp_path: Path) -> None:
     ended = run(FILE)
     assert (ended.code, ended.err) == (0, "")
@@ -58,6 +59,7 @@ def test_a_file_is_a_run(run: Command, tmp_path: Path) -> None:
     assert content["history"][0]["layer_sparsity"]["fc1.weight"] == pytest.approx(0.6, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_typed_stands_above_the_file(run: Command, tmp_path: Path) -> None:
     assert run(FILE, "--seed", "3", "--ema", "0.25", "--name", "other", "--lr", "0.5").code == 0
     said = read_checkpoint(tmp_path / "runs/other/checkpoint.pt")["run"]
@@ -65,6 +67,7 @@ def test_what_is_typed_stands_above_the_file(run: Command, tmp_path: Path) -> No
     assert (said["optimizer"]["ema"], said["optimizer"]["lr"]) == (0.25, 0.5)
 
 
+@pytest.mark.slow
 def test_tasks_and_loops_of_one_s_own_in_a_file_and_typed(run: Command, tmp_path: Path) -> None:
     assert run(OWN).code == 0
     in_file = read_checkpoint(tmp_path / "runs/run/checkpoint.pt")

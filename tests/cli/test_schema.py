@@ -14,6 +14,7 @@ from tests.cli.conftest import Ended
 Command = Callable[..., Ended]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sweep", "schedule", "run"])
 def test_it_is_printed_and_nothing_else(raydistill: Command, kind: str) -> None:
     ended = raydistill("schema", kind)
@@ -23,6 +24,7 @@ def test_it_is_printed_and_nothing_else(raydistill: Command, kind: str) -> None:
     assert schema["title"].startswith("raydistill")
 
 
+@pytest.mark.slow
 def test_it_is_written(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "schedule.schema.json"
     ended = raydistill("schema", "schedule", "-o", file)

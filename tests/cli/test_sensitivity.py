@@ -81,6 +81,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_run(sensitivity: Command, tmp_path: Path) -> None:
     ended = sensitivity("--sense-range", "0", "0.9", "0.3")
     assert (ended.code, ended.err) == (0, "")
@@ -107,6 +108,7 @@ def ctrl_c_works() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c_works")
 @pytest.mark.parametrize(("kind", "number"), [("sigint", signal.SIGINT), ("sigterm", signal.SIGTERM)])
 def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
@@ -128,6 +130,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
     assert again.out.replace("part/", "whole/") == whole.out
 
 
+@pytest.mark.slow
 def test_filters_some_weights_and_another_range_in_the_same_folder(sensitivity: Command, tmp_path: Path) -> None:
     arguments = ("--sense", "filter", "--weights", "conv*", "--images", "40", "--split", "test")
     ended = sensitivity(*arguments, "--sense-range", "0", "0.9", "0.4")
@@ -144,6 +147,7 @@ def test_filters_some_weights_and_another_range_in_the_same_folder(sensitivity: 
     assert "sensitivity.json: cannot be read" in sensitivity(*arguments).err
 
 
+@pytest.mark.slow
 def test_what_it_was_measured_with_is_beside_it(sensitivity: Command, tmp_path: Path) -> None:
     sensitivity("--sense-range", "0", "0.5", "0.25", "--images", "10")
     about = json.loads((tmp_path / "sensitivity" / "sensitivity.json").read_text())
@@ -155,6 +159,7 @@ def test_what_it_was_measured_with_is_beside_it(sensitivity: Command, tmp_path: 
     }
 
 
+@pytest.mark.slow
 def test_a_search_space_is_written_that_a_sweep_takes(
     sensitivity: Command, raydistill: Command, tmp_path: Path
 ) -> None:
@@ -178,6 +183,7 @@ def test_a_search_space_is_written_that_a_sweep_takes(
     assert sensitivity(*arguments, "--overwrite", checkpoint="dense.pt").code == 0
 
 
+@pytest.mark.slow
 def test_a_network_of_another_task_is_measured_by_its_metric_and_searched_as_it(
     raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +207,7 @@ def test_a_network_of_another_task_is_measured_by_its_metric_and_searched_as_it(
     assert "task.name: unknown task, got 'regresion'; did you mean 'regression'?" in wrong.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c_works")
 def test_bits_interrupted_resumed_and_written_as_a_space(
     sensitivity: Command, raydistill: Command, tmp_path: Path

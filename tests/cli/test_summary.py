@@ -59,6 +59,7 @@ def test_tables_fit_80_columns_without_a_break(summary: Command, arch: str, kind
         assert "downsam" not in ended.out or "layer2.0.downsample.0" in names
 
 
+@pytest.mark.slow
 def test_structures_that_can_go_and_why_others_stay(summary: Command) -> None:
     text = summary("structures", "--arch", "decoder_lm").out
     assert "blocks.3.mlp.up" in text
@@ -72,6 +73,7 @@ def test_compute_total(summary: Command) -> None:
     assert total.split() == ["total", "40,813,184"]
 
 
+@pytest.mark.slow
 def test_sparsity_of_a_checkpoint_and_everything_as_csv(summary: Command, checkpoint: Path, tmp_path: Path) -> None:
     printed = summary("sparsity", "--checkpoint", checkpoint).out
     line = next(line for line in printed.splitlines() if line.strip().startswith("fc1.weight"))
@@ -111,6 +113,7 @@ def test_model_as_torch_prints_it(summary: Command, tmp_path: Path) -> None:
     assert (tmp_path / "model.txt").read_text() == expected
 
 
+@pytest.mark.slow
 def test_pictures(summary: Command, checkpoint: Path, tmp_path: Path) -> None:
     assert summary("png", "--arch", "simplenet_cifar").out == "simplenet_cifar.png\n"
     assert (tmp_path / "simplenet_cifar.png").read_bytes()[:4] == b"\x89PNG"
@@ -118,6 +121,7 @@ def test_pictures(summary: Command, checkpoint: Path, tmp_path: Path) -> None:
     assert "conv2" in (tmp_path / "net.svg").read_text()
 
 
+@pytest.mark.slow
 def test_classes_and_shapes(summary: Command) -> None:
     def last(*arguments: str) -> str:
         lines = [line for line in summary("compute", *arguments).out.splitlines() if line.strip()]

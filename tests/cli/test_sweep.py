@@ -24,6 +24,7 @@ SPACE = Path(__file__).parents[2] / "search_spaces" / "simplenet.yaml"
 Command = Callable[..., Ended]
 
 
+@pytest.mark.slow
 def test_the_storage(raydistill: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAYDISTILL_STORAGE", str(tmp_path / "shared"))
     dry = ["sweep", SPACE, "--dry-run", "--dataset", "digits", "--num-samples", "2"]

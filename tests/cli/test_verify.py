@@ -92,6 +92,7 @@ def test_a_language_model_knows_its_task_and_its_text(raydistill: Command, tmp_p
     assert (ended.code, ended.err.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_task_of_ones_own(raydistill: Command, tmp_path: Path) -> None:
     path = keep(tmp_path / "own.pt", "simplenet_cifar", task={"name": "mine:Task", "args": {}, "dataset": {}})
     write_artifact(deployed(path), asked_for(["checkpoint"], "f"), tmp_path / "out", source={}, latency=False)

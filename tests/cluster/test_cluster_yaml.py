@@ -122,6 +122,7 @@ def test_the_machines_are_what_the_table_says() -> None:
             assert kind["resources"] == {"CPU": amounts[0], "GPU": amounts[1]}
 
 
+@pytest.mark.slow
 def test_aws_takes_the_machines() -> None:
     """Names and types of all that is said about a machine, against the description of EC2 that AWS's client has."""
     shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
@@ -150,6 +151,7 @@ def plan(demand: list[dict[str, float]], failed: Mapping[str, float] = {}) -> di
 TRIAL = {"CPU": 1.0, "GPU": 1.0}
 
 
+@pytest.mark.slow
 def test_workers_come_from_nothing_spot_first_on_demand_where_there_is_none() -> None:
     assert plan([]) == {}
     assert plan([TRIAL]) == {"gpu_spot": 1}
@@ -168,6 +170,7 @@ def test_ray_is_pinned_to_what_is_installed_here() -> None:
         assert sum("[cluster]" in command for command in content(name)["setup_commands"]) == 1
 
 
+@pytest.mark.slow
 def test_the_roles_of_the_comment_are_made() -> None:
     """The comment's commands, run with an `aws` that writes down what it is told."""
     lines = [line.removeprefix("#") for line in text("cluster.yaml").splitlines() if line.startswith("#        ")]
@@ -211,6 +214,7 @@ def commands_in(name: str) -> Iterator[list[str]]:
 READABLE = ("docs/how-to/cluster.md", *FILES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READABLE)
 def test_what_is_to_be_typed_can_be_parsed(name: str, monkeypatch) -> None:
     from ray.scripts.scripts import cli as ray_cli  # it brings all of Ray, which takes seconds

@@ -44,6 +44,7 @@ def forward(line: str) -> str:
     return f"def forward():\n    {line}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "what"),
     [
@@ -61,6 +62,7 @@ def test_what_the_model_did_is_told_with_its_line(line: str, what: str, die: Die
     assert not words.oom_killed
 
 
+@pytest.mark.slow
 def test_a_crash_in_a_thread_without_python_has_no_line(die: Die) -> None:
     """As in a worker thread of a native library; the main thread's stack would accuse the wrong code."""
     code = (
@@ -72,20 +74,24 @@ def test_a_crash_in_a_thread_without_python_has_no_line(die: Die) -> None:
     assert die(code).text == "crashed (Aborted); none of the model's Python code stands in its stack"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["os.kill(os.getpid(), signal.SIGKILL)", "ctypes.CDLL(None)._exit(1)", "pass"])
 def test_who_says_nothing_is_not_made_to_speak(line: str, die: Die) -> None:
     assert die(forward(line) + "with witnessed():\n    forward()\n") == LastWords()
 
 
+@pytest.mark.slow
 def test_children_that_end_by_exit_are_none_of_it(die: Die) -> None:
     """So do all that multiprocessing forks, as for a loader's workers."""
     assert die("with witnessed():\n    if os.fork() == 0:\n        os._exit(0)\n    os.wait()\n") == LastWords()
 
 
+@pytest.mark.slow
 def test_after_the_block_it_is_forgotten(die: Die) -> None:
     assert die("with witnessed():\n    pass\nos._exit(3)\n") == LastWords()
 
 
+@pytest.mark.slow
 def test_only_the_last_block_of_a_process_counts(die: Die) -> None:
     """A process that serves many trials: the words of a fork's end, or a stack that a model printed, are older."""
     code = (
@@ -95,6 +101,7 @@ def test_only_the_last_block_of_a_process_counts(die: Die) -> None:
     assert die(code) == LastWords()
 
 
+@pytest.mark.slow
 def test_the_kernels_kills_count_from_the_beginning(die: Die, monkeypatch: pytest.MonkeyPatch) -> None:
     now = last_words.oom_kills()
     monkeypatch.setattr(last_words, "oom_kills", lambda: now + 1)

@@ -52,6 +52,7 @@ def test_the_checkpoint_is_the_last_to_be_there(folders: tuple[Path, Path]) -> N
     assert not (driver / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_s_folder_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 
 from raydistill.cluster.probe import Probe
 from raydistill.cluster.storage import check_storage
@@ -22,6 +23,7 @@ def test_a_folder_that_both_see(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_bucket_that_both_reach(bucket: str, s3_endpoint: str) -> None:
     assert check_storage(f"s3://{bucket}/sweeps", {"one": node(), "two": node()}) == {}
     client = boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1")
@@ -29,6 +31,7 @@ def test_a_bucket_that_both_reach(bucket: str, s3_endpoint: str) -> None:
     assert [key for key in left if not key.endswith("/")] == []  # a mark for the folder may stay
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there(s3_endpoint: str) -> None:
     found = check_storage("s3://no-such-bucket/sweeps", {"one": node(), "two": node()})
     assert sorted(found) == ["one", "two"]

@@ -64,6 +64,7 @@ def test_what_is_known_is_not_measured_again_and_floats_once(model: TwoLayers) -
     assert len(asked) == 2 + 3  # the rest but for the float network, which is known
 
 
+@pytest.mark.slow
 def test_a_table_of_bits_is_read_as_it_was_and_drawn(model: TwoLayers, tmp_path) -> None:
     found = tuple(analyse_bits(model, evaluate, (32, 8, 4)))
     (tmp_path / "a.csv").write_text(sensitivity_csv(found))

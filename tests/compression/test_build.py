@@ -119,6 +119,7 @@ def test_planned_sparsity_is_where_the_last_policy_leads(model: nn.Module) -> No
     assert total == (54 + 30) / 148
 
 
+@pytest.mark.slow
 def test_the_articles_schedule_reaches_its_figures(root: Path) -> None:
     model = create("simplenet_cifar", 10)
     scheduler = build(

@@ -19,6 +19,7 @@ def norms_of(model: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "size", "left"),
     [

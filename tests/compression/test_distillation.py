@@ -95,6 +95,7 @@ def test_the_student_learns_from_the_teacher_and_the_teacher_stays(pair: tuple[P
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
 
+@pytest.mark.slow
 def test_distillation_alone_makes_a_student_of_the_teacher(pair: tuple[Pair, Pair]) -> None:
     student, teacher = pair
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
@@ -202,6 +203,7 @@ def test_models_that_answer_with_more_than_logits(pair: tuple[Pair, Pair]) -> No
     assert student_copy.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["wrapper", "in place"])
 def test_a_compiled_student(pair: tuple[Pair, Pair], way: str) -> None:
     student, teacher = pair

@@ -37,6 +37,7 @@ def wide_second(model: nn.Module) -> Mapping[str, float]:
     return {"top1": model.second.weight.shape[0] / 10, "loss": float(10 - model.first.weight.shape[0])}
 
 
+@pytest.mark.slow
 def test_the_layer_that_is_missed_least_is_shortened_until_the_target_is_reached() -> None:
     torch.manual_seed(0)
     model = Chain()
@@ -80,6 +81,7 @@ def test_equal_top1_is_decided_by_the_loss_and_fine_tuning_comes_first() -> None
     assert step.metrics["loss"] == pytest.approx(7 + 0.7)
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_reached_is_one_line() -> None:
     with pytest.raises(ConfigError, match="target_density: cannot be reached: no layer can lose filters"):
         list(greedy_filter_pruning(Chain(), wide_second, EXAMPLE, macs, TOP1, 0.01, step=0.5))

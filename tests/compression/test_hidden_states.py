@@ -74,6 +74,7 @@ def test_feature_maps_are_compared_along_their_channels() -> None:
     torch.testing.assert_close(states.loss(), 1 - functional.cosine_similarity(mine, theirs, dim=1).mean())
 
 
+@pytest.mark.slow
 def test_where_widths_differ_a_matrix_learns_along_and_is_kept() -> None:
     student, teacher = network(5, 0), network(8, 1)
     before = torch.get_rng_state()

@@ -27,6 +27,7 @@ def test_a_level_between_two_whole_numbers_floors(level: float, size: int, count
     assert pruned_count(level, size) == count
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 2000), st.data())
 def test_a_whole_number_of_weights_is_pruned_exactly(size: int, data: st.DataObject) -> None:
@@ -34,6 +35,7 @@ def test_a_whole_number_of_weights_is_pruned_exactly(size: int, data: st.DataObj
     assert pruned_count(count / size, size) == count
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.floats(0, 0.999))
 def test_exactly_the_count_is_pruned_and_nothing_kept_is_smaller_than_what_is_pruned(

@@ -51,8 +51,10 @@ def small() -> nn.Sequential:
     [
         (lambda model: model, "0.weight"),
         (nn.DataParallel, "module.0.weight"),
-        (torch.compile, "_orig_mod.0.weight"),
-        (lambda model: torch.compile(nn.DataParallel(model)), "_orig_mod.module.0.weight"),
+        pytest.param(torch.compile, "_orig_mod.0.weight", marks=pytest.mark.slow),
+        pytest.param(
+            lambda model: torch.compile(nn.DataParallel(model)), "_orig_mod.module.0.weight", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_wrapped_or_not_either_spelling_is_understood(wrap: Any, own: str, spelling: str) -> None:

@@ -24,6 +24,7 @@ def oracles(compat: Path) -> tuple[dict, np.lib.npyio.NpzFile]:
     return cases, np.load(compat / "oracles" / "arrays.npz", allow_pickle=False)
 
 
+@pytest.mark.slow
 def test_masks(oracles) -> None:
     cases, arrays = oracles
     assert len(cases["masks"]) == 263

@@ -82,6 +82,7 @@ def test_the_plan_and_the_buffers_make_it_again() -> None:
     assert torch.equal(again.eval()(*DATA[1]), model(*DATA[1]))
 
 
+@pytest.mark.slow
 def test_the_quantizer_may_name_a_file_or_hold_its_content(tmp_path: Path) -> None:
     known = calibrate(network(), DATA[0], lambda: DATA)
     write_statistics(tmp_path / "s.yaml", known)
@@ -105,6 +106,7 @@ def test_without_statistics_ranges_follow_the_data() -> None:
     assert float((after - before).norm() / before.norm()) < 0.03
 
 
+@pytest.mark.slow
 def test_histograms_are_counted_where_the_quantizer_wants_them() -> None:
     model = network()
     assert calibrate(model, DATA[0], lambda: DATA)["5"].output.histogram is None

@@ -56,6 +56,7 @@ def faults(mapping: object) -> list[str]:
     return [f"{list(error.absolute_path)}: {error.message}" for error in SCHEMA.iter_errors(mapping)]
 
 
+@pytest.mark.slow
 def test_it_is_a_schema_and_can_be_written() -> None:
     schema = schedule_schema()
     Draft202012Validator.check_schema(schema)
@@ -67,6 +68,7 @@ def test_every_schedule_here_is_valid(file: Path) -> None:
     assert faults(read_yaml(file)) == []
 
 
+@pytest.mark.slow
 def test_every_file_of_distillers_users_is_valid(compat: Path) -> None:
     files = sorted((compat / "distiller_schedules").rglob("*.yaml"))
     assert files
@@ -74,6 +76,7 @@ def test_every_file_of_distillers_users_is_valid(compat: Path) -> None:
         assert faults(read_yaml(file, lambda *_: None)) == [], file
 
 
+@pytest.mark.slow
 def test_every_class_of_every_menu_is_told_with_its_arguments() -> None:
     for section, (_, menu) in MENUS.items():
         cases = schedule_schema()["$defs"][section]["additionalProperties"]["allOf"]
@@ -154,6 +157,7 @@ def built(said: dict[str, Any]) -> None:
 WORDS = ["class", "weights", "epochs", "agp", "CosineAnnealingLR", "StepLR", "fc.weight", "pruner", "RankedPruner"]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mutated([SCHEDULE], WORDS))
 def test_what_is_taken_is_valid(said: Any) -> None:

@@ -161,6 +161,7 @@ def test_what_cannot_be_analysed() -> None:
         next(analyse(Net(), Watch(), (0.5, 1.0)))
 
 
+@pytest.mark.slow
 def test_csv_round_trip_and_plot(tmp_path: Path) -> None:
     points = list(analyse(Net(), Watch(), levels(0.0, 0.9, 0.3)))
     path = tmp_path / "sensitivity.csv"
@@ -178,6 +179,7 @@ def test_csv_round_trip_and_plot(tmp_path: Path) -> None:
         read_sensitivity_csv(path)
 
 
+@pytest.mark.slow
 def test_curves_are_against_what_was_really_pruned(tmp_path: Path) -> None:
     from raydistill.compression import sensitivity
 

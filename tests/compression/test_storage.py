@@ -14,6 +14,7 @@ from raydistill.errors import CheckpointError
 from tests.compression.quantizers.test_frozen import SCHEMES, inputs, quantized
 
 
+@pytest.mark.slow
 @given(st.integers(1, 16).flatmap(lambda w: st.tuples(st.just(w), st.lists(st.integers(0, 2**w - 1), max_size=40))))
 def test_bits_come_back(case: tuple[int, list[int]]) -> None:
     width, numbers = case
@@ -44,6 +45,7 @@ def test_weights_come_back(scheme: str, zeros: bool) -> None:
     assert (name_of_bits in packed) <= (not zeros)
 
 
+@pytest.mark.slow
 def test_eight_bits_are_a_byte_and_three_are_three_eighths() -> None:
     for scheme, bits in (("per channel", 8), ("dorefa", 3), ("one bit", 1)):
         model, _ = quantized(scheme)

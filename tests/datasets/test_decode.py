@@ -79,6 +79,7 @@ def test_only_decoders_of_image_formats_are_used(tmp_path: Path, name: str, monk
     assert not (tmp_path / "started").exists()
 
 
+@pytest.mark.slow
 def test_nothing_else_of_the_package_opens_images_with_all_decoders(root: Path) -> None:
     for file in (root / "raydistill").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -86,6 +87,7 @@ def test_nothing_else_of_the_package_opens_images_with_all_decoders(root: Path) 
                 assert "formats" in [keyword.arg for keyword in node.keywords], f"{file}:{node.lineno}"
 
 
+@pytest.mark.slow
 def test_what_a_library_prints_does_not_shift_pixels(
     many: tuple[list[str], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +108,7 @@ def test_what_a_library_prints_does_not_shift_pixels(
         decode_files(paths, (4, 5), False)
 
 
+@pytest.mark.slow
 def test_a_worker_takes_no_module_from_the_current_folder(
     many: tuple[list[str], np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +151,7 @@ def many(tmp_path: Path) -> tuple[list[str], np.ndarray]:
     return paths, pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [1000, 25])
 def test_files_come_in_order_with_and_without_processes(
     many: tuple[list[str], np.ndarray], few: int, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +162,7 @@ def test_files_come_in_order_with_and_without_processes(
     assert (decode_files(paths, (4, 5), False) == pixels).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [1000, 25])
 def test_the_middle_of_many_files(
     many: tuple[list[str], np.ndarray], few: int, monkeypatch: pytest.MonkeyPatch
@@ -171,6 +176,7 @@ def test_the_middle_of_many_files(
     assert (decode_files(paths, (2, 3), False, 4) == pixels[:, 1:3, 1:4]).all()
 
 
+@pytest.mark.slow
 def test_a_process_hands_back_the_fault_of_its_file(
     many: tuple[list[str], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ def dataset() -> ArrayDataset:
     return loaded
 
 
+@pytest.mark.slow
 def test_all_1797_images_are_there_once_as_3x32x32(dataset: ArrayDataset) -> None:
     assert dataset.image_shape == (3, 32, 32)
     assert dataset.classes == tuple("0123456789")
@@ -45,6 +46,7 @@ def test_the_test_split_is_a_fifth_and_the_same_for_every_split_seed(dataset: Ar
     assert (other.validation_index != dataset.validation_index).any()
 
 
+@pytest.mark.slow
 def test_another_size_and_a_folder_it_cannot_read() -> None:
     assert load(DatasetConfig("digits", image_size=(16, 20))).image_shape == (3, 16, 20)
     with pytest.raises(ConfigError, match=r"dataset\.data_dir: 'digits' is built in"):

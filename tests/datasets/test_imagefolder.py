@@ -101,6 +101,7 @@ def test_what_does_not_fit_in_memory_is_streamed(
     assert (streamed.validation_index == arrays.validation_index).all()
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes_are_cut_as_imagenets_are_or_resized(make_tree: Callable, tmp_path: Path) -> None:
     root, _ = make_tree()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(root / "train/bee/zzz.png")

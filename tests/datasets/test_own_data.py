@@ -107,6 +107,7 @@ class Several(Pictures):
         return super().__getitem__(position)[0], [position % 2, position % 3 == 0, 1]
 
 
+@pytest.mark.slow
 def test_images_with_several_labels() -> None:
     for config in (DatasetConfig("x:y"), DatasetConfig("x:y", in_memory=False)):
         with pytest.raises(DataError, match="names 2 classes, and its labels have, got 3"):

@@ -36,6 +36,7 @@ def test_a_class_of_one_image_is_refused_by_name() -> None:
         stratified_split(np.array([0, 0, 1]), 0.5, 0, ("many", "lone"))
 
 
+@pytest.mark.slow
 def test_permutations_are_uniform_and_pinned() -> None:
     counts = np.zeros((4, 4))
     for seed in range(4000):

@@ -91,6 +91,7 @@ def test_each_says_how_it_is_started_and_is_valid_under_the_schema(name: str) ->
     assert list(validator.iter_errors(read_yaml(EXAMPLES / name))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_each_sweep_can_be_planned(name: str, own: Callable[[str], None]) -> None:
     own(name)
@@ -99,6 +100,7 @@ def test_each_sweep_can_be_planned(name: str, own: Callable[[str], None]) -> Non
     assert all(0 < trial.planned_sparsity < 1 for trial in plan.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN)
 def test_ones_own_is_trained(name: str, own: Callable[[str], None], tmp_path: Path) -> None:
     own(name)
@@ -107,6 +109,7 @@ def test_ones_own_is_trained(name: str, own: Callable[[str], None], tmp_path: Pa
     assert all(torch.isfinite(torch.tensor(value)) for value in last.metrics.values())
 
 
+@pytest.mark.slow
 def test_own_data_can_be_learned(own: Callable[[str], None], tmp_path: Path) -> None:
     """Squares and discs are told apart: what is drawn is what the labels say."""
     own("own_model_and_data/sweep.yaml")
@@ -115,6 +118,7 @@ def test_own_data_can_be_learned(own: Callable[[str], None], tmp_path: Path) -> 
     assert last.metrics["top1"] > 0.85
 
 
+@pytest.mark.slow
 def test_distillation_has_its_teacher(tmp_path: Path) -> None:
     sweep, plan, _ = loaded("distillation.yaml", 3)
     assert sweep.sections.distillation is not None

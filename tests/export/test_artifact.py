@@ -32,6 +32,7 @@ def write(network: Deployed, folder: Path, *forms: Any, **said: Any) -> Any:
     return write_artifact(network, forms or asked_for(["checkpoint"], "f"), folder, source={"trial": "t1"}, **said)
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_lies_there(network: Deployed, checkpoint: Path, tmp_path: Path) -> None:
     dense = deployed(keep(tmp_path / "dense.pt", "simplenet_cifar", share=0.0), inputs=network.inputs)
     told: list[str] = []
@@ -128,6 +129,7 @@ def test_what_a_killed_process_left_is_cleared(network: Deployed, tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {"out", f".out.{os.getpid()}-abcd.tmp", ".other.1-a.tmp"}
 
 
+@pytest.mark.slow
 def test_from_python(checkpoint: Path, tmp_path: Path) -> None:
     manifest = export(checkpoint, tmp_path / "out", ["checkpoint", "bitmask"], latency=False)
     assert manifest.formats == ("checkpoint", "bitmask")

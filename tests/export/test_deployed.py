@@ -16,6 +16,7 @@ from raydistill.training.checkpoint import read_checkpoint, write_checkpoint
 from tests.export.conftest import CLASSES, SEEN, keep
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_pruned_network(resnet: Path) -> None:
     found = deployed(resnet)
@@ -34,6 +35,7 @@ def test_a_pruned_network(resnet: Path) -> None:
     assert torch.equal(found.batch(11)[0][8:], found.inputs[0][:3])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_its_checkpoint_holds_what_is_delivered(resnet: Path, tmp_path: Path) -> None:
     found = deployed(resnet)
@@ -42,6 +44,7 @@ def test_its_checkpoint_holds_what_is_delivered(resnet: Path, tmp_path: Path) ->
     assert torch.equal(load_model(tmp_path / "again.pt")(*found.inputs), found.model(*found.inputs))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_file_that_does_not_say_its_structure(resnet: Path, tmp_path: Path) -> None:
     """Older ones, and Distiller's: what was thinned shows in their shapes, and goes into the list."""
@@ -73,6 +76,7 @@ def test_a_language_model_reads_time_first(tmp_path: Path) -> None:
     assert (found.input_names, found.output_names) == (("input",), ("output",))
 
 
+@pytest.mark.slow
 def test_a_factory_of_ones_own_is_the_users_to_name(tmp_path: Path) -> None:
     path = keep(tmp_path / "own.pt", "simplenet_cifar")
     content = read_checkpoint(path)

@@ -206,11 +206,13 @@ def test_the_schedules_that_it_starts_from_are_right(tmp_path: Path, index: int)
     run(write_yaml(tmp_path / "s.yaml", SCHEDULES[index]))
 
 
+@pytest.mark.slow
 @fuzzed("schedules", mutated(SCHEDULES, WORDS))
 def test_schedules(tmp_path: Path, mapping: Any) -> None:
     run(write_yaml(tmp_path / "s.yaml", mapping))
 
 
+@pytest.mark.slow
 @fuzzed("yaml", damaged([yaml.safe_dump(s).encode() for s in SCHEDULES]))
 def test_yaml_byte_by_byte(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s.yaml").write_bytes(content)
@@ -249,6 +251,7 @@ def plan(path: Path) -> None:
     plan_sweep(sweep, ImageShape(10, (3, 8, 8)))
 
 
+@pytest.mark.slow
 @fuzzed("spaces", mutated(SPACES, WORDS))
 def test_spaces(tmp_path: Path, mapping: Any) -> None:
     plan(write_yaml(tmp_path / "space.yaml", mapping))
@@ -273,6 +276,7 @@ def checkpoints() -> list[bytes]:
     return [buffer.getvalue(), old.getvalue(), distillers.getvalue()]
 
 
+@pytest.mark.slow
 @fuzzed("checkpoints", damaged(checkpoints()))
 def test_checkpoints(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "c.pt"
@@ -310,6 +314,7 @@ def test_the_journal_that_it_starts_from_is_right() -> None:
     assert history.records["t0000"].state == "finished"
 
 
+@pytest.mark.slow
 @fuzzed("journals", damaged([journal(), b'{"event": ' + b"[" * 100_000 + b"\n"]))
 def test_journals(tmp_path: Path, content: bytes) -> None:
     parse_journal(content, "journal.jsonl", "s")
@@ -330,6 +335,7 @@ def images() -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 @fuzzed("images", damaged(images()))
 def test_images(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "image.png"

@@ -24,6 +24,7 @@ def test_what_there_is_not_is_one_line(args: dict[str, object], words: str) -> N
         models.create(DETECTOR, 3, args)
 
 
+@pytest.mark.slow
 def test_it_has_fresh_weights_for_so_many_classes() -> None:
     network = models.create(DETECTOR, 3, {"name": "ssdlite320_mobilenet_v3_large"})
     shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}

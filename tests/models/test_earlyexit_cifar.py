@@ -11,6 +11,7 @@ from tests.models.conftest import Meta
 from tests.models.norms import shuffle_norms
 
 
+@pytest.mark.slow
 def test_what_distiller_prints_of_its_residual_networks(meta: Meta) -> None:
     assert meta.count("resnet20_cifar") == 270_896
     assert meta.count("resnet56_cifar") == 851_504

@@ -68,6 +68,7 @@ def test_it_has_the_published_number_of_parameters(meta: Meta, name: str) -> Non
     assert sum(p.numel() for p in model.parameters()) == published_parameters(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["regnet_x_400mf", "regnet_y_400mf"])
 def test_regnets(name: str) -> None:
     model = create(name, 1000).eval()
@@ -76,6 +77,7 @@ def test_regnets(name: str) -> None:
         assert model(*example_input(name, dataset_shape=(3, 64, 64))).shape == (1, 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_A_FAMILY)
 def test_it_takes_its_example_and_gives_the_classes_asked_for(meta: Meta, name: str) -> None:
     (images,) = example_input(name, batch=2)
@@ -83,6 +85,7 @@ def test_it_takes_its_example_and_gives_the_classes_asked_for(meta: Meta, name: 
         assert meta(name, 7)(images.to("meta")).shape == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "side"), [("googlenet", 96), ("inception_v3", 299)])
 def test_auxiliary_heads_only_where_asked_for(name: str, side: int) -> None:
     with warnings.catch_warnings():

@@ -60,6 +60,7 @@ def test_an_example_for_a_model_nothing_is_known_of(own: str) -> None:
         example_input(f"{own}:net")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn_cifar", "mobilenet_025", "densenet121", "swin_t", "googlenet"])
 @pytest.mark.parametrize("side", [32, 64])
 def test_models_that_pool_take_images_of_other_sizes(meta: Meta, arch: str, side: int) -> None:
@@ -68,6 +69,7 @@ def test_models_that_pool_take_images_of_other_sizes(meta: Meta, arch: str, side
     assert model(images).shape == (2, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arch", "side"), [("inception_v3", 32), ("vit_b_16", 32), ("simplenet_cifar", 64)])
 def test_images_that_a_model_cannot_take_are_one_line(meta: Meta, arch: str, side: int) -> None:
     model = meta(arch, 10)

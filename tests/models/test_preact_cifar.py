@@ -11,6 +11,7 @@ from tests.models.conftest import Meta
 from tests.models.norms import norm, shuffle_norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
 def test_depths_and_projections_of_the_residual_networks(meta: Meta, depth: int) -> None:
     n = (depth - 2) // 6

@@ -14,6 +14,7 @@ from tests.models.conftest import Meta
 from tests.models.norms import norm, shuffle_norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_preact_resnets_have_the_weights_of_torchvisions_resnets(meta: Meta, depth: int) -> None:
     """The order of norm, ReLU and convolution differs, the convolutions do not."""

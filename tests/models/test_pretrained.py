@@ -43,6 +43,7 @@ def same(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_true_means_the_first_ones_that_were_published(cache: Path) -> None:
     state = publish(cache, "squeezenet1_1")
     assert same(create("squeezenet1_1", 1000, {"pretrained": True}), state)
@@ -51,6 +52,7 @@ def test_true_means_the_first_ones_that_were_published(cache: Path) -> None:
     assert not same(create("squeezenet1_1", 1000, {"pretrained": True}, fetch=False), state)
 
 
+@pytest.mark.slow
 def test_another_of_the_published_ones_by_name(cache: Path) -> None:
     publish(cache, "mobilenet_v2")
     second = publish(cache, "mobilenet_v2", "IMAGENET1K_V2", width_mult=1.0, dropout=0.5)
@@ -66,6 +68,7 @@ def test_an_architecture_without_first_ones_takes_its_own(cache: Path) -> None:
     assert pretrained.published("resnet50", True, "here").name == "IMAGENET1K_V1"
 
 
+@pytest.mark.slow
 def test_with_other_classes_the_last_layer_stays_as_the_seed_made_it(cache: Path) -> None:
     state = publish(cache, "shufflenet_v2_x0_5")
     torch.manual_seed(5)
@@ -77,6 +80,7 @@ def test_with_other_classes_the_last_layer_stays_as_the_seed_made_it(cache: Path
         assert torch.equal(value, expected), key
 
 
+@pytest.mark.slow
 def test_files_of_before_zip_and_with_a_version_load_too(cache: Path) -> None:
     state = publish(cache, "mnasnet0_5")
     file = cache / torchvision.models.MNASNet0_5_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
@@ -84,6 +88,7 @@ def test_files_of_before_zip_and_with_a_version_load_too(cache: Path) -> None:
     assert same(create("mnasnet0_5", 1000, {"pretrained": True}), state)
 
 
+@pytest.mark.slow
 def test_densenets_old_names_are_read_as_the_new_ones(cache: Path) -> None:
     state = publish(cache, "densenet121")
     old = {key.replace("norm1.", "norm.1.").replace("norm2.", "norm.2."): value for key, value in state.items()}
@@ -93,6 +98,7 @@ def test_densenets_old_names_are_read_as_the_new_ones(cache: Path) -> None:
     assert same(create("densenet121", 1000, {"pretrained": True}), state)
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_are_left_in_the_file_and_the_input_is_scaled_as_they_were_trained(cache: Path) -> None:
     state = publish(cache, "googlenet", init_weights=False, aux_logits=True)
     assert any(key.startswith("aux1.") for key in state)
@@ -124,6 +130,7 @@ def test_weights_that_there_are_not(cache: Path, arch: str, value: object, words
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_of_another_shape_are_refused(cache: Path) -> None:
     publish(cache, "shufflenet_v2_x0_5")
     model = create("shufflenet_v2_x1_0", 1000)

@@ -74,6 +74,7 @@ def test_every_weight_named_in_the_users_schedules_exists(compat: Path) -> None:
         assert wanted <= known.keys(), wanted - known.keys()
 
 
+@pytest.mark.slow
 def test_export_traces_it_and_channels_last_changes_nothing() -> None:
     torch.manual_seed(3)
     model = create("resnet20_cifar", 10).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -39,6 +40,7 @@ def test_it_computes_what_the_functions_compute_in_both_memory_formats() -> None
     assert torch.allclose(last(images.to(memory_format=torch.channels_last)), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_export_traces_it_for_any_batch() -> None:
     model = create("simplenet_cifar", 10).eval()
     batch = torch.export.Dim("batch", min=1, max=64)

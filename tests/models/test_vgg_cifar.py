@@ -24,6 +24,7 @@ def test_vgg_has_the_papers_convolutions_and_one_classifier(meta: Meta, depth: i
     assert [m.num_features for m in norms] == [m.out_channels for m in convolutions]
 
 
+@pytest.mark.slow
 def test_vgg16_layers_stand_where_the_schedules_say_and_compute_as_functions() -> None:
     torch.manual_seed(8)
     model = create("vgg16_cifar", 10).eval()

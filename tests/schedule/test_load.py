@@ -105,6 +105,7 @@ def test_every_schedule_of_the_project_loads(root: Path) -> None:
         assert parse_schedule(yaml.safe_load(dump_schedule(spec)), str(file)) == spec
 
 
+@pytest.mark.slow
 def test_every_schedule_that_users_have_loads(compat: Path) -> None:
     files = sorted((compat / "distiller_schedules").rglob("*.yaml"))
     assert len(files) == 37

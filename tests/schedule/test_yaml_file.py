@@ -73,7 +73,7 @@ def test_what_only_looks_like_a_number_is_text(tmp_path: Path, text: str) -> Non
                                                      for i in range(1, 12)),
             "stands for more than 1,000,000 values",
         ),
-        ("[" * 100_000, "nested too deeply"),
+        pytest.param("[" * 100_000, "nested too deeply", marks=pytest.mark.slow),
         ("", "must be a mapping"),
         ("a: \x00", "not valid YAML"),
     ],

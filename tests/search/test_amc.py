@@ -28,6 +28,7 @@ def played(judge=judged, told=None, **settings) -> list[Episode]:  # type: ignor
     return run_episodes(LAYERS, wanted, MEANING, judge, told or (lambda episode: None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", amc.AGENTS)
 def test_every_allocation_keeps_the_budget_where_that_is_asked_for(agent: str) -> None:
     """40 of 80 x 0.8 = 64 have to go: 24 of them at least with the first layer, as the others bring 32 at most."""
@@ -88,6 +89,7 @@ def test_the_agent_learns_which_layer_bears_pruning() -> None:
     assert max(episode.reward for episode in learned) >= max(episode.reward for episode in drawn) - 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", amc.AGENTS)
 def test_told_the_answers_that_it_had_it_goes_on_where_it_was(agent: str) -> None:
     whole = played(agent=agent)

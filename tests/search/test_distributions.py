@@ -142,6 +142,7 @@ def test_loguniform_gives_every_decade_the_same_chance() -> None:
     assert min(decades.values()) > 850
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # machines are slow at times
 @given(
     low=st.integers(-1000, 1000), width=st.integers(1, 1000), q=st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.3, 1, 7]),

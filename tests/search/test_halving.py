@@ -372,6 +372,7 @@ trial_schedulers = st.fixed_dictionaries({
 events = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 12), st.integers(0, 4), st.integers(0, 4)), max_size=25)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(trial_schedulers, events)
 def test_the_same_results_give_the_same_verdicts(arguments: dict, told: list[tuple[int, int, int, int]]) -> None:
@@ -391,6 +392,7 @@ def test_the_same_results_give_the_same_verdicts(arguments: dict, told: list[tup
 SPACE = SearchSpace((Dimension("a.b", Uniform(0.0, 1.0)), Dimension("a.c", Uniform(0.0, 1.0))))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(trial_schedulers, st.integers(1, 12), st.integers(1, 4), st.sampled_from([0.0, 0.1]), st.integers(0, 10**6))
 def test_whole_searches(arguments: dict, trials: int, workers: int, risk: float, seed: int) -> None:

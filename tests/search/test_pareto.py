@@ -46,6 +46,7 @@ def clouds(draw: st.DrawFn) -> tuple[list[list[float]], list[str]]:
     return points.tolist(), draw(st.lists(st.sampled_from(["max", "min"]), min_size=m, max_size=m))
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # machines are slow at times
 @given(clouds())
 def test_ranks_equal_brute_force(cloud: tuple[list[list[float]], list[str]]) -> None:
@@ -54,6 +55,7 @@ def test_ranks_equal_brute_force(cloud: tuple[list[list[float]], list[str]]) -> 
     assert pareto_rank(matrix, directions).tolist() == ranks_by_peeling(points, directions)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # machines are slow at times
 @given(clouds(), st.randoms())
 def test_knee_is_on_the_front_and_the_same_point_in_any_order(cloud, random) -> None:
@@ -131,6 +133,7 @@ def test_knee_does_not_depend_on_units() -> None:
     assert knee(points, MAX2) == knee(points * [100, 1000] + 7, MAX2) == 2
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # machines are slow at times
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), max_size=12))
 def test_hypervolume_counts_unit_cells(points: list[tuple[int, int]]) -> None:

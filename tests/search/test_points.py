@@ -102,6 +102,7 @@ def test_a_front_is_thinned_evenly_and_the_next_rank_fills_up() -> None:
     assert spread([-1], [0.5], 3) == []
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(-1, 3), st.floats(0, 1)), max_size=30), st.integers(1, 40))
 def test_no_member_twice_and_never_a_worse_rank_before_a_better(members: list[tuple[int, float]], count: int) -> None:
     ranks, positions = [rank for rank, _ in members], [position for _, position in members]

@@ -42,6 +42,7 @@ def test_no_network_of_a_fine_grid_passes_the_optimum_and_the_best_come_close(ki
         assert 0.97 * found < grid < 1.01 * found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SURFACES)
 def test_what_a_trial_shows_is_its_true_worth_and_noise(name: str) -> None:
     """Of every kind and size: over many repeats the last figure's mean is the true one, and none is it."""
@@ -63,6 +64,7 @@ def test_what_a_trial_shows_is_its_true_worth_and_noise(name: str) -> None:
     assert truth[0] <= top1 < truth[0] + 0.005  # little is left to recover at the end
 
 
+@pytest.mark.slow
 def test_a_random_trial_loses_a_few_points_everywhere() -> None:
     for name in SURFACES:
         surface = make_surface(name, 4)
@@ -185,6 +187,7 @@ def make_kept(work: Path, place: str, methods: list[Method], options: argparse.N
     return kept
 
 
+@pytest.mark.slow
 def test_kept_runs_are_added_to_and_forgotten_with_what_made_them(tmp_path: Path) -> None:
     base, other = Method.of(BASE), Method.of("sobol+none")
     kept = search_quality.Kept(tmp_path, "additive5", [base, other], again=False)

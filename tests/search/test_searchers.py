@@ -122,9 +122,8 @@ def reached(name: str, seed: int, trials: int) -> float:
     return hypervolume([o.points[1] for o in seen], ["max", "max"], [0, 0])
 
 
-@pytest.mark.parametrize(
-    ("name", "trials"), [("evolution", 90), ("motpe", 60), pytest.param("gp", 18, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "trials"), [("evolution", 90), ("motpe", 60), ("gp", 18)])
 def test_learners_beat_chance(name: str, trials: int) -> None:
     """What learners add over the even start that they share with Sobol is what they have learnt."""
     learnt = reached(name, 0, trials)

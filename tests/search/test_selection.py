@@ -95,6 +95,7 @@ def dominates(a: np.ndarray, b: np.ndarray) -> bool:
     return bool((a >= b).all() and (a > b).any())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(clouds)
 def test_ranks_are_fronts_peeled_off(points: np.ndarray) -> None:
@@ -107,6 +108,7 @@ def test_ranks_are_fronts_peeled_off(points: np.ndarray) -> None:
     assert ranks(points).tolist() == expected.tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(clouds, st.integers(1, 12), st.sampled_from(SPREADS), st.integers(-8, 8), st.integers(-50, 50))
 def test_best_of_any_cloud(points: np.ndarray, keep: int, spread: str, power: int, shift: int) -> None:

@@ -42,6 +42,7 @@ def test_put_get_list_delete(objects: Objects) -> None:
     assert objects.names("a") == ["a/b/d"]
 
 
+@pytest.mark.slow
 def test_more_than_one_part(objects: Objects) -> None:
     content = os.urandom(11 * 1024 * 1024)
     objects.put("big", content)
@@ -166,6 +167,7 @@ class Clock:
         self.sleeps.append(seconds)
 
 
+@pytest.mark.slow
 def test_it_is_tried_ever_less_often_until_the_time_is_over(
     address: BucketUri, gate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

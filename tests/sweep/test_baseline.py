@@ -144,6 +144,7 @@ def test_a_model_that_ends_the_baselines_process_is_told_so(
     assert "memory" not in told[told.index(said) :]  # what Ray's own log guesses stands before it
 
 
+@pytest.mark.slow
 def test_plain_weights_are_adopted_with_the_pixels_that_are_said_of_them(trained: RunConfig, tmp_path: Path) -> None:
     plain = tmp_path / "model.pt"
     torch.save(read_checkpoint(f"{trained.out_dir}/checkpoint.pt")["model"], plain)

@@ -58,6 +58,7 @@ def alone(**pruner: object) -> Alone:
 FILTERS = {"class": "L1RankedStructureParameterPruner_AGP", "group_type": "Filters", "weights": ["conv*.weight"]}
 
 
+@pytest.mark.slow
 def test_a_curve_is_how_much_the_loss_rises_with_the_layer_pruned_alone() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -80,6 +81,7 @@ def test_a_curve_is_how_much_the_loss_rises_with_the_layer_pruned_alone() -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_layer_is_pruned_as_the_schedule_would_and_its_size_is_what_is_gone_from_all_layers() -> None:
     """Seven tenths of conv1's six filters are four: conv2 reads two channels then."""
     model = network()
@@ -103,6 +105,7 @@ def test_a_weight_that_no_pruner_lists_is_pruned_by_single_weights() -> None:
     assert all((weight != 0).all() for name, weight in masked.named_parameters() if name.startswith("conv"))
 
 
+@pytest.mark.slow
 def test_where_time_is_short_the_first_levels_are_measured_of_every_layer() -> None:
     found = damage_of(network(), DIGITS, alone(), ["fc1.weight", "fc2.weight"], "macs", "cpu", time_s=0.0)
     assert {name: [level for level, _ in points] for name, points in found.curves.items()} == {

@@ -32,6 +32,7 @@ def test_a_step_says_what_the_layer_is_and_how_far_it_may_go() -> None:
     assert (linear.size, linear.low, linear.high) == (0.0, 0.0, 0.9)  # what makes it worse brings nothing
 
 
+@pytest.mark.slow
 def test_the_rewards_are_left_as_a_table_and_a_picture(tmp_path: Path) -> None:
     episodes = [Episode((0.1 * i, 0.5), 0.5 + 0.01 * i, -10.0, 0.5 + 0.01 * i) for i in range(6)]
     write_curve(tmp_path, episodes, 2, "DDPG, mac-constrained")

@@ -74,6 +74,7 @@ def test_rungs_compare_the_planned_sparsity_in_its_place(write_sweep: Callable[.
     assert measure({"top1": 0.5, "planned_sparsity": 0.75}) == (0.5, 0.75)
 
 
+@pytest.mark.slow
 def test_table_and_pictures_know_it(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     sweep = load_sweep(write_sweep(("objectives", {**BOTH, "sparsity": "max"})))
     rows = front_rows(RECORDS, sweep.objectives)

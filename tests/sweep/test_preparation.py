@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from raydistill.errors import RaydistillError
 from raydistill.records import EpochMetrics
 from raydistill.storage.store import Folder
@@ -34,6 +36,7 @@ def test_networks_are_kept_on_the_way(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "trunk").glob("after-*")) == ["after-0002.pt", "after-0003.pt"]
 
 
+@pytest.mark.slow
 def test_what_was_killed_before_a_network_was_kept_keeps_it_when_it_goes_on(tmp_path: Path) -> None:
     stream = messages(tmp_path)
     assert [next(stream).epoch for _ in range(2)] == [0, 1]
@@ -46,6 +49,7 @@ def test_what_was_killed_before_a_network_was_kept_keeps_it_when_it_goes_on(tmp_
     assert all((before[name] == again[name]).all() for name in before)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_lost_is_trained_for_again(tmp_path: Path) -> None:
     list(messages(tmp_path))
     kept = tmp_path / "trunk" / "after-0002.pt"
@@ -56,6 +60,7 @@ def test_a_network_that_was_lost_is_trained_for_again(tmp_path: Path) -> None:
     assert all((before[name] == again[name]).all() for name in before)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_trained_again(tmp_path: Path) -> None:
     list(messages(tmp_path))
     (tmp_path / "trunk" / "checkpoint.pt").write_bytes(b"half a file")

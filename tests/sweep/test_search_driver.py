@@ -152,6 +152,7 @@ def told(path: Path) -> list[tuple]:
             if line["event"] in ("epoch", "trial_paused", "trial_ended")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", [{}, {"t0000": 1, "t0005": 1}, {"t0001": 2}], ids=["", "at epoch 1", "at epoch 2"])
 @pytest.mark.parametrize("promote", [False, True])
 def test_cut_at_any_event_a_sweep_goes_on_as_if_it_had_never_stopped(
@@ -188,6 +189,7 @@ def one_at_a_time(sweeping: Sweeping) -> None:
     sweeping.journal.close()
 
 
+@pytest.mark.slow
 def test_with_several_workers_every_trial_ends_wherever_it_is_cut(plan: Plan, tmp_path: Path) -> None:
     """The order of arrivals may differ, so ends may; nothing is lost and no epoch is told twice."""
     whole = Sweeping(plan, tmp_path / "whole.jsonl", promote=True)

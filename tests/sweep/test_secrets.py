@@ -31,6 +31,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.kill()
 
 
+@pytest.mark.slow
 def test_another_password_is_no_other_sweep_but_none_is_asked_for(write_sweep: WriteSweep) -> None:
     entry = {"sweep": "first", "top": 1, "tracking_uri": f"postgresql://me:{WORD}@db/x"}
     file = write_sweep(("warm_start", [entry]))

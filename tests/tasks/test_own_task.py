@@ -63,6 +63,7 @@ def config(tmp_path: Path) -> RunConfig:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_pruned_and_goes_on_where_it_was(config: RunConfig, tmp_path: Path) -> None:
     whole = list(fit(config))
     assert [list(epoch.metrics) for epoch in whole] == [["mae", "loss"]] * 4
@@ -164,6 +165,7 @@ def test_it_is_swept(tmp_path: Path) -> None:
     assert "top1" not in " ".join(header)
 
 
+@pytest.mark.slow
 def test_the_examples_task_is_trained(config: RunConfig, tmp_path: Path) -> None:
     """As it stands there."""
     code = (Path(__file__).parents[2] / "examples" / "own_task" / "line.py").read_text()

@@ -44,6 +44,7 @@ def test_the_table_has_both_splits_and_the_searched_values(records, evaluation) 
     assert table["knee"].tolist().count(True) == 1
 
 
+@pytest.mark.slow
 def test_files_are_written_whole_and_read_back(records, tmp_path: Path) -> None:
     paths = write_front(front_rows(records, TWO), TWO, METRICS, tmp_path, "simplenet")
     assert [path.name for path in paths] == ["pareto.csv", "pareto.png", "pareto.html"]
@@ -61,6 +62,7 @@ def test_a_full_or_read_only_folder_is_one_line(records, tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_front_rest_baseline_and_knee(records, tmp_path: Path) -> None:
     path = tmp_path / "pareto.png"
     front_png(front_rows(records, TWO), TWO, METRICS, path, "title")
@@ -72,6 +74,7 @@ def test_the_picture_shows_front_rest_baseline_and_knee(records, tmp_path: Path)
     assert count(pixels(path), "#a9b4c2") < 20  # no dominated trial, no grey
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objectives", "kept"), [(TWO, 0), (TWO, 1), (TWO, 2), (THREE, 0), (THREE, 5), (TWO[:1], 5), (THREE[::-1], 5)]
 )
@@ -82,6 +85,7 @@ def test_any_number_of_trials_and_objectives_is_drawn(records, tmp_path: Path, o
     assert len(data_of(tmp_path / "pareto.html")["rows"]) == min(kept, len(rows))
 
 
+@pytest.mark.slow
 def test_figures_that_are_nan_are_drawn_around(records, epoch, trial, tmp_path: Path) -> None:
     nan = trial("t0009", last=epoch(2, metrics={"top1": float("nan"), "top5": 1.0, "loss": float("nan")}))
     bare = trial("t0010", last=None)
@@ -106,6 +110,7 @@ def confirmed(records, evaluation, trial, epoch):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objectives", [TWO, COUNTED, (*COUNTED, Objective("sparsity", "max"))])
 def test_members_with_several_seeds_stand_at_their_means_with_their_deviation(
     records, evaluation, trial, epoch, tmp_path: Path, objectives

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from raydistill.search import front_rows
 from raydistill.tracking.front_files import write_front
 from tests.search.test_pick import METRICS, OBJECTIVES, RECORDS
 from tests.tracking.test_front_page import data_of
 
 
+@pytest.mark.slow
 def test_the_page_knows_the_sweeps_name(tmp_path: Path) -> None:
     rows = front_rows(list(RECORDS.values()), OBJECTIVES, ())
     table, picture, page = write_front(rows, OBJECTIVES, METRICS, tmp_path, "tiny")

@@ -21,6 +21,7 @@ def test_keys_by_hand(name: str, expected: str) -> None:
     assert key(name) == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # machines are slow at times
 @given(st.text(max_size=400))
 def test_mlflow_takes_every_key_and_text(text: str) -> None:

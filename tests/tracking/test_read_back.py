@@ -35,6 +35,7 @@ def write(
     return log.uri
 
 
+@pytest.mark.slow
 def test_ranked_trials_come_back_without_the_baseline_and_what_did_not_finish(storage: Path, records) -> None:
     warm = dataclasses.replace(records[1], extra={"warm_start": "schedule agp.yaml"})
     uri = write(storage, [records[0], warm, *records[2:]])
@@ -49,6 +50,7 @@ def test_ranked_trials_come_back_without_the_baseline_and_what_did_not_finish(st
     assert found.trials[0].params == {"pruners.conv1_pruner.final_sparsity": "0.5", "policies.0.frequency": "2"}
 
 
+@pytest.mark.slow
 def test_of_one_name_the_latest_that_finished_is_taken(storage: Path) -> None:
     write(storage, [make_trial("t0000", 0.6, 0.1)], "first")
     uri = write(storage, [make_trial("t0000", 0.6, 0.2)], "second")
@@ -59,6 +61,7 @@ def test_of_one_name_the_latest_that_finished_is_taken(storage: Path) -> None:
     assert [t.sparsity for t in ranked_trials(uri, "simplenet", WHERE).trials] == [0.2]
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_has_the_front_it_had(storage: Path) -> None:
     uri = write(storage, [make_trial("t0000", 0.6, 0.3)], state=INTERRUPTED)
     assert ranked_trials(uri, "simplenet", WHERE).state == "interrupted"
@@ -73,6 +76,7 @@ def fault(uri: str, name: str = "simplenet") -> str:
     return text
 
 
+@pytest.mark.slow
 def test_no_such_sweep_and_one_without_a_front(storage: Path) -> None:
     uri = write(storage, [make_trial("t0000", 0.6, 0.4, STOPPED)])
     text = fault(uri, "simplnet")
@@ -81,6 +85,7 @@ def test_no_such_sweep_and_one_without_a_front(storage: Path) -> None:
     assert "has no front in sqlite:///" in fault(uri)
 
 
+@pytest.mark.slow
 def test_an_experiment_that_is_no_sweep(storage: Path) -> None:
     from mlflow import MlflowClient
 

@@ -47,6 +47,7 @@ def test_root_cause_is_short() -> None:
     assert root_cause(wrapped) == "[Errno 111] Connection refused"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [PARENT, "t0000"])
 def test_a_run_whose_creation_was_not_answered_is_found_again(storage: Path, runs, monkeypatch, lost: str) -> None:
     sink = make_sink(storage)
@@ -72,6 +73,7 @@ def test_a_run_whose_creation_was_not_answered_is_found_again(storage: Path, run
     assert found["t0000"].data.tags["mlflow.parentRunId"] == found["simplenet"].info.run_id
 
 
+@pytest.mark.slow
 def test_a_changed_param_is_refused_and_the_rest_goes_on(storage: Path, runs) -> None:
     sink = make_sink(storage)
     sink.send("t0000", Batch(params=(("lr", "0.1"),)))
@@ -82,6 +84,7 @@ def test_a_changed_param_is_refused_and_the_rest_goes_on(storage: Path, runs) ->
     assert runs(sink.place.uri)["t0000"].data.params == {"lr": "0.1"}
 
 
+@pytest.mark.slow
 def test_a_run_deleted_by_hand_is_refused(storage: Path) -> None:
     sink = make_sink(storage)
     sink.send("t0000", Batch(tags=(("a", "b"),)))
@@ -99,6 +102,7 @@ def test_an_action_that_fails_with_the_server_alive_says_so(storage: Path) -> No
     assert caught.value.alive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [
@@ -118,6 +122,7 @@ def test_a_full_disk_is_waited_for_however_long_and_said_with_its_place(storage:
     assert caught.value.trouble == "cannot write"
 
 
+@pytest.mark.slow
 def test_a_database_that_is_damaged_inside_is_said_once_and_nothing_else_is_tried(storage: Path, records) -> None:
     from raydistill.tracking import SweepLog
 

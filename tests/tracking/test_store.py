@@ -141,6 +141,7 @@ def test_the_users_environment_and_log_levels_come_back(monkeypatch) -> None:
     assert logging.getLogger("alembic").level == logging.WARNING
 
 
+@pytest.mark.slow
 def test_importing_the_room_imports_neither_mlflow_nor_drawing() -> None:
     heavy = ("mlflow", "pandas", "matplotlib", "plotly", "torch", "ray")
     code = f"import sys, raydistill.tracking; print([m for m in {heavy} if m in sys.modules])"

@@ -79,6 +79,7 @@ def test_thinning_cuts_the_average_with_the_weights() -> None:
     average.update()
 
 
+@pytest.mark.slow
 def test_what_is_validated_is_what_is_kept_and_delivered(tmp_path: Path) -> None:
     schedule = parse_schedule(
         {
@@ -110,6 +111,7 @@ def test_what_is_validated_is_what_is_kept_and_delivered(tmp_path: Path) -> None
     assert plain[-1].metrics != epochs[-1].metrics
 
 
+@pytest.mark.slow
 def test_tied_weights_go_on_as_they_were(tmp_path: Path) -> None:
     config = RunConfig(
         "tests.training.test_average:tied", DatasetConfig("digits"), epochs=3, batch_size=128, lr=0.02,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from raydistill.schedule import parse_schedule
@@ -36,6 +37,7 @@ def zeros(state: dict[str, torch.Tensor]) -> torch.Tensor:
     return state["0.weight"] == 0
 
 
+@pytest.mark.slow
 def test_a_branch_begins_with_the_masks_of_its_epoch_and_keeps_them(tmp_path: Path) -> None:
     trunk(tmp_path / "trunk")
     assert sorted(path.name for path in (tmp_path / "trunk").glob("after-*")) == [branch_name(2), branch_name(3)]
@@ -52,6 +54,7 @@ def test_a_branch_begins_with_the_masks_of_its_epoch_and_keeps_them(tmp_path: Pa
         assert not torch.equal(trained["model"]["0.weight"], read_checkpoint(start)["model"]["0.weight"])
 
 
+@pytest.mark.slow
 def test_a_branch_that_is_resumed_still_has_its_masks(tmp_path: Path) -> None:
     trunk(tmp_path / "trunk")
     start = str(tmp_path / "trunk" / branch_name(2))
@@ -67,6 +70,7 @@ def test_a_branch_that_is_resumed_still_has_its_masks(tmp_path: Path) -> None:
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[1])
 
 
+@pytest.mark.slow
 def test_a_network_is_kept_once_and_as_the_checkpoint_had_it(tmp_path: Path) -> None:
     trunk(tmp_path)
     last = read_checkpoint(tmp_path / "checkpoint.pt")

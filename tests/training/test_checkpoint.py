@@ -54,6 +54,7 @@ def test_a_truncated_checkpoint_is_said_to_be_damaged(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "other.pt")
 
 
+@pytest.mark.slow
 def test_damage_of_any_kind_is_one_line(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     """Cut off, bytes changed, or something else altogether. (A changed weight may still be a checkpoint.)"""
     path = tmp_path / "checkpoint.pt"

@@ -65,6 +65,7 @@ def saved(config: RunConfig) -> dict[str, Any]:
     return read_checkpoint(Path(str(config.out_dir)) / "checkpoint.pt")
 
 
+@pytest.mark.slow
 def test_the_training_loss_is_that_of_labels_and_teacher(config: RunConfig, dataset: Any, teacher: str) -> None:
     distillation = Distillation(checkpoint=teacher, temperature=3.0, distill_wt=0.9, student_wt=0.2)
     whole = replace(config, epochs=1, batch_size=100_000, schedule=None, distillation=distillation)  # one minibatch
@@ -79,6 +80,7 @@ def test_the_training_loss_is_that_of_labels_and_teacher(config: RunConfig, data
     assert metrics.train_loss == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_student_of_a_teacher_alone_comes_near_it(config: RunConfig, dataset: Any, teacher: str) -> None:
     images = torch.randn(32, 3, 32, 32)
     target = load_model(teacher)(images).detach()
@@ -94,6 +96,7 @@ def test_a_student_of_a_teacher_alone_comes_near_it(config: RunConfig, dataset: 
     assert distance(taught) < 0.5 * distance(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [{}, {"fc1": "fc1", "fc2": "fc1"}])  # of 120 and 84 features
 def test_a_resumed_run_has_the_bits_of_one_never_interrupted(
     config: RunConfig, dataset: Any, teacher: str, tmp_path: Path, hidden: dict[str, str]
@@ -113,6 +116,7 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
+@pytest.mark.slow
 def test_it_acts_in_its_epochs_only(config: RunConfig, dataset: Any, teacher: str) -> None:
     plain = list(fit(config, task=Classification(dataset)))
     late = Distillation(checkpoint=teacher, start_epoch=2)
@@ -128,6 +132,7 @@ def test_it_acts_in_its_epochs_only(config: RunConfig, dataset: Any, teacher: st
     assert first.train_loss != plain[0].train_loss
 
 
+@pytest.mark.slow
 def test_the_teacher_is_known_by_its_weights(config: RunConfig, dataset: Any, teacher: str, tmp_path: Path) -> None:
     distilled = replace(config, epochs=1, distillation=Distillation(checkpoint=teacher))
     list(fit(distilled, task=Classification(dataset)))
@@ -144,6 +149,7 @@ def test_the_teacher_is_known_by_its_weights(config: RunConfig, dataset: Any, te
             next(fit(replace(more, epochs=3, **change), task=Classification(dataset)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taught_first", [True, False])
 def test_a_run_goes_on_from_one_with_and_without_a_teacher(
     config: RunConfig, dataset: Any, teacher: str, taught_first: bool
@@ -161,6 +167,7 @@ def test_a_run_goes_on_from_one_with_and_without_a_teacher(
     assert metrics.layer_sparsity["fc1.weight"] == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_a_teacher_from_distiller(config: RunConfig, dataset: Any, tmp_path: Path) -> None:
     torch.manual_seed(5)
     model = models.create("simplenet_cifar", 10)
@@ -180,33 +187,15 @@ def test_a_teacher_from_distiller(config: RunConfig, dataset: Any, tmp_path: Pat
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({}, "distillation.checkpoint: needs a checkpoint (--kd-resume), or pretrained and the name of a teacher"),
-        ({"checkpoint": "x", "pretrained": True}, "and not both, got 'x'"),
-        ({"pretrained": True}, "distillation.teacher: is missing; name the architecture (--kd-teacher)"),
-        ({"checkpoint": "x", "temperature": 0.0}, "distillation.temperature: must be a number above 0"),
-        ({"checkpoint": "x", "teacher_wt": 1.0}, "distillation.teacher_wt: must be 0"),
         ({"checkpoint": "x", "start_epoch": 4}, "distillation.start_epoch: must be from 0 to below 4, where"),
-        ({"checkpoint": "x", "start_epoch": 1, "end_epoch": 1}, "must be from 0 to below 1"),
         ({"checkpoint": "x"}, "x: no such checkpoint"),
-        ({"teacher": "simplenet_cifar", "pretrained": True}, "there are no published weights of 'simplenet_cifar'"),
     ],
 )
-def test_what_cannot_be_is_one_line(config: RunConfig, dataset: Any, values: dict, says: str) -> None:
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    config: RunConfig, dataset: Any, values: dict, says: str
+) -> None:
     with pytest.raises(RaydistillError) as caught:
         next(fit(replace(config, distillation=Distillation(**values)), task=Classification(dataset)))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path(str(config.out_dir)).exists()
-
-
-def test_a_teacher_that_does_not_fit(config: RunConfig, dataset: Any, teacher: str, tmp_path: Path) -> None:
-    other = Distillation(checkpoint=teacher, teacher="resnet20_cifar")
-    with pytest.raises(
-        CheckpointError, match="is of 'simplenet_cifar', got 'resnet20_cifar'; name that one as teacher"
-    ):
-        next(fit(replace(config, distillation=other), task=Classification(dataset)))
-    content = torch.load(teacher, weights_only=True)
-    torch.save({**content, "num_classes": 7}, tmp_path / "seven.pt")
-    seven = Distillation(checkpoint=str(tmp_path / "seven.pt"))
-    with pytest.raises(CheckpointError, match="knows other classes: digits has 10, got 7"):
-        next(fit(replace(config, distillation=seven), task=Classification(dataset)))

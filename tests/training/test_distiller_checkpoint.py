@@ -208,6 +208,7 @@ def test_only_names_that_are_needed_have_stand_ins(file: Path, name: str) -> Non
     assert "may run code" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_files_are_one_line(file: Path) -> None:
     model, optimizer = trained()
     with pytest.raises(CheckpointError, match="no such checkpoint"):
@@ -237,6 +238,7 @@ def test_damaged_and_foreign_files_are_one_line(file: Path) -> None:
         read_any(file)
 
 
+@pytest.mark.slow
 def test_older_files_miss_what_came_later(file: Path) -> None:
     model, _ = trained("resnet20_cifar")
     weights = {f"module.{name}": value for name, value in model.state_dict().items() if "num_batches" not in name}
@@ -316,6 +318,7 @@ def config(tmp_path: Path) -> RunConfig:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_file_of_distiller_whatever_it_is_called(
     config: RunConfig, dataset: Any, tmp_path: Path
 ) -> None:
@@ -335,6 +338,7 @@ def test_a_run_starts_from_a_file_of_distiller_whatever_it_is_called(
     assert more.layer_sparsity["fc1.weight"] == pytest.approx(zeros, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_file_of_distiller(config: RunConfig, dataset: Any, file: Path) -> None:
     model, optimizer = trained()
     torch.save(content_of(model, optimizer, halved(model)), file)
@@ -359,6 +363,7 @@ def test_weights_of_another_architecture_are_refused(config: RunConfig, dataset:
         next(fit(replace(config, arch="resnet20_cifar", init_from=str(file)), task=Classification(dataset)))
 
 
+@pytest.mark.slow
 def test_a_thinned_network_comes_back_in_its_own_shapes(
     distiller: Any, config: RunConfig, dataset: Any, file: Path
 ) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from raydistill.compression.ranks import LostWorker, Ranks
 from raydistill.datasets import DatasetConfig, load
@@ -26,7 +25,6 @@ from raydistill.tasks import TaskConfig
 from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 from raydistill.training import Distillation, RunConfig, fit, read_checkpoint
-from raydistill.training.replica import Replica
 from tests.training.crew import Crew, crew
 
 EVERY = {"starting_epoch": 0, "ending_epoch": 4, "frequency": 1}
@@ -263,48 +261,6 @@ def test_a_teacher_and_early_exits(ranks: Crew, config: RunConfig, dataset, tmp_
     found = {name: value for name, value in last.items() if name.startswith("exit")}
     assert found == pytest.approx({k: v for k, v in expected[-1].metrics.items() if k.startswith("exit")})
     assert set(found) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
-
-
-class Normed(nn.Module):
-    """Batch norm in one and in two dimensions, a layer that nothing uses, and dropout that drops nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
-        self.flat, self.last = nn.BatchNorm1d(4, affine=False, momentum=None), nn.Linear(4, 3)
-        self.unused = nn.Linear(2, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.last(self.flat(torch.relu(self.norm(self.conv(images))).mean((2, 3))))
-
-
-def stepped(ranks: Ranks) -> dict[str, torch.Tensor]:
-    """Some steps in double precision, where nothing but a mistake is visible; in one of them a rank has no rows."""
-    torch.manual_seed(0)
-    model = Normed().double().train()
-    replica, optimizer = Replica(model, ranks), torch.optim.SGD(model.parameters(), lr=0.1)
-    images, labels = torch.randn(13, 3, 6, 6, dtype=torch.float64), torch.randint(3, (13,))
-    for start, stop in ((0, 10), (10, 13), (0, 10)):
-        own = slice(start + ranks.rank, stop, ranks.world)
-        rows = len(labels[own])
-        ranks.idle = not rows
-        own = own if rows else slice(start, start + 1)
-        loss = functional.cross_entropy(replica(images[own]), labels[own]) * (rows * ranks.world / (stop - start))
-        optimizer.zero_grad()
-        loss.backward()
-        replica.exchange()
-        optimizer.step()
-    ranks.idle = False
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 4])
-def test_batch_norm_looks_at_the_whole_batch(ranks: Crew, world: int) -> None:
-    expected = stepped(Ranks())
-    for found in ranks.run(stepped, world=world):
-        for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])

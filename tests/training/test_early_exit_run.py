@@ -91,6 +91,7 @@ def checkpoint(config: RunConfig) -> Path:
     return Path(str(config.out_dir)) / "checkpoint.pt"
 
 
+@pytest.mark.slow
 def test_each_exit_is_trained_and_reported(config: RunConfig, task: Classification, dataset: Any) -> None:
     *_, last = fit(config, task=task)
     assert set(exits_of(last)) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
@@ -122,6 +123,7 @@ def test_each_exit_is_trained_and_reported(config: RunConfig, task: Classificati
     assert last.metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_evaluated_with_its_thresholds_or_others(
     config: RunConfig, task: Classification, dataset: Any
 ) -> None:
@@ -140,11 +142,13 @@ def test_a_checkpoint_is_evaluated_with_its_thresholds_or_others(
     assert set(exits_of(all_of_it)) == {"exit0/top1", "exit1/top1"}
 
 
+@pytest.mark.slow
 def test_the_weight_of_an_exit_decides_what_is_trained(config: RunConfig, dataset: Any) -> None:
     *_, last = fit(config, task=Classification(dataset, early_exit=EarlyExit((0.0,))))
     assert last.metrics["exit1/top1"] > 0.5 > last.metrics["exit0/top1"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, task: Classification) -> None:
     whole = list(fit(config, task=task))
     parts = replace(config, out_dir=str(config.out_dir) + "-parts")
@@ -177,12 +181,14 @@ def test_weights_that_do_not_fit_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_exits_of_distillers_resnet(config: RunConfig, task: Classification) -> None:
     run = replace(config, arch="resnet20_cifar_earlyexit", epochs=1, effective_train_size=0.1, effective_valid_size=0.2)
     (metrics,) = fit(run, task=task)
     assert set(exits_of(metrics)) == {"exit0/top1", "exit0/taken", "exit1/top1", "exit1/taken"}
 
 
+@pytest.mark.slow
 def test_a_network_with_an_auxiliary_classifier_trains_both(config: RunConfig, dataset: Any) -> None:
     run = replace(config, arch="several_answers:auxiliary")
     *_, last = fit(run, task=Classification(dataset))
@@ -194,6 +200,7 @@ def test_a_network_with_an_auxiliary_classifier_trains_both(config: RunConfig, d
     assert float((answer.aux_logits.argmax(1) == labels).float().mean()) > 0.5
 
 
+@pytest.mark.slow
 def test_a_student_with_exits_learns_from_a_teacher_at_its_end(
     config: RunConfig, task: Classification, dataset: Any
 ) -> None:
@@ -205,6 +212,7 @@ def test_a_student_with_exits_learns_from_a_teacher_at_its_end(
     assert last.metrics["exit1/top1"] > 0.4 > last.metrics["exit0/top1"]
 
 
+@pytest.mark.slow
 def test_precision_is_measured_on_such_networks_too() -> None:
     for network in (TwoExits(10), WithAuxiliary(10)):
         assert _shortest_steps(("fp32",), network, CPU, (torch.randn(2, 3, 32, 32),))["fp32"] > 0

@@ -43,6 +43,7 @@ def points(folder: Path, tag: str) -> dict[int, float]:
     return {event.step: event.value for event in read(folder).Scalars(tag)}
 
 
+@pytest.mark.slow
 def test_the_loss_by_minibatch_is_the_mean_since_the_last_point(tmp_path: Path) -> None:
     losses = np.random.default_rng(0).uniform(1, 3, (2, 250))
     with EventLog(tmp_path, 0, steps=250) as events:

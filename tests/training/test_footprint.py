@@ -25,6 +25,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raydistill.training.latency._ATTEMPTS", 1)
 
 
+@pytest.mark.slow
 def test_a_dense_simplenet(tmp_path: Path, once: None) -> None:
     """conv 3->6 5x5 on 28x28, conv 6->16 5x5 on 10x10, fc 400-120-84-10: LeNet-5's own numbers."""
     config = DatasetConfig("digits")
@@ -90,6 +91,7 @@ def test_dead_filters_are_taken_out_and_single_zeros_are_packed(monkeypatch: pyt
     assert figures["compressed_size_bytes"] == 75 + 24
 
 
+@pytest.mark.slow
 def test_latency_grows_with_the_network(once: None) -> None:
     small, large = nn.Linear(8, 8), nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(4)))
     quick, slow = latency_of(small, (torch.zeros(1, 8),)), latency_of(large, (torch.zeros(1, 2048),))
@@ -103,6 +105,7 @@ def test_a_busy_machine_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == {"latency_ms": 3.0, "latency_iqr_ms": 1.5, "latency_busy": 1.0}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_traced_is_said() -> None:
     """Its figures are those of the network before thinning, which nobody would see in them."""
     from torchvision.models import shufflenet_v2_x0_5

@@ -105,6 +105,7 @@ def test_the_first_attempt_that_has_peace(monkeypatch: pytest.MonkeyPatch) -> No
     assert clock.now == pytest.approx(1.0, abs=0.01), "two attempts"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="only Linux tells what others use")
 def test_what_others_use_is_seen() -> None:
     """A process that does nothing but work, beside this one that sleeps."""

@@ -97,6 +97,7 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
         assert torch.equal(left[name], right[name]), name
 
 
+@pytest.mark.slow
 def test_it_learns_prunes_and_says_so(whole: Trained, dense: Trained) -> None:
     assert [m.epoch for m in dense.metrics] == list(range(12))
     assert dense.metrics[-1].metrics["top1"] > 0.5 > dense.metrics[0].metrics["top1"]  # ten classes: chance is 0.1
@@ -107,6 +108,7 @@ def test_it_learns_prunes_and_says_so(whole: Trained, dense: Trained) -> None:
     assert pruned[3].learning_rate == pytest.approx(0.025)  # half of a half cosine
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_bits_of_one_never_interrupted(config: RunConfig, dataset, whole: Trained) -> None:
     run = fit(config, task=Classification(dataset))
     first = [next(run), next(run)]
@@ -151,6 +153,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(config: RunConfig, 
     assert_same(weights(config.out_dir), weights(killed))
 
 
+@pytest.mark.slow
 def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, dataset, whole: Trained) -> None:
     shutil.copytree(whole.folder, config.out_dir)
     assert list(fit(config, task=Classification(dataset))) == []
@@ -158,6 +161,7 @@ def test_a_finished_run_yields_nothing_and_more_epochs_go_on(config: RunConfig, 
     assert next(fit(replace(config, resume=False), task=Classification(dataset))).epoch == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -174,6 +178,7 @@ def test_a_checkpoint_of_another_run_is_refused(config: RunConfig, dataset, chan
         next(fit(replace(config, **change), task=Classification(dataset)))
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_weights_of_a_checkpoint(config: RunConfig, dataset, dense: Trained) -> None:
     start = str(dense.folder / "checkpoint.pt")
     before = evaluate_checkpoint(start, Classification(dataset), "validation", "cpu")
@@ -194,6 +199,7 @@ def test_diverging_ends_with_a_reason_and_leaves_the_last_good_checkpoint(config
         assert all(torch.isfinite(value).all() for value in read_checkpoint(path)["model"].values())
 
 
+@pytest.mark.slow
 def test_what_is_written_loads_and_agrees_with_the_metrics(dataset, whole: Trained) -> None:
     folder, last = whole.folder, whole.metrics[-1]
     with open(folder / "sparsity.csv", newline="") as file:
@@ -210,6 +216,7 @@ def test_what_is_written_loads_and_agrees_with_the_metrics(dataset, whole: Train
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
 
 
+@pytest.mark.slow
 def test_closing_puts_torchs_settings_back(config: RunConfig, dataset) -> None:
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
     run = fit(replace(config, threads=before[0] + 1), task=Classification(dataset))
@@ -251,6 +258,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_another_run_goes_on_from_a_checkpoint_with_its_optimizer_and_masks(
     config: RunConfig, dataset, tmp_path: Path, whole: Trained
 ) -> None:
@@ -273,6 +281,7 @@ def test_another_run_goes_on_from_a_checkpoint_with_its_optimizer_and_masks(
         next(fit(replace(then, init_from="x"), task=Classification(dataset)))
 
 
+@pytest.mark.slow
 def test_steps_are_reported_and_fractions_are_used(config: RunConfig, dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int, float]] = []
     small = replace(config, epochs=1, batch_size=64, schedule=None, effective_train_size=0.25, effective_valid_size=0.5)
@@ -286,6 +295,7 @@ def test_steps_are_reported_and_fractions_are_used(config: RunConfig, dataset, t
     assert evaluated.samples == round(len(dataset.test_labels) * 0.1)
 
 
+@pytest.mark.slow
 def test_what_thinning_has_removed_counts_as_zero(config: RunConfig, dataset) -> None:
     mapping = {
         "pruners": {"half": {"class": "L1RankedStructureParameterPruner", "group_type": "Filters",
@@ -303,6 +313,7 @@ def test_what_thinning_has_removed_counts_as_zero(config: RunConfig, dataset) ->
     assert after.sparsity == pytest.approx((1200 + 24000) / 61770)
 
 
+@pytest.mark.slow
 def test_reduce_on_plateau_sees_the_validation_loss(config: RunConfig, dataset) -> None:
     """A threshold that the training loss passes each epoch, and the validation loss never."""
     plateau = {"class": "ReduceLROnPlateau", "patience": 0, "factor": 0.5, "threshold": 0.0, "threshold_mode": "abs"}
@@ -335,6 +346,7 @@ def test_reduce_on_plateau_sees_the_validation_loss(config: RunConfig, dataset) 
     assert expected != by_training_loss  # else the test could not tell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [("nesterov", True), ("momentum", 0.5), ("weight_decay", 0.5), ("batch_size", 32),

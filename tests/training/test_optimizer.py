@@ -87,6 +87,7 @@ def test_what_is_left_out_is_the_class_s_own() -> None:
     assert (learning_rate(said), group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 1e-3, 1e-2, (0.9, 0.999))
 
 
+@pytest.mark.slow
 def test_gradients_are_cut_by_norm_and_by_value(tmp_path: Path) -> None:
     by_norm, by_value = fresh(), fresh()
     for model, cut in (
@@ -105,6 +106,7 @@ def test_gradients_are_cut_by_norm_and_by_value(tmp_path: Path) -> None:
     assert not near(by_norm.state_dict(), by_value)
 
 
+@pytest.mark.slow
 def test_accumulated_minibatches_learn_what_one_of_their_size_does(tmp_path: Path) -> None:
     """85 rows in batches of 16, three at a time: steps of 48 and 37 rows, the last one of 5 among them."""
     model = fresh()
@@ -180,6 +182,7 @@ FULL = Optimizer(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(precision: str, tmp_path: Path) -> None:
     config = replace(run(tmp_path, optimizer=FULL), precision=precision, epochs=5)
@@ -194,6 +197,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(precision: str, tmp_path: Pa
     assert ("scaler" in content["stepping"]) == (precision == "fp16")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_optimizer_only(tmp_path: Path) -> None:
     trained(run(tmp_path, optimizer=FULL))
     other = replace(run(tmp_path, optimizer=replace(FULL, ema=0.8)), epochs=EPOCHS + 1)

@@ -40,6 +40,7 @@ def run(folder: Path, loop: str = "train", **args: Any) -> RunConfig:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["train", "report"])
 def test_it_is_stopped_after_any_epoch_and_goes_on_bit_for_bit(loop: str, tmp_path: Path) -> None:
     before = threading.active_count()
@@ -63,6 +64,7 @@ def test_it_is_stopped_after_any_epoch_and_goes_on_bit_for_bit(loop: str, tmp_pa
     assert list(fit(run(tmp_path / "whole", loop))) == []  # it has all of its epochs
 
 
+@pytest.mark.slow
 def test_both_forms_learn_the_same(tmp_path: Path) -> None:
     one, other = (
         [epoch.metrics for epoch in fit(run(tmp_path / loop, loop))] for loop in ("train", "report")
@@ -80,6 +82,7 @@ def test_a_train_loss_is_recorded_where_the_loop_says_it(loop: str, said: bool, 
     assert (epoch.train_loss is not None) is said
 
 
+@pytest.mark.slow
 def test_a_loop_that_does_what_the_engine_does_learns_what_the_engine_learns(tmp_path: Path) -> None:
     schedule = {
         **SCHEDULE,
@@ -101,6 +104,7 @@ def test_a_loop_that_does_what_the_engine_does_learns_what_the_engine_learns(tmp
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+@pytest.mark.slow
 def test_what_was_drawn_stands_in_its_arguments_and_its_identity(tmp_path: Path) -> None:
     list(fit(run(tmp_path, lr=0.01)))
     assert read_checkpoint(tmp_path / "checkpoint.pt")["run"]["train"]["args"] == {"lr": 0.01}
@@ -150,6 +154,7 @@ def test_what_is_no_loop_is_refused_before_anything_runs(loop: str, line: str, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_examples_loop_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands there."""
     text = (Path(__file__).parents[2] / "examples" / "own_loop" / "points.py").read_text()

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from raydistill import datasets, models
 from raydistill.datasets import DatasetConfig, Preprocessing
 from raydistill.errors import CheckpointError, ConfigError
-from raydistill.tasks import Loading, TaskConfig
+from raydistill.tasks import Loading
 from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.feed import EvalFeed, TrainFeed
 from raydistill.tasks.classification.preprocessing import (
@@ -119,6 +119,7 @@ def own(trees: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out / "checkpoint.pt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True])
 def test_an_own_checkpoint_to_the_image(own: Path, trees: tuple[Path, ...], tmp_path: Path, old: bool) -> None:
     content = read_checkpoint(own)
@@ -129,6 +130,7 @@ def test_an_own_checkpoint_to_the_image(own: Path, trees: tuple[Path, ...], tmp_
     assert [right(tree, tmp_path / "c.pt", tmp_path, "simplenet_cifar") for tree in trees] == [expected] * 3
 
 
+@pytest.mark.slow
 def test_from_the_beginning_the_datas_own_statistics_count(own: Path, trees: tuple[Path, ...]) -> None:
     content = read_checkpoint(own)
     images = datasets.load(DatasetConfig("imagefolder", str(trees[0]), validation=0.25))
@@ -137,6 +139,7 @@ def test_from_the_beginning_the_datas_own_statistics_count(own: Path, trees: tup
     assert "preprocessing" not in content["run"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["init_from", "continue_from"])
 def test_fine_tuning_keeps_what_the_weights_want(own: Path, trees: tuple[Path, ...], tmp_path: Path, how: str) -> None:
     start = of_checkpoint(read_checkpoint(own), "c")
@@ -150,6 +153,7 @@ def test_fine_tuning_keeps_what_the_weights_want(own: Path, trees: tuple[Path, .
     assert len(content["history"]) == (4 if how == "init_from" else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -226,6 +230,7 @@ def mixed(tmp_path: Path) -> Path:
     return tmp_path / "mixed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["IMAGENET1K_V1", "IMAGENET1K_V2"])
 def test_images_of_any_size_are_evaluated_as_torchvisions_own_transforms_do(mixed: Path, weights: str) -> None:
     config = RunConfig("resnet50", DatasetConfig("imagefolder", str(mixed)), model_args={"pretrained": weights})
@@ -238,6 +243,7 @@ def test_images_of_any_size_are_evaluated_as_torchvisions_own_transforms_do(mixe
         assert torch.allclose(image, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_size_that_the_run_asks_for_goes_before_that_of_the_weights(
     compat: Path, trees: tuple[Path, ...], tmp_path: Path, in_memory: bool
@@ -251,6 +257,7 @@ def test_a_size_that_the_run_asks_for_goes_before_that_of_the_weights(
         assert content["mean"] == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.slow
 def test_a_run_on_images_of_all_sizes_goes_on_and_is_evaluated_as_it_began(mixed: Path, tmp_path: Path) -> None:
     config = replace(run_on(mixed, tmp_path / "run"), epochs=1)
     content = train(config)
@@ -264,12 +271,14 @@ def test_a_run_on_images_of_all_sizes_goes_on_and_is_evaluated_as_it_began(mixed
     assert train(replace(config, epochs=2))["preprocessing"] == content["preprocessing"]
 
 
+@pytest.mark.slow
 def test_published_weights_have_no_optimizer_to_go_on_with(tmp_path: Path, own: Path, trees: tuple[Path, ...]) -> None:
     write_checkpoint(tmp_path / "c.pt", {**read_checkpoint(own), "optimizer": {}})
     with pytest.raises(CheckpointError, match=r"c.pt: has no optimizer to go on with; start with a fresh one"):
         train(replace(run_on(trees[0], tmp_path / "run", continue_from=str(tmp_path / "c.pt")), epochs=4))
 
 
+@pytest.mark.slow
 def test_random_parts_are_other_ones_in_each_epoch_and_the_same_for_a_seed(mixed: Path) -> None:
     images = datasets.load(DatasetConfig("imagefolder", str(mixed), validation=0.3), made_for=(64, 64))
 
@@ -312,6 +321,7 @@ def test_channels_are_in_the_order_that_the_weights_want(given: str, wanted: str
         assert np.allclose(image.permute(1, 2, 0).numpy() * 255, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_network_of_one_channel_is_trained_and_evaluated(
     trees: tuple[Path, ...], tmp_path: Path, in_memory: bool
@@ -326,6 +336,7 @@ def test_a_network_of_one_channel_is_trained_and_evaluated(
     assert found.samples == 300
 
 
+@pytest.mark.slow
 def test_a_teacher_sees_images_as_it_wants_them(compat: Path, trees: tuple[Path, ...], own: Path) -> None:
     file = compat / "checkpoints" / "ssl_4D_5Lremoved_finetuned.pth.tar"
     student = of_checkpoint(read_checkpoint(own), "own")
@@ -342,12 +353,6 @@ def test_a_teacher_sees_images_as_it_wants_them(compat: Path, trees: tuple[Path,
             assert torch.allclose(teacher(given), plain(meant), atol=1e-3)
 
 
-def test_a_teacher_of_the_same_preprocessing_is_left_as_it_is(own: Path) -> None:
-    student = of_checkpoint(read_checkpoint(own), "own")
-    task = Classification(datasets.load(DatasetConfig("digits")), student)
-    assert not isinstance(load_teacher(Distillation(checkpoint=str(own)), task), Translated)
-
-
 def test_a_teacher_for_other_sizes_and_channels() -> None:
     seen: list[torch.Tensor] = []
     network = nn.Module()
@@ -362,6 +367,7 @@ def test_a_teacher_for_other_sizes_and_channels() -> None:
         assert torch.allclose(seen[-1], torch.full_like(seen[-1], (1 - 0.2) / 0.3), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gates_that_are_off_leave_their_layers_out(compat: Path, trees: tuple[Path, ...]) -> None:
     file = compat / "checkpoints" / "ssl_4D_5Lremoved_finetuned.pth.tar"
     content = read_any(file)
@@ -383,6 +389,7 @@ def test_a_layer_that_was_pruned_away_keeps_its_gate(compat: Path) -> None:
     assert _as_own(replace(found, arch="resnet50"))["run"]["model_args"] == {}
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_layers_removed(compat: Path, trees: tuple[Path, ...], tmp_path: Path) -> None:
     file = compat / "checkpoints" / "ssl_4D_5Lremoved_finetuned.pth.tar"
     first = replace(run_on(trees[0], tmp_path / "a", init_from=str(file)), arch="resnet20_cifar", epochs=1, lr=1e-4)
@@ -397,8 +404,6 @@ def test_fine_tuning_keeps_layers_removed(compat: Path, trees: tuple[Path, ...],
 
 @pytest.mark.parametrize("name", ["conv1", "layer2.0.conv1", "layer9.0.conv1", "layer1.0.bn1"])
 def test_only_layers_that_keep_the_shape_can_be_left_out(name: str) -> None:
-    from raydistill.errors import ConfigError
-
     with pytest.raises(ConfigError, match="refuses its arguments"):
         models.create("resnet20_cifar", 10, {"removed": [name]})
 
@@ -415,6 +420,7 @@ def plain(own: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_is_said_of_plain_weights_is_as_if_their_file_said_it(
     plain: Path, own: Path, trees: tuple[Path, ...], tmp_path: Path
 ) -> None:
@@ -437,24 +443,3 @@ def test_what_is_said_of_plain_weights_is_as_if_their_file_said_it(
     assert (kept["preprocessing"]["mean"], kept["run"]["std"]) == (OTHER["mean"], SAID["std"])
     with pytest.raises(CheckpointError, match=r"was trained with mean \(0.1, 0.2, 0.3\), got None"):
         list(fit(replace(trained, mean=None, std=None, epochs=2)))
-
-
-def test_what_cannot_be_said_of_weights_is_one_line(plain: Path, own: Path, trees: tuple[Path, ...]) -> None:
-    arch = read_checkpoint(own)["run"]["arch"]
-    data = DatasetConfig("imagefolder", str(trees[0]))
-    run = RunConfig(arch, data, init_from=str(plain), device="cpu", **SAID)  # type: ignore[arg-type]
-    for wrong, rule in (
-        (replace(run, init_from=str(own)), r"^mean, std: are for plain weights; .*checkpoint.pt says its own, .*leave"),
-        (replace(run, mean=(0.5,), std=(0.5,)), r"^mean, std: must have 3 numbers each, .*; see --channels$"),
-        (replace(run, std=None), r"^std: is missing beside mean; give both$"),
-    ):
-        with pytest.raises(ConfigError, match=rule) as caught:
-            task_of(wrong)
-        assert len(str(caught.value).splitlines()) == 1
-    with pytest.raises(
-        ConfigError, match=r"^mean: is for weights that a run starts from, and there are none; leave it"
-    ):
-        next(fit(replace(run, init_from=None)))
-    other = RunConfig("mlp", DatasetConfig("diabetes"), task=TaskConfig("regression"), device="cpu", **SAID)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"^mean: is for images that are classified, not for diabetes, got"):
-        task_of(other)

@@ -59,6 +59,7 @@ def losses(done: list[EpochMetrics]) -> list[float]:
     return [epoch.metrics["loss"] for epoch in done]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_an_interrupted_run_has_the_bits_of_one_never_interrupted(
     config: RunConfig, task: Classification, tmp_path: Path, name: str
@@ -81,6 +82,7 @@ def test_an_interrupted_run_has_the_bits_of_one_never_interrupted(
     assert one["conv2.weight"].shape[0] == 8  # thinned in mid-run
 
 
+@pytest.mark.slow
 def test_what_is_loaded_gives_what_was_validated(config: RunConfig, task: Classification) -> None:
     *_, last = fit(replace(config, schedule=schedule("ranges")), task=task)
     model = load_model(str(last.checkpoint)).eval()
@@ -95,6 +97,7 @@ def test_what_is_loaded_gives_what_was_validated(config: RunConfig, task: Classi
     assert len(first[0].unique()) > 20  # the float weights are kept
 
 
+@pytest.mark.slow
 def test_pruned_weights_stay_zero_in_the_quantized_network(config: RunConfig, task: Classification) -> None:
     levels = {"class": "SparsityLevelParameterPruner", "levels": {"fc1.weight": 0.7}}
     for name in QUANTIZERS:
@@ -111,6 +114,7 @@ def test_pruned_weights_stay_zero_in_the_quantized_network(config: RunConfig, ta
         assert bool((held.weight("fc1.weight")(weight)[weight == 0] == 0).all())
 
 
+@pytest.mark.slow
 def test_it_begins_with_the_floats_of_another_run(config: RunConfig, task: Classification, tmp_path: Path) -> None:
     dense = replace(config, epochs=2, schedule=parse_schedule(FILTERS, "filters"))
     *_, last = fit(dense, task=task)
@@ -122,6 +126,7 @@ def test_it_begins_with_the_floats_of_another_run(config: RunConfig, task: Class
         assert model.get_parameter("conv2.weight").shape[0] == 8
 
 
+@pytest.mark.slow
 def test_a_quantized_network_is_not_quantized_again(config: RunConfig, task: Classification, tmp_path: Path) -> None:
     *_, last = fit(replace(config, epochs=1, schedule=schedule("dorefa", prune=False)), task=task)
     start = {"init_from": str(last.checkpoint), "out_dir": str(tmp_path / "on")}

@@ -52,6 +52,7 @@ def shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_a_thinned_network_is_built_again_from_its_record(config: RunConfig, task: Classification) -> None:
     *_, last = fit(config, task=task)
     content = read_checkpoint(str(last.checkpoint))
@@ -67,6 +68,7 @@ def test_a_thinned_network_is_built_again_from_its_record(config: RunConfig, tas
     assert torch.equal(sliced.conv2.weight, masked.conv2.weight[kept])
 
 
+@pytest.mark.slow
 def test_what_goes_on_from_it_keeps_the_record(config: RunConfig, task: Classification, tmp_path: Path) -> None:
     *_, last = fit(config, task=task)
     before = read_checkpoint(str(last.checkpoint))["structure"]
@@ -79,6 +81,7 @@ def test_what_goes_on_from_it_keeps_the_record(config: RunConfig, task: Classifi
         assert shapes(load_model(str(checkpoint))) == shapes(load_model(str(last.checkpoint)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begins", ["init_from", "continue_from"])
 def test_a_run_that_begins_thinned_is_killed_and_goes_on(
     begins: str, config: RunConfig, task: Classification, tmp_path: Path
@@ -116,6 +119,7 @@ def test_a_run_that_begins_thinned_is_killed_and_goes_on(
         next(fit(replace(parts, epochs=9), task=task))
 
 
+@pytest.mark.slow
 def test_a_file_of_before_there_were_records_gets_one_when_it_goes_on(
     config: RunConfig, task: Classification, tmp_path: Path
 ) -> None:
@@ -130,6 +134,7 @@ def test_a_file_of_before_there_were_records_gets_one_when_it_goes_on(
     assert shapes(load_model(str(after.checkpoint))) == shapes(load_model(tmp_path / "old.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("structure", "says"),
     [

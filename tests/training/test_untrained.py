@@ -39,6 +39,7 @@ def dense(task: Classification, tmp_path_factory: pytest.TempPathFactory) -> str
     return str([*fit(config, task=task)][-1].checkpoint)
 
 
+@pytest.mark.slow
 def test_what_it_starts_from_is_pruned_validated_and_kept(task: Classification, dense: str, tmp_path: Path) -> None:
     config = replace(CONFIG, init_from=dense, out_dir=str(tmp_path))
     (found,) = fit(config, task=task)
@@ -53,6 +54,7 @@ def test_what_it_starts_from_is_pruned_validated_and_kept(task: Classification, 
     assert [*fit(config, task=task)] == [], "it is done"
 
 
+@pytest.mark.slow
 def test_it_can_be_trained_on_with_its_masks(task: Classification, dense: str, tmp_path: Path) -> None:
     (pruned,) = fit(replace(CONFIG, init_from=dense, out_dir=str(tmp_path / "a")), task=task)
     kept = replace(
@@ -63,6 +65,7 @@ def test_it_can_be_trained_on_with_its_masks(task: Classification, dense: str, t
     assert last.metrics["loss"] < pruned.metrics["loss"]
 
 
+@pytest.mark.slow
 def test_a_wanda_run_finds_what_it_did_before(task: Classification, dense: str) -> None:
     wanda = replace(CONFIG, init_from=dense, schedule=schedule(**{"class": "WandaPruner", "levels": {"*": 0.7}}))
     (first,), (again,) = fit(wanda, task=task), fit(wanda, task=task)

@@ -143,6 +143,7 @@ def test_the_schedule_in_a_checkpoint_is_never_read(folder: Path) -> None:
     assert not Path("called").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [read_checkpoint, read_any, load_model])
 def test_one_that_unpacks_to_far_more_than_its_size_is_refused_by_its_listing(
     folder: Path, read: Callable[..., Any]
@@ -175,6 +176,7 @@ def test_a_tensor_that_is_far_larger_than_the_file_is_refused(folder: Path) -> N
         read_checkpoint(saved("simplenet_cifar", nn.Sequential(), extra={"deep": [torch.zeros(1).expand(1 << 30)]}))
 
 
+@pytest.mark.slow
 def test_a_network_that_is_far_larger_than_its_weights_is_not_built(folder: Path) -> None:
     path = saved("resnet50", nn.Sequential(), num_classes=10_000_000)
     with pytest.raises(CheckpointError, match=r"holds 0 bytes of weights and describes a network of 8\d,\d+,\d+,\d+"):

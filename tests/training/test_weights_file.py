@@ -125,7 +125,9 @@ def digits() -> Classification:
     return Classification(load(DatasetConfig("digits")))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[pytest.mark.slow] if form == "Lightning" else []) for form in FORMS]
+)
 def test_every_form_is_the_network_that_was_saved(form: str, tmp_path: Path) -> None:
     path = FORMS[form](tmp_path)
     assert is_plain(path)
@@ -135,6 +137,7 @@ def test_every_form_is_the_network_that_was_saved(form: str, tmp_path: Path) -> 
         load_model(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "safetensors", "DataParallel"])
 def test_every_entry_takes_it(form: str, tmp_path: Path, digits: Classification) -> None:
     path = str(FORMS[form](tmp_path))

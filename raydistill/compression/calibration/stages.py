@@ -61,7 +61,9 @@ class Link:
             found.append(output)
         return found
 
-    def _given(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _given(
+        self, arguments: tuple[object, ...], named: dict[str, Any]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
         """Copies, which the module may write to."""
         device = _device(self._module)
         return moved(arguments, device), moved(named, device)
@@ -71,7 +73,7 @@ def captured(model: nn.Module, first: str, batches: Batches) -> list[tuple[tuple
     """What the first module of a chain is called with, of each batch, in main memory."""
     found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-    def see(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def see(module: nn.Module, arguments: tuple[object, ...], named: dict[str, Any]) -> None:
         found.append((moved(arguments, torch.device("cpu")), moved(named, torch.device("cpu"))))
         raise Enough
 
@@ -84,7 +86,7 @@ def captured(model: nn.Module, first: str, batches: Batches) -> list[tuple[tuple
 
 
 @contextmanager
-def _passed_over(chain: Sequence[nn.Module], output: Any, device: torch.device) -> Iterator[None]:
+def _passed_over(chain: Sequence[nn.Module], output: object, device: torch.device) -> Iterator[None]:
     """While it lasts the modules of a chain give this, whatever they read."""
     own = [vars(module).get("forward") for module in chain]
     given = moved(output, device) if chain else None
@@ -99,7 +101,7 @@ def _passed_over(chain: Sequence[nn.Module], output: Any, device: torch.device) 
                 module.forward = forward  # type: ignore[method-assign]
 
 
-def _until_enough(module: nn.Module, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
+def _until_enough(module: nn.Module, arguments: Sequence[object], named: Mapping[str, object]) -> None:
     try:
         module(*arguments, **named)
     except Enough:
@@ -107,14 +109,14 @@ def _until_enough(module: nn.Module, arguments: Sequence[Any], named: Mapping[st
 
 
 def _with_first(
-    arguments: tuple[Any, ...], named: dict[str, Any], first: Tensor | None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    arguments: tuple[object, ...], named: dict[str, Any], first: Tensor | None
+) -> tuple[tuple[object, ...], dict[str, object]]:
     if arguments:
         return (first, *arguments[1:]), named
     return arguments, {**named, next(iter(named)): first}
 
 
-def moved(value: Any, device: torch.device) -> Any:
+def moved(value: object, device: torch.device) -> Any:
     """A copy of the tensors in nested tuples, lists and mappings on this device."""
     if isinstance(value, Tensor):
         return value.detach().to(device, copy=True)

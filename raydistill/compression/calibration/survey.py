@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -90,8 +90,8 @@ class Looking:
             for handle in hooks:
                 handle.remove()
 
-    def _entering(self, name: str) -> Any:
-        def enter(module: nn.Module, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
+    def _entering(self, name: str) -> object:
+        def enter(module: nn.Module, arguments: Sequence[object], named: Mapping[str, object]) -> None:
             first = arguments[0] if arguments else next(iter(named.values()), None)
             tensor = first if isinstance(first, Tensor) else None
             others = _alike((arguments[1:], named if arguments else dict(list(named.items())[1:])))

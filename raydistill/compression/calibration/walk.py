@@ -154,7 +154,7 @@ def _looking(
         by_module.setdefault(reader.module, []).append(reader)
     left = _Left(calls)
 
-    def see(path: str, module: nn.Module, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
+    def see(path: str, module: nn.Module, arguments: Sequence[object], named: Mapping[str, object]) -> None:
         for reader in by_module[path]:
             read = kind_of(module).reads(module, reader.weight, arguments, named)
             for sums in wanted[reader]:

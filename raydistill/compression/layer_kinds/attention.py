@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class AttentionKind(LayerKind):
         """None where its heads do not fill its width; its output projection is called as a layer then."""
         return () if isinstance(module, HeadedAttention) else attention_inputs.weights(module)
 
-    def reads(self, module: nn.Module, weight: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+    def reads(self, module: nn.Module, weight: str, arguments: Sequence[object], named: Mapping[str, object]) -> Tensor:
         return attention_inputs.reads(module, weight, arguments, named)
 
     def cuts(self, module: nn.Module, keep_rows: Tensor | None, keep_columns: Tensor | None) -> dict[str, Cut]:

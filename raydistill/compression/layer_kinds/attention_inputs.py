@@ -44,11 +44,11 @@ class _Unprojected(nn.Module):
         super().__init__()
         self.attention = attention
 
-    def forward(self, *arguments: Any, **named: Any) -> Any:
+    def forward(self, *arguments: object, **named: object) -> object:
         return self.attention.forward(*arguments, **named)
 
 
-def _mixed(module: nn.Module, arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+def _mixed(module: nn.Module, arguments: Sequence[object], named: Mapping[str, object]) -> Tensor:
     """The values as attention has mixed them: what it gives where the output projection is the identity."""
     out: Any = module.get_submodule("out_proj")
     plain = {"attention.out_proj.weight": torch.eye(out.weight.shape[0]).to(out.weight)}

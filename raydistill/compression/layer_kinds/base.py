@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -175,7 +174,7 @@ class LayerKind:
         del module
         return ()
 
-    def reads(self, module: nn.Module, weight: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
+    def reads(self, module: nn.Module, weight: str, arguments: Sequence[object], named: Mapping[str, object]) -> Tensor:
         """What the rows of one of these are multiplied by in a call with these arguments, as `patches` has it."""
         raise NotImplementedError(f"{type(module).__name__}: nothing is known of what {weight} reads")
 

@@ -71,7 +71,7 @@ class Quantizer:
             for pattern in self.overrides.idle(names)
         ]
 
-    def optimizer_settings(self) -> dict[str, Any]:
+    def optimizer_settings(self) -> dict[str, object]:
         """What holds for the parameters that it adds, beside the optimizer's own defaults."""
         return {}
 

@@ -15,14 +15,14 @@ CLIPS = ("NONE", "AVG", "GAUSS", "LAPLACE")
 
 
 def greedy_choice(
-    layers: Sequence[str], candidates: Callable[[str], Sequence[Mapping[str, Any]]], cost: Cost
-) -> Iterator[tuple[str, Mapping[str, Any], float]]:
+    layers: Sequence[str], candidates: Callable[[str], Sequence[Mapping[str, object]]], cost: Cost
+) -> Iterator[tuple[str, Mapping[str, object], float]]:
     """Layer by layer, in this order, the candidate with the least cost, those before being as they were chosen.
 
     Yields (layer, what it is given, cost). Distiller's greedy search, whose candidates are ways of clipping; of equal
     costs the first counts.
     """
-    chosen: dict[str, Mapping[str, Any]] = {}
+    chosen: dict[str, Mapping[str, object]] = {}
     for layer in layers:
         offered = candidates(layer)
         if not offered:

@@ -72,7 +72,7 @@ class PACTQuantizer(ClippingQuantizer):
         self.initial = checked_number("act_clip_init_val", act_clip_init_val, 1e-3, 1e6)
         self.decay = None if act_clip_decay is None else checked_number("act_clip_decay", act_clip_decay, 0.0)
 
-    def optimizer_settings(self) -> dict[str, Any]:
+    def optimizer_settings(self) -> dict[str, object]:
         return {} if self.decay is None else {"weight_decay": self.decay}
 
     def _weight(self, bits: int, parameter: Tensor, axis: int | None, is_bias: bool) -> Rounding:

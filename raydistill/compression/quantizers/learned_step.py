@@ -55,7 +55,7 @@ class LSQQuantizer(Quantizer):
         self.bits_inputs = checked_bits("num_bits_inputs", said, self.LEAST_BITS) if quantize_inputs else None
         self.decay = None if step_decay is None else checked_number("step_decay", step_decay, 0.0)
 
-    def optimizer_settings(self) -> dict[str, Any]:
+    def optimizer_settings(self) -> dict[str, object]:
         return {} if self.decay is None else {"weight_decay": self.decay}
 
     def _calls(self, model: nn.Module, seen: Trace) -> Iterable[tuple[int, int]]:

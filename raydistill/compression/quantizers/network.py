@@ -62,11 +62,11 @@ class Quantization(nn.Module):
         self._on = value
         self._enabled.fill_(int(value))
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, object], prefix: str, *rest: object) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self._on = bool(self._enabled)
 
-    def forward(self, values: Any) -> Any:
+    def forward(self, values: object) -> object:
         """What it is given: a network that is a sequence runs through all of its children."""
         return values
 
@@ -191,7 +191,7 @@ class _Forward:
         self._places = Places()
         self._mode: _Rounding | None = None
 
-    def enter(self, name: str, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def enter(self, name: str, inputs: tuple[object, ...]) -> tuple[object, ...] | None:
         if not name:  # a pass that failed while torch.export looked on was not told to leave
             self._places, self._mode = Places(), None
         self._places.enter(name)
@@ -213,7 +213,7 @@ class _Forward:
             if isinstance(output, Tensor):
                 on_grid(output, None)  # what leaves the network is a tensor as any other
 
-    def _rounded_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _rounded_inputs(self, inputs: tuple[object, ...]) -> tuple[object, ...] | None:
         if not len(self.quantization.inputs):
             return None
         quantizers = iter(self.quantization.inputs)
@@ -280,7 +280,7 @@ class _Rounding(TorchFunctionMode):
             after = quantizers.get(RESULT)
             return result if after is None else self._of_result(result, after)
 
-    def _of_result(self, result: Any, after: nn.Module) -> Any:
+    def _of_result(self, result: Any, after: nn.Module) -> object:
         """What a call gives, rounded; of several tensors the first, which is the output of a recurrent layer."""
         if isinstance(result, Tensor) and result.is_floating_point():
             return after(result)
@@ -302,7 +302,7 @@ class _Rounding(TorchFunctionMode):
                 args[_BIAS] = accumulator.bias(args[_BIAS], unit)
         return unit
 
-    def _arguments(self, args: Sequence[Any], quantizers: Mapping[int, nn.Module]) -> list[Any]:
+    def _arguments(self, args: Sequence[object], quantizers: Mapping[int, nn.Module]) -> list[Any]:
         """The arguments of a call, those rounded that are to be; one that is given twice counts once."""
         with torch._C.DisableTorchFunction():
             done = {
@@ -311,14 +311,14 @@ class _Rounding(TorchFunctionMode):
                 if position in quantizers and value.is_floating_point()
             }
 
-            def rounded(value: Any) -> Any:
+            def rounded(value: object) -> Any:
                 if isinstance(value, (list, tuple)):
                     return type(value)([rounded(entry) for entry in value])
                 return done.get(id(value), value)
 
             return [rounded(value) for value in args]
 
-    def _of(self, value: Any) -> Any:
+    def _of(self, value: object) -> object:
         if isinstance(value, Tensor):
             quantizer = self._weights.get(id(value))
             if quantizer is None:
@@ -344,7 +344,7 @@ class _Enter:
     def __init__(self, forward: _Forward, name: str) -> None:
         self.forward, self.name = forward, name
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def __call__(self, module: nn.Module, inputs: tuple[object, ...]) -> tuple[Any, ...] | None:
         return self.forward.enter(self.name, inputs)
 
 

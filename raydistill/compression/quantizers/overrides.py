@@ -19,7 +19,7 @@ class Overrides:
     the first that matches counts."""
 
     defaults: Mapping[str, Any]
-    patterns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    patterns: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def of(self, name: str) -> Mapping[str, Any]:
         """What counts for the module, or the call, of this name."""
@@ -44,7 +44,7 @@ def checked_bits(argument: str, value: object, least: int = 1) -> int | None:
     return None if value == FLOAT_BITS else value
 
 
-def checked_overrides(value: object, defaults: Mapping[str, Any], known: Iterable[str], least: int = 1) -> Overrides:
+def checked_overrides(value: object, defaults: Mapping[str, object], known: Iterable[str], least: int = 1) -> Overrides:
     """What a file says of single layers, its bits checked; ConfigError otherwise. known: the keys beside the bits."""
     if value is None:
         return Overrides(defaults)
@@ -52,7 +52,7 @@ def checked_overrides(value: object, defaults: Mapping[str, Any], known: Iterabl
         raise ConfigError(Fault("overrides", "must map names to what holds for them", value, "such as {conv1: {...}}"))
     keys = (*BITS, *known)
     faults: list[Fault] = []
-    patterns: dict[str, dict[str, Any]] = {}
+    patterns: dict[str, dict[str, object]] = {}
     for pattern, said in value.items():
         where = f"overrides.{pattern}"
         faults += regex_faults(pattern, where)

@@ -96,7 +96,7 @@ def planned(quantizer: WeightQuantizer | ActivationQuantizer) -> Rounding:
     return Rounding(quantizer.NAME, quantizer.described())
 
 
-def _state(said: Rounding) -> dict[str, Any]:
+def _state(said: Rounding) -> dict[str, object]:
     return {"kind": said.kind, "args": dict(said.args)}
 
 

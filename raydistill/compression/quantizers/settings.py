@@ -150,7 +150,7 @@ def _clip(value: object, where: str) -> Clip:
     return chosen(where, value, _CLIPS, Clip)
 
 
-def _floats(said: Mapping[str, Any], where: str) -> int | None:
+def _floats(said: Mapping[str, object], where: str) -> int | None:
     value = said["fpq_module"]
     number = int(value) if isinstance(value, str) and value.isdigit() else value
     if number is not None and (isinstance(number, bool) or number not in _FLOATS):

@@ -192,7 +192,7 @@ class _Collecting:
         self.spread = self.histogram = False
 
     @torch.no_grad()
-    def __call__(self, place: Place, arguments: Sequence[Any], result: Any) -> None:
+    def __call__(self, place: Place, arguments: Sequence[object], result: object) -> None:
         name, output = self.names.get(place), given(result)
         if name is None or output is None or not output.numel():
             return
@@ -269,13 +269,13 @@ def write_statistics(path: str | Path, statistics: Statistics) -> None:
     write_atomically(path, dump_yaml({name: as_mapping(records) for name, records in statistics.items()}))
 
 
-def as_mapping(records: LayerRecords) -> dict[str, Any]:
+def as_mapping(records: LayerRecords) -> dict[str, object]:
     """A layer's entry of a file."""
     inputs = {at: _written(record) for at, record in records.inputs.items()}
     return {**({"inputs": inputs} if inputs else {}), "output": _written(records.output)}
 
 
-def _written(record: Record) -> dict[str, Any]:
+def _written(record: Record) -> dict[str, object]:
     return {**record.numbers, "shape": record.shape, "total_numel": record.total_numel}
 
 

@@ -47,7 +47,7 @@ class LearnedSteps(nn.Module):
         self.register_buffer("begun", torch.zeros(1))
         self._known = False
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, object], prefix: str, *rest: object) -> None:
         self._known = False
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

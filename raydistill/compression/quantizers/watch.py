@@ -19,11 +19,11 @@ Place = tuple[str, str, int]
 Seen = Callable[[Place, Sequence[Any], Any], None]
 """Is told of each call: where, its positional arguments, what it gave."""
 
-_NAMES: dict[Any, str] = {}
+_NAMES: dict[object, str] = {}
 """By a torch function, what a trace calls it; "" of those that are no calls."""
 
 
-def call_name(func: Any) -> str:
+def call_name(func: object) -> str:
     """What a trace calls a torch function; "" of shapes, devices and the like."""
     name = _NAMES.get(func)
     if name is None:
@@ -95,7 +95,11 @@ class _Watch(TorchFunctionMode):
         self._places, self._seen, self._copy = places, seen, copy
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> Any:
         name = call_name(func)
         place = self._places.next(name) if name else None
@@ -109,14 +113,14 @@ class _Watch(TorchFunctionMode):
         return result
 
 
-def _writes(func: Any, kwargs: Mapping[str, Any] | None) -> bool:
+def _writes(func: object, kwargs: Mapping[str, object] | None) -> bool:
     """Whether a call may overwrite what it is given: ``add_``, ``__iadd__``, ``relu(..., inplace=True)``."""
     name = getattr(func, "__name__", "")
     in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
     return in_place or bool(kwargs and kwargs.get("inplace"))
 
 
-def computed(arguments: Sequence[Any]) -> list[Tensor]:
+def computed(arguments: Sequence[object]) -> list[Tensor]:
     """The different tensors among a call's arguments that are no parameters, in order; those of a list one by one."""
     found: dict[int, Tensor] = {}
     for value in arguments:
@@ -127,7 +131,7 @@ def computed(arguments: Sequence[Any]) -> list[Tensor]:
     return list(found.values())
 
 
-def given(result: Any) -> Tensor | None:
+def given(result: object) -> Tensor | None:
     """The tensor of floats that a call gave, the first of several; None where it gave none."""
     if isinstance(result, (list, tuple)) and result:
         result = result[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Shift(nn.Module):
         self.passes, self.axis, self.outputs = passes, axis, outputs
         self.value = nn.Parameter(torch.zeros(width)) if width else None
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
+    def forward(self, *inputs: object, **named: object) -> object:
         states = next(value for value in (*inputs, *named.values()) if isinstance(value, Tensor))
         result = states if self.passes else torch.zeros_like(states)
         if self.value is not None:

@@ -95,7 +95,7 @@ def _owners(model: nn.Module) -> dict[int, set[str]]:
 
 @contextmanager
 def _listening(model: nn.Module, calls: dict[str, list[_Call]]) -> Iterator[None]:
-    def hear(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+    def hear(name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, Any], output: object) -> None:
         given = first_states((*inputs, *named.values()))
         result = first_states((output,))
         if given is not None and result is not None and given.shape == result.shape:

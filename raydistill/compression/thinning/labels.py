@@ -162,7 +162,7 @@ class _Pass(TorchFunctionMode):
         count = like.shape[axis]
         return (base + torch.arange(count, dtype=torch.float64, device=like.device)).view(shape).expand_as(like).clone()
 
-    def _units(self, name: str, module: nn.Module, output: Any) -> Any:
+    def _units(self, name: str, module: nn.Module, output: Any) -> object:
         """Of the last layer's outputs, and of what each layer ends with; a state of another kind is read by nobody."""
         sequence, states = output
         width: int = module.hidden_size  # type: ignore[assignment]
@@ -219,10 +219,10 @@ class _Pass(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
         name = getattr(func, "__name__", "")
@@ -331,7 +331,7 @@ def _takes_more(model: nn.Module, example: Example) -> bool:
     return sum(each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) for each in parameters) > given
 
 
-def _scaled(args: tuple[Any, ...]) -> Tensor | None:
+def _scaled(args: tuple[object, ...]) -> Tensor | None:
     """Numbers of rows that are taken times a scalar are theirs still."""
     if len(args) < 2:
         return None
@@ -342,7 +342,7 @@ def _scaled(args: tuple[Any, ...]) -> Tensor | None:
     return tensor if bool(tensor.flatten()[0] >= _SPAN) else None
 
 
-def _first(args: tuple[Any, ...], named: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
+def _first(args: tuple[object, ...], named: Mapping[str, object], names: tuple[str, ...]) -> list[Any]:
     """Positional arguments by their names, however they were given."""
     return [args[index] if index < len(args) else named[name] for index, name in enumerate(names)]
 

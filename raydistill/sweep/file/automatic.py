@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from raydistill.metrics import Metric, selecting
 from raydistill.search import Dimension, Objective, PerLayer
@@ -66,7 +65,7 @@ def chosen(
     return replace(said, why=why)
 
 
-def as_started(now: Choices, config: Mapping[str, Any]) -> Choices:
+def as_started(now: Choices, config: Mapping[str, object]) -> Choices:
     """What a sweep was started with, in place of what ``auto`` is today. config: the journal's."""
     kept = {key: getattr(now, key).of_journal(config[key]) for key in now.why if key in config}
     return replace(now, **kept, why=dict.fromkeys(kept, "as the sweep was started"))

@@ -15,7 +15,7 @@ from raydistill.sweep.file.spec import TaskSection, beside
 from raydistill.sweep.file.subject_network import network_of
 
 
-def expanded(raw: Mapping[str, Any], file: Path, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+def expanded(raw: Mapping[str, object], file: Path, metrics: Mapping[str, Metric]) -> dict[str, Any]:
     """The sections of a file with all that follows from its goal; what the file says itself stays. metrics: the task's.
 
     Raises:
@@ -71,7 +71,7 @@ def _with_space(said: dict[str, Any], file: Path, goal: Goal, metrics: Mapping[s
     return filled
 
 
-def _mapping(said: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _mapping(said: Mapping[str, object], key: str) -> Mapping[str, Any]:
     """A section, where it is one."""
     found = said.get(key)
     return found if isinstance(found, dict) else {}

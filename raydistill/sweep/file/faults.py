@@ -33,7 +33,7 @@ _RULES = {
 _WORDS = {bool: ["true", "false"], str: ["text"], dict: ["a mapping"], list: ["a list"]}
 
 
-def validate(model: type[BaseModel], data: Any, source: str, prefix: str = "") -> tuple[Any, list[Fault]]:
+def validate(model: type[BaseModel], data: object, source: str, prefix: str = "") -> tuple[Any, list[Fault]]:
     """(the validated section or None, one fault for each thing that is wrong). prefix: its key path in the file."""
     try:
         return model.model_validate(data), []
@@ -84,7 +84,7 @@ def _kinds(holder: type | None, keys: list[str | int]) -> str:
     return "must be " + ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def _real_keys(model: type[BaseModel], data: Any, loc: tuple[str | int, ...]) -> tuple[list[str | int], type | None]:
+def _real_keys(model: type[BaseModel], data: object, loc: tuple[str | int, ...]) -> tuple[list[str | int], type | None]:
     """The part of pydantic's location that stands in the file (unions add a branch's name), and that key's model."""
     keys: list[str | int] = []
     holder: type | None = model

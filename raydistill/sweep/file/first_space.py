@@ -234,7 +234,7 @@ def _about(file: Path, subject: Subject, goal: Goal | None) -> list[str]:
     return lines
 
 
-def _trained_baseline(epochs: int, said: Mapping[str, Any], own_loop: bool) -> list[str]:
+def _trained_baseline(epochs: int, said: Mapping[str, object], own_loop: bool) -> list[str]:
     lines = ["baseline:                                      # the dense network: trained once, and kept"]
     lines.append(f"  epochs: {epochs}")
     if own_loop:

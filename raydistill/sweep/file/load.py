@@ -90,7 +90,7 @@ class Sweep:
     aliases: tuple[Alias, ...] = ()
     automatic: Choices | None = None
 
-    def as_started(self, config: Mapping[str, Any]) -> Sweep:
+    def as_started(self, config: Mapping[str, object]) -> Sweep:
         """With the methods that a resumed sweep was started with, where the file leaves them to the tool. config: the
         journal's."""
         if self.automatic is None:

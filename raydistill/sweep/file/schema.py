@@ -119,7 +119,7 @@ def _told(text: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
     return whole.strip(), {name: what[:1].upper() + what[1:] for name, what in told.items()}
 
 
-def _plain(node: Any) -> Any:
+def _plain(node: object) -> Any:
     """pydantic's schema in the words of the standard: bounds by their names there, without titles of its own."""
     if isinstance(node, list):
         return [_plain(entry) for entry in node]

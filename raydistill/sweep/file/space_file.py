@@ -187,7 +187,7 @@ def task_section(task: TaskConfig) -> dict[str, object]:
     return {"name": task.name, **({"args": dict(task.args)} if task.args else {})}
 
 
-def dataset_section(said: Mapping[str, Any], file: Path, always: Sequence[str] = ("name",)) -> dict[str, Any]:
+def dataset_section(said: Mapping[str, object], file: Path, always: Sequence[str] = ("name",)) -> dict[str, Any]:
     """Of what is said, what differs from the section's defaults, and what is said always."""
     found = _changed(DatasetSection, said, always)
     if found.get("data_dir"):

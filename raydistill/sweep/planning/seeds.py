@@ -55,7 +55,7 @@ def find_seeds(sweep: Sweep, storage: Path, warn: Callable[[str], None]) -> Seed
     return found
 
 
-def seeds_to_json(seeds: Seeds) -> list[dict[str, Any]]:
+def seeds_to_json(seeds: Seeds) -> list[dict[str, object]]:
     return [{"entry": entry, "trials": [asdict(seed) for seed in found]} for entry, found in seeds.items()]
 
 

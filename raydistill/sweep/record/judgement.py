@@ -57,7 +57,7 @@ def _read(said: Any) -> Judgement:
     return Judgement(metrics, objectives, constraints)
 
 
-def _metric(said: Mapping[str, Any]) -> Metric:
+def _metric(said: Mapping[str, object]) -> Metric:
     return Metric(_direction(said["direction"]), str(said["unit"]), str(said["label"]))
 
 

@@ -58,7 +58,7 @@ def deliver(
     )  # fmt: skip
 
 
-def _source(sweep: KeptSweep, record: TrialRecord) -> dict[str, Any]:
+def _source(sweep: KeptSweep, record: TrialRecord) -> dict[str, object]:
     return {
         "sweep": sweep.name,
         "sweep_id": sweep.sweep_id,

@@ -9,7 +9,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,14 +79,14 @@ def own_loss(path: str, multi_label: bool = False) -> Loss:
     return loss
 
 
-def auxiliary(output: Any) -> tuple[Tensor, ...]:
+def auxiliary(output: object) -> tuple[Tensor, ...]:
     """Logits of auxiliary classifiers: the fields of a named tuple whose names begin with ``aux``."""
     names = [name for name in getattr(output, "_fields", ()) if name.startswith("aux")]
     return tuple(value for value in (getattr(output, name) for name in names) if isinstance(value, Tensor))
 
 
 def classification_loss(
-    output: Any,
+    output: object,
     labels: Tensor,
     loss_weights: Sequence[float] = (),
     loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
@@ -120,5 +119,5 @@ def _option(name: str) -> str:
     return name.replace("loss_weights", "lossweights")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

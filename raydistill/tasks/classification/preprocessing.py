@@ -121,7 +121,7 @@ class Translated(nn.Module):
             self.register_buffer(f"wanted_{name}", torch.tensor(values).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("grey", torch.tensor(LUMINANCE).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Tensor) -> object:
         pixels = images * self.given_std + self.given_mean
         source, target = self._given.channels, self._wanted.channels
         if source != target:

@@ -77,7 +77,7 @@ def stream(
         DataError: a file cannot be decoded or has another size.
     """
     pin = device.type == "cuda"
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[object] = DataLoader(
         _Files(dataset, files, positions, crops),
         batch_sampler=[list(range(start, stop)) for start, stop in bounds],
         num_workers=min(dataset.workers, len(bounds)),

@@ -40,7 +40,7 @@ class ImageShape:
     image_shape: tuple[int, ...]
 
     def network(
-        self, arch: str, arguments: Mapping[str, Any], where: str = "model.arch", fetch: bool = True
+        self, arch: str, arguments: Mapping[str, object], where: str = "model.arch", fetch: bool = True
     ) -> nn.Module:
         return models.create(arch, self.num_classes, arguments, where, fetch)
 
@@ -84,7 +84,7 @@ class Classification(Task):
         return cls(dataset, wanted or as_said(weights.pixels, dataset), early_exit, loss)
 
     @classmethod
-    def judged_by(cls, **args: Any) -> Mapping[str, Metric]:
+    def judged_by(cls, **args: object) -> Mapping[str, Metric]:
         return multi_label.METRICS if _several(args) else METRICS
 
     @classmethod
@@ -92,7 +92,7 @@ class Classification(Task):
         datasets.check(data)
 
     @classmethod
-    def foreseen(cls, data: DatasetConfig, **args: Any) -> TaskShape | None:
+    def foreseen(cls, data: DatasetConfig, **args: object) -> TaskShape | None:
         _checked_loss(args)
         known = datasets.facts(data)
         return None if known is None else ImageShape(*known)
@@ -102,7 +102,7 @@ class Classification(Task):
         return ImageShape(self.dataset.num_classes, self.preprocessing.image_shape)
 
     def network(
-        self, arch: str, arguments: Mapping[str, Any], where: str = "model.arch", fetch: bool = True
+        self, arch: str, arguments: Mapping[str, object], where: str = "model.arch", fetch: bool = True
     ) -> nn.Module:
         return self.shape.network(arch, arguments, where, fetch)
 
@@ -153,7 +153,7 @@ class Classification(Task):
         early_exit = EarlyExit(*(tuple(said.get(name, ())) for name in _EXIT_ARGUMENTS))
         return Classification(self.dataset, self.preprocessing, early_exit, self.own_loss)
 
-    def check_knows(self, content: Mapping[str, Any], where: str) -> None:
+    def check_knows(self, content: Mapping[str, object], where: str) -> None:
         if not content.get("plain") and content.get("num_classes") != self.dataset.num_classes:
             rule = f"knows other classes: {self.name} has {self.dataset.num_classes}"
             raise CheckpointError(Fault(where, rule, content.get("num_classes")))
@@ -190,7 +190,7 @@ class Classification(Task):
         return fingerprint_of_dataset(self.dataset)
 
 
-def _early_exit(args: Mapping[str, Any]) -> EarlyExit | None:
+def _early_exit(args: Mapping[str, object]) -> EarlyExit | None:
     unknown = sorted(set(args) - {*_EXIT_ARGUMENTS, "loss", "multi_label"})
     if unknown:
         known = ", ".join((*_EXIT_ARGUMENTS, "loss", "multi_label"))
@@ -202,7 +202,7 @@ def _early_exit(args: Mapping[str, Any]) -> EarlyExit | None:
     return EarlyExit(*(_numbers(args.get(name, ())) for name in _EXIT_ARGUMENTS))
 
 
-def _checked_loss(args: Mapping[str, Any]) -> str:
+def _checked_loss(args: Mapping[str, object]) -> str:
     path = args.get("loss", "")
     if path == "":
         return ""
@@ -212,14 +212,14 @@ def _checked_loss(args: Mapping[str, Any]) -> str:
     return path
 
 
-def _several(args: Mapping[str, Any]) -> bool:
+def _several(args: Mapping[str, object]) -> bool:
     value = args.get("multi_label", False)
     if not isinstance(value, bool):
         raise ConfigError(Fault(_SEVERAL, "must be true or false", value))
     return value
 
 
-def _numbers(value: Any) -> Any:
+def _numbers(value: object) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 

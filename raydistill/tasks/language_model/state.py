@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from raydistill.errors import ABSENT, ConfigError, Fault
 
 
-def told_apart(output: Any) -> tuple[Tensor, Any]:
+def told_apart(output: object) -> tuple[Tensor, object]:
     """The logits, and the state to go on with; None where a network keeps none.
 
     Raises:
@@ -28,7 +26,7 @@ def told_apart(output: Any) -> tuple[Tensor, Any]:
     raise ConfigError(Fault("model", rule, ABSENT, way_out))
 
 
-def detached(state: Any) -> Any:
+def detached(state: object) -> object:
     """The same, nothing to be differentiated through: a tensor, or tuples, lists and mappings of them."""
     if isinstance(state, Tensor):
         return state.detach()
@@ -48,9 +46,9 @@ class Remembering(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self._state: Any = None
+        self._state: object = None
 
-    def forward(self, tokens: Tensor, state: Any = None) -> Tensor:
+    def forward(self, tokens: Tensor, state: object = None) -> Tensor:
         known = self._state if state is not None else None
         logits, after = told_apart(self.network(tokens) if known is None else self.network(tokens, known))
         self._state = detached(after)

@@ -105,7 +105,7 @@ class LanguageModel(Task):
         return task
 
     def network(
-        self, arch: str, arguments: Mapping[str, Any], where: str = "model.arch", fetch: bool = True
+        self, arch: str, arguments: Mapping[str, object], where: str = "model.arch", fetch: bool = True
     ) -> nn.Module:
         return models.create(arch, self.vocabulary.size, arguments, where, fetch)
 
@@ -159,7 +159,7 @@ class LanguageModel(Task):
             self.check_knows(weights.content, weights.where)
         return self
 
-    def check_knows(self, content: Mapping[str, Any], where: str) -> None:
+    def check_knows(self, content: Mapping[str, object], where: str) -> None:
         if content.get("plain"):  # nothing but weights: their shapes are all that can be looked at
             return
         known = Vocabulary.of_checkpoint(content, where)
@@ -218,6 +218,6 @@ def _layout(arch: str, said: bool | None) -> bool:
     return made_for.batch_first
 
 
-def _check_count(key: str, value: Any) -> None:
+def _check_count(key: str, value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ConfigError(Fault(f"task.args.{key}", "must be a whole number from 1 up", value))

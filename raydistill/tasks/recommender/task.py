@@ -87,7 +87,7 @@ class Recommender(Task):
         return {"users": len(self.interactions.users), "items": len(self.interactions.items)}
 
     def network(
-        self, arch: str, arguments: Mapping[str, Any], where: str = "model.arch", fetch: bool = True
+        self, arch: str, arguments: Mapping[str, object], where: str = "model.arch", fetch: bool = True
     ) -> nn.Module:
         return models.create(arch, None, arguments, where, fetch, self.sizes)
 

@@ -175,5 +175,5 @@ def _said(one: Mapping[str, Any]) -> Scale:
     return Scale(str(one["name"]), float(one["mean"]), float(one["std"]))
 
 
-def _values(one: Scale | Kinds) -> dict[str, Any]:
+def _values(one: Scale | Kinds) -> dict[str, object]:
     return {"values": list(one.values)} if isinstance(one, Kinds) else {}

@@ -126,7 +126,7 @@ class Regression(Task):
         return {"inputs": int(np.prod(features.shape[1:], dtype=np.int64)), "outputs": targets.shape[1]}
 
     def network(
-        self, arch: str, arguments: Mapping[str, Any], where: str = "model.arch", fetch: bool = True
+        self, arch: str, arguments: Mapping[str, object], where: str = "model.arch", fetch: bool = True
     ) -> nn.Module:
         return models.create(arch, None, arguments, where, fetch, self.sizes)
 
@@ -203,7 +203,7 @@ class Regression(Task):
             self.check_knows(weights.content, weights.where)
         return self
 
-    def _scaled_as(self, content: Mapping[str, Any]) -> bool:
+    def _scaled_as(self, content: Mapping[str, object]) -> bool:
         theirs = content["target_scale"]
         return isinstance(theirs, Tensor) and theirs.shape == self.scale.shape and torch.allclose(theirs, self.scale)
 
@@ -226,7 +226,7 @@ def _told(network: Network, features: Tensor, targets: Tensor) -> Tensor:
     return told.float()
 
 
-def _names(key: str, value: Any) -> list[str]:
+def _names(key: str, value: object) -> list[str]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
         way_out = "as target: price, or target: [height, weight]"

@@ -33,7 +33,7 @@ class Chance:
             _set(before)
 
 
-def _now() -> tuple[Any, ...]:
+def _now() -> tuple[object, ...]:
     return (
         torch.get_rng_state(),
         torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,

@@ -35,10 +35,10 @@ class Folding(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> Any:
         folded = _FOLDED.get(func)
         return func(*args, **(kwargs or {})) if folded is None else folded(self._places, *args, **(kwargs or {}))
@@ -50,9 +50,9 @@ def _convolution(of: Callable[..., Tensor]) -> Callable[..., Tensor]:
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        stride: int | tuple[int, ...] = 1,
+        padding: int | str | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
     ) -> Tensor:
         channels = weight.shape[2] * groups
@@ -104,7 +104,7 @@ def _batch_norm(
     return functional.batch_norm(x, *flat, *how, **named)
 
 
-def _refused(places: int, *args: Any, **named: Any) -> Tensor:
+def _refused(places: int, *args: object, **named: object) -> Tensor:
     """A number of a tensor decides what comes next: it would be one number of all networks."""
     raise NotFolded("what it computes depends on the data")
 
@@ -113,7 +113,7 @@ def _repeated(x: Tensor, places: int) -> Tensor:
     return x.repeat(1, places, *[1] * (x.dim() - 2))
 
 
-_FOLDED: dict[Callable[..., Any], Callable[..., Tensor]] = {
+_FOLDED: dict[Callable[..., object], Callable[..., Tensor]] = {
     torch.conv1d: _convolution(torch.conv1d),
     torch.conv2d: _convolution(torch.conv2d),
     torch.conv3d: _convolution(torch.conv3d),

@@ -272,7 +272,7 @@ class _Together:
             yield pytree.tree_map(_stack, *(by_key[key] for key in self._keys)), False
 
 
-def _stack(*leaves: Any) -> Any:
+def _stack(*leaves: Any) -> object:
     return torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0]
 
 

@@ -36,7 +36,7 @@ class Remembered(nn.Module):
         self._network, self._known, self._place = network, known, place
         self.train(network.training)
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
+    def forward(self, *inputs: object, **named: object) -> object:
         found = None if named or self.training else self._known.get(_key(inputs))
         if found is None:
             return self._network(*inputs, **named)
@@ -64,10 +64,10 @@ def outputs_of(
     return known
 
 
-def _key(inputs: tuple[Any, ...]) -> tuple[int, ...]:
+def _key(inputs: tuple[object, ...]) -> tuple[int, ...]:
     """Inputs are known by what they are, not by their values: a task that makes others of them is given the network."""
     return tuple(id(tensor) for tensor in inputs)
 
 
-def _bytes(output: Any) -> int:
+def _bytes(output: object) -> int:
     return sum(part.numel() * part.element_size() for part in pytree.tree_leaves(output) if isinstance(part, Tensor))

@@ -114,5 +114,5 @@ class SharedSteps:
         return flat if found else None
 
 
-def _group_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any]:
+def _group_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, object]:
     return next(group for group in optimizer.param_groups if any(own is parameter for own in group["params"]))

@@ -32,7 +32,7 @@ class Way(Protocol):
         self,
         parameters: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
-        inputs: tuple[Any, ...],
+        inputs: tuple[object, ...],
         shared: bool,
         training: bool,
     ) -> Any: ...
@@ -49,7 +49,7 @@ class Folded:
         self,
         parameters: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
-        inputs: tuple[Any, ...],
+        inputs: tuple[object, ...],
         shared: bool,
         training: bool,
     ) -> Any:
@@ -75,13 +75,13 @@ class Mapped:
         self,
         parameters: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
-        inputs: tuple[Any, ...],
+        inputs: tuple[object, ...],
         shared: bool,
         training: bool,
     ) -> Any:
         self._network.train(training)
 
-        def one(own: tuple[Mapping[str, Tensor], Mapping[str, Tensor]], given: tuple[Any, ...]) -> Any:
+        def one(own: tuple[Mapping[str, Tensor], Mapping[str, Tensor]], given: tuple[object, ...]) -> Any:
             return functional_call(self._network, own, given)  # type: ignore[arg-type]
 
         return vmap(one, in_dims=(0, None if shared else 0))((parameters, buffers), inputs)
@@ -110,10 +110,10 @@ def losses(
     with autocast(precision, device):
         outputs = way(parameters, buffers, inputs, shared, True)
 
-        def one(output: Any, own: Batch) -> Tensor:
+        def one(output: object, own: Batch) -> Tensor:
             expected = task.inputs(own)
 
-            def network(*given: Any, **named: Any) -> Any:
+            def network(*given: object, **named: object) -> Any:
                 same = len(given) == len(expected) and all(a is b for a, b in zip(given, expected, strict=True))
                 if named or not same:
                     raise RuntimeError("its task calls the network with more than the inputs of a batch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -99,6 +100,7 @@ def test_what_was_written_to_in_between_is_not_the_same() -> None:
     assert [step.weights for step in seen(Writes(), torch.randn(2, 4)).steps] == [("first.weight",), ("second.weight",)]
 
 
+@pytest.mark.slow
 def test_nothing_that_ran_is_kept_alive() -> None:
     import gc
     import weakref

@@ -176,6 +176,7 @@ def alive() -> int:
     return sum(found.values())
 
 
+@pytest.mark.slow
 def test_memory_is_one_layers_sums_and_the_inputs_of_one_block() -> None:
     """However deep the network: the inputs of all blocks together would be eight times as much."""
     width, rows, count, depth = 8, 200, 3, 8

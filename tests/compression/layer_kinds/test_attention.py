@@ -54,6 +54,7 @@ class Around(nn.Module):
         return self.own(q, kv, kv)[0]
 
 
+@pytest.mark.slow
 def test_torchs_fused_encoder_layer_stays_away_from_it() -> None:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)

@@ -73,6 +73,7 @@ def test_its_row_in_a_summary() -> None:
     assert kind.attributes(nn.Conv2d(4, 4, 1, stride=(1, 2), dilation=3)) == "k=1x1 s=1x2 d=3"
 
 
+@pytest.mark.slow
 def test_what_stands_around_a_grouped_transposed_conv_is_thinned() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(

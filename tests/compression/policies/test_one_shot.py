@@ -70,6 +70,7 @@ def planned_sparsity_of(levels: dict[str, float], kind: str) -> dict[str, float]
     return planned_sparsity(spec, decoder())[1]
 
 
+@pytest.mark.slow
 def test_policies_of_one_epoch_decide_in_the_order_of_the_pass() -> None:
     """The last layer stands first in the schedule, in a pruner of its own, as a search over layers writes it."""
     names = [name for name, weight in decoder().named_parameters() if weight.dim() > 1 and name.startswith("blocks")]
@@ -80,6 +81,7 @@ def test_policies_of_one_epoch_decide_in_the_order_of_the_pass() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), apart.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_each_layer_is_pruned_by_what_it_reads_of_those_pruned_before() -> None:
     model, by_hand, data = decoder(), decoder(), tokens(3)
     built(model, {"p": {"class": "SparseGPTPruner", "levels": {MATRICES: 0.5}}}, data).on_epoch_begin(0)
@@ -149,6 +151,7 @@ def test_what_was_pruned_before_stays_and_the_rest_is_put_on_top() -> None:
     assert int((model.get_parameter("blocks.0.mlp.up.weight") == 0).sum()) == 192
 
 
+@pytest.mark.slow
 def test_owl_spreads_levels_over_blocks_by_their_outliers() -> None:
     model, dense, data = decoder(3), decoder(3), tokens(4)
     for net in (model, dense):
@@ -222,6 +225,7 @@ def test_convolutions_are_pruned_and_sparse_gpt_keeps_more_of_the_output(kind: A
     assert errors[0] < errors[1]
 
 
+@pytest.mark.slow
 def test_a_network_that_rounds_is_pruned_too_and_goes_on_rounding() -> None:
     torch.manual_seed(0)
     model = Convolutions()

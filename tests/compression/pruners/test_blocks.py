@@ -89,6 +89,7 @@ def test_those_of_least_influence_go_and_the_others_stay_as_they_are() -> None:
     assert all(bool(p.all()) for name, p in model.named_parameters() if name.startswith("blocks.0") and p.dim() > 1)
 
 
+@pytest.mark.slow
 def test_deployed_they_are_gone_and_the_outputs_stay() -> None:
     model = decoder()
     before = sum(p.numel() for p in model.parameters())

@@ -163,6 +163,7 @@ policies:
 """
 
 
+@pytest.mark.slow
 def test_a_schedule_of_a_decoder() -> None:
     torch.manual_seed(0)
     model = DecoderLM(50, 32, 2, 4, 0.0, 16)
@@ -190,6 +191,7 @@ def test_a_schedule_of_a_decoder() -> None:
     assert relative(expected, model(TOKENS).detach()) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_schedule_is_put_at_once_without_gradients() -> None:
     """What a sweep plans by: heads and neurons by their magnitude, where Taylor's has seen nothing yet."""
     torch.manual_seed(0)
@@ -205,6 +207,7 @@ def test_a_schedule_is_put_at_once_without_gradients() -> None:
     assert scheduler.masks.sparsity()["blocks.0.mlp.up.weight"] == 0.75
 
 
+@pytest.mark.slow
 def test_two_of_them_on_the_same_weights_both_hold() -> None:
     torch.manual_seed(0)
     model = DecoderLM(50, 32, 2, 4, 0.0, 16)

@@ -54,6 +54,7 @@ def test_erk_levels_by_hand() -> None:
     assert levels == {"large": pytest.approx(0.52), "small": 0.0}
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.lists(st.integers(1, 40), min_size=2, max_size=4), min_size=1, max_size=6),

@@ -103,6 +103,7 @@ def test_random_levels_are_uniform_over_their_range() -> None:
         MENU["RandomLevelStructureParameterPruner"]("p", "Filters", [0.6, 0.2], ["a"])
 
 
+@pytest.mark.slow
 def test_random_ranking_takes_every_filter_equally_often() -> None:
     torch.manual_seed(0)
     pruner = MENU["RandomRankedFilterPruner"]("p", "Filters", 0.25, ["a"])

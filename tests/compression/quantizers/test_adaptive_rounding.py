@@ -16,6 +16,7 @@ from raydistill.compression.quantizers.post_train import PostTrainLinearQuantize
 from raydistill.compression.quantizers.weights import LearnedRounding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_it_finds_the_best_of_all_choices_or_the_second_best(seed: int) -> None:
     torch.manual_seed(seed)
@@ -63,6 +64,7 @@ def quantized() -> tuple[Layers, Quantization, torch.Tensor]:
     return model, held, expected
 
 
+@pytest.mark.slow
 def test_each_layers_error_falls_the_networks_too_and_zero_stays() -> None:
     model, held, expected = quantized()
     with torch.no_grad():
@@ -77,6 +79,7 @@ def test_each_layers_error_falls_the_networks_too_and_zero_stays() -> None:
         assert int((held.weight("fc.weight")(model.fc.weight)[:, ::2] != 0).sum()) == 0
 
 
+@pytest.mark.slow
 def test_the_plan_and_the_state_make_it_again() -> None:
     model, held, _ = quantized()
     list(round_adaptively(model, held, lambda: [(X,)], Learning(steps=20)))
@@ -88,6 +91,7 @@ def test_the_plan_and_the_state_make_it_again() -> None:
         assert torch.equal(again(X), model(X))
 
 
+@pytest.mark.slow
 def test_it_is_the_same_twice() -> None:
     found = []
     for _ in range(2):

@@ -78,6 +78,7 @@ def test_distillers_training(compat: Path, number: int) -> None:
         assert torch.allclose(net.get_parameter(name.replace("float_", "")), values, atol=3e-5)
 
 
+@pytest.mark.slow
 def test_what_is_emulated_is_where_we_differ(compat: Path) -> None:
     """Without it the cases with rounded inputs, or with SYMMETRIC weights, differ, and no others."""
     oracles = Oracles.read(compat)

@@ -47,6 +47,7 @@ def off(model: nn.Module) -> float:
         return float((model(X) - network()(X)).square().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["SYMMETRIC", "ASYMMETRIC_UNSIGNED"])
 def test_the_loss_falls_with_each_step_and_the_best_is_what_is_left(mode: str) -> None:
     model, held, counted = quantized(mode)
@@ -57,6 +58,7 @@ def test_the_loss_falls_with_each_step_and_the_best_is_what_is_left(mode: str) -
     assert set(found.scales) >= {"0.weight", "2.weight"}
 
 
+@pytest.mark.slow
 def test_the_plan_and_the_state_of_the_best_make_it_again() -> None:
     model, held, counted = quantized()
     search_clipping(clippings(model, held, counted), lambda: off(model), init=2.0, max_evaluations=40)
@@ -67,6 +69,7 @@ def test_the_plan_and_the_state_of_the_best_make_it_again() -> None:
         assert torch.equal(again.eval()(X), model(X))
 
 
+@pytest.mark.slow
 def test_the_number_of_evaluations_is_held_to() -> None:
     model, held, counted = quantized()
     asked = []

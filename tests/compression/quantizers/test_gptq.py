@@ -117,6 +117,7 @@ def quantized(per_channel: bool, bits_acts: int | None = None) -> tuple[Layers, 
     return model, quantizer.find(model, (X[:1],), None).carry_out(model), expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("per_channel", "bits_acts"), [(True, None), (False, None), (True, 8)])
 @torch.no_grad()
 def test_each_layers_error_falls_the_networks_too_and_zero_stays(per_channel: bool, bits_acts: int | None) -> None:
@@ -166,6 +167,7 @@ def test_weights_in_groups_are_compensated_settled_and_stored() -> None:
         torch.testing.assert_close(model(X), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_plan_and_the_state_make_it_again() -> None:
     model, held, _ = quantized(True)

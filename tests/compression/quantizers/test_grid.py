@@ -16,6 +16,7 @@ from tests.compression.quantizers.oracle_nets import Oracles
 ON_AN_EDGE = 3
 
 
+@pytest.mark.slow
 def test_all_of_distillers_tensors(compat: Path) -> None:
     """Scale (theirs is one over ours), zero point (the negative of ours) and rounded values. In three cases the
     largest values, of all or of channels, lie half a step beyond the last number, and either neighbour is right."""
@@ -70,6 +71,7 @@ def test_by_hand() -> None:
 values = st.floats(-1e4, 1e4, width=32)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(values, min_size=1, max_size=20), st.integers(2, 16), st.sampled_from(list(Mode)))
 def test_rounding_is_to_the_nearest_number_zero_stays_and_a_second_time_changes_nothing(
@@ -89,6 +91,7 @@ def test_rounding_is_to_the_nearest_number_zero_stays_and_a_second_time_changes_
     assert bool((rounded.sort().values == rounded[tensor.argsort()]).all())  # order stays
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(values, st.integers(2, 8), st.sampled_from(list(Mode)))
 def test_the_fused_kernel_and_the_formula_agree(value: float, bits: int, mode: Mode) -> None:
@@ -119,6 +122,7 @@ def test_one_scale_a_channel() -> None:
     assert found.tolist() == [pytest.approx([2 / 3, 1.0]), pytest.approx([0.0, 4 / 3])]
 
 
+@pytest.mark.slow
 @given(st.floats(2.0**-12, 2.0**12, width=32), st.integers(2, 24))
 def test_a_multiplier_and_a_shift_are_just_below_the_factor(factor: float, bits: int) -> None:
     multiplier, shift = as_multiplier_and_shift(torch.tensor(factor), bits)

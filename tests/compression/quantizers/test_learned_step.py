@@ -67,6 +67,7 @@ def test_steps_are_a_group_of_the_optimizers_own() -> None:
         LSQQuantizer("q", 4, 1)
 
 
+@pytest.mark.slow
 def test_training_moves_the_steps_and_makes_the_rounding_error_less() -> None:
     """A step that is far too wide for what is rounded comes down by its own gradient."""
     torch.manual_seed(0)

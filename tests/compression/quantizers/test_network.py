@@ -113,6 +113,7 @@ def test_an_error_in_the_forward_pass_leaves_no_mode_behind() -> None:
     assert _get_current_function_mode_stack() == []
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_in_mid_pass_leaves_nothing_behind_either() -> None:
     class Fails(nn.Module):
         def __init__(self) -> None:

@@ -107,6 +107,7 @@ def _edges(values: Tensor, grid: Grid) -> list[tuple[int, float]]:
     return found
 
 
+@pytest.mark.slow
 def test_all_of_distillers_outputs(compat: Path) -> None:
     oracles = Oracles.read(compat)
     assert len(oracles.cases["post_train"]) == 137
@@ -339,6 +340,7 @@ def test_embeddings_take_the_range_that_was_seen() -> None:
     assert float(found.weights["words.weight"].scale) == pytest.approx(float(seen) / 127.5)
 
 
+@pytest.mark.slow
 def test_weights_are_clipped_where_it_is_asked_for() -> None:
     model = network()
     found = PostTrainLinearQuantizer("q", clip_acts="MSE", also_clip_weights=True, bits_parameters=3).find(

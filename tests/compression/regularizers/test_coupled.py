@@ -90,6 +90,7 @@ def trained(regularizer: dict[str, Any], steps: int = 60) -> tuple[nn.Module, Te
     return model, x
 
 
+@pytest.mark.slow
 def test_what_was_to_go_is_nearly_nothing_once_it_is_pruned() -> None:
     lost = {}
     growing = {"class": "GrowingRegularizer", "penalty_step": 0.1, "every": 1, "ceiling": 4.0}

@@ -189,6 +189,7 @@ def test_the_networks_of_the_menu(arch: str) -> None:
         check(collector, name, log[relu])
 
 
+@pytest.mark.slow
 def test_no_trace_is_left_and_nothing_changes() -> None:
     torch.manual_seed(0)
     model = models.create("resnet20_cifar", 10).train()

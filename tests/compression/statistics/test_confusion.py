@@ -39,6 +39,7 @@ def test_rows_are_labels() -> None:
     assert rows == [["actual", "cat", "dog", "recall"], ["cat", "1", "2", str(1 / 3)], ["dog", "0", "0", ""]]
 
 
+@pytest.mark.slow
 def test_picture_and_faults(tmp_path: Path) -> None:
     counts = torch.arange(9).reshape(3, 3)
     confusion_png(counts, tmp_path / "confusion.png", ["airplane", "bird", "cat"], "three classes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +60,7 @@ SCHEDULE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_policy_hears_of_it_and_the_scheduler_remembers_how() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

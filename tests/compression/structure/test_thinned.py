@@ -40,6 +40,7 @@ def through_a_file(value: Any) -> Any:
     return torch.load(file, weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize(
     ("arch", "size"),
@@ -77,6 +78,7 @@ def test_it_is_made_again_from_its_factory(arch: str, size: int, exact: bool) ->
     assert repr(fresh) == repr(model)
 
 
+@pytest.mark.slow
 def test_a_network_that_was_thinned_twice_went_through_two_changes() -> None:
     model = pruned("resnet20_cifar", 0.3, 0)
     images = torch.randn(2, 3, 32, 32)

@@ -35,8 +35,11 @@ def by_hooks(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("arch", "total"),
-    [("resnet20_cifar", 40_813_184), ("resnet56_cifar", 125_747_840), ("simplenet_cifar", 651_720)],
-)
+    [
+        ("resnet20_cifar", 40_813_184), ("simplenet_cifar", 651_720),
+        pytest.param("resnet56_cifar", 125_747_840, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_totals_on_3x32x32(arch: str, total: int) -> None:
     model = models.create(arch, 10)
     images = torch.zeros(1, 3, 32, 32)

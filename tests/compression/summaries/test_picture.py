@@ -24,6 +24,7 @@ def texts(path: Path) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text())
 
 
+@pytest.mark.slow
 def test_svg_names_every_layer_and_its_shape(tmp_path: Path) -> None:
     draw(models.create("simplenet_cifar", 10), IMAGES, tmp_path / "net.svg", "simplenet")
     found = texts(tmp_path / "net.svg")
@@ -32,6 +33,7 @@ def test_svg_names_every_layer_and_its_shape(tmp_path: Path) -> None:
     assert found.count("+ relu") == 4
 
 
+@pytest.mark.slow
 def test_png_and_svg_are_what_their_names_say_and_always_the_same(tmp_path: Path) -> None:
     model = models.create("simplenet_cifar", 10)
     for suffix in ("png", "svg"):
@@ -81,6 +83,7 @@ class Mixed(nn.Module):
         return torch.cat([x, y], 1).mean((2, 3))
 
 
+@pytest.mark.slow
 def test_functions_and_modules_used_twice(tmp_path: Path) -> None:
     model = Mixed()
     found = boxes(trace(model, IMAGES), model)

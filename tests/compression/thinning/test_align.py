@@ -70,6 +70,7 @@ def test_without_being_asked_only_what_all_terms_have_lost_goes() -> None:
     assert model.left.weight.amax((1, 2, 3)).tolist() == [0.0, 3.0, 4.0]
 
 
+@pytest.mark.slow
 def test_a_schedule_file_reaches_the_macs_of_its_own_comment(compat: Path) -> None:
     torch.manual_seed(0)
     model = models.create("resnet20_cifar", 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +43,7 @@ def test_a_block_and_half_of_one() -> None:
     assert relative(expected, fresh(TOKENS).detach()) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_deployed_network_is_without_them() -> None:
     model = decoder()
     expected = model(TOKENS).detach()

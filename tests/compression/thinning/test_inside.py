@@ -69,6 +69,7 @@ def test_nothing_is_tried_where_nothing_is_dead() -> None:
     assert set(taken.read) == {"first.out", "second.out"}
 
 
+@pytest.mark.slow
 def test_a_decoder_of_the_menu() -> None:
     torch.manual_seed(0)
     model = DecoderLM(50, 32, 2, 4, 0.0, 16).eval()

@@ -24,6 +24,7 @@ def test_what_goes_with_each_and_what_stays() -> None:
     assert [(row.layer, row.kept) for row in kept] == [("decoder", "an output of the network")]
 
 
+@pytest.mark.slow
 def test_kinds_and_reasons_add_up_to_the_table() -> None:
     model, tokens = DecoderLM(50, 32, 2, 4, 0.0, 16), torch.arange(18).view(2, 9)
     offer, rows = couplings(model, tokens), structure_table(model, tokens)

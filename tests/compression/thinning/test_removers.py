@@ -106,6 +106,7 @@ def test_wrong_arguments_are_named() -> None:
         remover.on_epoch_begin(WHEN)
 
 
+@pytest.mark.slow
 def test_schedule_files_that_thin_are_built(compat: Path) -> None:
     files = [path for path in sorted((compat / "distiller_schedules").rglob("*.yaml")) if "Remover" in path.read_text()]
     assert files

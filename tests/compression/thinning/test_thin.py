@@ -229,6 +229,7 @@ def test_concatenated_depthwise_and_flattened_channels_go(depthwise: bool) -> No
     assert relative(expected, model(x)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_padded_depthwise_conv_spreads_a_constant_unevenly_and_keeps_it() -> None:
     model = unsettled(Concat(1, depthwise=True))
     model.deep.padding = (1, 1)

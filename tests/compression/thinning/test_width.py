@@ -78,6 +78,7 @@ def _on_the_stream(name: str) -> bool:
     return not name.endswith(inside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE)
 def test_a_quarter_of_the_width_goes(kind: str) -> None:
     model = made(kind)
@@ -110,6 +111,7 @@ def test_a_quarter_of_the_width_goes(kind: str) -> None:
     assert model.get_submodule("norms.2" if kind != "decoder" else "norm").weight.shape == (9,)
 
 
+@pytest.mark.slow
 def test_a_channel_that_somebody_writes_stays() -> None:
     model = made("decoder")
     with torch.no_grad():

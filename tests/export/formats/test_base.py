@@ -3,6 +3,7 @@ one line where it is damaged."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -107,9 +108,7 @@ def test_the_lines_that_use_it_run_as_they_stand(written: Written) -> None:
 @pytest.mark.parametrize("damage", ["cut", "gone", "other"])
 def test_a_damaged_file_is_one_line(written: Written, tmp_path: Path, name: str, damage: str) -> None:
     folder = tmp_path / "copy"
-    folder.mkdir()
-    for path in written.folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(written.folder, folder)
     (first, *_) = [file.name for file in written.manifest.files if file.format == name]
     content = (folder / first).read_bytes()
     if damage == "gone":

@@ -11,6 +11,7 @@ from raydistill.errors import CheckpointError
 from raydistill.export.formats.bitmask import pack, unpack
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(1, 9), min_size=0, max_size=4), st.floats(0.0, 1.0), st.integers(0, 99),

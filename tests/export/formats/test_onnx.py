@@ -48,6 +48,7 @@ def test_a_network_that_cannot_be_exported_is_one_line_and_leaves_no_file(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ranges_found_anew_cannot_be_written_and_the_network_goes_on(tmp_path: Path) -> None:
     model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(4, 3)
     post_train(model, PostTrainLinearQuantizer("q"), (x,))

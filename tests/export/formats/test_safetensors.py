@@ -13,6 +13,7 @@ from raydistill.export import asked_for, deployed, read_manifest, write_artifact
 from raydistill.export.formats.safetensors import plain_source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["simplenet_cifar", "resnet20_cifar", "mobilenet_v2", "densenet121"])
 @torch.no_grad()
 def test_it_is_the_network_again(arch: str) -> None:

@@ -196,6 +196,7 @@ def blind(num_classes: int) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_one_that_finds_nothing_is_said(tmp_path: Path) -> None:
     arch = f"{__name__}:blind"
     said = {"run": {"arch": arch, "model_args": {}}, "num_classes": 3, "image_shape": [3, SIDE, SIDE]}

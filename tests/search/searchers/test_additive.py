@@ -66,6 +66,7 @@ def seen_by(searcher: AdditiveSearcher, truth, trials: int, noise: float = 0.0) 
     return seen
 
 
+@pytest.mark.slow
 def test_trials_correct_curves_that_were_wrong() -> None:
     """The curves say that both bear the same; in truth retraining undoes nine tenths of what a loses."""
     searcher = AdditiveSearcher(space(), 1, 4, curves(a=1.0, b=1.0))
@@ -76,6 +77,7 @@ def test_trials_correct_curves_that_were_wrong() -> None:
     assert any(b < 0.9 for _, b in last)
 
 
+@pytest.mark.slow
 def test_what_else_is_searched_is_learned_too() -> None:
     rate = Dimension("training.lr", LogUniform(1e-3, 1e-1))
     other = Dimension("policies.agp.frequency", Choice((1, 2)))
@@ -90,6 +92,7 @@ def test_what_else_is_searched_is_learned_too() -> None:
     assert {o.values["policies.agp.frequency"] for o in seen} == {1, 2}
 
 
+@pytest.mark.slow
 def test_trials_that_run_are_not_proposed_once_more() -> None:
     searcher = AdditiveSearcher(space(), 3, 4, curves(a=1.0, b=2.0))
     seen = seen_by(searcher, lambda a, b, _: 0.05 * a**2 + 0.1 * b**2, 8)
@@ -100,6 +103,7 @@ def test_trials_that_run_are_not_proposed_once_more() -> None:
     assert min(np.diff(totals)) > 0.01
 
 
+@pytest.mark.slow
 def test_it_is_a_function_of_what_was_seen() -> None:
     seen = seen_by(AdditiveSearcher(space(), 3, 4, curves(a=1.0, b=2.0)), lambda a, b, _: 0.05 * a**2 + 0.1 * b**2, 7)
     again = AdditiveSearcher(space(), 3, 4).with_curves(curves(a=1.0, b=2.0), {}, Aim())
@@ -108,6 +112,7 @@ def test_it_is_a_function_of_what_was_seen() -> None:
     assert once.suggest(8, seen, [4]) != once.suggest(7, seen, [4])
 
 
+@pytest.mark.slow
 def test_without_curves_it_learns_all_the_same() -> None:
     searcher = AdditiveSearcher(space(), 0, 4)
     seen = seen_by(searcher, lambda a, b, _: 0.01 * a**4 + 0.1 * b**4, 14)
@@ -156,6 +161,7 @@ def lost(a: float, b: float) -> float:
     return 0.05 * a**2 + 0.1 * b**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_bound_on_the_figure_is_where_it_searches(seed: int) -> None:
     """The best that keeps the bound lies on it: there Lagrange's a = 2 (10 / 30) b and 10 a + 30 b = 20."""
@@ -168,6 +174,7 @@ def test_a_bound_on_the_figure_is_where_it_searches(seed: int) -> None:
     assert sum(figure <= 20.5 for _, figure in free) < 18  # without it, half of the front lies elsewhere
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_layers_that_bring_less_together_are_pruned_further(seed: int) -> None:
     """Two layers that follow each other: what stays is the product, so that each brings less beside the other than it
@@ -182,6 +189,7 @@ def test_layers_that_bring_less_together_are_pruned_further(seed: int) -> None:
     assert min(abs(value - 16.0) for value in late if value <= 16.0) < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_bound_on_the_metric_is_where_it_searches(seed: int) -> None:
     """The smallest that loses no more than 0.03 lies there: 2 (0.05) a / 10 = 2 (0.1) b / 30, so b = 1.5 a."""
@@ -192,6 +200,7 @@ def test_a_bound_on_the_metric_is_where_it_searches(seed: int) -> None:
     assert sum(lost(a, b) < 0.034 for (a, b), _ in found[6:]) >= 9
 
 
+@pytest.mark.slow
 def test_a_bound_that_nothing_can_keep_is_approached() -> None:
     found = aimed(0, Aim(figure=-0.1, dense=-40.0), lost, lambda a, b: 40 - 10 * a - 30 * b, trials=8)
     assert all(a > 0.9 and b > 0.9 for (a, b), _ in found)

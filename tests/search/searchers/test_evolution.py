@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raydistill.records import Scalar
 from raydistill.search import Choice, QUniform, RandInt, Uniform
 from raydistill.search.observations import Observation
@@ -21,6 +23,7 @@ def test_evolution_stays_near_the_front() -> None:
         assert all(value < 0.65 for value in child.values())
 
 
+@pytest.mark.slow
 def test_evolution_tries_the_other_options_too() -> None:
     """One parent, so that every other option comes of a mutation; a step of 0.1 would seldom leave half of [0, 1]."""
     numbers = [Uniform(0.0, 1.0)] * 3

@@ -26,6 +26,7 @@ def test_a_grid_takes_every_point_once() -> None:
     assert grids[0].suggest(grids[0].size, (), ()) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimensions", [13, 14, 60])
 def test_a_grid_too_large_to_list(dimensions: int) -> None:
     """3^60 is more than 64 bits count."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raydistill.search import Choice
 from raydistill.search.observations import Observation
 from raydistill.search.searchers import NSGA2Searcher
 from tests.search.spaces import space
 
 
+@pytest.mark.slow
 def test_children_of_nsga2_come_of_their_parents() -> None:
     """Most of a child's words are a parent's: parents know only two of five, and chance would take the others too."""
     over = space(*[Choice(("a", "b", "c", "d", "e"))] * 10)

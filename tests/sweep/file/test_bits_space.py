@@ -32,6 +32,7 @@ def measured(folder: Path) -> Measured:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_choices_are_what_each_weight_bears(tmp_path: Path) -> None:
     file = tmp_path / "bits.yaml"
     file.write_text(bits_space_text(file, measured(tmp_path), BORNE))

@@ -31,6 +31,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
+@pytest.mark.slow
 def test_macs_are_brought_down_by_structures(write: Callable[..., Path]) -> None:
     """One value for what goes together, by one of the weights that write it; fc3 writes the answers."""
     sweep = load_sweep(write(goal="macs <= 0.5x"))
@@ -45,6 +46,7 @@ def test_macs_are_brought_down_by_structures(write: Callable[..., Path]) -> None
     assert sweep.sections.searcher.name == "additive"
 
 
+@pytest.mark.slow
 def test_each_coupling_of_a_residual_network_has_one_weight(write: Callable[..., Path]) -> None:
     sweep = load_sweep(write(goal="macs <= 0.5x", model={"arch": "resnet20_cifar"}))
     weights = sweep.schedule.mapping["pruners"]["structures"]["weights"]  # type: ignore[call-overload, index]

@@ -30,6 +30,7 @@ def faults(validator: Draft202012Validator, mapping: object) -> list[str]:
     return [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(mapping)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schema", [sweep_schema, run_schema])
 def test_it_is_a_schema_and_can_be_written(schema: Any) -> None:
     Draft202012Validator.check_schema(schema())
@@ -39,6 +40,7 @@ def test_it_is_a_schema_and_can_be_written(schema: Any) -> None:
         assert pydantics_own not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_search_space_here_is_valid_and_with_a_mistake_it_is_not(file: Path) -> None:
     said = read_yaml(file)

@@ -44,6 +44,7 @@ def written(tmp_path: Path, found: list[Point], name: str = "my space.yaml", **c
     return file
 
 
+@pytest.mark.slow
 def test_the_file_is_a_valid_sweep_with_bounds_and_start_points(tmp_path: Path) -> None:
     found = points(conv1=(0.9, 0.1, 0.1), conv2=(0.9, 0.8, 0.1), fc1=(0.9, 0.9, 0.9))
     file = written(tmp_path, found)
@@ -72,6 +73,7 @@ def test_the_file_is_a_valid_sweep_with_bounds_and_start_points(tmp_path: Path) 
     assert max(len(line) for line in text.splitlines()) <= 120
 
 
+@pytest.mark.slow
 def test_a_weight_that_drops_at_once_is_not_searched(tmp_path: Path) -> None:
     found = points(conv1=(0.9, 0.0, 0.0), fc1=(0.9, 0.9, 0.9))
     file = written(tmp_path, found, max_drop=0.03)

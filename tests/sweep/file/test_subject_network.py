@@ -21,12 +21,14 @@ def test_it_has_the_datas_classes() -> None:
     assert built.notes == ()
 
 
+@pytest.mark.slow
 def test_images_are_as_large_as_it_takes_and_that_is_said() -> None:
     built = network_of(subject("vit_b_16"))
     assert built.subject.dataset["image_size"] == [224, 224]
     assert built.notes == ("image_size [224, 224]: vit_b_16 takes no other",)
 
 
+@pytest.mark.slow
 def test_a_size_that_was_asked_for_stands() -> None:
     with pytest.raises(ConfigError, match="vit_b_16"):
         network_of(subject("vit_b_16", image_size=[64, 64]))

@@ -48,6 +48,7 @@ def test_macs_and_sizes_of_the_network_as_it_will_be_deployed() -> None:
     assert found["planned_latency_ms"] == found["planned_macs"]
 
 
+@pytest.mark.slow
 def test_more_is_less() -> None:
     costs = [filters(level)["planned_macs"] for level in (0.1, 0.3, 0.5, 0.8)]
     assert costs == sorted(costs, reverse=True)

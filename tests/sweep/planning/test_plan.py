@@ -22,6 +22,7 @@ WriteSweep = Callable[..., Path]
 SIZES = {"conv1.weight": 450, "conv2.weight": 2400, "fc1.weight": 48000, "fc2.weight": 10080, "fc3.weight": 840}
 
 
+@pytest.mark.slow
 def test_a_trial_depends_on_seed_and_index_alone(write_sweep: WriteSweep) -> None:
     file = write_sweep()
     few = plan_sweep(load_sweep(file), CIFAR).trials
@@ -131,6 +132,7 @@ def test_what_is_wrong_with_a_trunk_is_one_line(
     assert any(f"space.yaml: {line}" in fault for fault in found), found
 
 
+@pytest.mark.slow
 def test_the_baseline_teaches_every_trial_but_not_itself(write_sweep: WriteSweep) -> None:
     taught = ("distillation", {"temperature": 3, "distill_wt": 0.6, "start_epoch": 2, "end_epoch": 4})
     sweep = load_sweep(write_sweep(taught))
@@ -234,6 +236,7 @@ def test_types_and_exclusions_are_searched_weight_by_weight(write_sweep: Callabl
         }
 
 
+@pytest.mark.slow
 def test_bits_are_searched_beside_sparsity(tmp_path: Path) -> None:
     file = Path(__file__).resolve().parents[3] / "search_spaces" / "simplenet_bits.yaml"
     said = yaml.safe_load(file.read_text())
@@ -261,6 +264,7 @@ def test_bits_that_no_quantizer_takes_are_one_line(tmp_path: Path) -> None:
         plan_sweep(load_sweep(tmp_path / "bits.yaml", Overrides(num_samples=4)), CIFAR)
 
 
+@pytest.mark.slow
 def test_a_plan_warns_where_trials_are_weighed_before_their_masks_are_final(write_sweep: WriteSweep) -> None:
     weighed = {"name": "hyperband", "grace_period": 1, "score": {"top1": 1.0, "planned_sparsity": 0.3}}
     plan = plan_sweep(load_sweep(write_sweep(("trial_scheduler", weighed))), CIFAR)

@@ -58,6 +58,7 @@ def test_published_weights_bring_theirs(write_sweep: WriteSweep) -> None:
     assert task.note
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_sizes_that_published_weights_do_not_see(write_sweep: WriteSweep) -> None:
     """A transformer takes one size only, which is not that of the dataset."""
     layer = "encoder.layers.encoder_layer_0.mlp.0.weight"

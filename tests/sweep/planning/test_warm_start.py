@@ -160,6 +160,7 @@ def test_a_schedule_that_does_not_fit(write_sweep: WriteSweep, tmp_path: Path) -
     assert "conv9.weight" in text
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_must_begin_alike(write_sweep: WriteSweep, schedule: str, tmp_path: Path) -> None:
     def resumed(history: History, *start: object) -> None:
         sweep = load_sweep(write_sweep(("warm_start", list(start))))

@@ -79,6 +79,7 @@ def odd(num_classes: int) -> nn.Module:
     return Odd(3, num_classes, 1)
 
 
+@pytest.mark.slow
 def test_a_knee_that_no_format_can_hold_is_not_offered(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     """A network may give neither a tensor nor boxes; `pick` says so, and the sweep's last lines offer nothing that is
     refused."""

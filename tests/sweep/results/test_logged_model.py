@@ -50,6 +50,7 @@ class Told:
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_it_is_thinned_with_its_preprocessing_and_what_it_costs(tmp_path: Path) -> None:
     path = keep(tmp_path / "checkpoint.pt", "simplenet_cifar", multi_label=True)
     found = delivered(Images(IMAGES), path)  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_it_has_the_figures_and_the_threads_of_a_trial(shared: list[Any], tmp_path: Path) -> None:
     store = open_store(tmp_path)
     checkpoint = keep(tmp_path / "checkpoint.pt", ARCH)

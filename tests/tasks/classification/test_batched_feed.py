@@ -115,6 +115,7 @@ def test_a_fraction_takes_fewer_batches_of_a_loader_and_fewer_images_of_others()
     assert (feed.samples, sum(len(labels) for _, labels in feed.epoch(0))) == (16, 16)
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_as_none() -> None:
     dataset = dataset_of("items")
     feeds = [
@@ -192,6 +193,7 @@ AGP = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_it_is_learned_from_pruned_and_gone_on_with(kind: str, tmp_path: Path) -> None:
     config = RunConfig(

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from raydistill.tasks.classification.evaluate import evaluate
-from raydistill.training.precision import choose
 
 CPU = torch.device("cpu")
 
@@ -35,13 +34,3 @@ def test_figures_are_those_of_a_count_by_hand() -> None:
 def test_fewer_than_five_classes_count_all_as_top5() -> None:
     result = evaluate(Echo(), [(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))], "test", CPU)
     assert (result.metrics["top1"], result.metrics["top5"]) == (0.0, 1.0)
-
-
-def test_auto_precision_is_a_precision_and_leaves_the_random_state_alone() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    assert choose("auto", model, CPU, (torch.zeros(2, 3, 2, 2),), deterministic=False) in ("fp32", "bf16")
-    assert torch.equal(torch.get_rng_state(), before)
-    assert choose("auto", model, CPU, (torch.zeros(2, 3, 2, 2),), deterministic=True) == "fp32"
-    assert choose("bf16", model, CPU, (torch.zeros(2, 3, 2, 2),), deterministic=True) == "bf16"

@@ -128,6 +128,7 @@ def test_an_epoch_left_in_the_middle_does_not_disturb_the_next(arrays: ArrayData
     assert same(run(feed, 1), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", ["none", "crop", "crop_flip"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streamed_batches_are_those_from_memory(
@@ -173,6 +174,7 @@ def test_a_batch_that_took_one_image_more_is_whole(arrays: ArrayDataset) -> None
     assert sorted(np.concatenate([labels.numpy() for _, labels in batches])) == arrays.train_index.tolist()
 
 
+@pytest.mark.slow
 def test_no_copy_of_the_dataset_is_made() -> None:
     """Resident memory grows by batches, not by the 300 MB of images."""
     import psutil
@@ -202,6 +204,7 @@ def test_a_file_that_went_bad_names_itself_in_one_line(files: StreamedDataset) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_worker_hands_the_same_line_back(files: StreamedDataset) -> None:
     (Path(files.root) / "train 05 é.png").unlink()
     with pytest.raises(DataError) as caught:

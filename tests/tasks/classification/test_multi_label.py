@@ -93,6 +93,7 @@ def config(tmp_path: Path) -> RunConfig:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_learned_and_pruned(config: RunConfig, tmp_path: Path) -> None:
     for name in ("spots", "spot_batches"):
         out = tmp_path / name
@@ -107,6 +108,7 @@ def test_it_is_learned_and_pruned(config: RunConfig, tmp_path: Path) -> None:
         assert test.metrics["map"] > 0.9
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_is_trained(config: RunConfig) -> None:
     task = TaskConfig("classification", {"multi_label": True, "loss": "tests.tasks.classification.own:SOFT_F1"})
     own = list(fit(replace(config, task=task, epochs=3)))
@@ -160,6 +162,7 @@ def test_what_does_not_go_together_is_one_line(args: dict[str, object], dataset:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_there_is_no_confusion_of_several_labels(config: RunConfig, tmp_path: Path) -> None:
     list(fit(replace(config, epochs=1)))
     network = read_network(tmp_path / "run/checkpoint.pt", config.arch)

@@ -14,6 +14,7 @@ def said(boxes: list[list[float]], labels: list[int], scores: list[float]) -> di
     return {"boxes": torch.tensor(boxes), "labels": torch.tensor(labels), "scores": torch.tensor(scores)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("found", "mean", "at_50"),
     [

@@ -67,6 +67,7 @@ def written(folder: Path, **changed: Any) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_plan_has_a_value_for_each_layer_and_its_objectives_are_map_and_sparsity(tmp_path: Path) -> None:
     sweep = load_sweep(written(tmp_path))
     assert [(o.name, o.direction) for o in sweep.objectives] == [("map", "max"), ("sparsity", "max")]

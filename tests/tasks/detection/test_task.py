@@ -123,6 +123,7 @@ def _agp(level: float, weights: list[str]) -> dict[str, object]:
     return {"class": "AutomatedGradualPruner", "initial_sparsity": 0.01, "final_sparsity": level, "weights": weights}
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_same_again_and_changes_nothing(config: RunConfig) -> None:
     task = tasks.load(config.task, config.dataset, Weights(NET))
     torch.manual_seed(0)
@@ -137,6 +138,7 @@ def test_evaluation_is_the_same_again_and_changes_nothing(config: RunConfig) -> 
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu"])
 def test_the_faster_precision_is_measured_on_a_batch_with_its_targets(config: RunConfig, device: str) -> None:
     """In train mode a detector cannot be called with images alone."""

@@ -60,6 +60,7 @@ def test_a_teacher_goes_on_from_a_state_of_its_own() -> None:
     assert network.seen == [0.0, 1.0, 2.0, 0.0]
 
 
+@pytest.mark.slow
 def test_a_small_network_learns_from_a_wide_one(tmp_path: Path) -> None:
     args = {"emsize": 16, "nhid": 16, "dropout": 0.0}
     config = RunConfig(

@@ -88,6 +88,7 @@ def test_the_state_is_detached_and_begins_anew_each_epoch(folder: Path) -> None:
     assert network.seen == [float(step) for step in range(feed.batches)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "args", "task_args"),
     [
@@ -125,6 +126,7 @@ def test_a_run_is_what_a_loop_by_hand_gives(
     assert last.metrics["perplexity"] < (10 if arch == "word_lang_model" else 100)
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_and_its_checkpoint_is_tried_on_the_test_part(
     config: RunConfig, tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_it_goes_on_where_it_was_and_its_checkpoint_is_tried_on_the_test_part(
     assert tested.metrics["perplexity"] == pytest.approx(whole[-1].metrics["perplexity"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_weights_bring_their_vocabulary(config: RunConfig, tmp_path: Path) -> None:
     list(fit(config))
     content = read_checkpoint(tmp_path / "run/checkpoint.pt")

@@ -118,6 +118,7 @@ class Told(Ranks):
         return [value, *self.heard]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1024, 1])
 def test_ranks_add_up_to_the_whole(data: DatasetConfig, batch_size: int) -> None:
     task = task_of(data)
@@ -157,6 +158,7 @@ def test_fractions_of_the_parts(data: DatasetConfig) -> None:
     assert feed.samples == 30 == sum(feed.rows(index)[0] for index in range(feed.batches))
 
 
+@pytest.mark.slow
 def test_it_learns_a_taste_and_goes_on_and_prunes(config: RunConfig, data: DatasetConfig, tmp_path: Path) -> None:
     *_, last = fit(config)
     assert last.metrics["hit_rate_10"] > 3 * CHANCE

@@ -100,6 +100,7 @@ def test_ranks_add_up_to_the_whole_where_one_has_no_rows_too(batch_size: int) ->
     assert found == pytest.approx(task.evaluate(network, task.feed("test", alone), alone), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_diabetes_better_than_the_mean_goes_on_and_prunes(config: RunConfig, tmp_path: Path) -> None:
     weights = ["layers.0.weight", "layers.1.weight"]
     agp = {"class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.6, "weights": weights}
@@ -146,6 +147,7 @@ def test_one_table_is_split_the_same_each_time_and_a_folder_has_its_parts(
     assert of_folder.sizes == {"inputs": 1, "outputs": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lengths"),
     [("whole", [72, 8, 20]), ("pairs", [36, 4, 10]), ("parts", [36, 4, 20]), ("all_parts", [40, 10, 20])],

@@ -9,8 +9,6 @@ from torch import nn
 from raydistill.datasets import DatasetConfig, load
 from raydistill.tasks import TRAIN, Batch, Loading
 from raydistill.tasks.classification import Classification
-from raydistill.training.packing.cost import bytes_of_trial, fastest_width
-from raydistill.training.packing.fitting import find
 from raydistill.training.packing.ways import Folded, Mapped, check_way
 from tests.training.packing import nets
 
@@ -44,8 +42,6 @@ def test_what_fits(make: type[nn.Module], folded: str, mapped: str, task: Classi
         if not why:
             assert used == frozenset(dict(network.named_parameters()))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    found = find(network, task, batch, "fp32", 2)
-    assert bool(found.why) == bool(mapped)
 
 
 def test_a_layer_that_is_never_used_gets_no_gradient(task: Classification, batch: Batch) -> None:
@@ -54,16 +50,3 @@ def test_a_layer_that_is_never_used_gets_no_gradient(task: Classification, batch
     why, used = check_way(Folded(network), network, task, batch, "fp32")
     assert why == ""
     assert used == frozenset(name for name, _ in network.named_parameters() if not name.startswith("spare"))
-
-
-def test_a_width_is_measured_and_one_where_nothing_fits(task: Classification) -> None:
-    width, rates = fastest_width(nets.single(), task, 16, widths=(2, 4))
-    assert width in (1, 2, 4)
-    assert {1, 2} <= set(rates)
-    assert fastest_width(nets.dropping(), task, 16) == (1, {})
-
-
-def test_bytes_grow_with_the_batch_and_not_with_the_weights(task: Classification) -> None:
-    small, large = (bytes_of_trial(nets.single(), task, rows) for rows in (64, 128))
-    assert small.held == large.held
-    assert large.passing == 2 * small.passing
