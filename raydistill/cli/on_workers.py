@@ -104,6 +104,10 @@ def epochs_on_workers(
     from raydistill.cluster.modules import named_in
     from raydistill.cluster.trainer import fit_on_workers
 
+    if config.train is not None:
+        from raydistill.training.own_loop import loop_of
+
+        loop_of(config, "--train", wanted.workers > 1)
     last: list[EpochMetrics] = []
 
     def on_team(workers: Sequence[Joined], before: int) -> None:

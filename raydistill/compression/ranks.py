@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from raydistill.errors import ABSENT, Fault, RaydistillError, TrainingError
 
 T = TypeVar("T")
 
+_OF_ONE_KIND = "use machines of one kind; if they are, this is a defect of raydistill: please report it"
 _REASON = "raydistill/reason"
 _entries = itertools.count()
 _WAIT_FOR_REASON_S = 5.0
@@ -110,8 +112,26 @@ class Ranks:
             distributed.broadcast(sent[name], src=self._source, group=self.group)
         return {name: sent[name] for name in tensors}
 
-    def same(self, tensors: Iterable[tuple[str, Tensor]], where: str, what: str) -> None:
-        """Check by hash that all ranks hold the same bits.
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The mean over the ranks of each figure; a number that all of them have stays as it is. A rank that has none
+        at all leaves it to the others.
+
+        Raises:
+            TrainingError: on every rank: some have other figures than the rest.
+        """
+        if not self.several:
+            return dict(figures)
+        found = self.gather({name: float(value) for name, value in figures.items()})
+        told = {rank: of_rank for rank, of_rank in enumerate(found) if of_rank}
+        names = list(next(iter(told.values()), {}))
+        for rank, of_rank in told.items():
+            if of_rank.keys() != set(names):
+                rule = f"worker {rank} must have the same as worker {min(told)}, {names}"
+                raise TrainingError(Fault("metrics", rule, list(of_rank), "or none at all"))
+        return {name: _mean([of_rank[name] for of_rank in told.values()]) for name in names}
+
+    def same(self, tensors: Iterable[tuple[str, Tensor]], where: str, what: str, way_out: str = _OF_ONE_KIND) -> None:
+        """Check by hash that all ranks hold the same bits. way_out: what the user does where they do not.
 
         Raises:
             TrainingError: on every rank: some differ.
@@ -122,7 +142,6 @@ class Ranks:
         differing = [rank for rank, value in enumerate(found) if value != found[0]]
         if differing:
             rule = f"{what} must be the same on all {self.world} workers, those of workers {differing} differ"
-            way_out = "use machines of one kind; if they are, this is a defect of raydistill: please report it"
             raise TrainingError(Fault(where, rule, ABSENT, way_out))
 
     def by_first(self, action: Callable[[], None]) -> None:
@@ -133,14 +152,14 @@ class Ranks:
         error: Exception | None = None
         if self.first:
             error = _caught(action)[1]
-        self._raise_first([self.of_first(_told(error))], error)
+        self._raise_first([self.of_first(as_text(error))], error)
 
     def together(self, action: Callable[[], T]) -> T:
         """Do something on every rank that may go wrong on some: then all of them raise."""
         if not self.several:
             return action()
         result, error = _caught(action)
-        self._raise_first(self.gather(_told(error)), error)
+        self._raise_first(self.gather(as_text(error)), error)
         return result  # type: ignore[return-value]
 
     @contextlib.contextmanager
@@ -174,19 +193,19 @@ class Ranks:
             if reason is not None:
                 if own is not None:
                     raise own
-                raise _untold(reason, rank)
+                raise said_by(reason, rank)
 
     def _leave_reason(self, place: str, error: Exception) -> None:
         with contextlib.suppress(Exception):  # the store may be gone with the first rank
-            _store().set(place, json.dumps([self.rank, _told(error)]))
+            default_store().set(place, json.dumps([self.rank, as_text(error)]))
 
     def _others_reason(self, place: str) -> RaydistillError | None:
         deadline = time.monotonic() + _WAIT_FOR_REASON_S
         while time.monotonic() < deadline:
             try:
-                if _store().check([place]):
-                    rank, reason = json.loads(_store().get(place))
-                    return _untold(reason, rank)
+                if default_store().check([place]):
+                    rank, reason = json.loads(default_store().get(place))
+                    return said_by(reason, rank)
             except Exception:
                 return None
             time.sleep(0.1)
@@ -207,6 +226,10 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return content.hexdigest()
 
 
+def _mean(values: Sequence[float]) -> float:
+    return values[0] if len(set(values)) == 1 else math.fsum(values) / len(values)
+
+
 def _caught(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
     try:
         return action(), None
@@ -214,7 +237,7 @@ def _caught(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, error
 
 
-def _told(error: Exception | None) -> str | None:
+def as_text(error: Exception | None) -> str | None:
     """An error as text that travels: its class, if it is the user's to mend, and its lines."""
     if error is None:
         return None
@@ -224,7 +247,8 @@ def _told(error: Exception | None) -> str | None:
     return json.dumps([TrainingError.__name__, f"{type(error).__name__}: {first_line}"])
 
 
-def _untold(text: str, rank: int) -> RaydistillError:
+def said_by(text: str, rank: int) -> RaydistillError:
+    """The error that `as_text` was given, as another rank raises it."""
     name, *lines = json.loads(text)
     kinds = {kind.__name__: kind for kind in RaydistillError.__subclasses__()}
     return kinds.get(name, TrainingError)(*(f"worker {rank}: {line}" for line in lines))
@@ -237,7 +261,8 @@ def _is_lost_peer(error: Exception) -> bool:
     return isinstance(error, distributed.DistError) or any(word in text for word in _LOST)
 
 
-def _store() -> distributed.Store:
+def default_store() -> distributed.Store:
+    """What the ranks of this process's default group leave each other: TCPStore."""
     from torch.distributed import distributed_c10d
 
     return distributed_c10d._get_default_store()

@@ -112,7 +112,9 @@ class CompressionScheduler:
             scheduled.policy.before_validation(scheduled.when(epoch))
 
     def on_epoch_end(self, epoch: int, **metrics: float) -> None:
-        """metrics: what was validated, by name the one that selects first; ReduceLROnPlateau needs it, or the loss."""
+        """metrics: what was validated, by name the one that selects first; ReduceLROnPlateau needs it, or the loss.
+        Where several ranks train, their mean: what is decided by them is the same on all."""
+        metrics = self.masks.ranks.mean(metrics)
         for scheduled in self._by_epoch.get(epoch, ()):
             scheduled.policy.on_epoch_end(scheduled.when(epoch), metrics)
 

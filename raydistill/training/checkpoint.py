@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from raydistill import models
 from raydistill.compression.quantizers.network import CHILD
+from raydistill.compression.ranks import Ranks
 from raydistill.compression.structure import Change, Quantized, replay, structure_from, structure_state
 from raydistill.compression.thinning import reshape_like
 from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
@@ -336,6 +337,17 @@ def rng_state() -> dict[str, object]:
         "python": [version, torch.tensor(python_state, dtype=torch.int64), gauss],
         "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
     }
+
+
+def same_rng_state(ranks: Ranks, device: torch.device) -> None:
+    """Give every rank the first one's random states: of the CPU, and of the GPU that each trains on."""
+    if not ranks.several:
+        return
+    own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    state, of_gpu = ranks.of_first(({**rng_state(), "cuda": []}, own))
+    set_rng_state(state)
+    if of_gpu is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(of_gpu, device)
 
 
 def set_rng_state(state: dict[str, Any]) -> None:

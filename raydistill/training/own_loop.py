@@ -20,6 +20,7 @@ from raydistill.training.config import RunConfig
 from raydistill.training.determinism import seed_everything, training_environment
 from raydistill.training.start import prepared_for
 from raydistill.training.trial import Trial
+from raydistill.training.watched import WatchedRanks
 
 _END_S = 30.0
 
@@ -28,11 +29,11 @@ class StopTraining(BaseException):
     """The trial ends here, stopped by the search or by the user. It is no error: let it pass."""
 
 
-def loop_of(config: RunConfig, where: str = "train.name") -> Callable[[Trial], Any]:
-    """The user's function.
+def loop_of(config: RunConfig, where: str = "train.name", several: bool = False) -> Callable[[Trial], Any]:
+    """The user's function. several: it is to run on several workers.
 
     Raises:
-        ConfigError: it cannot be imported, or takes anything but a trial.
+        ConfigError: it cannot be imported, or takes anything but a trial, or is for one process.
     """
     assert config.train is not None
     found = resolve(config.train.name, {}, where, "training loop")
@@ -45,6 +46,9 @@ def loop_of(config: RunConfig, where: str = "train.name") -> Callable[[Trial], A
         raise ConfigError(Fault(where, rule, config.train.name, "as in def train(trial): ...")) from error
     except ValueError:  # of C code
         pass
+    if several and not _is_generator(found):
+        rule = "must be a generator to train on several workers: one that calls trial.report trains in one process"
+        raise ConfigError(Fault(where, rule, config.train.name, "yield the metrics of each epoch, or use one worker"))
     return found  # type: ignore[no-any-return]
 
 
@@ -52,34 +56,40 @@ def own_epochs(config: RunConfig, task: Task | None = None, ranks: Ranks | None 
     """See `raydistill.training.fit`."""
     from raydistill.training.loop import device_of
 
-    if ranks is not None and ranks.several:
-        raise ConfigError(Fault("train", "a loop of one's own trains in one process", ABSENT, "use one worker"))
+    ranks = WatchedRanks(ranks or Ranks())
     if config.continue_from is not None:
         raise ConfigError(Fault("continue_from", "is not for a loop of one's own", config.continue_from, "init_from"))
-    loop = loop_of(config)
-    with training_environment(config.threads, config.deterministic):
-        prepared = prepared_for(config, task)
-        seed_everything(config.seed)
-        trial = Trial(config, prepared, device_of(config.device))
-        whole = config.epochs
+    with training_environment(config.threads, config.deterministic), ranks.failing_together(), ranks:
+
+        def begin() -> tuple[Callable[[Trial], Any], Trial]:
+            loop = loop_of(config, several=ranks.several)
+            prepared = prepared_for(config, task)
+            seed_everything(config.seed)
+            return loop, Trial(config, prepared, device_of(config.device), ranks)
+
+        loop, trial = ranks.together(begin)
         with memory.said_plainly("training", config.batch_size):
             yielded = _yielded(loop, trial) if _is_generator(loop) else _reported(loop, trial)
             try:
-                yield from _kept(yielded, trial)
+                yield from _kept(yielded, trial, ranks)
             finally:
                 yielded.close()
-    if trial.first_epoch < whole:
-        rule = f"ended after {trial.first_epoch} of {whole} epochs"
-        raise TrainingError(Fault("train", rule, ABSENT, "yield once an epoch, from trial.first_epoch on"))
 
 
 def _is_generator(loop: Callable[..., Any]) -> bool:
     return inspect.isgeneratorfunction(loop) or inspect.isgeneratorfunction(getattr(loop, "__call__", None))  # noqa: B004
 
 
-def _kept(metrics: Iterator[Mapping[str, float]], trial: Trial) -> Iterator[EpochMetrics]:
+def _kept(metrics: Iterator[Mapping[str, float]], trial: Trial, ranks: WatchedRanks) -> Iterator[EpochMetrics]:
     for found in metrics:
-        yield trial.keep(found)
+        trial.check_epoch()
+        kept = trial.keep(found)
+        ranks.where = f"epoch {kept.epoch + 1}"
+        yield kept
+    if trial.first_epoch < trial.epochs:  # at once: the other workers may wait for this one where nothing can be said
+        rule = f"ended after {trial.first_epoch} of {trial.epochs} epochs"
+        raise TrainingError(Fault("train", rule, ABSENT, "yield once an epoch, from trial.first_epoch on"))
+    ranks.meet("the end")  # one that goes on says so
 
 
 def _yielded(loop: Callable[[Trial], Any], trial: Trial) -> Generator[Mapping[str, float], None, None]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raydistill.compression.ranks import Ranks, statistics_over
@@ -78,9 +79,7 @@ class Replica:
     def settle_buffers(self) -> None:
         """Bring every rank's buffers to the first one's: those of other layers than batch norm may have drifted."""
         if self._own_buffers:
-            named = {name: buffer for name, buffer in self._model.named_buffers() if buffer.numel()}
-            for name, value in self._ranks.tensors_of_first(named).items():
-                named[name].copy_(value)
+            settle(self._model.named_buffers(), self._ranks)
 
     def _unwrap(self, parameters: list[nn.Parameter], shapes: list[torch.Size]) -> None:
         if self._wrapped is not None:
@@ -98,6 +97,16 @@ class Replica:
                 find_unused_parameters=some_unused,
                 gradient_as_bucket_view=True,
             )
+
+
+@torch.no_grad()
+def settle(tensors: Iterable[tuple[str, Tensor]], ranks: Ranks) -> None:
+    """Bring every rank's tensors to the first one's, in place."""
+    if not ranks.several:
+        return
+    named = {name: tensor for name, tensor in tensors if tensor.numel()}
+    for name, value in ranks.tensors_of_first(named).items():
+        named[name].copy_(value)
 
 
 def _identical(some: list[nn.Parameter], others: list[nn.Parameter]) -> bool:

@@ -19,6 +19,7 @@ that nobody can make a generator of (a trainer with callbacks) is a plain functi
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +28,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from raydistill.compression import CompressionScheduler, build, sparsity, weights
+from raydistill.compression.ranks import Ranks
 from raydistill.compression.structure import Change
 from raydistill.compression.summaries import sparsity_csv
 from raydistill.errors import ABSENT, CheckpointError, Fault, TrainingError, close_match
@@ -45,6 +48,7 @@ from raydistill.training.distiller_checkpoint import read_any
 from raydistill.training.identity import run_identity
 from raydistill.training.kept import Kept
 from raydistill.training.optimizer import make_optimizer
+from raydistill.training.replica import Replica, settle
 from raydistill.training.start import removed_layers
 from raydistill.training.teacher import add_teacher
 
@@ -58,10 +62,15 @@ class Trial:
     values: what the sweep drew, by key path. args: the loop's own arguments, with what was drawn of them
     (``train.args.NAME``). task: what the file says is trained; its feeds, loss and evaluation may be used or not.
     state: whatever else is to be kept in the checkpoint, tensors and plain values; `begin` brings it back.
+
+    On several workers each has a trial, in one group of `torch.distributed`; ranks: for the task's own feeds
+    (``Loading(ranks=trial.ranks)``). What a loop draws of torch's, numpy's and Python's random state, it draws alike on
+    all of them at the start of each epoch. `state` that is kept is the first worker's.
     """
 
-    def __init__(self, config: RunConfig, task: Task, device: torch.device) -> None:
+    def __init__(self, config: RunConfig, task: Task, device: torch.device, ranks: Ranks | None = None) -> None:
         self.config, self.task, self.device = config, task, device
+        self.ranks = ranks or Ranks()
         self.values: Mapping[str, bool | int | float | str] = dict(config.values)
         self.args: Mapping[str, Any] = {} if config.train is None else dict(config.train.args)
         self.epochs, self.batch_size, self.seed = config.epochs, config.batch_size, config.seed
@@ -77,6 +86,16 @@ class Trial:
         self._engine: Kept | None = None
         self._dense_sizes: Mapping[str, int] = {}
         self._clock = time.perf_counter()
+
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0; as in ``DistributedSampler(data, trial.workers, trial.rank)``."""
+        return self.ranks.rank
+
+    @property
+    def workers(self) -> int:
+        """How many train this network together; 1: this process alone."""
+        return self.ranks.world
 
     @property
     def folder(self) -> Path:
@@ -112,6 +131,15 @@ class Trial:
         """The one of the file's ``training`` section."""
         return make_optimizer(model, self.config)
 
+    def replica(self, model: nn.Module) -> Replica:
+        """What to call in the place of the model in a minibatch; its `exchange` after the backward pass gives every
+        worker the gradient of the mean over their losses. In one process it is the model itself.
+
+        `torch.nn.parallel.DistributedDataParallel` does as well where nothing is thinned or quantized meanwhile; batch
+        norm is of each worker's rows with that, of all workers' with this.
+        """
+        return Replica(model, self.ranks)
+
     def kept_state(self) -> Mapping[str, Any]:
         """What `state` was in the last epoch that was kept, before `begin`; {} where the trial has not begun."""
         return self._own_state(self._kept())
@@ -121,6 +149,7 @@ class Trial:
         content = self._kept()
         if content.get("rng") is not None:
             saved.set_rng_state(content["rng"])
+        saved.same_rng_state(self.ranks, self.device)
 
     def begin(
         self,
@@ -130,7 +159,8 @@ class Trial:
         random_state: bool = True,
     ) -> CompressionScheduler:
         """The scheduler of this trial's schedule for a model and its optimizer; where the trial was interrupted, both
-        have the state of its last epoch then, and torch's random state is that too.
+        have the state of its last epoch then, and torch's random state is that too. On several workers all of them
+        call it, and get the first one's weights and decisions.
 
         model: `network`'s, or the same layers by other means. example_input: left out, the task's. random_state: False
         leaves that to the caller (`set_random_state`).
@@ -138,12 +168,14 @@ class Trial:
         Raises:
             ConfigError: the schedule does not fit. CheckpointError: the checkpoint is of another run.
         """
+        model = _unwrapped(model)
         if not self._dense_sizes:
             self._dense_sizes = {name: weight.numel() for name, weight in weights(model)}
         inputs = self.task.example_input() if example_input is None else tuple(example_input)
         calibration = calibration_of(self.task, self.config, self.device)
         said = self.config.schedule or _DENSE
-        scheduler = build(said, model, optimizer, inputs, self.config.strict, calibration=calibration)
+        settle(itertools.chain(model.named_parameters(), model.named_buffers()), self.ranks)
+        scheduler = build(said, model, optimizer, inputs, self.config.strict, self.ranks, calibration)
         scheduler.structure = (*self._begun, *scheduler.structure)
         if self.config.distillation is not None:
             self._identity["distillation"] = add_teacher(self.config, self.task, model, scheduler, self.device)
@@ -155,6 +187,8 @@ class Trial:
         if content:
             self.history = self._engine.resume(content, str(self._path), random_state=random_state)
             self.state = dict(self._own_state(content))
+        if random_state:
+            saved.same_rng_state(self.ranks, self.device)
         self._clock = time.perf_counter()
         return scheduler
 
@@ -164,18 +198,29 @@ class Trial:
             raise RuntimeError("a loop that yields its metrics does not report them")
         self.reported(metrics)
 
-    def keep(self, metrics: Mapping[str, float]) -> EpochMetrics:
+    def check_epoch(self) -> None:
+        """Raises TrainingError where the trial has all of its epochs."""
+        if self.first_epoch >= self.epochs:
+            rule = f"yields more than the {self.epochs} epochs of a trial"
+            raise TrainingError(Fault("train", rule, self.first_epoch + 1))
+
+    def keep(self, metrics: Mapping[str, float] | None) -> EpochMetrics:
         """Write down an epoch: its checkpoint, its figures. The engine calls it for whatever is yielded or reported.
 
+        On several workers all of them call it, and the figures are their mean; one that has none (None, or an empty
+        mapping) leaves them to the others.
+
         Raises:
-            TrainingError: the figures are not the task's, or not finite; or the loop did not begin.
+            TrainingError: the figures are not the task's, or not finite; or the loop did not begin; or the workers have
+            other weights or masks than each other.
             StorageError: the checkpoint could not be written.
         """
-        if self._engine is None:
-            raise TrainingError(Fault("train", "must call trial.begin(model, optimizer) before its first epoch"))
-        model, optimizer = self._engine.model, self._engine.optimizer
         epoch = self.first_epoch
-        figures = self._checked(metrics, epoch)
+        figures = self.ranks.mean(self.ranks.together(lambda: self._of_worker(metrics, epoch)))
+        figures = self._checked(figures, epoch)
+        assert self._engine is not None
+        model, optimizer = self._engine.model, self._engine.optimizer
+        self._settle(model, f"epoch {epoch}")
         total, by_layer = sparsity(model, self._dense_sizes)
         seconds = time.perf_counter() - self._clock
         self._clock = time.perf_counter()
@@ -195,17 +240,36 @@ class Trial:
         )
         self.history.append(found)
         if path is not None:
-            precision = "fp32" if self.config.precision == "auto" else self.config.precision
-            saved.write_checkpoint(path, self._engine.content(precision, self.history, own=self.state))
-            write_atomically(path.with_name("sparsity.csv"), sparsity_csv(model))
-            if self._schedule_text and epoch == 0:
-                write_atomically(path.with_name("schedule.yaml"), self._schedule_text)
+            self.ranks.by_first(lambda: self._write(path, epoch))
         return found
+
+    def _write(self, path: Path, epoch: int) -> None:
+        assert self._engine is not None
+        precision = "fp32" if self.config.precision == "auto" else self.config.precision
+        saved.write_checkpoint(path, self._engine.content(precision, self.history, own=self.state))
+        write_atomically(path.with_name("sparsity.csv"), sparsity_csv(self._engine.model))
+        if self._schedule_text and epoch == 0:
+            write_atomically(path.with_name("schedule.yaml"), self._schedule_text)
+
+    def _settle(self, model: nn.Module, where: str) -> None:
+        """Have all workers learned the same? What else differs between them is the first one's from here on."""
+        if not self.ranks.several:
+            return
+        assert self._engine is not None
+        masks = self._engine.scheduler.masks
+        way_out = "average the gradients: trial.replica(model), or DistributedDataParallel"
+        self.ranks.same(model.named_parameters(), where, "the weights", way_out)
+        self.ranks.same(((name, masks[name]) for name in sorted(masks.names())), where, "the masks", way_out)
+        settle(model.named_buffers(), self.ranks)
+        saved.same_rng_state(self.ranks, self.device)
+
+    def _of_worker(self, metrics: Mapping[str, float] | None, epoch: int) -> dict[str, float]:
+        if self._engine is None:
+            raise TrainingError(Fault("train", "must call trial.begin(model, optimizer) before its first epoch"))
+        return {} if self.ranks.several and not metrics else self._checked(metrics, epoch)
 
     def _checked(self, metrics: object, epoch: int) -> dict[str, float]:
         known = (*self.task.metrics, TRAIN_LOSS)
-        if epoch >= self.epochs:
-            raise TrainingError(Fault("train", f"yields more than the {self.epochs} epochs of a trial", epoch + 1))
         if not isinstance(metrics, Mapping):
             way_out = f"yield a mapping with {', '.join(self.task.metrics)}"
             raise TrainingError(Fault("train", "yields no metrics", type(metrics).__name__, way_out))
@@ -232,3 +296,8 @@ class Trial:
     def _kept(self) -> Mapping[str, Any]:
         there = self.config.out_dir is not None and self.config.resume and self._path.exists()
         return saved.read_checkpoint(self._path) if there else {}
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network that a schedule names the weights of."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

@@ -73,7 +73,10 @@ def test_what_is_drawn_reaches_the_loop(tmp_path: Path) -> None:
         ({"train": {"name": f"{LOOPS}:of_two"}}, "train.name: must be a function of a trial"),
         ({"train": None}, "search.train.args.lr: is for a training loop of one's own; name it"),
         ({"search": {"train.lr": {"uniform": [0, 1]}}}, "search.train.lr: unknown key; as in train.args.NAME"),
-        ({"workers_per_trial": 2}, "workers_per_trial: must be 1: a training loop of one's own trains in one process"),
+        (
+            {"workers_per_trial": 2, "train": f"{LOOPS}:report"},
+            "train.name: must be a generator to train on several workers: one that calls trial.report trains in one",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_before_anything_starts(changed: dict[str, Any], line: str, tmp_path: Path) -> None:
@@ -81,6 +84,29 @@ def test_what_is_wrong_is_one_line_before_anything_starts(changed: dict[str, Any
         plan_sweep(load_sweep(written(tmp_path, **changed)), Points())
     assert len(str(caught.value).splitlines()) == 1
     assert line in str(caught.value)
+
+
+@pytest.mark.long  # tests/cluster/test_own_loop_workers.py has workers that are killed, stopped and resumed
+@pytest.mark.ray
+def test_trials_on_workers_are_stopped_early_and_lose_nothing(sweep_here: Callable[..., str], tmp_path: Path) -> None:
+    """One worker of one trial is killed; all are judged, and some stopped, by what both of its workers have yielded."""
+    args = {"mark": str(tmp_path / "killed"), "lr": 0.02}
+    file = written(
+        tmp_path, train={"name": "tests.training.own_loops_on_ranks:dies_once", "args": args}, workers_per_trial=2,
+        resources_per_trial={"cpu": 1}, num_samples=3, trial_scheduler={"name": "asha", "grace_period": 1},
+    )  # fmt: skip
+    sweep_here(file, "--cpu")
+    assert (tmp_path / "killed").exists()
+    events = [json.loads(line) for line in (tmp_path / "sweeps/own/journal.jsonl").read_text().splitlines()]
+    ended = {event["trial_id"]: event["state"] for event in events if event["event"] == "trial_ended"}
+    assert sorted(ended) == [f"t{i:04d}" for i in range(3)]
+    assert set(ended.values()) <= {"finished", "stopped"}
+    assert any(event["event"] == "trial_retried" for event in events)
+    for trial_id, state in ended.items():
+        kept = read_checkpoint(tmp_path / "sweeps/own/trials" / trial_id / "checkpoint.pt")
+        epochs = len(kept["history"])
+        assert epochs == 3 if state == "finished" else epochs < 3
+        assert kept["own"] == {"seen": epochs * 128}
 
 
 @pytest.mark.ray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -70,6 +70,15 @@ class Thinned:
             width = (kind_of(module).columns if is_column else kind_of(module).rows)(module)
             (inputs if is_column else outputs)[layer] = Selection.without(width, positions)
         return cls(outputs, inputs)
+
+    def under(self, named: Callable[[str], str]) -> Thinned:
+        """The same change to a network that this one is a part of. named: what it calls a module or parameter."""
+        return Thinned(
+            {named(layer): found for layer, found in self.outputs.items()},
+            {named(layer): found for layer, found in self.inputs.items()},
+            {named(owner): changes for owner, changes in self.attributes.items()},
+            {named(name): table for name, table in self.tables.items()},
+        )
 
     def sides(self) -> dict[str, Sides]:
         """By layer, the indices of its rows and of its columns that stay; None: all."""

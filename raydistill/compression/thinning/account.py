@@ -10,6 +10,7 @@ from torch import nn
 from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS, Plan
 from raydistill.compression.thinning.graph import NOTHING, Graph
+from raydistill.compression.thinning.pieces import Piece
 from raydistill.compression.thinning.report import Kept
 
 
@@ -17,6 +18,21 @@ def removed(plan: Plan, graph: Graph, model: nn.Module) -> dict[str, int]:
     """Rows that weighted layers lose, in the model's order."""
     lost = {layer: len(which) for (layer, is_column), which in plan.leaving(graph).items() if not is_column}
     return {name: lost[name] for name, module in model.named_modules() if name in lost and weighted(module)}
+
+
+def outside(model: nn.Module, pieces: Collection[Piece], structures: Collection[str]) -> tuple[Kept, ...]:
+    """Zeroed rows and columns of layers that are in none of these."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for name, module in model.named_modules():
+        kind = weighted(module)
+        if kind is None or any(piece.holds(name) for piece in pieces):
+            continue
+        for structure in structures:
+            if structure == FILTERS or not kind.is_depthwise(module):
+                zero = kind.zero_columns(module) if structure == CHANNELS else kind.zero_rows(module)
+                counts[f"{name}.{kind.weight}", structure] += int(zero.sum())
+    why = "is in a part that cannot be traced"
+    return tuple(Kept(weight, structure, count, why) for (weight, structure), count in counts.items() if count)
 
 
 def kept(

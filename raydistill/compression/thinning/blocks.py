@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from raydistill.compression.copying import copy_of
 from raydistill.compression.structure.dropped import Dropped, Rest
 from raydistill.compression.thinning.inputs import Example, kind, noise_like, to_device
+from raydistill.compression.thinning.pieces import pieces
 from raydistill.compression.thinning.verify import keeps_outputs, outputs_of
 
 _ROUNDING = 1e-6
@@ -33,9 +34,17 @@ class _Found:
 def drop_blocks(model: nn.Module, example: Example) -> Dropped:
     """Take out what does nothing, in place. model: masked, in eval mode; a block that is called several times stays.
 
-    example: a tensor, a sequence of positional inputs or a mapping of named ones.
+    example: a tensor, a sequence of positional inputs or a mapping of named ones. Where the model cannot be followed as
+    a whole, what is inside of its `pieces` goes.
     """
-    noise = noise_like(to_device(example, *kind(model)))
+    blocks: dict[str, Rest] = {}
+    for piece in pieces(model, to_device(example, *kind(model))):
+        dropped = _drop_in(model.get_submodule(piece.name), noise_like(piece.example))
+        blocks |= {piece.named(name): rest for name, rest in dropped.blocks.items()}
+    return Dropped(blocks)
+
+
+def _drop_in(model: nn.Module, noise: Example) -> Dropped:
     try:
         found = _outermost(_seen(model, noise))
         if not found:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +27,17 @@ def call(model: nn.Module, example: Example) -> object:
 
 
 def map_tensors(example: Example, change: Callable[[Tensor], Tensor]) -> Example:
-    """The same inputs with every floating-point tensor changed; all others stay."""
+    """The same inputs with every floating-point tensor changed, in lists, tuples and dicts too; all others stay."""
 
     def one(value: object) -> object:
-        return change(value) if isinstance(value, Tensor) and value.is_floating_point() else value
+        if isinstance(value, Tensor):
+            return change(value) if value.is_floating_point() else value
+        made: Any = type(value)
+        if isinstance(value, (list, tuple)) and made in (list, tuple):
+            return made(map(one, value))
+        if isinstance(value, dict) and made in (dict, OrderedDict):
+            return made((name, one(entry)) for name, entry in value.items())
+        return value
 
     if isinstance(example, Tensor):
         return change(example) if example.is_floating_point() else example

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from raydistill.compression.thinning.graph import Graph, drop_hooks, only_writte
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.inside import thin_inside
 from raydistill.compression.thinning.parts import Taken
+from raydistill.compression.thinning.pieces import Piece, pieces
 from raydistill.compression.thinning.report import ThinningReport
 from raydistill.compression.thinning.verify import settle
 from raydistill.errors import ConfigError, Fault, close_match
@@ -65,8 +67,8 @@ def thin(
     `changes` make a fresh model the same shapes.
 
     model: any that Torch-Pruning can trace, with layers of one's own that say their kind (`layer_kinds`); its training
-        mode stays as it is. A checkpoint of it loads with
-        `reshape_like`.
+        mode stays as it is. Where it gives another number of outputs for other values (boxes), its modules that do not
+        are thinned each by itself, and the widths between them stay. A checkpoint of it loads with `reshape_like`.
     masks: what prunes the model; they are applied first and cut with the weights (a mapping in place). None: only what
         is zero in the weights. The listeners of a `MaskSet` hear of the change.
     example_input: a tensor, a sequence of positional inputs or a mapping of named ones.
@@ -95,56 +97,104 @@ def thin(
             weight.masked_fill_(mask.to(weight.device) == 0, 0)
     before = _size(model)
     device, dtype = kind(model)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    work = working_copy(model, values, wide)
-    example = to_device(example_input, *kind(work))
-    changes: list[Thinned] = []
 
     def make(change: Thinned) -> None:
-        if change:
-            changes.append(change)
-            happened = StructureChange(change, change.make(model, optimizer))
-            happened.follow(values)
-            if isinstance(masks, MaskSet):
-                masks.rebind(model, values, happened)
+        happened = StructureChange(change, change.make(model, optimizer))
+        happened.follow(values)
+        if isinstance(masks, MaskSet):
+            masks.rebind(model, values, happened)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        inside = thin_inside(work, example, structures, writers)
-        if inside.leaving:
-            inside.fold(model)
-            make(inside.change(model))
-            work = working_copy(model, values, wide)
-        graph = only_written_by(_graph(work, example, inside), writers)
-        original = work
-        chosen = aligned_filters(work, graph) if align_sums else {}
-        if chosen:
-            original = copy_of(work)
-            prune_instead(work, chosen, {})
-        plan, folded, drift = settle(work, original, graph, example, structures, exact)
-    prune_instead(model, chosen, values)
-    _take_over(model, folded, plan, values)
-    made = len(changes)
-    make(Thinned.of(model, plan.leaving(graph)))
+        work = working_copy(model, values, _wide(dtype))
+        found = pieces(work, to_device(example_input, *kind(work)))
+        asked = _Asked(structures, exact, align_sums, writers)
+        reports = [_thin_piece(model, values, piece, make, asked) for piece in found]
     if isinstance(masks, MaskSet):
-        if len(changes) == made:  # nothing went, but `align_sums` prunes others
-            masks.rebind(model, values)
+        masks.rebind(model, values)  # where nothing went, `align_sums` prunes others
     elif masks is not None:
         masks.update(values)
     return ThinningReport(
         before,
         _size(model),
-        account.removed(plan, graph, folded),
-        account.kept(plan, graph, folded, structures, inside.reasons),
+        {layer: count for report in reports for layer, count in report.removed.items()},
+        (*(kept for report in reports for kept in report.kept), *account.outside(model, found, structures)),
+        max(report.drift for report in reports),
+        tuple(change for report in reports for change in report.changes),
+        tuple(line for report in reports for line in report.inside),
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Arguments of `thin`. writers: layers that alone may lose what they write; None: all."""
+
+    structures: Collection[str]
+    exact: bool
+    align_sums: bool
+    writers: Collection[str] | None
+
+
+def _thin_piece(
+    model: nn.Module,
+    masks: MutableMapping[str, Tensor],
+    piece: Piece,
+    make: Callable[[Thinned], None],
+    asked: _Asked,
+) -> ThinningReport:
+    """Thin what can be followed as one. masks: of the whole model, by name; make: makes a change to the whole model."""
+    part, example, structures = model.get_submodule(piece.name), piece.example, asked.structures
+    writers = None if asked.writers is None else set(piece.own(dict.fromkeys(asked.writers)))
+    wide = _wide(kind(model)[1])
+    changes: list[Thinned] = []
+
+    def cut(change: Thinned) -> None:
+        if change:
+            changes.append(change.under(piece.named))
+            make(changes[-1])
+
+    before = _size(part)
+    work = working_copy(part, piece.own(masks), wide)
+    inside = thin_inside(work, example, structures, writers)
+    if inside.leaving:
+        inside.fold(part)
+        cut(inside.change(part))
+        work = working_copy(part, piece.own(masks), wide)
+    graph = only_written_by(_graph(work, example, inside), writers)
+    original = work
+    chosen = aligned_filters(work, graph) if asked.align_sums else {}
+    if chosen:
+        original = copy_of(work)
+        prune_instead(work, chosen, {})
+    plan, folded, drift = settle(work, original, graph, example, structures, asked.exact)
+    own = piece.own(masks)
+    prune_instead(part, chosen, own)
+    _take_over(part, folded, plan, own)
+    masks.update({piece.named(name): mask for name, mask in own.items()})
+    cut(Thinned.of(part, plan.leaving(graph)))
+    return ThinningReport(
+        before,
+        _size(part),
+        {piece.named(layer): count for layer, count in account.removed(plan, graph, folded).items()},
+        tuple(
+            replace(kept, weight=piece.named(kept.weight), reason=piece.said(kept.reason))
+            for kept in account.kept(plan, graph, folded, structures, inside.reasons)
+        ),
         max(drift, inside.drift),
         tuple(changes),
-        tuple(f"{part.block or 'the network'}: {part} removed" for part in inside.parts),
+        tuple(f"{piece.named(one.block) or 'the network'}: {one} removed" for one in inside.parts),
     )
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def untraceable(model: nn.Module, example_input: Example) -> str:
     """Why `thin` takes nothing out of this model, however much of it is zero; empty where it can take something."""
     work = working_copy(model, {}, torch.float32)
     example = to_device(example_input, *kind(work))
+    if pieces(work, example)[0].name:
+        return ""
     try:
         graph = trace(work, example)
         read_constants(work, example, graph.training)

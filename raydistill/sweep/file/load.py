@@ -359,9 +359,6 @@ def _cross_checks(sections: SweepSections, file: str) -> list[Fault | str]:
         if taught.end_epoch is not None and taught.end_epoch <= taught.start_epoch:
             rule = f"must be above start_epoch {taught.start_epoch}"
             faults.append(Fault(f"{file}: distillation.end_epoch", rule, taught.end_epoch))
-    if sections.train is not None and sections.workers_per_trial > 1:
-        rule = "must be 1: a training loop of one's own trains in one process"
-        faults.append(Fault(f"{file}: workers_per_trial", rule, sections.workers_per_trial))
     trunk = sections.trunk
     if trunk is not None and trunk.final_sparsity < trunk.initial_sparsity:
         rule = f"must be at least initial_sparsity ({trunk.initial_sparsity:g})"

@@ -351,7 +351,8 @@ def _meaning(offered: Names) -> Callable[[PerLayer], Sequence[str]]:
 def _check_loop(sweep: Sweep) -> None:
     """Raises ConfigError where the training loop of one's own cannot be had."""
     if sweep.sections.train is not None:
-        loop_of(baseline_config(sweep), f"{sweep.file}: train.name")
+        several = sweep.sections.workers_per_trial > 1
+        loop_of(baseline_config(sweep), f"{sweep.file}: train.name", several)
 
 
 def _check_hidden(sweep: Sweep, model: nn.Module) -> None:
