@@ -69,7 +69,7 @@ PLAIN = Steps()
 def rounded_after_training(
     model: nn.Module,
     quantizer: PostTrainLinearQuantizer,
-    example: Sequence[Any],
+    example: Sequence[object],
     batches: Batches,
     dynamic: bool = False,
     steps: Steps = PLAIN,
@@ -88,7 +88,7 @@ def rounded_after_training(
 def rounded_over_ranges(
     model: nn.Module,
     quantizer: PostTrainLinearQuantizer,
-    example: Sequence[Any],
+    example: Sequence[object],
     batches: Batches,
     dynamic: bool = False,
     steps: Steps = PLAIN,
