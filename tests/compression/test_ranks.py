@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raydistill.compression.ranks import LostWorker, Ranks, _told, _untold, digest
+from raydistill.compression.ranks import LostWorker, Ranks, as_text, digest, said_by
 from raydistill.errors import ConfigError, Fault, TrainingError
 
 
@@ -48,11 +48,11 @@ def test_its_errors_are_its_own() -> None:
     ],
 )
 def test_an_error_travels_as_its_class_and_its_lines(error: Exception, kind: type, line: str) -> None:
-    told = _told(error)
+    told = as_text(error)
     assert told is not None
-    again = _untold(told, 3)
+    again = said_by(told, 3)
     assert (type(again), str(again)) == (kind, line)
-    assert _told(None) is None
+    assert as_text(None) is None
     assert issubclass(LostWorker, TrainingError)
 
 
