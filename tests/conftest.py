@@ -29,10 +29,11 @@ from tests.marks import none_of, of_file
 ROOT = Path(__file__).resolve().parent.parent
 COMPAT = ROOT.parent / "shared" / "compat"
 
-# One thread here and in what tests start: small tensors gain nothing from a second, which waits by spinning. On two
-# busy cores that is half of all the time.
 settings.register_profile("raydistill", deadline=None)  # how long an example takes says nothing of the code
 settings.load_profile("raydistill")
+
+# One thread here and in what tests start: small tensors gain nothing from a second, which waits by spinning. On two
+# busy cores that is half of all the time.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 # Bytecode is kept, whatever the environment says: to compile a thousand modules anew is a third of what collecting the
