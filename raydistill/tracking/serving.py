@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,14 +47,10 @@ def serve_images(
     data = network / kept.flavors["pytorch"]["model_data"]
     said = {key: about[key] for key in ("preprocessing", "classes", "multi_label") if key in about}
     (data / served.ABOUT).write_text(json.dumps(said), encoding="utf-8")
-    source = _source()
     with tempfile.TemporaryDirectory() as work:
-        # Two models in one process may be of two versions of raydistill: each finds its own module.
-        name = f"raydistill_served_{hashlib.sha256(source.encode()).hexdigest()[:8]}"
-        module = Path(work) / f"{name}.py"
-        module.write_text(source, encoding="utf-8")
+        module = _module(Path(work), served)
         mlflow.pyfunc.save_model(
-            str(folder), loader_module=name, data_path=str(data), code_paths=[str(module)], signature=signature,
+            str(folder), loader_module=module.stem, data_path=str(data), code_paths=[str(module)], signature=signature,
             input_example=pandas.DataFrame({served.COLUMN: [_png(example, about["preprocessing"])]}),
             pip_requirements=list(requirements), metadata=dict(about),
         )  # fmt: skip
@@ -63,13 +60,53 @@ def serve_images(
     whole.save(str(folder / "MLmodel"))
 
 
-def _source() -> str:
-    """One module of `image_file` and `served`: what stands in a model's folder can import neither."""
-    from raydistill.tracking import served
+def serve_boxes(network: bytes, folder: Path, example: np.ndarray, about: Mapping[str, Any]) -> None:
+    """Write `folder`. network: a detector's ONNX file, of one image of any size. example: (3, H, W) float32 in [0, 1].
+    about: metadata, ``classes`` among them.
 
-    lines = inspect.getsource(served).splitlines(keepends=True)
-    own = [line for line in lines if not line.startswith(("from raydistill.", "from __future__"))]
-    return inspect.getsource(image_file) + "\n\n" + "".join(own)
+    Raises:
+        OSError: it cannot be written.
+    """
+    import importlib.metadata
+
+    import mlflow.pyfunc
+    import pandas
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec
+    from mlflow.types import Schema as MlflowSchema
+    from mlflow.types.schema import AnyType
+
+    from raydistill.tracking import served, served_boxes
+
+    any_of = MlflowSchema([ColSpec(AnyType(), served.COLUMN, required=False)])
+    params = ParamSchema([ParamSpec(served_boxes.LEAST, DataType.double, 0.0)])
+    needed = [f"onnxruntime=={importlib.metadata.version('onnxruntime')}", "numpy", "pillow"]
+    with tempfile.TemporaryDirectory() as work:
+        data = Path(work) / "network"
+        data.mkdir()
+        (data / served_boxes.NETWORK).write_bytes(network)
+        (data / served.ABOUT).write_text(json.dumps({"classes": about.get("classes")}), encoding="utf-8")
+        module = _module(Path(work), served, served_boxes)
+        mlflow.pyfunc.save_model(
+            str(folder), loader_module=module.stem, data_path=str(data), code_paths=[str(module)],
+            signature=ModelSignature(any_of, None, params),
+            input_example=pandas.DataFrame({served.COLUMN: [_png(example, {"mean": 0.0, "std": 1.0})]}),
+            pip_requirements=needed, metadata=dict(about),
+        )  # fmt: skip
+
+
+def _module(folder: Path, *parts: ModuleType) -> Path:
+    """A module of `image_file` and these: what stands in a model's folder can import none of them. Two models in one
+    process may be of two versions of raydistill: each finds its own."""
+    source = inspect.getsource(image_file)
+    for part in parts:
+        lines = inspect.getsource(part).splitlines(keepends=True)
+        source += "\n\n" + "".join(
+            line for line in lines if not line.startswith(("from raydistill.", "from __future__"))
+        )
+    path = folder / f"raydistill_served_{hashlib.sha256(source.encode()).hexdigest()[:8]}.py"
+    path.write_text(source, encoding="utf-8")
+    return path
 
 
 def _png(image: np.ndarray, seen: Mapping[str, object]) -> str:

@@ -26,6 +26,7 @@ from raydistill.tracking.figures import FrontRow, Objective
 from raydistill.tracking.front_files import write_front
 from raydistill.tracking.keys import key, param_text, registered_name, tag_text
 from raydistill.tracking.models import KNEE_ALIAS, LoggedMember
+from raydistill.tracking.serving import serve_boxes
 from raydistill.tracking.sink import PARENT, MlflowSink, RunCard
 from raydistill.tracking.store import OPTION, locate, undisturbed
 from raydistill.tracking.writer import Action, Broken, Point, TrackingWriter, Unavailable, batches
@@ -281,6 +282,36 @@ class SweepLog:
             TrackingError: torch.export cannot trace the model.
             StorageError: the storage cannot take it.
         """
+        return self._log_model(
+            trial_id, lambda folder: models.export(model, input_example, folder, metadata), metrics, params
+        )
+
+    def log_detector(
+        self,
+        trial_id: str,
+        network: bytes,
+        input_example: np.ndarray,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, object] | None = None,
+        metadata: Mapping[str, object] | None = None,
+    ) -> LoggedMember:
+        """The same for what finds boxes: network is its ONNX file, input_example one image, (3, H, W) float32 in
+        [0, 1]; see `tracking.served_boxes`.
+
+        Raises:
+            StorageError: the storage cannot take it.
+        """
+        return self._log_model(
+            trial_id, lambda folder: serve_boxes(network, folder, input_example, metadata or {}), metrics, params
+        )
+
+    def _log_model(
+        self,
+        trial_id: str,
+        export: Callable[[Path], None],
+        metrics: Mapping[str, float] | None,
+        params: Mapping[str, object] | None,
+    ) -> LoggedMember:
         writer, sink = self._live()
         member = models.member_of(self.name if trial_id else self._run_name, trial_id)
         pending = self._pending
@@ -288,7 +319,7 @@ class SweepLog:
             pending.mkdir(parents=True, exist_ok=True)
             # A folder of its own: an earlier export of the same trial may be on its way just now.
             folder = Path(tempfile.mkdtemp(prefix=f"{trial_id or 'run'}-", dir=pending)) / "model"
-            models.export(model, input_example, folder, metadata)
+            export(folder)
         except OSError as error:
             rule = f"the exported model cannot be written ({error.strerror or error})"
             raise StorageError(Fault(str(pending), rule, way_out="free some space, then resume")) from error

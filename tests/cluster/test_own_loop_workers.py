@@ -87,7 +87,7 @@ def test_the_command_trains_a_run_file_on_workers(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     sections = {
         "version": 1, "name": "own", "model": {"arch": "tests.tasks.own:net"},
-        "task": {"name": "tests.training.own_loops:Points"}, "train": f"{LOOPS}:shares", "training": {"epochs": 2},
+        "task": {"name": "tests.training.own_loops:Points"}, "train": f"{LOOPS}:shares", "training": {"epochs": 4},
         "schedule": SCHEDULE,
     }  # fmt: skip
     file.write_text(yaml.safe_dump(sections))
@@ -96,5 +96,5 @@ def test_the_command_trains_a_run_file_on_workers(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     kept = read_checkpoint(tmp_path / "runs" / "own" / "checkpoint.pt")
-    assert [entry["epoch"] for entry in kept["history"]] == [0, 1]
-    assert kept["own"] == {"seen": 2 * 128}
+    assert [entry["epoch"] for entry in kept["history"]] == [0, 1, 2, 3]
+    assert kept["own"] == {"seen": 4 * 128}

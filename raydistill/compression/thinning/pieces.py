@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raydistill.compression.layer_kinds import weighted
 from raydistill.compression.thinning.graph import set_training
@@ -97,7 +98,8 @@ def _shapes(model: nn.Module, example: Example) -> list[torch.Size]:
 
 
 def _called(model: nn.Module, example: Example) -> dict[str, Example]:
-    """What each module is first called with; without those of which a part is called from outside of them too."""
+    """What each module is first called with; without those of which a part is called from outside of them too, and
+    those that use operators of others than torch, which may crash on boxes that are NaN."""
     found: dict[str, Example] = {}
     running: list[str] = []
     loose: set[str] = set()
@@ -123,8 +125,22 @@ def _called(model: nn.Module, example: Example) -> dict[str, Example]:
             hooks.append(module.register_forward_pre_hook(enter(name), with_kwargs=True))
             hooks.append(module.register_forward_hook(leave))
         set_training(model, False)
-        call(model, example)
+        with _Foreign(lambda: loose.update(running)):
+            call(model, example)
     finally:
         for handle in hooks:
             handle.remove()
     return {name: inputs for name, inputs in found.items() if name not in loose}
+
+
+class _Foreign(TorchDispatchMode):
+    """Tells of each call of an operator that is not torch's own."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> object:
+        if func.namespace not in ("aten", "prims", "prim"):
+            self._tell()
+        return func(*args, **(kwargs or {}))

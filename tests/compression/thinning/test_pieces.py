@@ -113,6 +113,35 @@ def test_what_others_use_too_is_none(kind: type[Picks]) -> None:
     assert [piece.name for piece in pieces(model, IMAGES)] == ["features", "levels.a"]
 
 
+class Crops(Picks):
+    """Uses an operator that reads memory where boxes say, wherever that is."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        (found,) = super().forward(images)
+        crops = self.crop(images, torch.tensor([[0.0, 1, 1, 5, 5]]).expand(len(found), 5))
+        return [found, crops]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crop = Crop()
+
+
+class Crop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
+        from torchvision.ops import roi_align
+
+        return self.after(roi_align(self.before(images), boxes, 2))
+
+
+def test_what_uses_operators_of_others_is_none() -> None:
+    pytest.importorskip("torchvision")
+    assert [piece.name for piece in pieces(unsettled(Crops()), IMAGES)] == ["features", "levels.a", "head"]
+
+
 @pytest.mark.slow
 def test_a_detectors_backbone_and_heads() -> None:
     pytest.importorskip("torchvision")
