@@ -81,7 +81,11 @@ def joined(
 
 def _shut_down() -> None:
     with own_signals():  # it leaves SIGTERM to the operating system
-        ray.shutdown()
+        try:
+            ray.shutdown()
+        except KeyboardInterrupt:  # half of it would end this process by itself, with an exit code of its own
+            ray.shutdown()
+            raise
 
 
 def put(value: object, size_bytes: int) -> ray.ObjectRef:

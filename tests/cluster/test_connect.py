@@ -100,6 +100,28 @@ def test_a_signal_is_heard_while_ray_ends() -> None:
 
 
 @pytest.mark.ray
+def test_a_ray_that_was_interrupted_while_it_ends_has_ended() -> None:
+    """What is left of one ends this process by itself some seconds later, with another exit code."""
+    code = (
+        "import os, psutil, signal, sys, ray\nfrom raydistill.cluster.connect import connected\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        "try:\n"
+        "    with connected(None, 0):\n"
+        "        node = ray._private.worker._global_node\n"
+        "        ends = node.kill_all_processes\n"
+        "        def end(*arguments, **options):\n"
+        "            node.kill_all_processes = ends\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        node.kill_all_processes = end\n"
+        "except KeyboardInterrupt:\n"
+        "    print(ray.is_initialized(), [p.name() for p in psutil.Process().children(recursive=True)], flush=True)\n"
+        "    sys.exit(130)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stdout) == (130, "False []\n"), ended.stderr
+
+
+@pytest.mark.ray
 def test_the_end_of_a_ray_of_our_own_is_noticed_without_a_look() -> None:
     """What reaches for its object store before that is noticed ends the process, without a word."""
     code = (
