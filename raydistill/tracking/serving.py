@@ -98,15 +98,20 @@ def serve_boxes(network: bytes, folder: Path, example: np.ndarray, about: Mappin
 def _module(folder: Path, *parts: ModuleType) -> Path:
     """A module of `image_file` and these: what stands in a model's folder can import none of them. Two models in one
     process may be of two versions of raydistill: each finds its own."""
+    source = _source(*parts)
+    path = folder / f"raydistill_served_{hashlib.sha256(source.encode()).hexdigest()[:8]}.py"
+    path.write_text(source, encoding="utf-8")
+    return path
+
+
+def _source(*parts: ModuleType) -> str:
     source = inspect.getsource(image_file)
     for part in parts:
         lines = inspect.getsource(part).splitlines(keepends=True)
         source += "\n\n" + "".join(
             line for line in lines if not line.startswith(("from raydistill.", "from __future__"))
         )
-    path = folder / f"raydistill_served_{hashlib.sha256(source.encode()).hexdigest()[:8]}.py"
-    path.write_text(source, encoding="utf-8")
-    return path
+    return source
 
 
 def _png(image: np.ndarray, seen: Mapping[str, object]) -> str:

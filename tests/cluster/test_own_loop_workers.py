@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -27,6 +26,11 @@ from tests.training.test_own_loop import SCHEDULE
 
 RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
 LOOPS = "tests.training.own_loops_on_ranks"
+
+
+@pytest.fixture(autouse=True)
+def _found_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # the tests' own loops and tasks
 
 
 def run(folder: Path, loop: str) -> RunConfig:
@@ -92,8 +96,7 @@ def test_the_command_trains_a_run_file_on_workers(tmp_path: Path) -> None:
     }  # fmt: skip
     file.write_text(yaml.safe_dump(sections))
     command = [*RUN, "compress", str(file), "--num-workers", "2", "--cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     kept = read_checkpoint(tmp_path / "runs" / "own" / "checkpoint.pt")
     assert [entry["epoch"] for entry in kept["history"]] == [0, 1, 2, 3]

@@ -16,6 +16,7 @@ from tests.sweep.test_warm_run import sweep
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long  # record/test_journal has references that follow, and what is below MLflow's that do
 def test_a_moved_sweep_goes_on_where_it_is(
     write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path, spared: None
 ) -> None:

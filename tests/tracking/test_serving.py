@@ -202,11 +202,11 @@ def test_two_versions_serve_side_by_side(tmp_path: Path, monkeypatch: pytest.Mon
     """Each by the module in its own folder."""
     import mlflow
 
-    from raydistill.tracking import serving
+    from raydistill.tracking import served, serving
 
     export(network(), EXAMPLE, tmp_path / "old", ABOUT)
-    source = serving._source().replace('BadImages("there is no image in the request")', 'BadImages("newer")')
-    monkeypatch.setattr(serving, "_source", lambda: source)
+    source = serving._source(served).replace('BadImages("there is no image in the request")', 'BadImages("newer")')
+    monkeypatch.setattr(serving, "_source", lambda *parts: source)
     export(network(), EXAMPLE, tmp_path / "new", ABOUT)
     for name, line in (("old", "there is no image in the request"), ("new", "newer")):
         with pytest.raises(mlflow.exceptions.MlflowException) as caught:
