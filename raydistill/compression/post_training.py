@@ -66,25 +66,6 @@ class Steps:
 PLAIN = Steps()
 
 
-def rounded_after_training(
-    model: nn.Module,
-    quantizer: PostTrainLinearQuantizer,
-    example: Sequence[object],
-    batches: Batches,
-    dynamic: bool = False,
-    steps: Steps = PLAIN,
-) -> PostTrained:
-    """Calibrate and quantize a trained network, in place; it is in eval mode then.
-
-    example: its positional inputs. batches: of training data, looked at where the quantizer names no statistics, and by
-    steps. dynamic: ranges are found anew in each forward pass.
-
-    Raises:
-        ConfigError, DataError: as `post_train` and `statistics.collect`.
-    """
-    return mended(model, rounded_over_ranges(model, quantizer, example, batches, dynamic, steps), batches, steps)
-
-
 def rounded_over_ranges(
     model: nn.Module,
     quantizer: PostTrainLinearQuantizer,
@@ -93,7 +74,15 @@ def rounded_over_ranges(
     dynamic: bool = False,
     steps: Steps = PLAIN,
 ) -> PostTrained:
-    """The first half of `rounded_after_training`: equalized, calibrated, rounded to the nearest number."""
+    """Calibrate and quantize a trained network, in place, to the nearest numbers; it is in eval mode then. `mended`
+    does the rest of the steps.
+
+    example: its positional inputs. batches: of training data, looked at where the quantizer names no statistics.
+    dynamic: ranges are found anew in each forward pass.
+
+    Raises:
+        ConfigError, DataError: as `post_train` and `statistics.collect`.
+    """
     known = None if dynamic else statistics_named(quantizer)
     first = Folded({})
     if steps.equalize:
@@ -112,7 +101,7 @@ def rounded_over_ranges(
 
 
 def mended(model: nn.Module, report: PostTrained, batches: Batches, steps: Steps) -> PostTrained:
-    """The second half: what learns from data how to round, and what takes off the errors that are left."""
+    """Behind `rounded_over_ranges`: what learns from data how to round, and what takes off the errors that are left."""
     if steps.rounding:
         list(round_adaptively(model, report.quantization, batches, Learning(steps.rounding)))
     if steps.compensate is not None:

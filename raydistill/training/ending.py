@@ -23,7 +23,7 @@ def ending_faults(scheduler: CompressionScheduler, epochs: int, optimizer: Optim
         if acting != [epochs - 1]:
             rule = f"{scheduled.policy.says(scheduled.when(epochs - 1))}, so it acts in the last epoch alone"
             way_out = f"give epochs: [{epochs - 1}], or other training.epochs"
-            faults.append(Fault(f"policies[{scheduled.spec.index}].epochs", rule, acting, way_out))
+            faults.append(Fault(f"{scheduled.spec.path}.epochs", rule, acting, way_out))
         if optimizer.ema is not None:
             rule = "stands beside a policy that rounds the network at the end, which averaged weights cannot follow"
             faults.append(Fault("training.optimizer.ema", rule, optimizer.ema, "leave one of the two out"))

@@ -12,12 +12,12 @@ from raydistill.compression import build
 from raydistill.errors import TrainingError
 from raydistill.schedule import ScheduleSpec, parse_schedule
 from raydistill.tasks import TaskConfig
-from raydistill.training import OwnLoop, RunConfig, fit, load_model, read_checkpoint
+from raydistill.training import OwnLoop, RunConfig, fit, read_checkpoint
 from raydistill.training.determinism import seed_everything
 from tests.adapters.loops import lightning_module, loaders, quiet
 from tests.adapters.resumed import assert_goes_on_bit_for_bit
+from tests.adapters.rounded import assert_rounded_at_the_end
 from tests.tasks.own import net
-from tests.training.own_loops import points
 
 lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
 pytestmark = pytest.mark.slow  # it takes seconds to import
@@ -122,19 +122,5 @@ def test_metrics_that_are_not_logged_are_said(tmp_path: Path, monkeypatch: pytes
         list(fit(run(tmp_path, None)))
 
 
-ROUNDED = {
-    "quantizers": {"ints": {"class": "PostTrainLinearQuantizer", "bits_parameters": 3, "bits_activations": 4}},
-    "policies": [{"quantizer": {"instance_name": "ints"}, "epochs": [3]}],
-}
-
-
 def test_a_network_is_rounded_at_the_end_before_it_is_validated(tmp_path: Path) -> None:
-    rounded = list(fit(run(tmp_path / "rounded", parse_schedule(ROUNDED, "s"))))
-    plain = list(fit(run(tmp_path / "plain", None)))
-    assert [epoch.metrics for epoch in rounded[:3]] == [epoch.metrics for epoch in plain[:3]]
-    assert rounded[3].metrics["mae"] != plain[3].metrics["mae"]
-    network = load_model(tmp_path / "rounded" / "checkpoint.pt", "tests.tasks.own:net")
-    inputs, targets = points("validation")
-    with torch.no_grad():
-        off = network(inputs) - targets
-    assert float(off.abs().mean()) == pytest.approx(rounded[3].metrics["mae"], abs=1e-6)
+    assert_rounded_at_the_end(run, "tests.tasks.own:net", lambda network, inputs: network(inputs), tmp_path)

@@ -10,11 +10,11 @@ import torch
 
 from raydistill.schedule import ScheduleSpec, parse_schedule
 from raydistill.tasks import TaskConfig
-from raydistill.training import OwnLoop, RunConfig, fit, load_model, read_checkpoint
+from raydistill.training import OwnLoop, RunConfig, fit, read_checkpoint
 from raydistill.training.determinism import seed_everything
 from tests.adapters.loops import trainer, wrapped_net
 from tests.adapters.resumed import assert_goes_on_bit_for_bit
-from tests.training.own_loops import points
+from tests.adapters.rounded import assert_rounded_at_the_end
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
@@ -82,19 +82,7 @@ def test_it_is_stopped_after_any_epoch_and_goes_on_bit_for_bit(tmp_path: Path) -
     assert whole[-1].layer_sparsity["net.0.weight"] == pytest.approx(0.5)
 
 
-ROUNDED = {
-    "quantizers": {"ints": {"class": "PostTrainLinearQuantizer", "bits_parameters": 3, "bits_activations": 4}},
-    "policies": [{"quantizer": {"instance_name": "ints"}, "epochs": [3]}],
-}
-
-
 def test_a_network_is_rounded_at_the_end_before_it_is_validated(tmp_path: Path) -> None:
-    rounded = list(fit(run(tmp_path / "rounded", parse_schedule(ROUNDED, "s"))))
-    plain = list(fit(run(tmp_path / "plain", None)))
-    assert [epoch.metrics for epoch in rounded[:3]] == [epoch.metrics for epoch in plain[:3]]
-    assert rounded[3].metrics["mae"] != plain[3].metrics["mae"]
-    network = load_model(tmp_path / "rounded" / "checkpoint.pt", "tests.adapters.loops:wrapped_net")
-    inputs, targets = points("validation")
-    with torch.no_grad():
-        off = network(inputs)["logits"] - targets
-    assert float(off.abs().mean()) == pytest.approx(rounded[3].metrics["mae"], abs=1e-6)
+    assert_rounded_at_the_end(
+        run, "tests.adapters.loops:wrapped_net", lambda network, inputs: network(inputs)["logits"], tmp_path
+    )

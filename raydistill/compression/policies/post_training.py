@@ -13,7 +13,7 @@ from raydistill.compression.calibration.stages import Batches
 from raydistill.compression.copying import copy_of
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies.base import Policy
-from raydistill.compression.post_training import PostTrained, Steps, post_train, rounded_after_training
+from raydistill.compression.post_training import PostTrained, Steps, mended, post_train, rounded_over_ranges
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
 from raydistill.compression.rates import PolicyTime
@@ -99,9 +99,9 @@ class PostTrainingPolicy(Policy):
 
         def by_first() -> None:
             nonlocal report
-            report = rounded_after_training(
-                self._model, self._quantizer, self._inputs(), self._batches(), steps=self._controls.steps
-            )
+            batches, steps = self._batches(), self._controls.steps
+            rounded = rounded_over_ranges(self._model, self._quantizer, self._inputs(), batches, steps=steps)
+            report = mended(self._model, rounded, batches, steps)
 
         ranks.by_first(by_first)
         changes = ranks.of_first(None if report is None else report.changes)
