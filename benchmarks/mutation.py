@@ -3,9 +3,10 @@
     python benchmarks/mutation.py --count 80 --seed 0 [--rooms compression search] [--slow]
 
 A sample, by seed, of all places where a comparison, an arithmetic or logical operator, a number, a truth value, a
-condition, a returned value or a call's effect can be changed. A changed line is *noticed* when a test of its room
-fails, or one of all the quick tests; with --slow also its room's slow ones (those that start Ray among them). Prints
-the changes that nobody noticed and the score. Hours for large samples: run it by hand.
+condition, a returned value or a call's effect can be changed. A changed line is *noticed* when a test of its module's
+name fails (slow ones too), or a quick one of its room, or one of all the quick tests; with --slow also its room's slow
+ones (those that start Ray among them). Prints the changes that nobody noticed and the score. Hours for large samples:
+run it by hand.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("compression", "search", "sweep", "training", "tracking", "storage")
-QUICK = "not ray and not slow and not cluster and not gpu"
+QUICK = "not ray and not slow and not cluster and not long and not gpu"
+OF_ITS_NAME = "not ray and not cluster and not long and not gpu"
 _SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub, ast.Sub: ast.Add,
@@ -114,7 +116,7 @@ def _near(tree: ast.AST, changed: ast.AST) -> str:
 def tests(copy_of_it: Path, what: list[str], marks: str, limit_s: float) -> bool:
     """Whether they all pass; running out of time is noticed too."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", marks, *what]
-    environment = {**os.environ, "PYTHONPATH": str(copy_of_it), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(copy_of_it)}
     try:
         done = subprocess.run(command, cwd=copy_of_it, env=environment, capture_output=True, timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -153,13 +155,19 @@ def main() -> None:
             change = change_at(file, index)
             whole = file.read_text()
             begun = time.monotonic()
-            room = file.relative_to(house / "raydistill").parts[0]
+            module = file.relative_to(house / "raydistill")
+            room = module.parts[0]
+            of_its_name = module.parent / f"test_{module.name}"
             try:
                 file.write_text(change.source)
-                noticed = not tests(house, [f"tests/{room}"], QUICK, asked.limit)
+                noticed = (house / "tests" / of_its_name).exists() and not tests(
+                    house, [f"tests/{of_its_name}"], OF_ITS_NAME, asked.limit
+                )
+                noticed = noticed or not tests(house, [f"tests/{room}"], QUICK, asked.limit)
                 noticed = noticed or not tests(house, ["tests"], QUICK, asked.limit)
                 if not noticed and asked.slow:
-                    noticed = not tests(house, [f"tests/{room}"], f"not cluster and not ({QUICK})", 3 * asked.limit)
+                    slow = f"not cluster and not long and not ({QUICK})"
+                    noticed = not tests(house, [f"tests/{room}"], slow, 3 * asked.limit)
             finally:
                 file.write_text(whole)
             unnoticed += not noticed
