@@ -58,7 +58,8 @@ def _upscaled(height: int, width: int) -> tuple[np.ndarray, np.ndarray, tuple[st
 
 
 def _file() -> Path:
-    """The file in the installed package, which is not imported for it: that takes each process of a sweep two seconds."""
+    """In the installed package, which is not imported for it: that takes each process of a sweep two seconds."""
     package = importlib.util.find_spec("sklearn")
-    assert package is not None and package.submodule_search_locations is not None
+    assert package is not None
+    assert package.submodule_search_locations is not None
     return Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"

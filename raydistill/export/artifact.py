@@ -184,6 +184,7 @@ def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path
             raise ConfigError(Fault(form.NAME, too_far(manifest, difference)))
         known = {file.name for file in manifest.files}
         files = [_file(own / name, form.NAME) for name in names if name not in known]
+        versions = {**manifest.versions, **form.versions(own)}
         for name in names:
             os.replace(own / name, work / name)
     except StorageError:
@@ -199,7 +200,7 @@ def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path
     finally:
         shutil.rmtree(own, ignore_errors=True)
     agreement = {**manifest.agreement, form.NAME: difference}
-    return replace(manifest, files=(*manifest.files, *files), agreement=agreement)
+    return replace(manifest, files=(*manifest.files, *files), agreement=agreement, versions=versions)
 
 
 def may_differ(manifest: Manifest) -> float:

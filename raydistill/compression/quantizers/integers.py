@@ -68,3 +68,8 @@ def of_8_bits(low: int, high: int) -> torch.dtype | None:
     if low >= -128 and high <= 127:
         return torch.int8
     return torch.uint8 if low >= 0 and high <= 255 else None
+
+
+def of_4_bits(low: int, high: int) -> bool:
+    """Whether 4 bits hold these numbers, signed or not."""
+    return (low >= -8 and high <= 7) or (low >= 0 and high <= 15)

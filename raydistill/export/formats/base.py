@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -42,3 +43,7 @@ class Format(Protocol):
 
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         """Lines of Python that run it, in the folder."""
+
+    def versions(self, folder: Path) -> Mapping[str, str]:
+        """What has to be known to read its files, by name: the opset of ONNX, say."""
+        return {}

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from raydistill.compression.storage import assembled, restored, stored
-from raydistill.export.formats.base import Runner
+from raydistill.export.formats.base import Format, Runner
 from raydistill.export.formats.rebuilt import CONFIG, read_weights, rebuilt, use_rebuilt, write_config
 from raydistill.files import write_atomically
 
@@ -30,7 +30,7 @@ _FILE = "model.bitmask.safetensors"
 _VALUES, _BITS, _SHAPE = ".compressed", ".bitmask", ".shape"
 
 
-class Bitmask:
+class Bitmask(Format):
     NAME: ClassVar[str] = "bitmask"
     RUNTIME: ClassVar[str] = "torch"
     ABOUT: ClassVar[str] = "weights with their zeros left out, for storage and transfer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from raydistill.export.formats.base import Runner
+from raydistill.export.formats.base import Format, Runner
 from raydistill.export.formats.rebuilt import own_arch, run_in_torch
 from raydistill.training.checkpoint import load_model, write_checkpoint
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FILE = "checkpoint.pt"
 
 
-class Checkpoint:
+class Checkpoint(Format):
     NAME: ClassVar[str] = "checkpoint"
     RUNTIME: ClassVar[str] = "torch"
     ABOUT: ClassVar[str] = "raydistill's own: to look at, to train on, to export again"

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.quantizers.integers import written_in
+from raydistill.compression.quantizers.frozen import FrozenWeight
+from raydistill.compression.quantizers.integers import of_4_bits, written_in
 from raydistill.compression.quantizers.network import modes_kept, quantization_of
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
-from raydistill.export.formats.base import Runner
+from raydistill.export.formats.base import Format, Runner
 from raydistill.export.formats.packages import need
 from raydistill.export.formats.quiet import quietly
-from raydistill.export.integers.onnx import OnnxOperators, translations
+from raydistill.export.integers.onnx import OPSET_OF_4_BITS, OnnxOperators, in_4_bits, translations
 from raydistill.export.outputs import Output, together
 from raydistill.files import write_atomically
 
@@ -34,7 +35,7 @@ _MOST_BYTES = 2_000_000_000
 """A single file of protocol buffers holds less than 2 GiB."""
 
 
-class Onnx:
+class Onnx(Format):
     NAME: ClassVar[str] = "onnx"
     RUNTIME: ClassVar[str] = "onnxruntime"
     ABOUT: ClassVar[str] = "for onnxruntime and whatever else reads ONNX, of any batch size"
@@ -88,6 +89,11 @@ class Onnx:
             f'{outputs} = session.run(None, {{"{name}": {name}}})',
         )
 
+    def versions(self, folder: Path) -> Mapping[str, str]:
+        import onnx
+
+        return {"opset": str(opset_of(onnx.load(folder / _FILE, load_external_data=False)))}
+
 
 def write_onnx(
     model: nn.Module, example: Tensor, path: Path, properties: Mapping[str, object] | None = None, where: str = "onnx"
@@ -125,21 +131,37 @@ def onnx_model(
     import onnx  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     batch = torch.export.Dim("batch", min=1)
+    opset = OPSET_OF_4_BITS if _has_few_bits(model) else None
     with _exporting(where), written_in(model, OnnxOperators()), modes_kept():
         program = torch.onnx.export(
                     model, tuple(inputs), dynamo=True, custom_translation_table=translations(),
                     dynamic_shapes=tuple({axis: batch} for axis in batch_axes),
                     input_names=None if input_names is None else list(input_names),
                     output_names=None if output_names is None else list(output_names), verbose=False,
+                    opset_version=opset,
                 )  # fmt: skip
     assert program is not None
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "model.onnx"
         program.save(str(whole))
         written = onnx.load(whole)
-    for node in (*written.graph.node, *(node for function in written.functions for node in function.node)):
-        del node.metadata_props[:]  # where in which file of this machine each was made
+    if opset is not None and opset_of(written) >= opset:
+        in_4_bits(written)
+    graph = written.graph
+    nodes = (*graph.node, *(node for function in written.functions for node in function.node))
+    # where in which file of this machine each was made, and how torch calls it: a tenth of a small network's file
+    for part in (graph, *nodes, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
     return _saying(written, properties)
+
+
+def _has_few_bits(model: nn.Module) -> bool:
+    return any(of_4_bits(part.low, part.high) for part in model.modules() if isinstance(part, FrozenWeight))
+
+
+def opset_of(written: ModelProto) -> int:
+    """The version of ONNX's own operators that a model is written in."""
+    return next((int(said.version) for said in written.opset_import if said.domain in ("", "ai.onnx")), 0)
 
 
 def onnx_of_image(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
-from raydistill.export.formats.base import Runner
+from raydistill.export.formats.base import Format, Runner
 from raydistill.export.formats.onnx import Onnx, innermost
 from raydistill.export.formats.packages import need
 from raydistill.export.formats.pt2 import traced
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FILE, _WEIGHTS = "model.xml", "model.bin"
 
 
-class OpenVino:
+class OpenVino(Format):
     NAME: ClassVar[str] = "openvino"
     RUNTIME: ClassVar[str] = "openvino"
     ABOUT: ClassVar[str] = "for OpenVINO on CPUs and GPUs of Intel's, of any batch size"

@@ -17,7 +17,7 @@ from torch import Tensor
 from raydistill.compression.quantizers.integers import Language, written_in
 from raydistill.compression.quantizers.network import modes_kept
 from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
-from raydistill.export.formats.base import Runner
+from raydistill.export.formats.base import Format, Runner
 from raydistill.export.formats.onnx import innermost
 from raydistill.export.formats.quiet import quietly
 from raydistill.export.integers.aten import AtenOperators
@@ -38,7 +38,7 @@ _WORDS = re.compile(
 """All that an expression of sizes is made of, beside symbols such as s0."""
 
 
-class Pt2:
+class Pt2(Format):
     NAME: ClassVar[str] = "pt2"
     RUNTIME: ClassVar[str] = "torch"
     ABOUT: ClassVar[str] = "torch.export's archive: torch runs it without the network's own code"

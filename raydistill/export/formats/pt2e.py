@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raydistill.errors import ABSENT, ConfigError, Fault
-from raydistill.export.formats.base import Runner
+from raydistill.export.formats.base import Format, Runner
 from raydistill.export.formats.onnx import innermost
 from raydistill.export.formats.packages import need
 from raydistill.export.formats.pt2 import load_archive, traced
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FILE = "model.pt2e.pt2"
 
 
-class Pt2e:
+class Pt2e(Format):
     NAME: ClassVar[str] = "pt2e"
     RUNTIME: ClassVar[str] = "torch.compile"
     ABOUT: ClassVar[str] = "of quantized networks: torch.compile runs it as integers on CPUs, with torchao"

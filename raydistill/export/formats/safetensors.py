@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from raydistill.compression.storage import restored, stored
-from raydistill.export.formats.base import Runner
+from raydistill.export.formats.base import Format, Runner
 from raydistill.export.formats.rebuilt import CONFIG, read_weights, rebuilt, use_rebuilt, write_config
 from raydistill.export.outputs import parts
 from raydistill.files import write_atomically
@@ -44,7 +44,7 @@ with torch.no_grad():
 """
 
 
-class Safetensors:
+class Safetensors(Format):
     NAME: ClassVar[str] = "safetensors"
     RUNTIME: ClassVar[str] = "torch"
     ABOUT: ClassVar[str] = "weights, and a module of plain PyTorch that takes them where there can be one"

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from raydistill.compression.quantizers.integers import Step
+from raydistill.compression.quantizers.integers import Step, of_4_bits
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+OPSET_OF_4_BITS = 21
+"""The first operator set of ONNX that knows numbers of 4 bits."""
 
 
 @torch.library.custom_op("raydistill::on_grid", mutates_args=())
@@ -77,3 +83,37 @@ def _tensor(value: Any) -> Any:
     from onnx import numpy_helper  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     return numpy_helper.from_array(np.asarray(value))
+
+
+def in_4_bits(written: ModelProto) -> int:
+    """Weights whose numbers all fit into 4 bits are stored so, two a byte, in place; returns how many weights.
+
+    A Cast gives them to DequantizeLinear in 8 bits, as kernels of integers want them: runtimes carry it out once, when
+    they load the file. Read by DequantizeLinear itself they would keep onnxruntime from fusing those kernels.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    stored = {tensor.name: tensor for tensor in written.graph.initializer}
+    read = {node.input[0] for node in written.graph.node if node.op_type == "DequantizeLinear"}
+    casts = []
+    for name in sorted(read & stored.keys()):
+        numbers = numpy_helper.to_array(stored[name])
+        if numbers.dtype not in (np.int8, np.uint8) or not numbers.size:
+            continue
+        if not of_4_bits(int(numbers.min()), int(numbers.max())):
+            continue
+        few = TensorProto.INT4 if numbers.min() < 0 else TensorProto.UINT4
+        casts.append(helper.make_node("Cast", [f"{name}.of_4_bits"], [name], to=stored[name].data_type))
+        stored[name].CopyFrom(_two_a_byte(f"{name}.of_4_bits", numbers, few))
+    for node in reversed(casts):
+        written.graph.node.insert(0, node)
+    return len(casts)
+
+
+def _two_a_byte(name: str, numbers: np.ndarray, kind: int) -> TensorProto:
+    """The first of two in the lower half (onnx.proto, TensorProto.raw_data)."""
+    from onnx import helper
+
+    halves = (numbers.reshape(-1).astype(np.int16) & 15).astype(np.uint8)
+    halves = np.append(halves, np.zeros(len(halves) % 2, dtype=np.uint8))
+    return helper.make_tensor(name, kind, numbers.shape, (halves[::2] | (halves[1::2] << 4)).tobytes(), raw=True)
