@@ -1,16 +1,22 @@
-"""Where a trace ends and begins anew: at what is thinned from inside, recurrent layers and attention."""
+"""Where a trace ends and begins anew: at what is thinned from inside (recurrent layers and attention), and at shuffles of
+channels, which the library takes for an operation on each element."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 
 from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.thinning.inputs import tensors
+
+_SHUFFLED = "has its channels shuffled with others, so that none can go alone"
+_VIEWS = frozenset({"view", "reshape"})
 
 
 def recurrent(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -52,10 +58,35 @@ def left_as_they_are(
     for layer, why in read.items():
         handles.append(model.get_submodule(layer).register_forward_pre_hook(partial(begins, why), prepend=True))
     try:
-        yield reached
+        with _Shuffles(mark, reached):
+            yield reached
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Shuffles(TorchFunctionMode):
+    """The channels of maps that are split into groups are followed no further, and what comes out of it is new."""
+
+    def __init__(self, mark: Callable[[Tensor, str], Tensor], reached: list[tuple[Tensor, str]]) -> None:
+        super().__init__()
+        self._mark, self._reached = mark, reached
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: Any = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") in _VIEWS and isinstance(result, Tensor) and _grouped(args[0], result):
+            self._reached.append((args[0], _SHUFFLED))
+            return self._mark(result, _SHUFFLED)
+        return result
+
+
+def _grouped(maps: Tensor, result: Tensor) -> bool:
+    """Whether (B, C, H, W) has become (B, groups, C / groups, H, W)."""
+    if maps.dim() != 4 or result.dim() != 5 or not maps.requires_grad:
+        return False
+    return result.shape[0] == maps.shape[0] and result.shape[3:] == maps.shape[2:] and 1 < result.shape[1] < maps.shape[1]
 
 
 def _mapped(output: object, change: Callable[[Tensor], Tensor]) -> object:
