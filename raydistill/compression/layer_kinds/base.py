@@ -29,6 +29,7 @@ class LayerKind:
     whole: why its channels are never taken out (completes "reaches NAME, ..."); empty where they can be.
     weight: the name of its weight; out_dim, in_dim: that one's dimensions of rows and of columns.
     numbers: names of its whole numbers that go down with the heads or units of its block; None: whichever fit.
+    block: it is no layer: what it holds beside its layers (a table, a scale for each head) is for its own code.
     """
 
     norm: bool = False
@@ -36,6 +37,7 @@ class LayerKind:
     recurrent: bool = False
     embedding: bool = False
     counted: bool = False
+    block: bool = False
     whole: str = ""
     numbers: tuple[str, ...] | None = None
     weight: str = "weight"
@@ -127,6 +129,9 @@ class LayerKind:
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         names = [name for name, tensor in own if tensor.dim() == 1 and len(tensor) > 1]
         return {} if keep_rows is None else {name: partial(select, 0, keep_rows) for name in names}
+
+    def before_cut(self, module: nn.Module) -> None:
+        """Make ready for a layer of this module to lose rows or columns; its outputs stay."""
 
     def fit(self, module: nn.Module, rows: int | None = None) -> None:
         """Set the widths a layer knows of itself (``out_channels``, ``num_features``, ...) to those of its tensors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
@@ -110,9 +111,11 @@ def _attentions(model: nn.Module, seen: Seen, structures: Collection[str], taken
             taken.reasons.update(dict.fromkeys(site.layers, fault))
             continue
         ways: Ways = []
-        for widths in WIDTHS:
-            cut = head_cut(site, model, structures, widths)
-            if cut is not None and all(str(cut) != str(other) for other in ways):
+        tried: list[object] = []
+        for beside, widths in itertools.product((True, False), WIDTHS):
+            cut = head_cut(site, model, structures, widths, beside)
+            if cut is not None and all((str(cut), cut.leaving.keys()) != known for known in tried):
+                tried.append((str(cut), cut.leaving.keys()))
                 ways.append(cut)
         if ways:
             by_class.setdefault(type(model.get_submodule(site.module)), []).append(ways)

@@ -242,7 +242,26 @@ class _Pass(TorchFunctionMode):
         if name in ("matmul", "__matmul__", "bmm") and isinstance(result, Tensor) and result.dim() >= 3:
             one, other = _first(args, named, ("input", "other"))
             return self._product(one, other, result)
+        if name == "einsum" and len(args) == 3 and isinstance(args[0], str) and isinstance(result, Tensor):
+            one, other = _first(args[1:], named, ("operands", "operands"))
+            return self._einsum(args[0], one, other, result)
+        if name == "normalize":
+            return args[0]  # over the channels of a head, as cosines are taken: a scale for each of its rows
         return result
+
+    def _einsum(self, equation: str, one: Tensor, other: Tensor, result: Tensor) -> Tensor:
+        """A product of two matrices for each of a batch, whatever it calls their sides."""
+        sides = _sides(equation)
+        if sides is None or result.dim() < 3:
+            return result
+        batch, (row, inner, column), (first, second, out) = sides
+
+        def matrices(tensor: Tensor, names: str, last: str) -> Tensor:
+            return tensor.permute([names.index(name) for name in batch + last])
+
+        made = matrices(result, out, row + column)
+        found = self._product(matrices(one, first, row + inner), matrices(other, second, inner + column), made)
+        return result if found is made else found.permute([(batch + row + column).index(name) for name in out])
 
     def _linear(self, value: Tensor, weight: Tensor, result: Tensor) -> Tensor:
         """A layer's weight that somebody else's code uses; a layer by itself has its hooks."""
@@ -318,6 +337,22 @@ class _Pass(TorchFunctionMode):
             else:
                 seen.escaped |= {self.sources[source] for source in of} & set(seen.readers)
         return seen
+
+
+def _sides(equation: str) -> tuple[str, tuple[str, str, str], tuple[str, str, str]] | None:
+    """Of an equation of two tensors: the names of its batch; of rows, of what is summed over and of columns, where
+    there is one of each; and all names of the first, the second and the result. None: it is something else."""
+    given, arrow, out = equation.replace(" ", "").partition("->")
+    first, comma, second = given.partition(",")
+    if not arrow or not comma or "." in equation or "," in second:
+        return None
+    batch = "".join(name for name in out if name in first and name in second)
+    row, column = (
+        "".join(n for n in out if n in one and n not in other) for one, other in ((first, second), (second, first))
+    )
+    inner = "".join(name for name in first if name in second and name not in out)
+    whole = len(first) == len(batch) + 2 == len(second) == len(out) and len(row) == len(column) == len(inner) == 1
+    return (batch, (row, inner, column), (first, second, out)) if whole else None
 
 
 def _is_number(value: float) -> bool:
