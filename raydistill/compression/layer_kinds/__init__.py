@@ -58,6 +58,9 @@ BY_NAME: dict[str, LayerKind] = {
     "torchvision.models.swin_transformer.ShiftedWindowAttention": _rewritten("windows:WindowAttention", "num_heads"),
     "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": _rewritten("windows:CosineAttention", "num_heads"),
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": _rewritten("windows:GridAttention", "n_heads"),
+    "transformers.models.t5.modeling_t5.T5Attention": _rewritten(
+        "t5:OwnBiasAttention", "n_heads", "key_value_proj_dim", "inner_dim"
+    ),
 }
 """Of other libraries' classes, which are not imported for it."""
 UNKNOWN = LayerKind(block=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds.base import LayerKind
 from raydistill.resolve import resolve
@@ -18,8 +19,6 @@ class RewrittenKind(LayerKind):
     block: bool = True
     replacement: str = ""
 
-    def before_cut(self, module: nn.Module) -> None:
+    def before_cut(self, module: nn.Module, stays: Mapping[str, Tensor]) -> None:
         """A block that loses something is one of `replacement` from now on; object, names and parameters stay."""
-        cls = resolve(self.replacement, {}, type(module).__name__, "block")
-        if not isinstance(module, cls):
-            cls.take_over(module)
+        resolve(self.replacement, {}, type(module).__name__, "block").take_over(module, stays)

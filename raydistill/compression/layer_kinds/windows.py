@@ -25,9 +25,10 @@ class WindowAttention(ShiftedWindowAttention):
     head_dim: int
 
     @classmethod
-    def take_over(cls, module: Any) -> None:
-        module.head_dim = module.qkv.in_features // module.num_heads
-        module.__class__ = cls
+    def take_over(cls, module: Any, stays: object) -> None:
+        if not isinstance(module, cls):
+            module.head_dim = module.qkv.in_features // module.num_heads
+            module.__class__ = cls
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
@@ -73,7 +74,7 @@ class GridAttention(RelativePositionalMultiHeadAttention):
     """Of MaxViT (Tu et al. 2022, arXiv 2204.01697); what it reads is in windows already."""
 
     @classmethod
-    def take_over(cls, module: nn.Module) -> None:
+    def take_over(cls, module: nn.Module, stays: object) -> None:
         module.__class__ = cls
 
     def forward(self, x: Tensor) -> Tensor:

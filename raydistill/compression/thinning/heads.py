@@ -86,8 +86,8 @@ def faults_of(site: Site, model: nn.Module) -> str:
 def head_cut(
     site: Site, model: nn.Module, structures: Collection[str], widths: str, beside: bool = True
 ) -> HeadCut | None:
-    """What can go of an attention without another output, or None. widths: one of `WIDTHS`. beside: with the rows of
-    other layers of its block that have one a head."""
+    """What can go of an attention without another output, or None. widths: one of `WIDTHS`. beside: with what else of
+    its block has one entry a head, tables and rows of other layers."""
     assert site.mixed is not None  # `faults_of`
     unread, constant, values = _dead_values(site, model)
     dead = torch.zeros_like(unread)
@@ -140,7 +140,7 @@ def head_cut(
         value_width=(value_rows.shape[1], value_width),
         leaving=leaving,
         constants=_constants(site, model, ~keep_v, values),
-        tables=_tables(site, model, whole[shared_by]) if bool(whole.any()) else {},
+        tables=_tables(site, model, whole[shared_by]) if beside and bool(whole.any()) else {},
     )
 
 

@@ -111,11 +111,11 @@ def _attentions(model: nn.Module, seen: Seen, structures: Collection[str], taken
             taken.reasons.update(dict.fromkeys(site.layers, fault))
             continue
         ways: Ways = []
-        tried: list[object] = []
-        for beside, widths in itertools.product((True, False), WIDTHS):
+        tried: set[object] = set()
+        for widths, beside in itertools.product(WIDTHS, (True, False)):
             cut = head_cut(site, model, structures, widths, beside)
-            if cut is not None and all((str(cut), cut.leaving.keys()) != known for known in tried):
-                tried.append((str(cut), cut.leaving.keys()))
+            if cut is not None and (what := (str(cut), *cut.leaving, *cut.tables)) not in tried:
+                tried.add(what)
                 ways.append(cut)
         if ways:
             by_class.setdefault(type(model.get_submodule(site.module)), []).append(ways)

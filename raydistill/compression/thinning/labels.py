@@ -112,6 +112,7 @@ class _Pass(TorchFunctionMode):
         self.seen = Seen()
         self.mixed: dict[str, tuple[int, torch.Size]] = {}  # source of what a site gives: its number, (heads, width)
         self.state_sources: set[int] = set()
+        self.cells: dict[str, Tensor] = {}  # what stands for their units, (units,)
         self.waiting: tuple[Rows, Rows] | None = None
         self.read_by: dict[str, list[tuple[str, Rows]]] = {}
 
@@ -126,6 +127,8 @@ class _Pass(TorchFunctionMode):
             change = self._change(name, module)
             if change is not None:
                 handles.append(module.register_forward_hook(change, prepend=True, with_kwargs=True))
+            if kind_of(module).cell:
+                handles.append(module.register_forward_pre_hook(partial(self._read_state, name), with_kwargs=True))
             if weighted(module) or kind_of(module).recurrent:
                 handles.append(module.register_forward_pre_hook(partial(self._read, name), with_kwargs=True))
         try:
@@ -145,6 +148,8 @@ class _Pass(TorchFunctionMode):
         kind = kind_of(module)
         if weighted(module):
             return lambda m, inputs, named, output: self._rows(name, output, kind.channel_axis(m, output.dim()))
+        if kind.cell and kind.may_be_cut(module):
+            return lambda m, inputs, named, output: self._step(name, output)
         if kind.recurrent and kind.may_be_cut(module):
             return lambda m, inputs, named, output: self._units(name, m, output)
         if _scales(module):
@@ -185,6 +190,22 @@ class _Pass(TorchFunctionMode):
             return given, (rows, rows.clone(), *states[2:])
         return given, rows
 
+    def _step(self, name: str, output: Any) -> object:
+        """What a cell gives: its units, at every step the same numbers; a state of another kind is read by nobody."""
+        units = output[0] if isinstance(output, tuple) else output
+        if name not in self.cells:
+            self.cells[name] = self._rows(name, units.reshape(-1, units.shape[-1])[0], -1)
+        changed = self.cells[name].expand(units.shape).to(units.dtype).clone()
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    def _read_state(self, name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+        """A cell that goes on from another's units, or from its own in another order, ties them to its own."""
+        state = named.get("hx", inputs[1] if len(inputs) > 1 else None)
+        units = state[0] if isinstance(state, tuple | list) else state
+        for rows in self._whose(units, -1) if isinstance(units, Tensor) else ():
+            if rows.layer != name or not torch.equal(rows.where, torch.arange(len(rows.where))):
+                self.seen.escaped |= {rows.layer, name}
+
     def _read(self, name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
         value = next(iter([*inputs, *named.values()]), None)
         value = value.data if isinstance(value, PackedSequence) else value
@@ -196,7 +217,7 @@ class _Pass(TorchFunctionMode):
 
     def _whose(self, tensor: Tensor, axis: int) -> list[Rows]:
         """Of whom a tensor's channels are, the same at every position; nothing where some number is of no one."""
-        flat = tensor.movedim(axis, -1).flatten(0, -2)
+        flat = tensor.movedim(axis, -1).reshape(-1, tensor.shape[axis])
         flat = flat[(flat != 0).any(1)]  # zeros pad sequences
         if not flat.is_floating_point() or not len(flat) or not bool((flat == flat[0]).all()):
             return []

@@ -17,11 +17,11 @@ def test_it_is_made_ready_once_and_its_parameters_stay() -> None:
     kind = kind_of(module)
     assert isinstance(kind, RewrittenKind)
     assert (kind.block, kind.numbers) == (True, ("num_heads",))
-    kind.before_cut(module)
+    kind.before_cut(module, {})
     assert (type(module), module.head_dim) == (WindowAttention, 4)
     module.num_heads = 1
     assert kind_of(module) is kind
-    kind.before_cut(module)
+    kind.before_cut(module, {})
     assert module.head_dim == 4, "scores are scaled as before"
     assert all(module.get_parameter(name) is parameter for name, parameter in before.items())
 

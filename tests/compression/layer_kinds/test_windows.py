@@ -19,7 +19,7 @@ def taken_over(model: nn.Module) -> nn.Module:
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.5)
     own = copy.deepcopy(model)
-    kind_of(own).before_cut(own)
+    kind_of(own).before_cut(own, {})
     return own
 
 
