@@ -24,6 +24,7 @@ from raydistill.compression.thinning.heads import faults_of, of_groups, sharing
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.inside import look_inside, sites_of, streams_of
 from raydistill.compression.thinning.labels import Rows, Site
+from raydistill.compression.thinning.mixers import Mixer, mixers_of
 from raydistill.compression.thinning.streams import Stream
 from raydistill.compression.thinning.thin import rules_of, working_copy
 from raydistill.errors import ConfigError
@@ -130,6 +131,7 @@ def couplings(model: nn.Module, example: Example) -> Offer:
             refused[layer] = "what reads it cannot be followed" if whole else kind_of(module).whole
         else:
             found += _units(layer, module, work, readers)
+    found += [_inner(mixer, work) for mixer in mixers_of(work, given)]
     for stream in streams_of(work, given):
         made = _embedding(stream, work)
         if made is not None:
@@ -307,6 +309,17 @@ def _units(layer: str, module: nn.Module, model: nn.Module, readers: dict[str, R
                 ):
                     slices.append(Slice(f"{reader}.{name}", kind_.in_dim if kind_ else 1, torch.stack(columns)))
         yield Coupling(UNITS, layer, names, tuple(slices), f"{UNITS} {type(module).__name__} {part.layer}", layer)
+
+
+def _inner(mixer: Mixer, model: nn.Module) -> Coupling:
+    """Channels of a block that mixes time by itself: what no layer reads is left out, its tables with it."""
+    every = torch.arange(mixer.width)
+    sides = [(name, kind_of(model.get_submodule(name)).out_dim, mixer.rows(name, every)) for name in mixer.writers]
+    sides += [(name, kind_of(model.get_submodule(name)).in_dim, every.view(-1, 1)) for name in mixer.readers]
+    slices = tuple(Slice(f"{name}.{_matrix(model, name)}", dim, where) for name, dim, where in sides)
+    members = [(name, "out") for name in mixer.writers] + [(name, "in") for name in mixer.readers]
+    writers = tuple(f"{name}.{_matrix(model, name)}" for name in mixer.writers)
+    return Coupling(UNITS, mixer.block, writers, slices, _topology(UNITS, members, model))
 
 
 def _matrix(model: nn.Module, layer: str) -> str:
