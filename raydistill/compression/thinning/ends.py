@@ -1,5 +1,5 @@
-"""Where a trace ends and begins anew: at what is thinned from inside (recurrent layers and attention), at norms over
-channels, and at shuffles of channels, which the library takes for an operation on each element."""
+"""Where a trace ends and begins anew: at what is thinned from inside (recurrent layers and attention), and at shuffles
+of channels, which the library takes for an operation on each element."""
 
 from __future__ import annotations
 
@@ -23,19 +23,13 @@ def recurrent(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in model.named_modules() if kind_of(module).recurrent]
 
 
-def _whole(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What keeps all of its channels: to follow them through it would lead nowhere, in deep networks for minutes."""
-    every = ((name, module, kind_of(module)) for name, module in model.named_modules())
-    return [(name, module) for name, module, kind in every if kind.recurrent or (kind.whole and not kind.embedding)]
-
-
 @contextlib.contextmanager
 def left_as_they_are(
     model: nn.Module, mark: Callable[[Tensor, str], Tensor], given: Mapping[str, str], read: Mapping[str, str]
 ) -> Iterator[list[tuple[Tensor, str]]]:
-    """The library follows nothing through recurrent layers, takes attention for an operation on each element, and norms
-    over channels for what can be cut. While this lasts the trace ends where it reaches one of them (gives what reaches
-    which, and why that stays), and begins anew behind it.
+    """The library follows nothing through recurrent layers, and takes attention for an operation on each element. While
+    this lasts the trace ends where it reaches one of them (gives what reaches which, and why that stays), and begins
+    anew behind it.
 
     given, read: layers whose outputs go into a block, and layers that read what comes out of one, with the reason why
     that stays.
@@ -56,7 +50,7 @@ def left_as_they_are(
         return (_mapped(inputs[0], lambda tensor: mark(tensor, why)), *inputs[1:])
 
     handles = []
-    for name, module in _whole(model):
+    for name, module in recurrent(model):
         handles.append(module.register_forward_pre_hook(partial(see, name), with_kwargs=True))
         handles.append(module.register_forward_hook(partial(begin, name)))
     for layer, why in given.items():

@@ -71,17 +71,3 @@ def test_a_shuffle_of_channels_ends_it_and_other_views_do_not() -> None:
     assert marked == [why]
     assert [reason for _, reason in reached] == [why]
     assert torch.equal(reached[0][0], model.before(x))
-
-
-def test_a_norm_over_channels_ends_it_and_one_of_each_channel_does_not() -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.LayerNorm(4), nn.Embedding(5, 4))
-    marked: list[str] = []
-
-    def mark(tensor: Tensor, why: str) -> Tensor:
-        marked.append(why)
-        return tensor
-
-    with left_as_they_are(model, mark, {}, {}) as reached:
-        model[2](model[1](model[0](torch.randn(2, 3))) + model[3](torch.tensor([1, 2])))
-    assert marked == ["comes out of 2, which normalizes over channels"]
-    assert [why for _, why in reached] == ["reaches 2, which normalizes over channels"]
