@@ -37,7 +37,8 @@ from raydistill.compression.thinning.coupling import couplings
 
 CNNS = (
     "resnet50", "densenet121", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf",
-    "shufflenet_v2_x1_0", "inception_v3", "googlenet", "vit_b_16", "swin_t", "maxvit_t",
+    "shufflenet_v2_x1_0", "inception_v3", "googlenet", "vit_b_16", "swin_t", "swin_v2_t",
+    "maxvit_t",
 )  # fmt: skip
 SIZES = {"inception_v3": 299}
 IDS = torch.arange(36).view(2, 18) + 3

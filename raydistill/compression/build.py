@@ -55,7 +55,7 @@ from raydistill.schedule import (
 T = TypeVar("T")
 _EXTENSIONS = {
     name: f"raydistill.compression.thinning:{name}" for name in ("FilterRemover", "ChannelRemover", "StructureRemover")
-}
+} | {"LowRankRecovery": "raydistill.compression.low_rank:LowRankRecovery"}
 MENUS: dict[str, tuple[str, Mapping[str, object]]] = {
     "pruners": ("pruner class", pruners.MENU),
     "regularizers": ("regularizer class", regularizers.MENU),

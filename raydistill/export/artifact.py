@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, StorageError
-from raydistill.export import classify
+from raydistill.export import classify, semi_structured
 from raydistill.export.deployed import Deployed
 from raydistill.export.formats import Format, Runner
 from raydistill.export.latency import DENSE, THIS, Row, batch_that_helps, side_by_side
@@ -128,6 +128,8 @@ def _described(
         Port(name, shape, _dtype(value))
         for name, shape, value in zip(network.output_names, shapes, parts(network.outputs), strict=True)
     )
+    halves = semi_structured.two_of_four(network.network_itself)
+    size = sum(parameter.numel() for parameter in network.model.parameters())
     return Manifest(
         arch=network.network.arch,
         model_args=dict(run["model_args"]),
@@ -143,7 +145,8 @@ def _described(
         figures={split: dict(metrics) for split, metrics in figures.items()},
         network=_cost(network),
         dense={} if dense is None else _cost(dense),
-        changes=network.deployment.lines,
+        changes=(*network.deployment.lines, *semi_structured.said(halves, size)),
+        semi_structured=tuple(each.name for each in halves),
         rounded=network.rounded,
         largest_output=max((float(v.abs().max()) for v in parts(network.outputs) if v.numel()), default=0.0),
         versions={"torch": torch.__version__},

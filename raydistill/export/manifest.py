@@ -48,7 +48,8 @@ class Manifest:
     the largest difference of an output to the masked network's, of `outputs_range`. changes: lines on what was removed
     and folded, and what could not be. rounded: it is a quantized network. latency: see `latency.side_by_side`. gives:
     of `outputs.MENU`; others: what it gives beside `output`. partial: the network gives
-    more than is delivered, as the state that it would go on from: its `figures` were had with that.
+    more than is delivered, as the state that it would go on from: its `figures` were had with that. semi_structured:
+    weights that keep two of every four inputs.
     """
 
     arch: str
@@ -73,6 +74,7 @@ class Manifest:
     gives: str = OneTensor.NAME
     others: tuple[Port, ...] = ()
     partial: bool = False
+    semi_structured: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> tuple[Port, ...]:
@@ -110,6 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
         said["others"] = tuple(_port(port) for port in said.get("others", ()))
         said["files"] = tuple(File(**file) for file in said["files"])
         said["classes"], said["changes"] = tuple(said["classes"]), tuple(said["changes"])
+        said["semi_structured"] = tuple(said.get("semi_structured", ()))
         manifest = Manifest(**said)
         _check(manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CheckpointError) as error:

@@ -56,6 +56,34 @@ def test_a_run_and_the_same_command_again(run: Command, tmp_path: Path) -> None:
     assert "1/2" not in again.out
 
 
+ADAPTERS = """
+version: 1
+pruners:
+  half: {class: SparsityLevelParameterPruner, levels: {"fc*.weight": 0.8}}
+extensions:
+  recovery: {class: LowRankRecovery, rank: 4}
+policies:
+  - {pruner: {instance_name: half}, epochs: [0]}
+  - {extension: {instance_name: recovery}, starting_epoch: 1, ending_epoch: 3, frequency: 1}
+"""
+
+
+@pytest.mark.slow
+def test_adapters_on_what_pruning_has_left(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "adapters.yaml").write_text(ADAPTERS)
+    ended = run("--compress", "adapters.yaml", "--epochs", "3", "-b", "128", "--num-best-scores", "3")
+    assert (ended.code, ended.err) == (0, "")
+    assert [line.split()[1] for line in ended.out.splitlines() if line.split()[:1] == ["fc2.weight"]] == ["80.00"]
+    content = read_checkpoint(tmp_path / "runs" / "simplenet_cifar-adapters" / "checkpoint.pt")
+    adapters = content["scheduler"]["policies"][1]["adapters"]
+    assert set(adapters) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+    for name, adapter in adapters.items():
+        weight, mask = content["model"][name], content["scheduler"]["masks"][name]
+        assert not weight[~mask].any()
+        torch.testing.assert_close(weight, (adapter["base"] + 4 * adapter["up"] @ adapter["down"]) * mask)
+        assert not torch.equal(weight, adapter["base"])
+
+
 @pytest.mark.slow
 def test_more_epochs_go_on_where_the_first_run_ended(run: Command) -> None:
     run("--epochs", "1")

@@ -27,6 +27,7 @@ from raydistill.compression.layer_kinds.convolution import (
 from raydistill.compression.layer_kinds.layer_norm import EMBEDDING, LAYER_NORM, RMS_NORM, LayerNormKind
 from raydistill.compression.layer_kinds.norm import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, PRELU, NormKind, SlopeKind
 from raydistill.compression.layer_kinds.recurrent import CELL, RECURRENT, RecurrentKind
+from raydistill.compression.layer_kinds.rewritten import RewrittenKind
 from raydistill.compression.layer_kinds.weighted import LINEAR, WeightedKind
 from raydistill.errors import ConfigError, Fault
 
@@ -46,11 +47,23 @@ MENU: dict[type[nn.Module], LayerKind] = {
     nn.RNNCellBase: CELL,
     nn.MultiheadAttention: ATTENTION,
 }
+
+
+def _rewritten(replacement: str, *numbers: str) -> RewrittenKind:
+    return RewrittenKind(numbers=numbers, replacement=f"raydistill.compression.layer_kinds.{replacement}")
+
+
 BY_NAME: dict[str, LayerKind] = {
-    "transformers.pytorch_utils.Conv1D": WeightedKind(out_dim=1, in_dim=0, out_size="nf", in_size="nx")
+    "transformers.pytorch_utils.Conv1D": WeightedKind(out_dim=1, in_dim=0, out_size="nf", in_size="nx"),
+    "torchvision.models.swin_transformer.ShiftedWindowAttention": _rewritten("windows:WindowAttention", "num_heads"),
+    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": _rewritten("windows:CosineAttention", "num_heads"),
+    "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": _rewritten("windows:GridAttention", "n_heads"),
+    "transformers.models.t5.modeling_t5.T5Attention": _rewritten(
+        "t5:OwnBiasAttention", "n_heads", "key_value_proj_dim", "inner_dim"
+    ),
 }
 """Of other libraries' classes, which are not imported for it."""
-UNKNOWN = LayerKind()
+UNKNOWN = LayerKind(block=True)
 """Of every other module: a container, an operation on each element, or what has a parameter that nobody knows."""
 
 __all__ = [
@@ -75,6 +88,7 @@ __all__ = [
     "PRELU",
     "RECURRENT",
     "RecurrentKind",
+    "RewrittenKind",
     "SlopeKind",
     "TRANSPOSED_CONVOLUTION",
     "UNKNOWN",

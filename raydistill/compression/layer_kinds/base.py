@@ -24,18 +24,22 @@ class LayerKind:
     One that multiplies by a weight with rows and columns is a `WeightedKind`.
 
     norm: it normalizes each channel, or each group of channels, by itself. batch_norm: over the batch, so that a layer
-        before it can take up its scale. recurrent: it runs over time. embedding: its inputs are indices.
+        before it can take up its scale. recurrent: it runs over time. cell: by one step
+        a call, what it gives is its state. embedding: its inputs are indices.
     counted: its multiply-accumulates are one row of a summary, under its name and class.
     whole: why its channels are never taken out (completes "reaches NAME, ..."); empty where they can be.
     weight: the name of its weight; out_dim, in_dim: that one's dimensions of rows and of columns.
     numbers: names of its whole numbers that go down with the heads or units of its block; None: whichever fit.
+    block: it is no layer: what it holds beside its layers (a table, a scale for each head) is for its own code.
     """
 
     norm: bool = False
     batch_norm: bool = False
     recurrent: bool = False
+    cell: bool = False
     embedding: bool = False
     counted: bool = False
+    block: bool = False
     whole: str = ""
     numbers: tuple[str, ...] | None = None
     weight: str = "weight"
@@ -127,6 +131,10 @@ class LayerKind:
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         names = [name for name, tensor in own if tensor.dim() == 1 and len(tensor) > 1]
         return {} if keep_rows is None else {name: partial(select, 0, keep_rows) for name in names}
+
+    def before_cut(self, module: nn.Module, stays: Mapping[str, Tensor]) -> None:
+        """Make ready for layers of this module to lose rows or columns. stays: by the name of such a layer in it, the
+        rows that it keeps, of those that lose some."""
 
     def fit(self, module: nn.Module, rows: int | None = None) -> None:
         """Set the widths a layer knows of itself (``out_channels``, ``num_features``, ...) to those of its tensors.

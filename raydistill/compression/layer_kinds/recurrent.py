@@ -85,21 +85,21 @@ class RecurrentKind(LayerKind):
         return result
 
     def fit(self, module: nn.Module, rows: int | None = None) -> None:
-        rnn = _rnn(module)
-        rnn.hidden_size = getattr(rnn, "weight_hh_l0").shape[1]  # noqa: B009 - torch declares no such attribute
-        rnn.input_size = getattr(rnn, "weight_ih_l0").shape[1]  # noqa: B009
-        rnn.flatten_parameters()
+        rnn, first = _rnn(module), directions(module)[0].suffix
+        rnn.hidden_size = getattr(rnn, f"weight_hh{first}").shape[1]
+        rnn.input_size = getattr(rnn, f"weight_ih{first}").shape[1]
+        if not self.cell:
+            rnn.flatten_parameters()
 
 
 @dataclass(frozen=True)
 class CellKind(RecurrentKind):
-    """`torch.nn.LSTMCell` and its kin: what runs over time is the model's own code."""
+    """`torch.nn.LSTMCell` and its kin: one layer in one direction, whose steps are the model's own code."""
 
-    whole: str = "which is a recurrent cell and not thinned"
+    cell: bool = True
 
     def may_be_cut(self, module: nn.Module) -> bool:
-        del module
-        return False
+        return isinstance(getattr(module, "weight_hh", None), nn.Parameter)  # not computed anew from others
 
 
 RECURRENT = RecurrentKind()
@@ -107,8 +107,9 @@ CELL = CellKind()
 
 
 def directions(module: nn.Module) -> tuple[Direction, ...]:
-    """All of a recurrent module, in the order of its rows."""
-    return tuple(_directions(_rnn(module)))
+    """All of a recurrent module, in the order of its rows; of a cell the only one."""
+    rnn = _rnn(module)
+    return tuple(_directions(rnn)) if hasattr(rnn, "num_layers") else (Direction(0, 0, "", ()),)
 
 
 def _directions(rnn: nn.RNNBase) -> Iterator[Direction]:
@@ -121,8 +122,8 @@ def _directions(rnn: nn.RNNBase) -> Iterator[Direction]:
 
 def gates(module: nn.Module) -> int:
     """How many rows of its weights each unit has."""
-    rnn = _rnn(module)
-    return getattr(rnn, "weight_hh_l0").shape[0] // rnn.hidden_size  # noqa: B009
+    rows: int = getattr(module, f"weight_hh{directions(module)[0].suffix}").shape[0]
+    return rows // _rnn(module).hidden_size
 
 
 def _both(rows: Tensor | None, columns: Tensor | None, tensor: Tensor) -> Tensor:

@@ -45,14 +45,15 @@ class Policy:
     """Does nothing at any of the seven places; a policy overrides the ones it needs.
 
     waits: how many minibatches of an epoch it sees before it decides, and needs_gradients: whether of backward passes.
-    trains: it decides by what training does. ends: it acts on what training has come to, so that its
-    one epoch has to be the last of the run. weights: names of those that it acts on; () of none, or of
-    whatever there is.
+    trains: it decides by what training does. withholds: it takes gradients away for the optimizer's step. ends: it acts
+    on what training has come to, so that its one epoch has to be the last of the run. weights: names of those that it
+    acts on; () of none, or of whatever there is.
     """
 
     waits: int = 0
     needs_gradients: bool = False
     trains: bool = False
+    withholds: bool = False
     ends: bool = False
     weights: Sequence[str] = ()
 

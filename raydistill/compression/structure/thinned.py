@@ -103,6 +103,14 @@ class Thinned:
 
     def make(self, model: nn.Module, optimizer: Optimizer | None = None) -> dict[str, Cut]:
         """Make it to a model that it fits; what was cut, as `cut` says it."""
+        inside: dict[str, dict[str, Tensor]] = {}
+        for layer in (*self.outputs, *self.inputs):
+            owner, _, name = layer.rpartition(".")
+            stays = inside.setdefault(owner, {})
+            if layer in self.outputs:
+                stays[name] = self.outputs[layer].indices()
+        for owner, stays in inside.items():
+            kind_of(model.get_submodule(owner)).before_cut(model.get_submodule(owner), stays)
         done = cut(model, self.sides(), optimizer)
         for name, (dim, selection) in self.tables.items():
             done[name] = partial(select, dim, selection.indices())

@@ -24,6 +24,7 @@ from raydistill.compression.thinning.heads import faults_of, of_groups, sharing
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.inside import look_inside, sites_of, streams_of
 from raydistill.compression.thinning.labels import Rows, Site
+from raydistill.compression.thinning.mixers import Mixer, mixers_of
 from raydistill.compression.thinning.streams import Stream
 from raydistill.compression.thinning.thin import rules_of, working_copy
 from raydistill.errors import ConfigError
@@ -130,6 +131,7 @@ def couplings(model: nn.Module, example: Example) -> Offer:
             refused[layer] = "what reads it cannot be followed" if whole else kind_of(module).whole
         else:
             found += _units(layer, module, work, readers)
+    found += [_inner(mixer, work) for mixer in mixers_of(work, given)]
     for stream in streams_of(work, given):
         made = _embedding(stream, work)
         if made is not None:
@@ -149,13 +151,14 @@ def _embedding(stream: Stream, model: nn.Module) -> Coupling | None:
             return None
         dim = kind_.in_dim if is_column else kind_.out_dim
         weight = known[id(model.get_parameter(f"{name}.{_matrix(model, name)}"))]
-        slices[weight, dim] = Slice(weight, dim, every)
+        held = stream.positions(name, every.flatten()) if is_column else every
+        slices[weight, dim] = Slice(weight, dim, held)
         if not is_column and not kind_.embedding and kind_.bias_of(module) is not None:
             slices[f"{name}.{kind_.bias_name}", 0] = Slice(f"{name}.{kind_.bias_name}", 0, every)
     slices |= {(name, dim): Slice(name, dim, every) for name, dim in stream.tables.items()}
     for norm in sorted(stream.norms):  # where the stream goes on behind one, its shift writes too
         for own, _ in model.get_submodule(norm).named_parameters(norm):
-            slices[own, 0] = Slice(own, 0, every)
+            slices[own, 0] = Slice(own, 0, stream.positions(norm, every.flatten()))
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     writers = sorted(stream.writers, key=lambda name: order[name])
     names = tuple(known[id(model.get_parameter(f"{name}.{_matrix(model, name)}"))] for name in writers)
@@ -306,6 +309,17 @@ def _units(layer: str, module: nn.Module, model: nn.Module, readers: dict[str, R
                 ):
                     slices.append(Slice(f"{reader}.{name}", kind_.in_dim if kind_ else 1, torch.stack(columns)))
         yield Coupling(UNITS, layer, names, tuple(slices), f"{UNITS} {type(module).__name__} {part.layer}", layer)
+
+
+def _inner(mixer: Mixer, model: nn.Module) -> Coupling:
+    """Channels of a block that mixes time by itself: what no layer reads is left out, its tables with it."""
+    every = torch.arange(mixer.width)
+    sides = [(name, kind_of(model.get_submodule(name)).out_dim, mixer.rows(name, every)) for name in mixer.writers]
+    sides += [(name, kind_of(model.get_submodule(name)).in_dim, every.view(-1, 1)) for name in mixer.readers]
+    slices = tuple(Slice(f"{name}.{_matrix(model, name)}", dim, where) for name, dim, where in sides)
+    members = [(name, "out") for name in mixer.writers] + [(name, "in") for name in mixer.readers]
+    writers = tuple(f"{name}.{_matrix(model, name)}" for name in mixer.writers)
+    return Coupling(UNITS, mixer.block, writers, slices, _topology(UNITS, members, model))
 
 
 def _matrix(model: nn.Module, layer: str) -> str:

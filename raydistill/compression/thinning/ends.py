@@ -1,16 +1,22 @@
-"""Where a trace ends and begins anew: at what is thinned from inside, recurrent layers and attention."""
+"""Where a trace ends and begins anew: at what is thinned from inside (recurrent layers and attention), and at shuffles
+of channels, which the library takes for an operation on each element."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 
 from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.thinning.inputs import tensors
+
+_SHUFFLED = "has its channels shuffled with others, so that none can go alone"
+_VIEWS = frozenset({"view", "reshape"})
 
 
 def recurrent(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -52,10 +58,53 @@ def left_as_they_are(
     for layer, why in read.items():
         handles.append(model.get_submodule(layer).register_forward_pre_hook(partial(begins, why), prepend=True))
     try:
-        yield reached
+        with _InsideCode(model, mark, reached, given, read):
+            yield reached
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _InsideCode(TorchFunctionMode):
+    """What no hook of a module sees: channels of maps that are split into groups are followed no further, and what
+    comes out of it is new; a layer's weight that somebody else's code multiplies by is the layer."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mark: Callable[[Tensor, str], Tensor],
+        reached: list[tuple[Tensor, str]],
+        given: Mapping[str, str],
+        read: Mapping[str, str],
+    ) -> None:
+        super().__init__()
+        self._mark, self._reached = mark, reached
+        self._given, self._read = (
+            {id(getattr(model.get_submodule(layer), "weight", None)): why for layer, why in side.items()}
+            for side in (given, read)
+        )
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: Any = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
+        name = getattr(func, "__name__", "")
+        if name == "linear" and len(args) > 1 and id(args[1]) in self._read:
+            args = (self._mark(args[0], self._read[id(args[1])]), *args[1:])
+        result = func(*args, **(kwargs or {}))
+        if name == "linear" and len(args) > 1 and id(args[1]) in self._given and isinstance(result, Tensor):
+            self._reached.append((result, self._given[id(args[1])]))
+        if name in _VIEWS and isinstance(result, Tensor) and _grouped(args[0], result):
+            self._reached.append((args[0], _SHUFFLED))
+            return self._mark(result, _SHUFFLED)
+        return result
+
+
+def _grouped(maps: Tensor, result: Tensor) -> bool:
+    """Whether (B, C, H, W) has become (B, groups, C / groups, H, W)."""
+    if maps.dim() != 4 or result.dim() != 5 or not maps.requires_grad:
+        return False
+    kept = result.shape[0] == maps.shape[0] and result.shape[3:] == maps.shape[2:]
+    return kept and 1 < result.shape[1] < maps.shape[1]
 
 
 def _mapped(output: object, change: Callable[[Tensor], Tensor]) -> object:

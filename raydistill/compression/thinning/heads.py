@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.layer_kinds import UNKNOWN, kind_of, weighted
+from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS
 from raydistill.compression.thinning.labels import Rows, Site
 from raydistill.compression.thinning.layers import response
@@ -83,8 +83,11 @@ def faults_of(site: Site, model: nn.Module) -> str:
 
 
 @torch.no_grad()
-def head_cut(site: Site, model: nn.Module, structures: Collection[str], widths: str) -> HeadCut | None:
-    """What can go of an attention without another output, or None. widths: one of `WIDTHS`."""
+def head_cut(
+    site: Site, model: nn.Module, structures: Collection[str], widths: str, beside: bool = True
+) -> HeadCut | None:
+    """What can go of an attention without another output, or None. widths: one of `WIDTHS`. beside: with what else of
+    its block has one entry a head, tables and rows of other layers."""
     assert site.mixed is not None  # `faults_of`
     unread, constant, values = _dead_values(site, model)
     dead = torch.zeros_like(unread)
@@ -126,6 +129,8 @@ def head_cut(site: Site, model: nn.Module, structures: Collection[str], widths: 
         going = torch.cat([leaving.get((rows.layer, is_column), rows.where.new_zeros(0)), rows.where[~keep]])
         if len(going):
             leaving[rows.layer, is_column] = going.unique()
+    if beside and bool(whole.any()):
+        leaving |= _rows_beside(site, model, whole[shared_by])
     heads, kept_heads = len(shared_by), int((~whole[shared_by]).sum())
     return HeadCut(
         site=site,
@@ -135,7 +140,7 @@ def head_cut(site: Site, model: nn.Module, structures: Collection[str], widths: 
         value_width=(value_rows.shape[1], value_width),
         leaving=leaving,
         constants=_constants(site, model, ~keep_v, values),
-        tables=_tables(site, model, whole[shared_by]) if bool(whole.any()) else {},
+        tables=_tables(site, model, whole[shared_by]) if beside and bool(whole.any()) else {},
     )
 
 
@@ -215,12 +220,22 @@ def _constants(site: Site, model: nn.Module, going: Tensor, values: Tensor) -> d
     return {site.mixed.layer: added}
 
 
+def _rows_beside(site: Site, model: nn.Module, going: Tensor) -> Leaving:
+    """Of layers of the block that write a number for each head: biases that are computed, gates."""
+    found: Leaving = {}
+    for name, module in block_of(model, site.layers):
+        kind = weighted(module)
+        if kind is not None and name not in site.layers and kind.rows(module) == len(going):
+            found[name, False] = going.nonzero().flatten()
+    return found
+
+
 def _tables(site: Site, model: nn.Module, going: Tensor) -> dict[str, tuple[int, Tensor]]:
     """Parameters of the block with one entry a head, in a dimension that no other has: biases of relative positions."""
     found = {}
     for name, module in block_of(model, site.layers):
         kind = kind_of(module)
-        if kind is UNKNOWN or kind.embedding:
+        if kind.block or kind.embedding:
             for own, tensor in module.named_parameters(name, recurse=False):
                 dims = [dim for dim, size in enumerate(tensor.shape) if size == len(going)]
                 if len(dims) == 1:

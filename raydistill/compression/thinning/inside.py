@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
@@ -9,10 +10,12 @@ from torch import nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.compression.layer_kinds import kind_of
+from raydistill.compression.thinning.decide import CHANNELS
 from raydistill.compression.thinning.graph import NOT_NAMED
 from raydistill.compression.thinning.heads import WIDTHS, faults_of, head_cut
 from raydistill.compression.thinning.inputs import Example, kind, to_device
 from raydistill.compression.thinning.labels import Rows, Seen, Site, follow
+from raydistill.compression.thinning.mixers import mixers_of, unread
 from raydistill.compression.thinning.parts import Part, Taken, Trial
 from raydistill.compression.thinning.streams import Stream, streams, unwritten_widths
 from raydistill.compression.thinning.units import unit_cut
@@ -54,6 +57,7 @@ def thin_inside(
     """
     seen, taken = look_inside(model, example)
     choices = [*_attentions(model, seen, structures, taken), *_recurrent(model, seen, structures)]
+    choices += _mixing(model, example, structures)
     choices += _residual(model, example, structures)
     if layers is not None:
         choices = _only_written_by(layers, model, choices, taken)
@@ -110,9 +114,11 @@ def _attentions(model: nn.Module, seen: Seen, structures: Collection[str], taken
             taken.reasons.update(dict.fromkeys(site.layers, fault))
             continue
         ways: Ways = []
-        for widths in WIDTHS:
-            cut = head_cut(site, model, structures, widths)
-            if cut is not None and all(str(cut) != str(other) for other in ways):
+        tried: set[object] = set()
+        for widths, beside in itertools.product(WIDTHS, (True, False)):
+            cut = head_cut(site, model, structures, widths, beside)
+            if cut is not None and (what := (str(cut), *cut.leaving, *cut.tables)) not in tried:
+                tried.add(what)
                 ways.append(cut)
         if ways:
             by_class.setdefault(type(model.get_submodule(site.module)), []).append(ways)
@@ -145,6 +151,16 @@ def _recurrent(model: nn.Module, seen: Seen, structures: Collection[str]) -> Ite
             cut = unit_cut(layer, model, readers, structures)
             if cut is not None:
                 yield [[cut]]
+
+
+def _mixing(model: nn.Module, example: Example, structures: Collection[str]) -> Iterator[list[Ways]]:
+    found: dict[type, list[Ways]] = {}
+    for mixer in mixers_of(model, example) if CHANNELS in structures else ():
+        dead = unread(mixer, model)
+        if bool(dead.any()) and not bool(dead.all()):
+            cut = mixer.cut(dead.nonzero().flatten())
+            found.setdefault(type(model.get_submodule(mixer.block)), []).append([cut])
+    yield from found.values()
 
 
 def _residual(model: nn.Module, example: Example, structures: Collection[str]) -> Iterator[list[Ways]]:

@@ -112,6 +112,7 @@ class _Pass(TorchFunctionMode):
         self.seen = Seen()
         self.mixed: dict[str, tuple[int, torch.Size]] = {}  # source of what a site gives: its number, (heads, width)
         self.state_sources: set[int] = set()
+        self.cells: dict[str, Tensor] = {}  # what stands for their units, (units,)
         self.waiting: tuple[Rows, Rows] | None = None
         self.read_by: dict[str, list[tuple[str, Rows]]] = {}
 
@@ -126,6 +127,8 @@ class _Pass(TorchFunctionMode):
             change = self._change(name, module)
             if change is not None:
                 handles.append(module.register_forward_hook(change, prepend=True, with_kwargs=True))
+            if kind_of(module).cell:
+                handles.append(module.register_forward_pre_hook(partial(self._read_state, name), with_kwargs=True))
             if weighted(module) or kind_of(module).recurrent:
                 handles.append(module.register_forward_pre_hook(partial(self._read, name), with_kwargs=True))
         try:
@@ -145,6 +148,8 @@ class _Pass(TorchFunctionMode):
         kind = kind_of(module)
         if weighted(module):
             return lambda m, inputs, named, output: self._rows(name, output, kind.channel_axis(m, output.dim()))
+        if kind.cell and kind.may_be_cut(module):
+            return lambda m, inputs, named, output: self._step(name, output)
         if kind.recurrent and kind.may_be_cut(module):
             return lambda m, inputs, named, output: self._units(name, m, output)
         if _scales(module):
@@ -185,6 +190,22 @@ class _Pass(TorchFunctionMode):
             return given, (rows, rows.clone(), *states[2:])
         return given, rows
 
+    def _step(self, name: str, output: Any) -> object:
+        """What a cell gives: its units, at every step the same numbers; a state of another kind is read by nobody."""
+        units = output[0] if isinstance(output, tuple) else output
+        if name not in self.cells:
+            self.cells[name] = self._rows(name, units.reshape(-1, units.shape[-1])[0], -1)
+        changed = self.cells[name].expand(units.shape).to(units.dtype).clone()
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    def _read_state(self, name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+        """A cell that goes on from another's units, or from its own in another order, ties them to its own."""
+        state = named.get("hx", inputs[1] if len(inputs) > 1 else None)
+        units = state[0] if isinstance(state, tuple | list) else state
+        for rows in self._whose(units, -1) if isinstance(units, Tensor) else ():
+            if rows.layer != name or not torch.equal(rows.where, torch.arange(len(rows.where))):
+                self.seen.escaped |= {rows.layer, name}
+
     def _read(self, name: str, module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
         value = next(iter([*inputs, *named.values()]), None)
         value = value.data if isinstance(value, PackedSequence) else value
@@ -196,7 +217,7 @@ class _Pass(TorchFunctionMode):
 
     def _whose(self, tensor: Tensor, axis: int) -> list[Rows]:
         """Of whom a tensor's channels are, the same at every position; nothing where some number is of no one."""
-        flat = tensor.movedim(axis, -1).flatten(0, -2)
+        flat = tensor.movedim(axis, -1).reshape(-1, tensor.shape[axis])
         flat = flat[(flat != 0).any(1)]  # zeros pad sequences
         if not flat.is_floating_point() or not len(flat) or not bool((flat == flat[0]).all()):
             return []
@@ -242,7 +263,26 @@ class _Pass(TorchFunctionMode):
         if name in ("matmul", "__matmul__", "bmm") and isinstance(result, Tensor) and result.dim() >= 3:
             one, other = _first(args, named, ("input", "other"))
             return self._product(one, other, result)
+        if name == "einsum" and len(args) == 3 and isinstance(args[0], str) and isinstance(result, Tensor):
+            one, other = _first(args[1:], named, ("operands", "operands"))
+            return self._einsum(args[0], one, other, result)
+        if name == "normalize":
+            return args[0]  # over the channels of a head, as cosines are taken: a scale for each of its rows
         return result
+
+    def _einsum(self, equation: str, one: Tensor, other: Tensor, result: Tensor) -> Tensor:
+        """A product of two matrices for each of a batch, whatever it calls their sides."""
+        sides = _sides(equation)
+        if sides is None or result.dim() < 3:
+            return result
+        batch, (row, inner, column), (first, second, out) = sides
+
+        def matrices(tensor: Tensor, names: str, last: str) -> Tensor:
+            return tensor.permute([names.index(name) for name in batch + last])
+
+        made = matrices(result, out, row + column)
+        found = self._product(matrices(one, first, row + inner), matrices(other, second, inner + column), made)
+        return result if found is made else found.permute([(batch + row + column).index(name) for name in out])
 
     def _linear(self, value: Tensor, weight: Tensor, result: Tensor) -> Tensor:
         """A layer's weight that somebody else's code uses; a layer by itself has its hooks."""
@@ -318,6 +358,22 @@ class _Pass(TorchFunctionMode):
             else:
                 seen.escaped |= {self.sources[source] for source in of} & set(seen.readers)
         return seen
+
+
+def _sides(equation: str) -> tuple[str, tuple[str, str, str], tuple[str, str, str]] | None:
+    """Of an equation of two tensors: the names of its batch; of rows, of what is summed over and of columns, where
+    there is one of each; and all names of the first, the second and the result. None: it is something else."""
+    given, arrow, out = equation.replace(" ", "").partition("->")
+    first, comma, second = given.partition(",")
+    if not arrow or not comma or "." in equation or "," in second:
+        return None
+    batch = "".join(name for name in out if name in first and name in second)
+    row, column = (
+        "".join(n for n in out if n in one and n not in other) for one, other in ((first, second), (second, first))
+    )
+    inner = "".join(name for name in first if name in second and name not in out)
+    whole = len(first) == len(batch) + 2 == len(second) == len(out) and len(row) == len(column) == len(inner) == 1
+    return (batch, (row, inner, column), (first, second, out)) if whole else None
 
 
 def _is_number(value: float) -> bool:

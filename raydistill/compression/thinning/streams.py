@@ -8,18 +8,20 @@ their order of channels; anything else is no such sum. So what a reader gets say
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from raydistill.compression.layer_kinds import UNKNOWN, kind_of, weighted
+from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.thinning.inputs import Example, call, tensors
 
 _SMALL = 1e-7
+_MOST_TIMES = 4
 
 
 @dataclass
@@ -27,8 +29,9 @@ class Stream:
     """One residual stream.
 
     writers: layers whose rows are its channels, embeddings too. tables: parameters outside layers that are added, with
-    their dimension. readers: layers of which it is the columns. norms: modules that it passes. escapes: whether the
-    network gives it out.
+    their dimension. readers: layers of which it is the columns. norms: modules that it passes. times: of those that
+    have it more than once, side by side (patches that are merged), how often. escapes: whether the network gives it
+    out.
     """
 
     width: int
@@ -36,7 +39,12 @@ class Stream:
     tables: dict[str, int] = field(default_factory=dict)
     readers: set[str] = field(default_factory=set)
     norms: set[str] = field(default_factory=set)
+    times: dict[str, int] = field(default_factory=dict)
     escapes: bool = False
+
+    def positions(self, name: str, channels: Tensor) -> Tensor:
+        """Where a reader or norm has these channels, (channels, times)."""
+        return channels.view(-1, 1) + self.width * torch.arange(self.times.get(name, 1))
 
 
 @torch.no_grad()
@@ -77,11 +85,12 @@ def _of_width(model: nn.Module, example: Example, width: int) -> list[Stream]:
     passes = 2 + 2 * len(sources) // width  # so many numbers tell sums of some vectors from any others
     read: list[dict[tuple[str, str], Tensor]] = []
     vectors = []
+    times: dict[str, int] = {}
     generator = torch.Generator().manual_seed(width)
     for _ in range(passes):
         drawn = torch.randn(len(sources), width, generator=generator, dtype=torch.float64)
         vectors.append(drawn)
-        read.append(_run(model, example, dict(zip(sources, drawn, strict=True)), width))
+        read.append(_run(model, example, dict(zip(sources, drawn, strict=True)), width, times))
     basis = torch.cat(vectors, 1)  # (sources, passes * width)
     groups: list[_Found] = []
     for key in set.intersection(*map(set, read)):
@@ -103,7 +112,8 @@ def _of_width(model: nn.Module, example: Example, width: int) -> list[Stream]:
         for role, name in keys:
             {"read": stream.readers, "norm": stream.norms}.get(role, set()).add(name)
         stream.escapes = any(role == "given" for role, _ in keys)
-        if stream.norms:
+        stream.times = {name: count for name, count in times.items() if name in stream.readers | stream.norms}
+        if any(kind_of(model.get_submodule(name)).norm is False for name in stream.norms):
             result.append(stream)
     return result
 
@@ -139,7 +149,7 @@ def _sources(model: nn.Module, width: int) -> dict[str, Any]:
         kind = kind_of(module)
         if (weighted(module) or kind.embedding) and kind.rows(module) == width:
             found[name] = None
-        elif kind is UNKNOWN:
+        elif kind.block:
             for own, tensor in module.named_parameters(name, recurse=False):
                 dims = [dim for dim, size in enumerate(tensor.shape) if size == width]
                 if tensor.dim() > 1 and len(dims) == 1:
@@ -156,13 +166,21 @@ def _members(seen: Tensor, basis: Tensor, names: list[str]) -> list[str]:
     return [name for name, own in zip(names, weights.abs().amax(1).tolist(), strict=True) if own > _SMALL]
 
 
-def _run(model: nn.Module, example: Example, vectors: dict[str, Tensor], width: int) -> dict[tuple[str, str], Tensor]:
-    """What is read by layers ("read") and norms ("norm") and given out ("given"): (different positions, width)."""
+def _run(
+    model: nn.Module, example: Example, vectors: dict[str, Tensor], width: int, times: dict[str, int]
+) -> dict[tuple[str, str], Tensor]:
+    """What is read by layers ("read") and norms ("norm") and given out ("given"): (different positions, width). times:
+    is told who has it how often, where that is more than once."""
     seen: dict[tuple[str, str], list[Tensor]] = {}
 
     def look(role: str, name: str, tensor: object, axis: int) -> None:
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.shape[axis] == width:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.dim():
+            return
+        count, rest = divmod(tensor.shape[axis], width)
+        if not rest and 1 <= count <= (1 if role == "given" else _MOST_TIMES):
             seen.setdefault((role, name), []).append(tensor.movedim(axis, -1).reshape(-1, width))
+            if count > 1:
+                times[name] = count
 
     def write(name: str, axis: Callable[[int], int], module: nn.Module, inputs: object, output: Any) -> Any:
         result = output[0] if isinstance(output, tuple) else output
@@ -178,14 +196,38 @@ def _run(model: nn.Module, example: Example, vectors: dict[str, Tensor], width: 
             look("read", name, tensor, axis)
 
     def norm(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
-        look("norm", name, inputs[0], -1)
+        over = kind_of(module)
+        look("norm", name, inputs[0], over.channel_axis(module, inputs[0].dim()) if over.norm else -1)  # type: ignore[attr-defined]
         return inputs[0] if isinstance(output, Tensor) else output
 
-    with _hooked(model, vectors, write, read, norm, width):
+    with _hooked(model, vectors, write, read, norm, width), _Functional(model, vectors, look):
         for tensor in tensors(call(model, example)):
             for axis in range(-tensor.dim(), 0):
                 look("given", str(axis), tensor, axis)
     return {key: torch.cat(parts) for key, parts in seen.items()}
+
+
+class _Functional(TorchFunctionMode):
+    """A layer's weight that somebody else's code multiplies by reads and writes as the layer does."""
+
+    def __init__(
+        self, model: nn.Module, vectors: dict[str, Tensor], look: Callable[[str, str, object, int], None]
+    ) -> None:
+        super().__init__()
+        self._vectors, self._look = vectors, look
+        layers = ((name, module) for name, module in model.named_modules() if weighted(module))
+        self._owners = {id(getattr(module, kind_of(module).weight)): name for name, module in layers}
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: Any = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") != "linear" or len(args) < 2 or not isinstance(result, Tensor):
+            return result
+        layer = self._owners.get(id(args[1]))
+        if layer is not None:
+            self._look("read", layer, args[0], -1)
+        return self._vectors[layer].expand_as(result).clone() if layer in self._vectors else result
 
 
 @contextlib.contextmanager
@@ -194,7 +236,9 @@ def _hooked(
 ) -> Iterator[None]:
     handles = []
     kept: list[tuple[nn.Parameter, Tensor]] = []
-    norms = {name for name, module in _norms(model) if len(next(module.parameters())) == width}
+    norms = {name for name, module in _norms(model) if len(next(module.parameters())) % width == 0}
+    batch_norms = (name for name, module in model.named_modules() if kind_of(module).batch_norm)
+    norms |= {name for name in batch_norms if kind_of(module := model.get_submodule(name)).rows(module) == width}
     for name, module in model.named_modules():
         kind = kind_of(module)
         if kind.heads(module):

@@ -77,7 +77,7 @@ def _unread(stream: Stream, model: nn.Module) -> Tensor:
     dead = torch.ones(stream.width, dtype=torch.bool)
     for name in stream.readers:
         module = model.get_submodule(name)
-        dead &= kind_of(module).zero_columns(module).cpu()
+        dead &= kind_of(module).zero_columns(module).cpu().view(-1, stream.width).all(0)
     return dead
 
 
@@ -85,17 +85,17 @@ def _cut(stream: Stream, model: nn.Module, dead: Tensor) -> WidthCut:
     going = dead.nonzero().flatten()
     kept = stream.width - len(going)
     leaving: Leaving = {(name, False): going for name in stream.writers}
-    leaving |= {(name, True): going for name in stream.readers}
+    leaving |= {(name, True): stream.positions(name, going).T.flatten() for name in stream.readers}
     tables = {name: (dim, going) for name, dim in stream.tables.items()}
     scales: dict[str, float] = {}
     numbers: dict[str, dict[str, tuple[float, float]]] = {}
     for name in stream.norms:
         module = model.get_submodule(name)
-        kind = kind_of(module)
+        kind, places = kind_of(module), stream.positions(name, going).T.flatten()
         if kind.can_lose(module, False):
-            leaving[name, False] = going
+            leaving[name, False] = places
         else:  # of another library: its tensors have one number a channel
-            tables |= {own: (0, going) for own, _ in module.named_parameters(name)}
+            tables |= {own: (0, places) for own, _ in module.named_parameters(name)}
         own = [parameter for parameter, _ in module.named_parameters(name)]
         if not getattr(kind, "centered", False) and len(own) == 1:
             scales[own[0]] = math.sqrt(stream.width / kept)

@@ -20,12 +20,14 @@ _PLAIN = {"dampening": 0, "maximize": False, "differentiable": False}
 
 
 def steps_of(members: Sequence[Member], stack: Stack) -> SharedSteps | None:
-    """None where a trial's optimizer does more than SGD with momentum: then each makes its own step."""
+    """None where a trial's optimizer does more than SGD with momentum, or a policy withholds gradients from it: then
+    each makes its own step."""
     groups = [group for member in members for group in member.run.optimizer.param_groups]
     alike = len({bool(group.get("nesterov")) for group in groups}) == 1
     plain = all(
         type(member.run.optimizer) is torch.optim.SGD and member.run.stepping.plain for member in members
     ) and all(group["momentum"] > 0 and all(group[key] == value for key, value in _PLAIN.items()) for group in groups)
+    plain = plain and not any(each.policy.withholds for m in members for each in m.run.scheduler.scheduled)
     return SharedSteps(members, stack) if plain and alike and stack.flat is not None else None
 
 

@@ -26,6 +26,24 @@ def test_rotated_positions_move_queries_and_keys_but_not_values() -> None:
     assert site.key.where.tolist() == [[0, 1, 2, 3]] * 2 + [[4, 5, 6, 7]] * 2
 
 
+class Summed(Apart):
+    """Cosines, in sums over letters; tokens come before heads in the result."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (4, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k = (torch.nn.functional.normalize(each, dim=-1) for each in (q, k))
+        weights = torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1)
+        return self.out(torch.einsum("b h i j, b h j d -> b i h d", weights, v).flatten(2))
+
+
+def test_sums_over_letters_and_cosines() -> None:
+    (site,) = follow(Net(Summed()).double().eval(), torch.randn(2, 5, 6).double()).sites
+    assert (site.query.layer, site.key.layer, site.value.layer) == ("attention.q", "attention.k", "attention.v")
+    assert site.query.where.tolist() == site.value.where.tolist() == torch.arange(16).view(4, 4).tolist()
+    assert site.mixed is not None
+    assert site.mixed.where.tolist() == torch.arange(16).view(4, 4).tolist()
+
+
 class Gated(Apart):
     def forward(self, x: Tensor) -> Tensor:
         states = torch.nn.functional.scaled_dot_product_attention(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from raydistill.compression.thinning.streams import streams, unwritten_widths
 from raydistill.models.decoder_lm import DecoderLM
@@ -31,6 +33,32 @@ def test_tables_attention_and_norms_of_ones_own() -> None:
     assert stream.tables == {"places": 2}
     assert stream.readers == {"attention", "gate", "up", "head"}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class Merged(nn.Module):
+    """Two layers of one stream are used by hand, behind a batch norm; four neighbours are merged before a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.shifted, self.inner = nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Linear(6, 9)
+        self.back, self.norm, self.wide = nn.Linear(9, 6), nn.LayerNorm(24), nn.Linear(24, 2)
+        self.before = nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(self.first(x))
+        hidden = functional.linear(self.shifted(x.flatten(0, 1)), self.inner.weight, self.inner.bias).relu()
+        x = x + functional.linear(hidden, self.back.weight).view(x.shape)
+        return self.wide(self.norm(x.unflatten(1, (-1, 4)).flatten(2)))
+
+
+def test_layers_used_by_hand_and_neighbours_merged() -> None:
+    found = {stream.width: stream for stream in streams(Merged().double().eval(), torch.randn(2, 8, 3).double())}
+    assert found[6].writers == {"first", "back"}
+    assert found[6].readers == {"inner", "wide"}
+    assert found[6].norms == {"shifted", "norm", "before"}
+    assert found[6].times == {"norm": 4, "wide": 4}
+    assert found[6].positions("wide", torch.tensor([1])).tolist() == [[1, 7, 13, 19]]
+    assert found[6].positions("inner", torch.tensor([1, 4])).tolist() == [[1], [4]]
 
 
 def test_widths_in_which_something_is_not_written() -> None:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from raydistill.compression.structure import replay, structure_from, structure_state
 from raydistill.compression.thinning import thin
+from raydistill.compression.thinning.coupling import couplings
 from raydistill.models.word_lang_model import WordLangModel
 from tests.compression.thinning.conftest import relative
 
@@ -113,6 +114,85 @@ def test_a_language_model_that_gives_out_its_state_is_thinned_too(kind: str) -> 
     assert relative(expected, found.detach()) < 1e-5
     assert model.rnn.weight_hh_l0.numel() < before
     model(tokens, state)  # and it goes on from it
+
+
+class Steps(nn.Module):
+    """Two cells, the second above the first; a state of zeros is made here, of as many units as there are."""
+
+    def __init__(self, kind: str, apart: bool = True) -> None:
+        super().__init__()
+        cell = getattr(nn, f"{kind}Cell")
+        self.low, self.high, self.out = cell(6, 8), cell(8, 9), nn.Linear(9, 4)
+        self.units, self.pair, self.apart = 8, kind == "LSTM", apart
+
+    def forward(self, x: Tensor) -> Tensor:
+        zeros = x.new_zeros(len(x), self.units)
+        low, high = (zeros, zeros) if self.pair else zeros, None
+        given = []
+        for step in x.unbind(1):
+            low = self.low(step, low)
+            first = low[0] if self.pair else low
+            high = self.high(first, high)
+            given.append(high[0] if self.pair else high)
+            if not self.apart:  # where units begin anew, those of the one are those of the other
+                low = (first.roll(1, 1), low[1]) if self.pair else first.roll(1, 1)
+        return self.out(torch.stack(given, 1))
+
+
+@torch.no_grad()
+def silence_cell(cell: nn.RNNCellBase, kind: str, units: list[int]) -> None:
+    for tensor in cell.parameters():
+        tensor[[CANDIDATE[kind] * cell.hidden_size + unit for unit in units]] = 0
+
+
+@pytest.mark.parametrize("kind", CANDIDATE)
+def test_units_of_cells_go(kind: str) -> None:
+    torch.manual_seed(0)
+    model = Steps(kind).eval()
+    silence_cell(model.low, kind, [0, 4, 6])
+    with torch.no_grad():  # nobody reads these
+        model.high.weight_hh[:, [1, 5]] = 0
+        model.out.weight[:, [1, 5]] = 0
+    x = torch.randn(3, 7, 6)
+    expected = model(x).detach()
+    report = thin(model, None, x)
+    assert (model.low.hidden_size, model.high.input_size, model.high.hidden_size) == (5, 5, 7)
+    assert (model.units, model.out.in_features) == (5, 7)
+    assert relative(expected, model(x).detach()) < 1e-5
+    assert report.inside == ("low: 3 of 8 units removed", "high: 2 of 9 units removed")
+    fresh = replay(Steps(kind).eval(), structure_from(structure_state(report.changes)))
+    fresh.load_state_dict(model.state_dict())
+    assert relative(expected, fresh(x).detach()) < 1e-5
+    fresh.train()(x).sum().backward()
+
+
+def test_units_that_a_cell_begins_anew_with_in_another_order_stay() -> None:
+    torch.manual_seed(0)
+    model = Steps("GRU", apart=False).eval()
+    silence_cell(model.low, "GRU", [0, 4])
+    x = torch.randn(3, 7, 6)
+    expected = model(x).detach()
+    thin(model, None, x)
+    assert model.low.hidden_size == 8
+    assert relative(expected, model(x).detach()) < 1e-5
+
+
+def test_half_of_a_cells_units_are_masked_with_all_that_reads_them() -> None:
+    torch.manual_seed(0)
+    model, x = Steps("LSTM").eval(), torch.randn(3, 7, 6)
+    offer = couplings(model, x)
+    units = {each.name: each for each in offer.couplings if each.kind == "Units"}
+    assert {name: each.count for name, each in units.items()} == {"low": 8, "high": 9}
+    with torch.no_grad():
+        for each in units.values():
+            keep = torch.arange(each.count) % 2
+            weights = {part.weight: model.get_parameter(part.weight) for part in each.slices}
+            for name, mask in each.expand(keep, weights).items():
+                model.get_parameter(name).mul_(mask)
+    expected = model(x).detach()
+    thin(model, None, x)
+    assert (model.low.hidden_size, model.high.hidden_size) == (4, 4)
+    assert relative(expected, model(x).detach()) < 1e-5
 
 
 class Encoder(nn.Module):

@@ -27,6 +27,12 @@ AGP = parse_schedule({
     "policies": [{"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1},
                  {"regularizer": {"instance_name": "l1"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1}],
 }, "s")  # fmt: skip
+ADAPTERS = parse_schedule({
+    "pruners": {"half": {"class": "SparsityLevelParameterPruner", "levels": {"0.weight": 0.5}}},
+    "extensions": {"recovery": {"class": "LowRankRecovery", "rank": 2, "lr": 0.05}},
+    "policies": [{"pruner": {"instance_name": "half"}, "epochs": [0]},
+                 {"extension": {"instance_name": "recovery"}, "epochs": [0]}],
+}, "s")  # fmt: skip
 RUNS = ({"lr": 0.05}, {"lr": 0.02, "weight_decay": 0.1}, {"lr": 0.02, "schedule": AGP, "seed": 3})
 
 
@@ -100,6 +106,15 @@ def test_each_learns_what_it_does_by_itself(way: type[Folded | Mapped], most: in
     members = [member(key, **said) for key, said in enumerate(RUNS)]  # type: ignore[arg-type]
     an_epoch(group(members, most, way))
     for key, (one, said) in enumerate(zip(members, RUNS, strict=True)):
+        assert one.error is None
+        assert_as_alone(one, said, tmp_path / str(key))
+
+
+def test_one_that_trains_adapters_alone_among_others(tmp_path: Path) -> None:
+    runs = ({"lr": 0.05}, {"lr": 0.05, "schedule": ADAPTERS})
+    members = [member(key, **said) for key, said in enumerate(runs)]  # type: ignore[arg-type]
+    an_epoch(group(members))
+    for key, (one, said) in enumerate(zip(members, runs, strict=True)):
         assert one.error is None
         assert_as_alone(one, said, tmp_path / str(key))
 
