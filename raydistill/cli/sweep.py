@@ -398,8 +398,10 @@ def _searcher(sweep: Sweep, plan: Plan) -> str:
         return f"{name}, {plan.searcher.how}"
     if known < plan.count:
         return f"{name}, {known} trials spread evenly, then {plan.count - known} that follow results"
-    size = getattr(plan.searcher, "size", None)
-    return name if size is None else f"{name}, {known} of its {size:,} points"
+    from raydistill.search.searchers.base import ALL
+
+    size = plan.searcher.size
+    return name if size >= ALL else f"{name}, {known} of its {size:,} points"
 
 
 def _scheduler(sweep: Sweep) -> str:

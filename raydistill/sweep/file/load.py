@@ -37,7 +37,7 @@ from raydistill.sweep.file.spec import (
     TrialSchedulerSection,
     beside,
 )
-from raydistill.sweep.file.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
+from raydistill.sweep.file.warm_entries import AutoEntry, Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
 from raydistill.sweep.planning.methods import check_own
 from raydistill.tasks import TaskConfig, metrics_of
 from raydistill.training.optimizer import check_optimization
@@ -96,7 +96,10 @@ class Sweep:
         if self.automatic is None:
             return self
         kept = as_started(self.automatic, config)
-        return replace(self, automatic=kept, sections=kept.within(self.sections))
+        warm_start = self.warm_start
+        if kept.places != self.automatic.places:
+            warm_start = (AutoEntry(),) if kept.places else ()
+        return replace(self, automatic=kept, sections=kept.within(self.sections), warm_start=warm_start)
 
     @property
     def wants_latency(self) -> bool:
@@ -179,7 +182,9 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
         if metrics:
             trained = sections.training.epochs if sections.training.trains else 0
             epochs = (overrides.epochs if overrides else None) or trained
-            automatic = chosen(sections, dimensions, per_layer, objectives, constraints, metrics, epochs)
+            automatic = chosen(sections, dimensions, per_layer, objectives, metrics, epochs)
+            automatic = replace(automatic, places=automatic.places and "warm_start" not in raw)
+            warm_start = (AutoEntry(),) if automatic.places else warm_start
             sections = _with_defaults(automatic.within(sections), metrics, objectives)
             faults += _check_scores(sections, metrics, str(file))
             faults += _check_data(sections, file)

@@ -21,7 +21,14 @@ from raydistill.search.aliases import NAME
 from raydistill.search.constraints import FORM
 from raydistill.sweep.file import spec
 from raydistill.sweep.file.run_file import RunSections
-from raydistill.sweep.file.spec import Menu, SearcherSection, SweepSections, TrialSchedulerSection, WarmSweepSection
+from raydistill.sweep.file.spec import (
+    AUTO,
+    Menu,
+    SearcherSection,
+    SweepSections,
+    TrialSchedulerSection,
+    WarmSweepSection,
+)
 from raydistill.tasks.regression.task import DIABETES
 from raydistill.training.optimizer import MENU as OPTIMIZERS
 
@@ -197,8 +204,9 @@ def _warm_start() -> Schema:
         "additionalProperties": False,
         "minProperties": 1,
     }
-    path = {"type": "string", "description": "A schedule file, trained as it is."}
-    return {"type": "array", "items": {"anyOf": [path, of_sweep, values]}, "minItems": 1}
+    path = {"type": "string", "description": "A schedule file, trained as it is; or auto."}
+    several = {"type": "array", "items": {"anyOf": [path, of_sweep, values]}, "minItems": 1}
+    return {"anyOf": [{"const": AUTO}, several]}
 
 
 def _only_what_is_used(schema: Schema, section: type[Menu]) -> None:

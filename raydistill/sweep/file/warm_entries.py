@@ -1,4 +1,4 @@
-"""The entries of ``warm_start`` as written: values by key path, a schedule file, or a finished sweep.
+"""The entries of ``warm_start`` as written: values by key path, a schedule file, a finished sweep, or ``auto``.
 
 What they come to in this sweep's space is `warm_start`'s business.
 """
@@ -15,7 +15,7 @@ from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.records import Scalar
 from raydistill.schedule import ScheduleSpec, load_schedule
 from raydistill.sweep.file.faults import validate
-from raydistill.sweep.file.spec import WarmSweepSection, beside
+from raydistill.sweep.file.spec import AUTO, WarmSweepSection, beside
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,15 @@ class SweepEntry:
         return {"sweep": self.sweep, "tracking_uri": self.tracking_uri, "top": self.top}
 
 
-Entry = ValuesEntry | ScheduleEntry | SweepEntry
+@dataclass(frozen=True)
+class AutoEntry:
+    """Trials whose levels follow from what the dense network's layers lose, behind all other starts."""
+
+    def said(self) -> str:
+        return AUTO
+
+
+Entry = ValuesEntry | ScheduleEntry | SweepEntry | AutoEntry
 
 
 def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
@@ -60,8 +68,9 @@ def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
         ConfigError: with the faults of all entries together.
     """
     where = f"{file}: warm_start"
+    node = [AUTO] if node == AUTO else node
     if not isinstance(node, list) or not node:
-        way_out = "list schedule files, values by key path or {sweep: NAME, top: 5}, or leave it out"
+        way_out = "auto, or list schedule files, values by key path or {sweep: NAME, top: 5}, or leave it out"
         raise ConfigError(Fault(where, "must be a list of at least one start", node, way_out))
     faults: list[Fault | str] = []
     entries = []
@@ -76,8 +85,8 @@ def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
 
 
 def trials_of(entries: Sequence[Entry]) -> int:
-    """How many trials they begin at most."""
-    return sum(entry.top if isinstance(entry, SweepEntry) else 1 for entry in entries)
+    """How many trials they begin at most; of ``auto``, which begins as many as there is room for, none."""
+    return sum(entry.top if isinstance(entry, SweepEntry) else not isinstance(entry, AutoEntry) for entry in entries)
 
 
 def schedule_file(file: Path, path: str, where: str) -> ScheduleSpec:
@@ -96,6 +105,8 @@ def schedule_file(file: Path, path: str, where: str) -> ScheduleSpec:
 
 def _entry(node: object, file: Path, index: int) -> Entry:
     where = f"{file}: warm_start[{index}]"
+    if node == AUTO:
+        return AutoEntry()
     if isinstance(node, str):
         return ScheduleEntry(schedule_file(file, node, where))
     if not isinstance(node, Mapping) or not node:

@@ -59,6 +59,8 @@ class History:
     """By weight: (level, loss), as measured for the searcher."""
 
     sizes: dict[str, float] | None = None
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)
+    allocations: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     """By weight: what a level of 1 would change in the figure of the network; None of an earlier version."""
 
     episodes: list[tuple[list[float], float, float]] = field(default_factory=list)
@@ -203,7 +205,10 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
             str(weight): [(float(level), float(loss)) for level, loss in points]
             for weight, points in event["curves"].items()
         }
-        history.sizes = {str(weight): float(size) for weight, size in event.get("sizes", {}).items()} or None
+        history.sizes = _numbers(event.get("sizes", {})) or None
+        history.beside = {str(figure): _numbers(sizes) for figure, sizes in event.get("beside", {}).items()}
+        rules = event.get("allocations", {}).items()
+        history.allocations = {str(rule): [_numbers(levels) for levels in rows] for rule, rows in rules}
     elif kind == "episode":
         levels = [float(level) for level in event["levels"]]
         history.episodes.append((levels, float(event["metric"]), float(event["figure"])))
@@ -281,3 +286,7 @@ def _cut_torn_tail(path: Path) -> None:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             file.truncate(whole)
+
+
+def _numbers(said: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in said.items()}

@@ -150,6 +150,8 @@ def test_what_the_loader_refuses_without_a_model_is_not_valid(
                 "policies[0].frequency": {"randint": [1, 4]},
             }
         },
+        {"warm_start": "auto"},
+        {"warm_start": ["auto", "a.yaml"]},
         {"warm_start": [{"per_layer.fc1.weight.final_sparsity": 0.9}, "a.yaml", {"sweep": "other", "top": 4}]},
         {"resources_per_trial": {"gpu": 0.5}},
         {"distillation": {"teacher": "baseline", "temperature": 4}},

@@ -110,3 +110,16 @@ def test_what_a_trial_leaves_behind() -> None:
     assert files_of(finished("t0", 0.5, 0.5, "s3://b/t0/c.pt")) == [
         "s3://b/t0/c.pt", "s3://b/t0/schedule.yaml", "s3://b/t0/sparsity.csv",
     ]  # fmt: skip
+
+
+def test_what_was_measured_of_the_layers_comes_back(tmp_path: Path) -> None:
+    ledger, _, _ = ledger_in(tmp_path)
+    rules = {"erk": [{"a.weight": 0.25}, {"a.weight": 0.5}]}
+    ledger.measured({"a.weight": [(0.5, 0.1)]}, {"a.weight": 0.7}, {"macs": {"a.weight": -9.0}}, rules)
+    again, _, _ = ledger_in(tmp_path)
+    for one in (ledger, again):
+        assert (one.curves, one.sizes) == ({"a.weight": [(0.5, 0.1)]}, {"a.weight": 0.7})
+        assert (one.beside, one.allocations) == ({"macs": {"a.weight": -9.0}}, rules)
+    ledger.measured({}, {})
+    (*_, last) = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert set(last) == {"event", "time_ms", "curves", "sizes"}  # as journals of before
