@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from raydistill.metrics import Metric, selecting
 from raydistill.search import Dimension, Objective, PerLayer
+from raydistill.search.searchers import LEARNS
 from raydistill.search.searchers.damages import draws_levels
 from raydistill.sweep.file.spec import AUTO, SearcherSection, SweepSections, TrialSchedulerSection
 
@@ -58,22 +59,22 @@ def chosen(
     metrics: the task's; the first selects. epochs: of a trial; 0 where trials do not train.
     """
     said = Choices(sections.searcher, sections.trial_scheduler)
+    levels = _levels_for_two(sections, per_layer, objectives)
     why: dict[str, str] = {}
     if said.searcher.name == AUTO:
         name, why["searcher"] = _searcher(sections, dimensions, per_layer, objectives)
-        places = name != "additive" and _levels_for_two(sections, per_layer, objectives)
-        said = replace(said, searcher=SearcherSection(name=name), places=places)
+        said = replace(said, searcher=SearcherSection(name=name))
     if said.trial_scheduler.name == AUTO:
         name, why["trial_scheduler"] = _trial_scheduler(sections, str(said.searcher.name), metrics, epochs)
         said = replace(said, trial_scheduler=TrialSchedulerSection(name=name))
-    return replace(said, why=why)
+    return replace(said, why=why, places=_begins_by_curves(said.searcher, "searcher" in why) and levels)
 
 
 def as_started(now: Choices, config: Mapping[str, object]) -> Choices:
     """What a sweep was started with, in place of what ``auto`` is today. config: the journal's."""
     kept = {key: getattr(now, key).of_journal(config[key]) for key in now.why if key in config}
     begun = config.get(WARM)
-    places = "searcher" in kept and isinstance(begun, list) and AUTO in begun
+    places = now.places and isinstance(begun, list) and AUTO in begun
     return replace(now, **kept, why=dict.fromkeys(kept, "as the sweep was started"), places=places)
 
 
@@ -92,6 +93,14 @@ def _searcher(
     if sections.num_samples > MANY:
         return "evolution", f"more than {MANY} trials, enough to learn from"
     return "sobol", f"up to {MANY} trials, spread evenly"
+
+
+def _begins_by_curves(section: SearcherSection, chosen: bool) -> bool:
+    """Whether its first trials are placed where the file does not say how it begins. chosen: by the tool. One that
+    learns has to begin with something; a design that the file names is wanted as it is, and `additive` begins so by
+    itself."""
+    learns = section.name in LEARNS and section.startup is None
+    return section.name != "additive" and (chosen or learns)
 
 
 def _levels_for_two(sections: SweepSections, per_layer: Sequence[PerLayer], objectives: Sequence[Objective]) -> bool:

@@ -196,7 +196,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
         raise ConfigError(*faults)
     if automatic is not None:
         scored = replace(automatic, searcher=sections.searcher, trial_scheduler=sections.trial_scheduler)
-        automatic = scored if automatic.why else None
+        automatic = scored if automatic.why or automatic.places else None
     sweep = Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints, warm_start, aliases)
     return _shortened(replace(sweep, automatic=automatic), overrides)
 

@@ -115,9 +115,15 @@ def test_a_searcher_that_the_tool_chose_begins_by_what_the_layers_lose(write_swe
         {"search": ONE},
         {"search": LEVELS, "objectives": {"top1": "max"}},
         {"search": LEVELS, "searcher": {"name": "sobol"}, "trial_scheduler": {"name": "asha"}},  # as it is named
+        {"search": LEVELS, "searcher": {"name": "evolution", "startup": 5}},  # it says how it begins
+        {"search": ONE, "searcher": {"name": "evolution"}},
     ]
     for changes in others:
         assert loaded(write_sweep, **changes).warm_start == (), changes
+    learns = loaded(write_sweep, search=LEVELS, searcher={"name": "evolution"}, trial_scheduler={"name": "moasha"})
+    assert learns.warm_start == (AutoEntry(),)
+    assert learns.automatic is not None
+    assert learns.automatic.lines() == ["warm_start: auto (levels of layers are searched)"]
     value = {"per_layer.fc1.weight.final_sparsity": 0.5}
     said = loaded(write_sweep, search=LEVELS, trial_scheduler={"name": "asha"}, warm_start=[value])
     assert [type(entry) for entry in said.warm_start] == [ValuesEntry]
