@@ -61,7 +61,8 @@ SCORABLE = ("train_loss", "sparsity", "planned_sparsity")
 
 @dataclass(frozen=True)
 class Overrides:
-    """The command's options that stand above the file; None leaves the file's value. cpu: trials get no GPU."""
+    """The command's options that stand above the file; None leaves the file's value. cpu: trials get no GPU. searcher:
+    a section, in whose place the file's is, where that names another method."""
 
     name: str | None = None
     num_samples: int | None = None
@@ -71,6 +72,7 @@ class Overrides:
     data_dir: str | None = None
     tracking_uri: str | None = None
     cpu: bool = False
+    searcher: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,10 @@ def _with_overrides(said: Mapping[str, Any], overrides: Overrides) -> dict[str, 
         given = {key: value for key, value in values.items() if value is not None}
         if given and isinstance(raw.get(section) or {}, dict):
             raw[section] = {**(raw.get(section) or {}), **given}
+    if overrides.searcher is not None:
+        written: Any = raw.get("searcher") if isinstance(raw.get("searcher"), dict) else {}
+        same = written.get("name") == overrides.searcher["name"]
+        raw["searcher"] = {**(written if same else {}), **overrides.searcher}
     if overrides.cpu and isinstance(raw.get("resources_per_trial") or {}, dict):
         raw["resources_per_trial"] = {**(raw.get("resources_per_trial") or {}), "gpu": 0}
     if overrides.data_dir is not None and isinstance(raw.get("dataset"), dict):
