@@ -3,8 +3,9 @@
 simplenet, every layer's sparsity searched from 0 to 0.99. First, of trials really trained, how the order of their final
 validation loss is foreseen: by the sparsity, by the sum of the layers' measured curves, by the loss of the network that
 is pruned at once (batch norms, where there are any, seeing training data anew). Then what a filter brings: of a pool of
-drawn levels those are trained that are best in both one-shot loss and sparsity, as many as fit into the same epochs
-once the pool is paid for. Beside it as many trials at random, and as many by the curves, which are paid for too.
+levels those are trained that are best in both one-shot loss and sparsity, as many as fit into the same epochs once the
+pool is paid for. Beside it as many trials at random, and as many by the curves, which are paid for too; and a filter of
+a pool that half lies around what the curves say, which pays for both.
 
     python benchmarks/cheap_evidence.py [--data-dir CIFAR10 --baseline dense/checkpoint.pt] [--epochs 6] [--seeds 3]
 
@@ -38,7 +39,7 @@ from raydistill.search.searchers.damages import Damages
 from raydistill.search.selection import best
 from raydistill.sweep.curves import by_itself, damage_of
 from raydistill.tasks import TRAIN, VALIDATION, Loading
-from raydistill.training import evaluate_checkpoint
+from raydistill.training import evaluate_checkpoint, read_history
 
 _SAMPLES = 2048
 _RECALIBRATION = 8
@@ -93,13 +94,15 @@ class Trained:
     validation: float
     loss: float
     true: np.ndarray
+    epoch_s: float
 
 
 def trained(source: Simplenet, values: Mapping[str, Scalar]) -> Trained:
     *_, last = source.train(0, values, 0)
     checkpoint = source._folder(0, values) / "checkpoint.pt"
     loss = evaluate_checkpoint(str(checkpoint), source._task, VALIDATION, "cpu").metrics["loss"]
-    return Trained(last["top1"], loss, source.delivered(0, values))
+    seconds = float(np.mean([metrics.seconds for metrics in read_history(checkpoint)]))
+    return Trained(last["top1"], loss, source.delivered(0, values), seconds)
 
 
 def by_sum(damages: Damages, source: Simplenet, values: Mapping[str, Scalar]) -> float:
@@ -129,9 +132,8 @@ def main() -> None:
         damages, cost = evidence.damages()
         drawn = [sobol.suggest(number, (), ()) for number in range(options.pool)]
         ranked = drawn[: options.ranked]
-        begun = time.perf_counter()
         results = [trained(source, values) for values in ranked]
-        epoch_s = (time.perf_counter() - begun) / (options.ranked * options.epochs)
+        epoch_s = float(np.mean([result.epoch_s for result in results]))
         foreseen = {
             "sparsity": [source.planned(values) for values in ranked],
             "sum of curves": [by_sum(damages, source, values) for values in ranked],
@@ -139,10 +141,14 @@ def main() -> None:
         }
         for name, figures in foreseen.items():
             orders.setdefault(name, []).append(float(spearmanr(figures, [r.loss for r in results]).statistic))
-        evidence.spent_s = 0.0
-        losses = np.array([evidence.loss(values) for values in drawn])
-        paid = evidence.spent_s / epoch_s / options.epochs  # in trials
-        sparsities = np.array([source.planned(values) for values in drawn])
+        around = [*drawn[: options.pool // 2], *_around(source, damages, drawn[options.pool // 2 :], seed)]
+        chosen, paid = {}, {}
+        for name, pool in (("filtered", drawn), ("filtered around", around)):
+            evidence.spent_s = 0.0
+            losses = np.array([evidence.loss(values) for values in pool])
+            paid[name] = evidence.spent_s / epoch_s / options.epochs  # in trials
+            sparsities = np.array([source.planned(values) for values in pool])
+            chosen[name] = [pool[i] for i in _spread(losses, sparsities, options.trials)]
         units = [source.space.to_unit(values) for values in drawn]
         placed = [
             source.space.from_unit(damages.by_curves(units[number], damages.share(seed, number)))
@@ -151,18 +157,31 @@ def main() -> None:
         curves_paid = cost / epoch_s / options.epochs
         for name, values, price in (
             ("random", drawn, 0.0),
-            ("filtered", [drawn[i] for i in _spread(losses, sparsities, options.trials)], paid),
+            ("filtered", chosen["filtered"], paid["filtered"]),
             ("by the curves", placed, curves_paid),
+            ("filtered around", chosen["filtered around"], paid["filtered around"] + curves_paid),
         ):
             count = max(1, int(options.trials - price))
             volumes.setdefault(name, []).append(_volume(source, values[:count]))
-        print(f"seed {seed}: the pool cost {paid:.2f} trials, the curves {curves_paid:.2f}", flush=True)
+        print(f"seed {seed}: the pool cost {paid['filtered']:.2f} trials, the curves {curves_paid:.2f}", flush=True)
     print(f"\n{options.seeds} seeds, {options.epochs} epochs a trial, digits or part of the images")
     for name, found in orders.items():
-        print(f"rank correlation with the loss in the end  {name:14} {_said(found)}")
+        print(f"rank correlation with the loss in the end  {name:16} {_said(found)}")
     for name, found in volumes.items():
         ratios = [one / base for one, base in zip(found, volumes["random"], strict=True) if base > 0.0]
-        print(f"volume over random's, {options.trials} trials          {name:14} {_said(ratios)}")
+        print(f"volume over random's, {options.trials} trials          {name:16} {_said(ratios)}")
+
+
+def _around(
+    source: Simplenet, damages: Damages, drawn: Sequence[Mapping[str, Scalar]], seed: int
+) -> list[Mapping[str, Scalar]]:
+    """What the curves say at totals along the front, each level moved."""
+    rng, found = np.random.default_rng(seed), []
+    for values in drawn:
+        units = damages.by_curves(source.space.to_unit(values), float(rng.random()))
+        units[damages.layers] = np.clip(units[damages.layers] + rng.normal(0.0, 0.1, len(damages.layers)), 0.0, 1.0)
+        found.append(source.space.from_unit(units))
+    return found
 
 
 def _spread(losses: np.ndarray, sparsities: np.ndarray, count: int) -> list[int]:
