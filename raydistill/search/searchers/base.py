@@ -67,6 +67,8 @@ class Searcher(ABC):
     """Whether it does so too with those on figures of the network that are not optimised."""
     size: int = ALL
     """How many trials it has at most."""
+    pool: int = 0
+    """How many `candidates` are judged without training before the first trial, for `with_evidence`."""
     wants_bound: bool = False
     """Whether it cannot do without a constraint on the figure of the network that is optimised."""
     how: str = ""
@@ -81,6 +83,15 @@ class Searcher(ABC):
     def with_allocations(self, allocations: Allocations) -> Searcher:
         """The same searcher, told what rules say of the layers' levels."""
         del allocations
+        return self
+
+    def candidates(self) -> list[Mapping[str, Scalar]]:
+        """The values of which it wants evidence, once the curves are told."""
+        return []
+
+    def with_evidence(self, losses: Sequence[float]) -> Searcher:
+        """The same searcher, told what its candidates lose that are pruned at once."""
+        del losses
         return self
 
     def origin(self, trial: int) -> str:

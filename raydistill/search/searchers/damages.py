@@ -154,6 +154,14 @@ class Damages:
         """(n, layers) of (n, dimensions) in the unit cube."""
         return np.rint(units[:, self.layers] * (GRID - 1)).astype(int)
 
+    def keeps(self, units: np.ndarray) -> np.ndarray:
+        """(n,): whether every bound is nearly kept, by the sum of what the layers bring."""
+        places = self.places(units)
+        kept = np.ones(len(units), dtype=bool)
+        for one in self.bounded:
+            kept &= one.of(places) >= one.least - _NEAR
+        return kept
+
     def on_the_bound(self, units: np.ndarray) -> np.ndarray:
         """A point of the unit cube, all its levels stretched or shrunk alike until every bound is kept, where it breaks
         one or lies near the tightest; what is foreseen says how far."""

@@ -3,6 +3,9 @@
 Most have levels by the layers' own curves (`Damages`), at totals spread over the front or, where there are bounds, near
 them. Between them stand allocations by rule (ERK, LAMP, ...), where these differ: curves are one-shot, and what
 retraining wins back differs from layer to layer. What is searched beside levels of layers is spread evenly.
+
+With a pool they are chosen by evidence: of levels spread evenly, and around what the curves say, those that are best in
+what is lost when the network is pruned to them at once, and in what that brings.
 """
 
 from __future__ import annotations
@@ -15,35 +18,46 @@ import numpy as np
 from raydistill.records import Scalar
 from raydistill.search.observations import Observation
 from raydistill.search.points import nearest
-from raydistill.search.searchers.base import Aim, Allocations, Curves, Searcher
+from raydistill.search.searchers.base import Aim, Allocations, Curves, Searcher, generator
 from raydistill.search.searchers.damages import Damages, nearest_to
 from raydistill.search.searchers.sobol import SobolSearcher
+from raydistill.search.selection import best
 from raydistill.search.space import SearchSpace
 
 CURVES = "curves"
 _EVERY = 4
 """So many placed trials have one by a rule among them."""
+_MOVED = 0.1
+"""Standard deviation of a candidate's levels around what the curves say, in shares of their ranges."""
+_LEAST = 1e-3
+"""Of a loss, and of what is left of the network, that logarithms are taken of."""
 _DIFFER = 0.05
 """Of [0, 1]: how far two allocations' levels lie apart on average, from which on both are tried."""
 
 
 class PlacedSearcher(Searcher):
     """searcher: whose trials come behind the first `placed`; it is told their results. rules: whether there are other
-    allocations than those by the curves."""
+    allocations than those by the curves. pool: of so many candidates the placed ones are chosen; 0: by curves and
+    rules."""
 
     wants_curves = True
 
-    def __init__(self, searcher: Searcher, space: SearchSpace, seed: int, placed: int, rules: bool = True) -> None:
+    def __init__(
+        self, searcher: Searcher, space: SearchSpace, seed: int, placed: int, rules: bool = True, pool: int = 0
+    ) -> None:
         self.startup = 0  # nothing is known before the curves are
-        self.wants_allocations = rules
+        self.wants_allocations = rules and not pool
+        self.pool = pool
         self.keeps_bounds, self.bounds_beside = searcher.keeps_bounds, searcher.bounds_beside
         self.size = placed + searcher.size
         self.placed = placed
-        self.how = f"{placed} trials by what each layer loses, measured first, then its own"
+        chosen = f"the best of {pool} pruned at once" if pool else "by what each layer loses, measured first"
+        self.how = f"{placed} trials {chosen}, then its own"
         self._searcher, self._space, self._seed = searcher, space, seed
         self._sobol = SobolSearcher(space, seed)
         self._damages = Damages(space)
         self._rules: dict[str, np.ndarray] = {}
+        self._chosen: list[np.ndarray] = []
 
     def with_curves(self, curves: Curves, sizes: Mapping[str, float], aim: Aim) -> PlacedSearcher:
         told = copy.copy(self)
@@ -55,6 +69,39 @@ class PlacedSearcher(Searcher):
         told = copy.copy(self)
         told._rules = {rule: np.array([self._units(levels) for levels in rows]) for rule, rows in allocations.items()}
         return told
+
+    def candidates(self) -> list[Mapping[str, Scalar]]:
+        return [self._space.from_unit(units) for units in self._pool()]
+
+    def with_evidence(self, losses: Sequence[float]) -> PlacedSearcher:
+        """The better spread first: whoever has fewer trials has them along the whole front too."""
+        told, pool = copy.copy(self), np.array(self._pool())
+        lost = np.array(losses, dtype=float)
+        lost = np.where(np.isfinite(lost), lost, np.inf)
+        gains, kept = self._damages.gains(pool), self._damages.keeps(pool) & np.isfinite(lost)
+        if not kept.any():
+            return told
+        numbers = np.flatnonzero(kept)
+        points = np.stack(
+            [-np.log(np.maximum(lost[numbers], _LEAST)), -np.log(np.maximum(1.0 - gains[numbers], _LEAST))]
+        )
+        best_of = numbers[best(points.T, min(self.placed, len(numbers)), "hypervolume")]
+        order = best_of[np.argsort(gains[best_of], kind="stable")]
+        told._chosen = [self._damages.on_the_bound(pool[i]) for i in (*order[1::2], *order[::2])]
+        return told
+
+    def _pool(self) -> list[np.ndarray]:
+        """Points of the unit cube: half of them spread evenly, half around what the curves say."""
+        found = []
+        for number in range(self.pool):
+            units = self._space.to_unit(self._sobol.suggest(number, (), ()))
+            if number % 2:
+                rng = generator(self._seed, number)
+                units = self._damages.by_curves(units, float(rng.random()))
+                moved = units[self._damages.layers] + rng.normal(0.0, _MOVED, len(self._damages.layers))
+                units[self._damages.layers] = np.clip(moved, 0.0, 1.0)
+            found.append(units)
+        return found
 
     def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar] | None:
         if trial >= self.placed:
@@ -68,6 +115,8 @@ class PlacedSearcher(Searcher):
 
     def _place(self, trial: int) -> tuple[str, np.ndarray]:
         """The rule, and the point of the unit cube."""
+        if trial < len(self._chosen):
+            return "evidence", self._chosen[trial]
         units = self._space.to_unit(self._sobol.suggest(trial, (), ()))
         share = self._damages.share(self._seed, trial)
         by_curves = self._damages.by_curves(units, share)

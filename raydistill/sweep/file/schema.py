@@ -29,6 +29,7 @@ from raydistill.sweep.file.spec import (
     TrialSchedulerSection,
     WarmSweepSection,
 )
+from raydistill.sweep.file.warm_entries import LEAST_POOL, MOST_POOL
 from raydistill.tasks.regression.task import DIABETES
 from raydistill.training.optimizer import MENU as OPTIMIZERS
 
@@ -205,8 +206,10 @@ def _warm_start() -> Schema:
         "minProperties": 1,
     }
     path = {"type": "string", "description": "A schedule file, trained as it is; or auto."}
-    several = {"type": "array", "items": {"anyOf": [path, of_sweep, values]}, "minItems": 1}
-    return {"anyOf": [{"const": AUTO}, several]}
+    of_pool = {"type": "integer", "minimum": LEAST_POOL, "maximum": MOST_POOL}
+    pool = {"type": "object", "properties": {AUTO: of_pool}, "required": [AUTO], "additionalProperties": False}
+    several = {"type": "array", "items": {"anyOf": [path, pool, of_sweep, values]}, "minItems": 1}
+    return {"anyOf": [{"const": AUTO}, pool, several]}
 
 
 def _only_what_is_used(schema: Schema, section: type[Menu]) -> None:

@@ -17,6 +17,8 @@ from raydistill.schedule import ScheduleSpec, load_schedule
 from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.spec import AUTO, WarmSweepSection, beside
 
+LEAST_POOL, MOST_POOL = 16, 10_000
+
 
 @dataclass(frozen=True)
 class ValuesEntry:
@@ -52,10 +54,13 @@ class SweepEntry:
 
 @dataclass(frozen=True)
 class AutoEntry:
-    """Trials whose levels follow from what the dense network's layers lose, behind all other starts."""
+    """Trials whose levels follow from what the dense network's layers lose, behind all other starts. pool: they are the
+    best of so many that are pruned at once; 0: they follow from the layers alone."""
 
-    def said(self) -> str:
-        return AUTO
+    pool: int = 0
+
+    def said(self) -> Any:
+        return {AUTO: self.pool} if self.pool else AUTO
 
 
 Entry = ValuesEntry | ScheduleEntry | SweepEntry | AutoEntry
@@ -68,7 +73,7 @@ def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
         ConfigError: with the faults of all entries together.
     """
     where = f"{file}: warm_start"
-    node = [AUTO] if node == AUTO else node
+    node = [node] if node == AUTO or (isinstance(node, Mapping) and AUTO in node) else node
     if not isinstance(node, list) or not node:
         way_out = "auto, or list schedule files, values by key path or {sweep: NAME, top: 5}, or leave it out"
         raise ConfigError(Fault(where, "must be a list of at least one start", node, way_out))
@@ -82,6 +87,10 @@ def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
     if faults:
         raise ConfigError(*faults)
     return tuple(entries)
+
+
+def auto_of(entries: Sequence[Entry]) -> AutoEntry | None:
+    return next((entry for entry in entries if isinstance(entry, AutoEntry)), None)
 
 
 def trials_of(entries: Sequence[Entry]) -> int:
@@ -107,6 +116,8 @@ def _entry(node: object, file: Path, index: int) -> Entry:
     where = f"{file}: warm_start[{index}]"
     if node == AUTO:
         return AutoEntry()
+    if isinstance(node, Mapping) and AUTO in node:
+        return _pool_of(node, where)
     if isinstance(node, str):
         return ScheduleEntry(schedule_file(file, node, where))
     if not isinstance(node, Mapping) or not node:
@@ -126,3 +137,13 @@ def _entry(node: object, file: Path, index: int) -> Entry:
     if faults:
         raise ConfigError(*faults)
     return ValuesEntry({str(path): value for path, value in node.items()})
+
+
+def _pool_of(node: Mapping[str, Any], where: str) -> AutoEntry:
+    pool = node[AUTO]
+    if len(node) > 1:
+        raise ConfigError(Fault(where, "auto stands alone in its entry", dict(node), f"as in {{{AUTO}: 100}}"))
+    if isinstance(pool, bool) or not isinstance(pool, int) or not LEAST_POOL <= pool <= MOST_POOL:
+        rule = f"must be a whole number from {LEAST_POOL} to {MOST_POOL}: how many are pruned at once to choose from"
+        raise ConfigError(Fault(f"{where}.{AUTO}", rule, pool, f"as in {{{AUTO}: 100}}"))
+    return AutoEntry(pool)

@@ -70,10 +70,10 @@ def make_searcher(
 
 
 def make_placed(
-    section: SearcherSection, space: SearchSpace, seed: int, count: int, where: str = "searcher"
+    section: SearcherSection, space: SearchSpace, seed: int, count: int, pool: int = 0, where: str = "searcher"
 ) -> PlacedSearcher:
-    """The searcher of a section behind trials that are placed by the layers' own curves. How many these are does not
-    depend on `count`, which may grow: what is drawn behind them stays the same.
+    """The searcher of a section behind trials that are placed by the layers' own curves, or chosen from a pool. How
+    many these are does not depend on `count`, which may grow: what is drawn behind them stays the same.
 
     Raises:
         ConfigError: its trials are not drawn one by one, or it cannot be made.
@@ -83,7 +83,7 @@ def make_placed(
         raise ConfigError(Fault(where, rule, ABSENT, "leave warm_start: auto out, or choose another searcher"))
     if section.name in LEARNS and section.startup is None:
         section = section.model_copy(update={"startup": startup_behind(section.name)})
-    return PlacedSearcher(make_searcher(section, space, seed, count, where), space, seed, PLACED_FIRST)
+    return PlacedSearcher(make_searcher(section, space, seed, count, where), space, seed, PLACED_FIRST, pool=pool)
 
 
 def make_search(

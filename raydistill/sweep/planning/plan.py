@@ -46,7 +46,7 @@ from raydistill.search.searchers import Searcher
 from raydistill.search.searchers.damages import is_level
 from raydistill.sweep.file.load import BRANCH_AT, LOOP, TRAINING, TRUNK, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
-from raydistill.sweep.file.warm_entries import AutoEntry
+from raydistill.sweep.file.warm_entries import auto_of
 from raydistill.sweep.planning.methods import compared_too_early, make_placed, make_searcher, make_trial_scheduler
 from raydistill.sweep.planning.seeds import Seeds
 from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
@@ -183,8 +183,9 @@ def plan_sweep(
         starts = resolve_warm_starts(sweep, space, seeds)
     faults.stop()
     section, where = sections.searcher, f"{sweep.file}: searcher"
-    if AutoEntry() in sweep.warm_start:
-        searcher: Searcher = faults.collect(make_placed, section, space, sections.seed, sections.num_samples, where)
+    if (placing := auto_of(sweep.warm_start)) is not None:
+        count_of = (sections.seed, sections.num_samples, placing.pool)
+        searcher: Searcher = faults.collect(make_placed, section, space, *count_of, where)
         faults.stop()
     else:
         searcher = make_searcher(section, space, sections.seed, sections.num_samples, where)
@@ -292,7 +293,7 @@ def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, 
 def _check_curves(sweep: Sweep, space: SearchSpace, searcher: Searcher) -> None:
     """Raises ConfigError where a searcher by the layers' damages has no layers, or not the two figures it weighs."""
     where, name, other = f"{sweep.file}: searcher", sweep.sections.searcher.name, "choose another searcher"
-    if AutoEntry() in sweep.warm_start:
+    if auto_of(sweep.warm_start) is not None:
         where, name, other = f"{sweep.file}: warm_start", "auto", "leave auto out"
     if not any(is_level(dimension) for dimension in space.dimensions):
         way_out = f"search a fraction with per_layer, or {other}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -41,6 +42,7 @@ class Ledger:
         self.curves, self.sizes = history.curves, history.sizes
         self.beside, self.allocations = history.beside, history.allocations
         self.episodes = list(history.episodes)
+        self.evidence = history.evidence
         self._journal = journal
         self._log = log
         self._observer = observer
@@ -93,6 +95,11 @@ class Ledger:
         self._journal.append("curves", curves=curves, sizes=sizes, **more)
         self.curves, self.sizes = curves, sizes
         self.beside, self.allocations = beside or {}, allocations or {}
+
+    def judged(self, losses: list[float]) -> None:
+        """What each candidate of the searcher's pool loses that is pruned at once; None in the journal: no number."""
+        self._journal.append("evidence", losses=[loss if math.isfinite(loss) else None for loss in losses])
+        self.evidence = losses
 
     def played(self, levels: list[float], metric: float, figure: float) -> None:
         """What an allocation is worth that was pruned at once: an episode of AMC."""

@@ -99,3 +99,44 @@ def test_what_it_says_of_itself_is_the_others_where_it_is_theirs() -> None:
     grid = GridSearcher(SPACE, 3, points=2)
     assert PlacedSearcher(grid, SPACE, 3, 8).size == 8 + 8
     assert placed(grid).suggest(16, (), [4]) is None
+
+
+def one_shot(values) -> float:  # type: ignore[no-untyped-def]
+    """What is lost at once: b bears much more than its curve says."""
+    a, b = levels(values)
+    return 1.0 + a**2 + 0.2 * b**2
+
+
+def test_from_a_pool_the_best_spread_is_chosen_by_what_is_lost_at_once() -> None:
+    alone = PlacedSearcher(RandomSearcher(SPACE, 3), SPACE, 3, 8, pool=60).with_curves(CURVES, SIZES, Aim())
+    candidates = alone.candidates()
+    assert len(candidates) == 60
+    assert not alone.wants_allocations
+    losses = [one_shot(values) for values in candidates]
+    searcher = alone.with_evidence([float("nan"), *losses[1:]])
+    chosen = [searcher.suggest(trial, (), [4]) for trial in range(8)]
+    assert {searcher.origin(trial) for trial in range(8)} == {"levels by evidence"}
+    known = {tuple(values.values()): loss for values, loss in zip(candidates, losses, strict=True)}
+    points = {key: (sum(float(v) for v in key[:2]), known[key]) for key in known}
+    for values in chosen:  # no other of the pool brings more and loses less
+        key = tuple(values.values())
+        gain, loss = points[key]
+        assert not any(other[0] > gain and other[1] < loss for other in points.values())
+    assert tuple(candidates[0].values()) not in [tuple(values.values()) for values in chosen]
+    assert sum(b > a for a, b in map(levels, chosen)) >= 4  # by the curves a would always be pruned further
+    assert searcher.suggest(8, (), [4]) == RandomSearcher(SPACE, 3).suggest(0, (), [4])
+    totals = [sum(levels(values)) for values in chosen]
+    assert max(totals[:4]) - min(totals[:4]) > 0.5  # the first of them lie along the whole front already
+
+
+def test_where_nothing_could_be_judged_they_are_placed_by_the_curves() -> None:
+    alone = PlacedSearcher(RandomSearcher(SPACE, 3), SPACE, 3, 8, pool=20).with_curves(CURVES, SIZES, Aim())
+    assert alone.with_evidence([float("inf")] * 20).origin(0) == "levels by curves"
+
+
+def test_a_candidate_that_breaks_a_bound_is_not_chosen() -> None:
+    aim = Aim(figure=0.6, foreseen=lambda values: sum(levels(values)) / 2)
+    sizes = {"a.weight": 0.5, "b.weight": 0.5}
+    alone = PlacedSearcher(RandomSearcher(SPACE, 3), SPACE, 3, 8, pool=60).with_curves(CURVES, sizes, aim)
+    searcher = alone.with_evidence([one_shot(values) for values in alone.candidates()])
+    assert min(sum(levels(searcher.suggest(trial, (), [4]))) / 2 for trial in range(8)) >= 0.6 - 1e-6

@@ -13,6 +13,7 @@ from raydistill.sweep.file.warm_entries import (
     ScheduleEntry,
     SweepEntry,
     ValuesEntry,
+    auto_of,
     parse_entries,
     trials_of,
 )
@@ -48,6 +49,28 @@ def test_auto_stands_alone_or_among_others_and_takes_what_room_there_is(file: Pa
     assert entries[1:] == (AutoEntry(),)
     assert [entry.said() for entry in entries] == [{"training.lr": 0.02}, "auto"]
     assert trials_of(entries) == 1
+    (pool,) = parse_entries({"auto": 100}, file)
+    assert (pool, pool.said()) == (AutoEntry(100), {"auto": 100})
+    assert auto_of([*entries, ScheduleEntry]) == AutoEntry()  # type: ignore[list-item]
+    assert auto_of(entries[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ("node", "line"),
+    [
+        (
+            {"auto": 5},
+            "warm_start[0].auto: must be a whole number from 16 to 10000: how many are pruned at once to choose",
+        ),
+        ({"auto": True}, "warm_start[0].auto: must be a whole number"),
+        ([{"auto": 50, "top": 3}], "warm_start[0]: auto stands alone in its entry"),
+    ],
+)
+def test_a_pool_is_a_number(file: Path, node: object, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_entries(node, file)
+    (said,) = str(caught.value).splitlines()
+    assert line in said
 
 
 def test_every_fault_is_said_at_once(file: Path) -> None:

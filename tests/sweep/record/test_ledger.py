@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -123,3 +124,14 @@ def test_what_was_measured_of_the_layers_comes_back(tmp_path: Path) -> None:
     ledger.measured({}, {})
     (*_, last) = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     assert set(last) == {"event", "time_ms", "curves", "sizes"}  # as journals of before
+
+
+def test_evidence_comes_back_and_what_is_no_number_stays_none(tmp_path: Path) -> None:
+    ledger, _, _ = ledger_in(tmp_path)
+    assert ledger.evidence is None
+    ledger.judged([0.5, math.nan, 2.0])
+    again, _, _ = ledger_in(tmp_path)
+    for one in (ledger, again):
+        assert one.evidence is not None
+        assert [str(loss) for loss in one.evidence] == ["0.5", "nan", "2.0"]
+    json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1], parse_constant=lambda name: 1 / 0)
