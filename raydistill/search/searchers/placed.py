@@ -4,8 +4,8 @@ Most have levels by the layers' own curves (`Damages`), at totals spread over th
 them. Between them stand allocations by rule (ERK, LAMP, ...), where these differ: curves are one-shot, and what
 retraining wins back differs from layer to layer. What is searched beside levels of layers is spread evenly.
 
-With a pool they are chosen by evidence: of levels spread evenly, and around what the curves say, those that are best in
-what is lost when the network is pruned to them at once, and in what that brings.
+With a pool they are chosen by evidence: of levels spread evenly those that are best in what is lost when the network is
+pruned to them at once, and in what that brings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from raydistill.records import Scalar
 from raydistill.search.observations import Observation
 from raydistill.search.points import nearest
-from raydistill.search.searchers.base import Aim, Allocations, Curves, Searcher, generator
+from raydistill.search.searchers.base import Aim, Allocations, Curves, Searcher
 from raydistill.search.searchers.damages import Damages, nearest_to
 from raydistill.search.searchers.sobol import SobolSearcher
 from raydistill.search.selection import best
@@ -27,8 +27,6 @@ from raydistill.search.space import SearchSpace
 CURVES = "curves"
 _EVERY = 4
 """So many placed trials have one by a rule among them."""
-_MOVED = 0.1
-"""Standard deviation of a candidate's levels around what the curves say, in shares of their ranges."""
 _LEAST = 1e-3
 """Of a loss, and of what is left of the network, that logarithms are taken of."""
 _DIFFER = 0.05
@@ -91,17 +89,8 @@ class PlacedSearcher(Searcher):
         return told
 
     def _pool(self) -> list[np.ndarray]:
-        """Points of the unit cube: half of them spread evenly, half around what the curves say."""
-        found = []
-        for number in range(self.pool):
-            units = self._space.to_unit(self._sobol.suggest(number, (), ()))
-            if number % 2:
-                rng = generator(self._seed, number)
-                units = self._damages.by_curves(units, float(rng.random()))
-                moved = units[self._damages.layers] + rng.normal(0.0, _MOVED, len(self._damages.layers))
-                units[self._damages.layers] = np.clip(moved, 0.0, 1.0)
-            found.append(units)
-        return found
+        """Points of the unit cube, spread evenly: a pool around what the curves say was no better than the curves."""
+        return [self._space.to_unit(self._sobol.suggest(number, (), ())) for number in range(self.pool)]
 
     def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar] | None:
         if trial >= self.placed:
