@@ -1,9 +1,10 @@
 """What `search_quality.py` compares: a searcher, a trial scheduler, and what a method pays for beside trials.
 
 A method's name is ``searcher+scheduler``, then options: ``curves`` (each layer's one-shot curve is measured before the
-first trial, and paid for), ``confirm2`` (each member of the front is trained twice more at the end). A searcher is one
-of `raydistill.search.searchers.SEARCHERS`, or one of those here, which no sweep has: they say what is easily had. Any
-method may be written down too, in a YAML file (``--methods``):
+first trial, and paid for), ``confirm2`` (each member of the front is trained twice more at the end), ``placed`` (the
+first trials have levels by the curves and by rules, as with ``warm_start: auto``; ``bycurves``: by the curves alone).
+A searcher is one of `raydistill.search.searchers.SEARCHERS`, or one of those here, which no sweep has: they say what is
+easily had. Any method may be written down too, in a YAML file (``--methods``):
 
     mine+none: {searcher: {name: evolution, step: 0.2}, trial_scheduler: {name: none}, curves: true, confirm: 1}
 
@@ -25,10 +26,10 @@ import numpy as np
 from raydistill.records import Scalar
 from raydistill.search import SearchSpace
 from raydistill.search.observations import Observation
-from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
-from raydistill.search.searchers.base import ALL
+from raydistill.search.searchers import LEARNS, SEARCHERS, PlacedSearcher, Searcher
+from raydistill.search.searchers.base import ALL, Aim
 from raydistill.sweep.file.spec import SearcherSection
-from raydistill.sweep.planning.methods import make_searcher
+from raydistill.sweep.planning.methods import PLACED_FIRST, make_searcher, startup_behind
 
 if TYPE_CHECKING:
     from search_surfaces import Curves
@@ -63,6 +64,8 @@ DEFAULT = (
 OPTUNA = ("motpe+none", "nsga2+none", "gp+none", "tpe+none")
 """Hundreds of times slower to ask than the others: left to --optuna."""
 
+PLACED = ("placed", "bycurves")
+
 _GOLDEN = 0.6180339887498949
 
 
@@ -70,7 +73,7 @@ _GOLDEN = 0.6180339887498949
 class Method:
     """searcher, trial_scheduler: sections of a sweep file. curves: are measured first. confirm: seeds more of a front.
 
-    late: the first rung is the first epoch but one with final masks.
+    late: the first rung is the first epoch but one with final masks. placed: ``placed``, ``bycurves`` or neither.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Method:
     curves: bool = False
     confirm: int = 0
     late: bool = False
+    placed: str = ""
 
     @classmethod
     def of(cls, name: str) -> Method:
@@ -87,23 +91,36 @@ class Method:
         late = scheduling.endswith(LATE)
         section = SCHEDULERS.get(scheduling.removesuffix(LATE))
         known = searching in SEARCHERS or searching in REFERENCES
-        wrong = [o for o in options if o != "curves" and not (o[:7] == "confirm" and o[7:].isdecimal())]
+        confirms = [int(o[7:]) for o in options if o[:7] == "confirm" and o[7:].isdecimal()]
+        wrong = [o for o in options if o not in ("curves", *PLACED) and not (o[:7] == "confirm" and o[7:].isdecimal())]
         if section is None or not known or wrong:
             searchers, schedulers = ", ".join([*SEARCHERS, *REFERENCES]), ", ".join(SCHEDULERS)
             raise ValueError(
                 f"no method {name}: searchers {searchers}; trial schedulers, also with {LATE}: {schedulers}; "
-                f"options curves, confirm2"
+                f"options curves, confirm2, {', '.join(PLACED)}"
             )
-        curves = "curves" in options or getattr(SEARCHERS.get(searching), "wants_curves", False)
-        confirm = sum(int(option[7:]) for option in options if option != "curves")
-        return cls(name, {"name": searching}, section, curves, confirm, late)
+        placed = next((option for option in options if option in PLACED), "")
+        curves = "curves" in options or bool(placed) or getattr(SEARCHERS.get(searching), "wants_curves", False)
+        return cls(name, {"name": searching}, section, curves, sum(confirms), late, placed)
 
     def scheduling(self, pruned: int) -> dict[str, Any]:
         """The section where trials prune until that epoch."""
         return {**self.trial_scheduler, "grace_period": pruned + 2} if self.late else dict(self.trial_scheduler)
 
     def make(self, space: SearchSpace, seed: int, count: int, offered: Mapping[str, Any]) -> Searcher:
+        if not self.placed:
+            return self._alone(space, seed, count, offered)
+        first = min(count, PLACED_FIRST)
+        searcher = PlacedSearcher(self._alone(space, seed, count - first, offered, first), space, seed, first)
+        told = searcher.with_curves(offered["curves"], offered["sizes"], offered.get("aim", Aim()))
+        by_rule = offered.get("allocations") if self.placed == "placed" else None
+        return told.with_allocations(by_rule) if by_rule else told
+
+    def _alone(self, space: SearchSpace, seed: int, count: int, offered: Mapping[str, Any], first: int = 0) -> Searcher:
+        """first: trials before its own, from which it learns too."""
         named = dict(self.searcher)
+        if first and named["name"] in LEARNS:
+            named["startup"] = startup_behind(named["name"])
         kind = {**REFERENCES, **SEARCHERS}.get(named["name"])
         wanted = inspect.signature(kind).parameters if kind is not None else {}
         given = {key: value for key, value in offered.items() if key in wanted and value is not None}

@@ -69,7 +69,8 @@ def search_once(
     """
     epochs, budget = source.epochs, float(trials * source.epochs)
     curves, beside = source.measured(LEVELS, seed) if method.curves else (None, 0.0)
-    offered = {"curves": curves, "sizes": source.weights, "count": trials, **(more or {})}
+    rules = source.by_rules() if method.placed else None
+    offered = {"curves": curves, "sizes": source.weights, "count": trials, "allocations": rules, **(more or {})}
     searcher = method.make(source.space, seed, trials, offered)
     scheduling = TrialSchedulerSection(**method.scheduling(source.pruned))
     known = method.searcher["name"] if method.searcher["name"] in SearcherSection.uses else "random"

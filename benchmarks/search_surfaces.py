@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from raydistill.compression.allocation import erk, uniform
 from raydistill.records import Scalar
 from raydistill.search import Choice, Dimension, LogUniform, SearchSpace, Uniform, hypervolume
 
@@ -171,6 +172,11 @@ class Surface:
             for i, name in enumerate(self.names)
         }
         return curves, self.evaluation * (1 + len(levels) * self.layers)
+
+    def by_rules(self) -> dict[str, list[dict[str, float]]]:
+        """Levels by rules that need no more than the layers' sizes: of square matrices, as large as the layers."""
+        shapes = {name: (math.isqrt(int(size)),) * 2 for name, size in self.weights.items()}
+        return {"erk": erk(shapes), "uniform": uniform(shapes)}
 
     def optimum(self) -> np.ndarray:
         """(n, 2): points of the front that no search can pass.

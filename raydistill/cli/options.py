@@ -95,6 +95,8 @@ def _plain(field: Described) -> Any:
     """The type that typer reads."""
     if field.setting.path:
         return Path
+    if (pair := _pair(field)) is not None:
+        return pair
     if _is_read(field) or any(get_origin(kind) is Literal for kind in (field.kind, *get_args(field.kind))):
         return str  # what is wrong with a word is said where the part is checked
     return next((kind for kind in get_args(field.kind) if kind is not NoneType), field.kind)
@@ -107,6 +109,8 @@ def _value(field: Described, given: Any) -> object:
         return str(given)
     if field.setting.read is not None:
         return field.setting.read(given)
+    if _pair(field) is not None:
+        return given
     if get_origin(field.kind) is tuple:  # ``norms,biases``, or with spaces
         return tuple(given.replace(",", " ").split())
     if get_origin(field.kind) is collections.abc.Mapping:
@@ -124,6 +128,12 @@ def arguments(text: str, option: str) -> Mapping[str, object]:
 
     inside = text.strip()
     return parse_yaml(inside if inside.startswith("{") else f"{{{inside}}}", option)
+
+
+def _pair(field: Described) -> Any:
+    """The type of so many values, each a word of its own, where the field is that: ``tuple[float, float]``."""
+    kinds = [kind for kind in (field.kind, *get_args(field.kind)) if get_origin(kind) is tuple]
+    return next((kind for kind in kinds if all(isinstance(each, type) for each in get_args(kind))), None)
 
 
 def _is_read(field: Described) -> bool:

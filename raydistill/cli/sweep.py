@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raydistill.cli.options import NONE, Given, OptionsOf, with_options
 from raydistill.masking import masked
+from raydistill.parts import AMC
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from raydistill.tasks import Task
 
 
+@with_options
 def sweep(
     file: Annotated[
         Path | None, typer.Argument(help="The search space, as search_spaces/simplenet.yaml.", show_default=False)
@@ -80,6 +83,7 @@ def sweep(
         typer.Option(help="CIFAR-10's folder, a tree of class folders, or what else the task reads."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Another dataset than the file names.")] = None,
+    amc: Annotated[Given, OptionsOf(AMC, "AMC, as in Distiller")] = NONE,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted sweep.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print space and resources; start nothing.")
@@ -96,10 +100,13 @@ def sweep(
     from raydistill.files import write_atomically
 
     def loaded() -> Sweep:
+        from raydistill.cli.amc import goals_of, searcher_of
         from raydistill.cli.goal import space_of
         from raydistill.sweep.file.load import Overrides, load_sweep
 
-        space, text = space_of(file, goal, arch, checkpoint, dataset, data_dir, epochs, num_samples, name, resume)
+        asked = AMC(**amc)
+        wanted = goals_of(asked, goal, file)
+        space, text = space_of(file, wanted, arch, checkpoint, dataset, data_dir, epochs, num_samples, name, resume)
         if text is not None and not dry_run:
             write_atomically(space, text)
             text = None
@@ -112,6 +119,7 @@ def sweep(
             data_dir=None if data_dir is None else str(data_dir),
             tracking_uri=tracking_uri,
             cpu=cpu,
+            searcher=searcher_of(asked),
         )
         return load_sweep(space, overrides, text)
 
@@ -398,8 +406,10 @@ def _searcher(sweep: Sweep, plan: Plan) -> str:
         return f"{name}, {plan.searcher.how}"
     if known < plan.count:
         return f"{name}, {known} trials spread evenly, then {plan.count - known} that follow results"
-    size = getattr(plan.searcher, "size", None)
-    return name if size is None else f"{name}, {known} of its {size:,} points"
+    from raydistill.search.searchers.base import ALL
+
+    size = plan.searcher.size
+    return name if size >= ALL else f"{name}, {known} of its {size:,} points"
 
 
 def _scheduler(sweep: Sweep) -> str:

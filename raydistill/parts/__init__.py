@@ -1,6 +1,7 @@
 """Parts of a run: dataclasses whose fields say once what may stand in them, how they are asked for on the command line
 and what depends on them. A sweep file's sections, the options and a run's identity are made of that."""
 
+from raydistill.parts.amc import AMC
 from raydistill.parts.check import out_of_bounds
 from raydistill.parts.data import DatasetConfig
 from raydistill.parts.one_shot import OneShot
@@ -11,6 +12,7 @@ from raydistill.parts.setting import Role, Setting, hashed, identity, names, sai
 from raydistill.parts.training import Arithmetic, Batches, Chance, Optimization, Output, Place, Shares, Training
 
 __all__ = [
+    "AMC",
     "Arithmetic",
     "Batches",
     "Chance",

@@ -1,8 +1,9 @@
 """Each layer's damage, measured on the dense baseline before the first trial, for searchers that want it.
 
 A layer is pruned by itself in one shot, as the sweep's schedule would prune it, and a part of the validation split is
-evaluated; nothing is trained. What that brings in the figure of the network that the sweep optimises is measured along
-with it. The journal keeps both: a resumed sweep draws the same trials.
+evaluated; nothing is trained. What that brings in the figure of the network that the sweep optimises, and in others
+that it bounds, is measured along with it, and allocations by rule are worked out for a searcher that wants them. The
+journal keeps all of it: a resumed sweep draws the same trials.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import ray
 import torch
@@ -24,17 +25,17 @@ from raydistill.compression.one_shot import prune_at_once
 from raydistill.compression.sparsity import sparsity
 from raydistill.compression.summaries import compute_table
 from raydistill.errors import RaydistillError
-from raydistill.metrics import LATENCY, LOSS, OF_NETWORK
-from raydistill.records import BASELINE, Scalar, TrialRecord
+from raydistill.metrics import LOSS, OF_NETWORK
+from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, naming_weights, of_weight, parse_schedule
 from raydistill.search import Objective
-from raydistill.search.constraints import Constraint, against_dense
-from raydistill.search.decisions import planned_name
-from raydistill.search.searchers import Aim
-from raydistill.search.searchers.additive import is_level
+from raydistill.search.constraints import figure_value
+from raydistill.search.searchers.base import Bound
+from raydistill.search.searchers.damages import is_level
 from raydistill.storage import Store
-from raydistill.sweep.planning.foresight import foreseen
+from raydistill.sweep.bounds import SPARSITY, Foreseen, Foresight, aim_of, bounded_beside, counted_by, unit_of
 from raydistill.sweep.planning.resources import baseline_share
+from raydistill.sweep.rules import allocations_of
 from raydistill.sweep.session import Session
 from raydistill.tasks import VALIDATION, Feed, Loading, Task
 from raydistill.training import load_model
@@ -43,10 +44,6 @@ from raydistill.training.loop import device_of
 
 LEVELS = (0.9, 0.7, 0.95, 0.8, 0.5, 0.99, 0.85, 0.6)
 """In the order of what they tell: where time is short, the last ones are left out."""
-
-SPARSITY = "sparsity"
-MACS = "macs"
-"""In place of a latency, which would have to be measured, it tells what each layer brings."""
 
 _SAMPLES = 2048
 _TIME_S = 60.0
@@ -62,10 +59,12 @@ Alone = Callable[[str, float], ScheduleSpec]
 @dataclass(frozen=True)
 class Damage:
     """curves: what each weight's pruning costs. sizes: by weight, by how much a level of 1 would change the figure of
-    the network, in its unit."""
+    the network, in its unit. beside: the same of other figures, by name. allocations: see `Allocations`."""
 
     curves: Curves
     sizes: dict[str, float]
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)
+    allocations: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
 
 def ensure_curves(session: Session) -> None:
@@ -80,21 +79,40 @@ def ensure_curves(session: Session) -> None:
         return
     baseline, objectives = ledger.records[BASELINE], session.sweep.objectives
     figure = figure_of(objectives)
+    constraints = [constraint.against(baseline) for constraint in session.sweep.constraints]
+    beside = bounded_beside(constraints, figure)
     if ledger.curves is None:
         session.observer.step(f"measuring what each of {len(arguments)} layers loses when it is pruned by itself")
         alone = baseline_share(share, session.nodes)
         measure = ray.remote(num_cpus=alone.cpu, num_gpus=alone.gpu)(_measured)
         where = (str(baseline.checkpoint), session.store, session.shared, alone.device, alone.threads)
-        counted = MACS if figure == LATENCY else figure
-        found = measure.remote(*where, session.sweep.sections.model.arch, session.sweep.schedule, arguments, counted)
+        counted = [counted_by(each) for each in (figure, *beside)]
+        schedule, rules = session.sweep.schedule, plan.searcher.wants_allocations
+        found = measure.remote(*where, session.sweep.sections.model.arch, schedule, arguments, counted, rules)
         damage: Damage = ray.get(found)
-        ledger.measured(damage.curves, damage.sizes)
-    sizes = ledger.sizes or {name: float(math.prod(shape)) for name, shape in plan.weights}
-    unit = _unit(figure, baseline) * (1.0 if all(o.maximise for o in objectives if o.name == figure) else -1.0)
-    sizes = {name: size * unit for name, size in sizes.items()}
-    constraints = [constraint.against(baseline) for constraint in session.sweep.constraints]
-    aim = replace(aim_of(objectives, constraints, baseline), foreseen=_foreseen(session, figure, unit))
-    session.plan = replace(plan, searcher=plan.searcher.with_curves(ledger.curves or {}, sizes, aim))
+        ledger.measured(damage.curves, damage.sizes, damage.beside, damage.allocations)
+    numbers = {name: float(math.prod(shape)) for name, shape in plan.weights}
+    foresight = Foresight(session)
+
+    def told(figure: str, maximise: bool, measured: Mapping[str, float] | None) -> tuple[dict[str, float], Foreseen]:
+        unit = unit_of(figure, baseline) * (1.0 if maximise else -1.0)
+        if not measured:  # not by an earlier version, or bounded since: by the number of weights
+            whole = 1.0 if figure == SPARSITY else figure_value(figure, baseline, baseline)
+            return {name: whole * each / sum(numbers.values()) for name, each in numbers.items()}, foresight.of(
+                figure, unit
+            )
+        return {name: size * unit for name, size in measured.items()}, foresight.of(figure, unit)
+
+    sizes, ahead = told(figure, all(o.maximise for o in objectives if o.name == figure), ledger.sizes)
+    aim = replace(aim_of(objectives, constraints, baseline), foreseen=ahead)
+    for name, least in beside.items():
+        sign = 1.0 if OF_NETWORK[name].maximise else -1.0
+        dense = sign * figure_value(name, baseline, baseline)
+        if math.isfinite(dense):
+            bound = Bound(least, dense, *told(name, sign > 0.0, ledger.beside.get(counted_by(name))))
+            aim = replace(aim, beside=(*aim.beside, bound))
+    searcher = plan.searcher.with_curves(ledger.curves or {}, sizes, aim)
+    session.plan = replace(plan, searcher=searcher.with_allocations(ledger.allocations))
 
 
 def figure_of(objectives: Sequence[Objective]) -> str:
@@ -109,50 +127,6 @@ def part_of_validation(task: Task, device: torch.device) -> tuple[Feed, Loading]
     return task.feed(VALIDATION, loading), loading
 
 
-def _foreseen(session: Session, figure: str, unit: float) -> Callable[[Mapping[str, Scalar]], float]:
-    """A trial's values to the figure of the network that it is bound for, the larger the better; NaN where it cannot be
-    told. unit: see `_unit`."""
-    draw, example = session.plan.draw, session.task.example_input()
-    with session.store.lent(str(session.ledger.records[BASELINE].checkpoint)) as path:
-        start = load_model(path, session.sweep.sections.model.arch)
-
-    def of(values: Mapping[str, Scalar]) -> float:
-        plan = draw(0, values)
-        if figure == SPARSITY:
-            return unit * plan.planned_sparsity
-        return unit * foreseen(plan.run.schedule, start, example).get(planned_name(figure), math.nan)
-
-    return of
-
-
-def _unit(figure: str, baseline: TrialRecord) -> float:
-    """A latency is taken to go with the multiply-accumulates."""
-    if figure != LATENCY or baseline.last is None:
-        return 1.0
-    each = baseline.last.value(LATENCY) / baseline.last.value(MACS)
-    return each if math.isfinite(each) else 1.0
-
-
-def aim_of(objectives: Sequence[Objective], constraints: Sequence[Constraint], baseline: TrialRecord) -> Aim:
-    """What the constraints leave of the metric and of the figure that are weighed. constraints: with bounds that are
-    numbers; what bounds anything else, or from the other side, steers nothing."""
-    metric = next(o for o in objectives if not o.of_network)
-    figure = next(o for o in objectives if o.of_network)
-    dense = {o.name: o.value(baseline) * (1.0 if o.maximise else -1.0) for o in (metric, figure)}
-    least = {metric.name: -math.inf, figure.name: -math.inf}
-    against = against_dense({metric.name: OF_NETWORK[SPARSITY] if metric.maximise else OF_NETWORK[MACS]})
-    for bound in constraints:
-        below = bound.comparison.startswith("<")
-        for one in (metric, figure):
-            if bound.figure == one.name and below != one.maximise:
-                least[one.name] = max(least[one.name], bound.bound * (1.0 if one.maximise else -1.0))
-        if bound.figure in against and below:
-            least[metric.name] = max(least[metric.name], dense[metric.name] - bound.bound)
-    kept = {name: value if math.isfinite(dense[name]) else -math.inf for name, value in least.items()}
-    whole = dense[figure.name] if math.isfinite(dense[figure.name]) else 0.0
-    return Aim(kept[metric.name], kept[figure.name], whole)
-
-
 def _measured(
     checkpoint: str,
     store: Store,
@@ -162,10 +136,12 @@ def _measured(
     arch: str,
     schedule: ScheduleSpec,
     arguments: Mapping[str, str],
-    figure: str,
+    figures: Sequence[str],
+    rules: bool = False,
 ) -> Damage:
     """In a process of its own: level by level over all layers, as far as the time reaches. arguments: by weight, that
-    of its pruner which is a level."""
+    of its pruner which is a level. figures: the one that is optimised, then those that are bounded beside it. rules:
+    whether allocations by rule are wanted."""
     torch.set_num_threads(threads or torch.get_num_threads())
     with store.lent(checkpoint) as path:
         model = load_model(path, arch)
@@ -174,7 +150,9 @@ def _measured(
     def alone(weight: str, level: float) -> ScheduleSpec:
         return by_itself(schedule, weight, arguments[weight], level)
 
-    return damage_of(model, ray.get(shared[0]), alone, list(arguments), figure, device)
+    task = ray.get(shared[0])
+    found = damage_of(model, task, alone, list(arguments), figures[0], device, beside=figures[1:])
+    return replace(found, allocations=allocations_of(model, task, list(arguments), figures[0])) if rules else found
 
 
 def by_itself(schedule: ScheduleSpec, weight: str, argument: str, level: float) -> ScheduleSpec:
@@ -196,9 +174,10 @@ def damage_of(
     figure: str = SPARSITY,
     device: str = "auto",
     time_s: float = _TIME_S,
+    beside: Sequence[str] = (),
 ) -> Damage:
     """How much the loss on a part of the validation split rises with each weight pruned by itself, and what that
-    changes in a figure of the network.
+    changes in a figure of the network, and in others beside it.
 
     time_s: no new level is begun after it, but for the first ones. The model is as before afterwards.
     """
@@ -206,22 +185,26 @@ def damage_of(
     model = model.to(target).eval()
     example = task.example_input()
     feed, loading = part_of_validation(task, target)
-    dense, costs = task.evaluate(model, feed, loading)[LOSS], _figure(model, example, figure)
+    figures = (figure, *beside)
+    quick = set(figures) == {SPARSITY}
+    dense, costs = task.evaluate(model, feed, loading)[LOSS], _figures(model, example, figures)
     begun = time.monotonic()
     rises: dict[tuple[str, float], float] = {}
-    sizes: dict[str, float] = {}
+    sizes: dict[str, dict[str, float]] = {each: {} for each in figures}
     for number, level in enumerate(LEVELS):
         if number >= _AT_LEAST and time.monotonic() - begun > time_s:
             break
         for name in names:
             with _pruned(model, alone(name, level), example):
                 rises[name, level] = task.evaluate(model, feed, loading)[LOSS] - dense
-                if number + 1 == _AT_LEAST and (figure == SPARSITY or time.monotonic() - begun < 2 * time_s):
-                    sizes[name] = (_figure(model, example, figure) - costs) / level
-    if len(sizes) < len(names):
+                if number + 1 == _AT_LEAST and (quick or time.monotonic() - begun < 2 * time_s):
+                    for each, value in _figures(model, example, figures).items():
+                        sizes[each][name] = (value - costs[each]) / level
+    if len(sizes[figure]) < len(names):
         rows = {f"{row.name}.weight": -float(row.macs) for row in compute_table(model, example)}
-        sizes = {name: rows.get(name, 0.0) for name in names}
-    return Damage(_curves(rises), sizes)
+        sizes = {each: {name: rows.get(name, 0.0) for name in names} for each in figures if each != SPARSITY or quick}
+    own = sizes.pop(figure, {})
+    return Damage(_curves(rises), own, sizes)
 
 
 @contextmanager
@@ -236,16 +219,18 @@ def _pruned(model: nn.Module, schedule: ScheduleSpec, example: Sequence[object])
                 parameter.copy_(kept[name])
 
 
-def _figure(model: nn.Module, example: Sequence[object], figure: str) -> float:
+def _figures(model: nn.Module, example: Sequence[object], figures: Sequence[str]) -> dict[str, float]:
     """Of the network as it would be deployed; of what cannot be thinned, as it is."""
-    if figure == SPARSITY:
-        return sparsity(model)[0]
+    zeros = {SPARSITY: sparsity(model)[0]} if SPARSITY in figures else {}
+    if set(figures) == {SPARSITY}:
+        return zeros
     copied = copy_of(model).cpu()
     try:
         deploy(copied, example)
     except RaydistillError:
         copied = copy_of(model).cpu()
-    return figures_of(copied, tuple(example))[figure]
+    found = figures_of(copied, tuple(example))
+    return {each: zeros[each] if each in zeros else found[each] for each in figures}
 
 
 def _curves(rises: Mapping[tuple[str, float], float]) -> Curves:

@@ -29,7 +29,8 @@ from raydistill.schedule import ScheduleSpec
 from raydistill.search.amc import Episode, Layer, Levels, Meaning, run_episodes
 from raydistill.search.searchers import AMCSearcher
 from raydistill.storage import Store
-from raydistill.sweep.curves import SPARSITY, figure_of, part_of_validation
+from raydistill.sweep.bounds import SPARSITY
+from raydistill.sweep.curves import figure_of, part_of_validation
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.session import Session
 from raydistill.tasks import Task

@@ -28,6 +28,7 @@ from raydistill.storage import Store, open_store
 from raydistill.sweep.baseline import ensure_baseline
 from raydistill.sweep.curves import ensure_curves
 from raydistill.sweep.episodes import ensure_episodes
+from raydistill.sweep.evidence import ensure_evidence
 from raydistill.sweep.file.load import Sweep
 from raydistill.sweep.file.warm_entries import SweepEntry
 from raydistill.sweep.packs import settled_pack
@@ -261,6 +262,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
         if ensure_baseline(session) and ensure_trunk(session) and not interrupt.requested:
             session.pack = settled_pack(session)
             ensure_curves(session)
+            ensure_evidence(session)
             if ensure_episodes(session):
                 run_trials(session, history)
             if not interrupt.requested:

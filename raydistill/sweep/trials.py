@@ -173,12 +173,15 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
         with store.lent(checkpoint) as path:
             precision = read_checkpoint(path)["precision"]
     plans: dict[int, TrialPlan] = dict(enumerate(session.plan.trials))
+    warm = len(session.plan.warm)
     placed: dict[int, TrialPlan] = {}
 
     def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
         if number not in placed:
             known = plans.get(number)
             plan = known if known is not None and known.values == values else session.plan.draw(number, values)
+            if not plan.origin and number >= warm:
+                plan = replace(plan, origin=session.plan.searcher.origin(number - warm))
             plan = taught_by(plan, store)
             folder = store.reference(session.folder / "trials" / plan.trial_id)
             where = (folder, share.threads, share.device, precision)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import search_ablation
 import search_methods
 import search_quality
 import search_surfaces
@@ -122,6 +123,28 @@ def test_curves_and_confirmations_are_paid_for() -> None:
     on_front = search_quality.front([seen for _, seen, _ in finished(BASE, 4)])
     assert len(confirmed) == 4 + len(on_front)
     assert confirmed[-1][0] == 4 * 40 + len(on_front) * 2 * 40
+
+
+@pytest.mark.slow
+def test_placed_trials_come_first_and_their_curves_are_paid_for() -> None:
+    """Behind them come the searcher's own first ones."""
+    surface = make_surface("additive5", 0)
+    method = Method.of("random+none+placed")
+    assert (method.curves, method.placed) == (True, "placed")
+    found, plain = finished("random+none+placed", 12), finished(BASE, 12)
+    cost = 0.04 * (1 + 5 * len(search_methods.LEVELS))
+    assert found[0][0] == pytest.approx(40 + cost)
+    assert [tuple(true) for _, _, true in found[8:]] == [tuple(true) for _, _, true in plain[: len(found) - 8]]
+    assert {rule: len(rows) for rule, rows in surface.by_rules().items()} == {"erk": 16, "uniform": 16}
+    by_curves = finished("random+none+bycurves", 12)
+    same = [tuple(one[2]) == tuple(other[2]) for one, other in zip(found, by_curves, strict=True)]
+    assert same == [True, True, True, False, True, True, True, False, True, True, True]
+
+
+@pytest.mark.slow
+def test_a_bound_that_steers_keeps_more_of_what_is_found() -> None:
+    steered, blind = (search_ablation.kept_volume("misled21", 16, 0, 4, steers) for steers in (True, False))
+    assert steered > blind > 0.0
 
 
 class Proxied(RandomSearcher):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,17 +16,16 @@ from raydistill import datasets
 from raydistill.compression.names import names_of
 from raydistill.compression.one_shot import pruned_at_once
 from raydistill.datasets import DatasetConfig
-from raydistill.metrics import Metric
-from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
+from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec, naming_weights, parse_schedule
-from raydistill.search import parse_objectives
-from raydistill.search.constraints import parse_constraints
-from raydistill.search.searchers import Aim
-from raydistill.sweep import curves
-from raydistill.sweep.curves import LEVELS, Alone, aim_of, by_itself, damage_of
+from raydistill.sweep import curves, trials
+from raydistill.sweep.curves import LEVELS, Alone, by_itself, damage_of, ensure_curves
+from raydistill.sweep.session import Session
 from raydistill.tasks import VALIDATION, Loading
 from raydistill.tasks.classification import Classification
+from raydistill.training.checkpoint import write_checkpoint
 from tests.sweep.conftest import SWEEP
+from tests.sweep.sessions import epoch, finished, is_in, session_of
 
 DIGITS = Classification(datasets.load(DatasetConfig("digits")))
 
@@ -119,36 +120,64 @@ def test_a_loss_that_is_no_number_is_as_bad_as_the_worst() -> None:
     assert curves._curves(rises) == {"a": [(0.5, 0.5), (0.9, 0.5)]}
 
 
-TOP1, PERPLEXITY = {"top1": Metric("max")}, {"perplexity": Metric("min")}
+FC1, FC2 = "per_layer.fc1.weight.final_sparsity", "per_layer.fc2.weight.final_sparsity"
+BOTH = {"per_layer": {"weights": ["fc1.weight", "fc2.weight"], "final_sparsity": {"uniform": [0.05, 0.95]}}}
 
 
-@pytest.mark.parametrize(
-    ("metrics", "objectives", "bounds", "expected"),
-    [
-        (TOP1, {"top1": "max", "sparsity": "max"}, [], Aim(dense=0.0)),
-        (TOP1, {"top1": "max", "sparsity": "max"}, ["top1_drop <= 0.02"], Aim(metric=0.68, dense=0.0)),
-        (TOP1, {"top1": "max", "sparsity": "max"}, ["top1 >= 0.6", "top1_drop < 0.05"], Aim(metric=0.65, dense=0.0)),
-        (TOP1, {"top1": "max", "sparsity": "max"}, ["sparsity >= 0.8", "top1 <= 0.9"], Aim(figure=0.8, dense=0.0)),
-        (TOP1, {"macs": "min", "top1": "max"}, ["macs <= 0.5x"], Aim(figure=-20e6, dense=-40e6)),
-        (TOP1, {"macs": "min", "top1": "max"}, ["sparsity >= 0.5"], Aim(dense=-40e6)),
-        (PERPLEXITY, {"perplexity": "min", "macs": "min"}, ["perplexity_rise <= 0.3"], Aim(metric=-1.0, dense=-40e6)),
-        (PERPLEXITY, {"perplexity": "min", "macs": "min"}, ["perplexity <= 0.9"], Aim(metric=-0.9, dense=-40e6)),
-    ],
-)
-def test_what_constraints_leave(
-    metrics: dict[str, Metric],
-    objectives: dict[str, str],
-    bounds: list[str],
-    expected: Aim,
+def measured(session: Session, folder: Path, **more: Any) -> None:
+    """A journal in which the layers' curves stand, and the dense network beside it."""
+    dense = folder / "dense.pt"
+    run = {"arch": "simplenet_cifar", "model_args": {}}
+    about = {**DIGITS.described(), "run": run, "precision": "fp32"}
+    write_checkpoint(dense, {"model": network().state_dict(), **about})
+    last = replace(epoch(0, 0.9, 0.0, str(dense)), footprint={"macs": 660_000.0})
+    is_in(replace(finished(BASELINE, 0.9, 0.0, str(dense)), last=last), session)
+    curves = {"fc1.weight": [(v / 50, (v / 50) ** 2) for v in range(1, 50)]}
+    curves["fc2.weight"] = [(level, 9 * loss) for level, loss in curves["fc1.weight"]]
+    session.ledger.measured(curves, {"fc1.weight": 0.8, "fc2.weight": 0.2}, **more)
+    session.task.example_input = DIGITS.example_input
+
+
+def test_a_sweep_that_goes_on_places_its_trials_as_before(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    changes = (("search", BOTH), ("warm_start", [{FC1: 0.5}, "auto"]), ("num_samples", 20))
+    rules = {"uniform": [{"fc1.weight": v / 10, "fc2.weight": v / 10} for v in range(1, 10)]}
+    found = []
+    for _ in range(2):
+        session = session_of(write_sweep, tmp_path, *changes)
+        if session.ledger.curves is None:
+            measured(session, tmp_path, allocations=rules)
+        else:
+            measured_before = session.ledger.allocations
+            assert measured_before == rules
+            is_in(replace(finished(BASELINE, 0.9, 0.0, str(tmp_path / "dense.pt"))), session)
+            session.task.example_input = DIGITS.example_input
+        ensure_curves(session)
+        searcher = session.plan.searcher
+        found.append([searcher.suggest(trial, (), [4]) for trial in range(10)])
+        draw = trials.drawn(session)
+        origins = [draw(number, found[-1][number - 1]).origin for number in range(1, 11)]
+        assert set(origins[:8]) == {"levels by curves", "levels by uniform"}
+        assert origins[8:] == ["", ""]
+    assert found[0] == found[1]
+    assert all(values[FC1] > values[FC2] for values in found[0][:3])
+
+
+def test_a_bound_on_what_is_not_optimised_is_where_it_searches(
+    write_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:
-    last = EpochMetrics(
-        epoch=0, epochs=1, train_loss=1.0, metrics={next(iter(metrics)): 0.70}, learning_rate=0.1, sparsity=0.0,
-        layer_sparsity={}, samples_per_second=1.0, seconds=1.0, timestamp_ms=1, footprint={"macs": 40e6},
+    """Parameters are optimised, the sparsity is bounded: the first trial lies on the bound, all of them keep it."""
+    changes = (
+        ("search", BOTH), ("searcher", {"name": "additive"}), ("constraints", ["sparsity >= 0.6"]),
+        ("objectives", {"top1": "max", "parameters": "min"}),
     )  # fmt: skip
-    baseline = TrialRecord(BASELINE, {}, FINISHED, "net", "digits", seed=0, epochs=1, last=last)
-    constraints = [bound.against(baseline) for bound in parse_constraints(bounds, "c", metrics)]
-    aim = aim_of(parse_objectives(objectives, "o", metrics), constraints, baseline)
-    assert (aim.metric, aim.figure, aim.dense) == pytest.approx((expected.metric, expected.figure, expected.dense))
+    session = session_of(write_sweep, tmp_path, *changes)
+    assert not any("does not steer" in line for line in session.plan.warnings)
+    measured(session, tmp_path, beside={"sparsity": {"fc1.weight": 0.78, "fc2.weight": 0.16}})
+    ensure_curves(session)
+    searcher = session.plan.searcher
+    planned = [session.plan.draw(0, searcher.suggest(trial, (), [4])).planned_sparsity for trial in range(4)]
+    assert min(planned) >= 0.6 - 1e-6
+    assert planned[0] == pytest.approx(0.6, abs=0.02)
 
 
 @pytest.mark.ray

@@ -14,6 +14,7 @@ from raydistill.search.searchers.base import Aim, Searcher
 from raydistill.search.searchers.evolution import EvolutionSearcher
 from raydistill.search.searchers.grid import GridSearcher
 from raydistill.search.searchers.optuna import GPSearcher, NSGA2Searcher, TPESearcher
+from raydistill.search.searchers.placed import PlacedSearcher
 from raydistill.search.searchers.random import RandomSearcher
 from raydistill.search.searchers.sobol import SobolSearcher
 
@@ -44,6 +45,7 @@ __all__ = [
     "GPSearcher",
     "GridSearcher",
     "NSGA2Searcher",
+    "PlacedSearcher",
     "RandomSearcher",
     "Searcher",
     "SobolSearcher",

@@ -19,8 +19,8 @@ from raydistill.search.amc import (
 )
 from raydistill.search.observations import Observation
 from raydistill.search.points import nearest
-from raydistill.search.searchers.additive import is_level
 from raydistill.search.searchers.base import Aim, Curves, Searcher
+from raydistill.search.searchers.damages import is_level
 from raydistill.search.searchers.sobol import SobolSearcher
 from raydistill.search.space import SearchSpace
 
@@ -33,6 +33,7 @@ class AMCSearcher(Searcher):
     """
 
     wants_curves = True
+    keeps_bounds = True
 
     def __init__(
         self,

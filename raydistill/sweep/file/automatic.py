@@ -1,6 +1,7 @@
 """``searcher: auto`` and ``trial_scheduler: auto``, what a sweep file has that does not say: which methods they are.
 
-What is chosen is what `benchmarks/search_quality.py` says of the budget (docs/results.md holds its tables).
+What is chosen is what `benchmarks/search_quality.py` says of the budget (docs/results.md holds its tables); so is
+whether a searcher that the tool chose begins by what the layers lose, ``warm_start: auto``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from raydistill.metrics import Metric, selecting
 from raydistill.search import Dimension, Objective, PerLayer
-from raydistill.search.constraints import Constraint
-from raydistill.search.searchers.additive import draws_levels
+from raydistill.search.searchers import LEARNS
+from raydistill.search.searchers.damages import draws_levels
 from raydistill.sweep.file.spec import AUTO, SearcherSection, SweepSections, TrialSchedulerSection
 
 LEVEL = "final_sparsity"
+WARM = "warm_start"
 MANY = 64
 """Trials up to which a searcher that learns values one by one has not beaten an even spread."""
 _FEWEST = 4
@@ -23,15 +25,18 @@ _FEWEST = 4
 
 @dataclass(frozen=True)
 class Choices:
-    """Which methods ``auto`` stands for. why: by section, in words; only of those that are ``auto``."""
+    """Which methods ``auto`` stands for. why: by section, in words; only of those that are ``auto``. places: whether
+    the sweep begins by ``warm_start: auto``."""
 
     searcher: SearcherSection
     trial_scheduler: TrialSchedulerSection
     why: Mapping[str, str] = field(default_factory=dict)
+    places: bool = False
 
     def lines(self) -> list[str]:
         """One for each section, as ``searcher: additive (auto: ...)``."""
-        return [f"{key}: {getattr(self, key).name} ({self.said(key)})" for key in self.why]
+        said = [f"{key}: {getattr(self, key).name} ({self.said(key)})" for key in self.why]
+        return [*said, f"{WARM}: {AUTO} (levels of layers are searched)"] if self.places else said
 
     def within(self, sections: SweepSections) -> SweepSections:
         return sections.model_copy(update={"searcher": self.searcher, "trial_scheduler": self.trial_scheduler})
@@ -46,7 +51,6 @@ def chosen(
     dimensions: Sequence[Dimension],
     per_layer: Sequence[PerLayer],
     objectives: Sequence[Objective],
-    constraints: Sequence[Constraint],
     metrics: Mapping[str, Metric],
     epochs: int,
 ) -> Choices:
@@ -55,20 +59,23 @@ def chosen(
     metrics: the task's; the first selects. epochs: of a trial; 0 where trials do not train.
     """
     said = Choices(sections.searcher, sections.trial_scheduler)
+    levels = _levels_for_two(sections, per_layer, objectives)
     why: dict[str, str] = {}
     if said.searcher.name == AUTO:
-        name, why["searcher"] = _searcher(sections, dimensions, per_layer, objectives, constraints)
+        name, why["searcher"] = _searcher(sections, dimensions, per_layer, objectives)
         said = replace(said, searcher=SearcherSection(name=name))
     if said.trial_scheduler.name == AUTO:
         name, why["trial_scheduler"] = _trial_scheduler(sections, str(said.searcher.name), metrics, epochs)
         said = replace(said, trial_scheduler=TrialSchedulerSection(name=name))
-    return replace(said, why=why)
+    return replace(said, why=why, places=_begins_by_curves(said.searcher, "searcher" in why) and levels)
 
 
 def as_started(now: Choices, config: Mapping[str, object]) -> Choices:
     """What a sweep was started with, in place of what ``auto`` is today. config: the journal's."""
     kept = {key: getattr(now, key).of_journal(config[key]) for key in now.why if key in config}
-    return replace(now, **kept, why=dict.fromkeys(kept, "as the sweep was started"))
+    begun = config.get(WARM)
+    places = now.places and isinstance(begun, list) and AUTO in begun
+    return replace(now, **kept, why=dict.fromkeys(kept, "as the sweep was started"), places=places)
 
 
 def _searcher(
@@ -76,14 +83,9 @@ def _searcher(
     dimensions: Sequence[Dimension],
     per_layer: Sequence[PerLayer],
     objectives: Sequence[Objective],
-    constraints: Sequence[Constraint],
 ) -> tuple[str, str]:
     stops = sections.trial_scheduler.name not in (AUTO, "none")
-    levels = any(LEVEL in each.arguments and draws_levels(each.arguments[LEVEL]) for each in per_layer)
-    of_network = [objective.of_network for objective in objectives]
-    weighs = sorted(of_network) == [False, True] and not any(o.path for o in objectives)
-    weighs &= not not_steered(objectives, constraints)
-    if levels and weighs and sections.train is None and not stops:
+    if _levels_for_two(sections, per_layer, objectives) and not stops:
         return "additive", "levels of layers are searched"
     points = _points(dimensions, per_layer)
     if points is not None and points <= sections.num_samples:
@@ -93,10 +95,19 @@ def _searcher(
     return "sobol", f"up to {MANY} trials, spread evenly"
 
 
-def not_steered(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> list[str]:
-    """Figures of the network that are bounded and not optimised: `additive` weighs no others than the objectives."""
-    names = {objective.name for objective in objectives}
-    return [bound.figure for bound in constraints if bound.of_network and bound.figure not in names]
+def _begins_by_curves(section: SearcherSection, chosen: bool) -> bool:
+    """Whether its first trials are placed where the file does not say how it begins. chosen: by the tool. One that
+    learns has to begin with something; a design that the file names is wanted as it is, and `additive` begins so by
+    itself."""
+    learns = section.name in LEARNS and section.startup is None
+    return section.name != "additive" and (chosen or learns)
+
+
+def _levels_for_two(sections: SweepSections, per_layer: Sequence[PerLayer], objectives: Sequence[Objective]) -> bool:
+    """Whether levels of layers are searched for one metric and one figure of the network, by the tool's own loop."""
+    levels = any(LEVEL in each.arguments and draws_levels(each.arguments[LEVEL]) for each in per_layer)
+    weighs = sorted(objective.of_network for objective in objectives) == [False, True]
+    return levels and weighs and not any(o.path for o in objectives) and sections.train is None
 
 
 def _points(dimensions: Sequence[Dimension], per_layer: Sequence[PerLayer]) -> int | None:

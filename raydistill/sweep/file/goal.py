@@ -17,7 +17,7 @@ from raydistill.search.constraints import Constraint, parse_constraints
 SPARSITY = "sparsity"
 ALIAS = "goal"
 """Of the network that was asked for, in the model registry."""
-_BY_STRUCTURES = frozenset({"macs", LATENCY, "size_bytes"})
+BY_STRUCTURES = frozenset({"macs", LATENCY, "size_bytes"})
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Goal:
 
     @property
     def by_structures(self) -> bool:
-        return self.figure in _BY_STRUCTURES
+        return self.figure in BY_STRUCTURES
 
     def objectives(self, metrics: Mapping[str, Metric]) -> dict[str, str]:
         first = selecting(metrics)

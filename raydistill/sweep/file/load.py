@@ -37,7 +37,7 @@ from raydistill.sweep.file.spec import (
     TrialSchedulerSection,
     beside,
 )
-from raydistill.sweep.file.warm_entries import Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
+from raydistill.sweep.file.warm_entries import AutoEntry, Entry, ScheduleEntry, parse_entries, schedule_file, trials_of
 from raydistill.sweep.planning.methods import check_own
 from raydistill.tasks import TaskConfig, metrics_of
 from raydistill.training.optimizer import check_optimization
@@ -61,7 +61,8 @@ SCORABLE = ("train_loss", "sparsity", "planned_sparsity")
 
 @dataclass(frozen=True)
 class Overrides:
-    """The command's options that stand above the file; None leaves the file's value. cpu: trials get no GPU."""
+    """The command's options that stand above the file; None leaves the file's value. cpu: trials get no GPU. searcher:
+    a section, in whose place the file's is, where that names another method."""
 
     name: str | None = None
     num_samples: int | None = None
@@ -71,6 +72,7 @@ class Overrides:
     data_dir: str | None = None
     tracking_uri: str | None = None
     cpu: bool = False
+    searcher: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,10 @@ class Sweep:
         if self.automatic is None:
             return self
         kept = as_started(self.automatic, config)
-        return replace(self, automatic=kept, sections=kept.within(self.sections))
+        warm_start = self.warm_start
+        if kept.places != self.automatic.places:
+            warm_start = (AutoEntry(),) if kept.places else ()
+        return replace(self, automatic=kept, sections=kept.within(self.sections), warm_start=warm_start)
 
     @property
     def wants_latency(self) -> bool:
@@ -179,7 +184,9 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
         if metrics:
             trained = sections.training.epochs if sections.training.trains else 0
             epochs = (overrides.epochs if overrides else None) or trained
-            automatic = chosen(sections, dimensions, per_layer, objectives, constraints, metrics, epochs)
+            automatic = chosen(sections, dimensions, per_layer, objectives, metrics, epochs)
+            automatic = replace(automatic, places=automatic.places and "warm_start" not in raw)
+            warm_start = (AutoEntry(),) if automatic.places else warm_start
             sections = _with_defaults(automatic.within(sections), metrics, objectives)
             faults += _check_scores(sections, metrics, str(file))
             faults += _check_data(sections, file)
@@ -191,7 +198,7 @@ def load_sweep(file: str | Path, overrides: Overrides | None = None, text: str |
         raise ConfigError(*faults)
     if automatic is not None:
         scored = replace(automatic, searcher=sections.searcher, trial_scheduler=sections.trial_scheduler)
-        automatic = scored if automatic.why else None
+        automatic = scored if automatic.why or automatic.places else None
     sweep = Sweep(file, sections, schedule, dimensions, per_layer, objectives, constraints, warm_start, aliases)
     return _shortened(replace(sweep, automatic=automatic), overrides)
 
@@ -240,6 +247,10 @@ def _with_overrides(said: Mapping[str, Any], overrides: Overrides) -> dict[str, 
         given = {key: value for key, value in values.items() if value is not None}
         if given and isinstance(raw.get(section) or {}, dict):
             raw[section] = {**(raw.get(section) or {}), **given}
+    if overrides.searcher is not None:
+        written: Any = raw.get("searcher") if isinstance(raw.get("searcher"), dict) else {}
+        same = written.get("name") == overrides.searcher["name"]
+        raw["searcher"] = {**(written if same else {}), **overrides.searcher}
     if overrides.cpu and isinstance(raw.get("resources_per_trial") or {}, dict):
         raw["resources_per_trial"] = {**(raw.get("resources_per_trial") or {}), "gpu": 0}
     if overrides.data_dir is not None and isinstance(raw.get("dataset"), dict):

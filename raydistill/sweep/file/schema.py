@@ -21,7 +21,15 @@ from raydistill.search.aliases import NAME
 from raydistill.search.constraints import FORM
 from raydistill.sweep.file import spec
 from raydistill.sweep.file.run_file import RunSections
-from raydistill.sweep.file.spec import Menu, SearcherSection, SweepSections, TrialSchedulerSection, WarmSweepSection
+from raydistill.sweep.file.spec import (
+    AUTO,
+    Menu,
+    SearcherSection,
+    SweepSections,
+    TrialSchedulerSection,
+    WarmSweepSection,
+)
+from raydistill.sweep.file.warm_entries import LEAST_POOL, MOST_POOL
 from raydistill.tasks.regression.task import DIABETES
 from raydistill.training.optimizer import MENU as OPTIMIZERS
 
@@ -197,8 +205,11 @@ def _warm_start() -> Schema:
         "additionalProperties": False,
         "minProperties": 1,
     }
-    path = {"type": "string", "description": "A schedule file, trained as it is."}
-    return {"type": "array", "items": {"anyOf": [path, of_sweep, values]}, "minItems": 1}
+    path = {"type": "string", "description": "A schedule file, trained as it is; or auto."}
+    of_pool = {"type": "integer", "minimum": LEAST_POOL, "maximum": MOST_POOL}
+    pool = {"type": "object", "properties": {AUTO: of_pool}, "required": [AUTO], "additionalProperties": False}
+    several = {"type": "array", "items": {"anyOf": [path, pool, of_sweep, values]}, "minItems": 1}
+    return {"anyOf": [{"const": AUTO}, pool, several]}
 
 
 def _only_what_is_used(schema: Schema, section: type[Menu]) -> None:

@@ -371,7 +371,9 @@ class SweepSections(Section):
     objectives:
     figures and their directions, max or min. constraints: what breaks one is shown, but not on the front. aliases:
     names in the model registry, and which trial's model each is. trial_scheduler: which trials stop early. searcher:
-    how values are drawn. warm_start: values, schedules or trials of another sweep that are the first trials.
+    how values are drawn. warm_start: values, schedules or trials of another sweep that are the first trials; ``auto``,
+    the default for searchers that learn of layers' levels, places some by what each layer loses by itself, ``{auto:
+    100}`` chooses them of a hundred that are pruned at once.
     num_samples: how many trials. confirm: how often each member of the front is trained again, with other seeds. seed:
     of the draws and of training. resources_per_trial: what one takes. workers_per_trial: each trial trains on so many
     workers together, each with resources_per_trial. max_failures: how often a trial whose process dies starts again.

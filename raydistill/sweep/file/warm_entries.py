@@ -1,4 +1,4 @@
-"""The entries of ``warm_start`` as written: values by key path, a schedule file, or a finished sweep.
+"""The entries of ``warm_start`` as written: values by key path, a schedule file, a finished sweep, or ``auto``.
 
 What they come to in this sweep's space is `warm_start`'s business.
 """
@@ -15,7 +15,9 @@ from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.records import Scalar
 from raydistill.schedule import ScheduleSpec, load_schedule
 from raydistill.sweep.file.faults import validate
-from raydistill.sweep.file.spec import WarmSweepSection, beside
+from raydistill.sweep.file.spec import AUTO, WarmSweepSection, beside
+
+LEAST_POOL, MOST_POOL = 16, 10_000
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,18 @@ class SweepEntry:
         return {"sweep": self.sweep, "tracking_uri": self.tracking_uri, "top": self.top}
 
 
-Entry = ValuesEntry | ScheduleEntry | SweepEntry
+@dataclass(frozen=True)
+class AutoEntry:
+    """Trials whose levels follow from what the dense network's layers lose, behind all other starts. pool: they are the
+    best of so many that are pruned at once; 0: they follow from the layers alone."""
+
+    pool: int = 0
+
+    def said(self) -> Any:
+        return {AUTO: self.pool} if self.pool else AUTO
+
+
+Entry = ValuesEntry | ScheduleEntry | SweepEntry | AutoEntry
 
 
 def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
@@ -60,8 +73,9 @@ def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
         ConfigError: with the faults of all entries together.
     """
     where = f"{file}: warm_start"
+    node = [node] if node == AUTO or (isinstance(node, Mapping) and AUTO in node) else node
     if not isinstance(node, list) or not node:
-        way_out = "list schedule files, values by key path or {sweep: NAME, top: 5}, or leave it out"
+        way_out = "auto, or list schedule files, values by key path or {sweep: NAME, top: 5}, or leave it out"
         raise ConfigError(Fault(where, "must be a list of at least one start", node, way_out))
     faults: list[Fault | str] = []
     entries = []
@@ -75,9 +89,13 @@ def parse_entries(node: object, file: Path) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def auto_of(entries: Sequence[Entry]) -> AutoEntry | None:
+    return next((entry for entry in entries if isinstance(entry, AutoEntry)), None)
+
+
 def trials_of(entries: Sequence[Entry]) -> int:
-    """How many trials they begin at most."""
-    return sum(entry.top if isinstance(entry, SweepEntry) else 1 for entry in entries)
+    """How many trials they begin at most; of ``auto``, which begins as many as there is room for, none."""
+    return sum(entry.top if isinstance(entry, SweepEntry) else not isinstance(entry, AutoEntry) for entry in entries)
 
 
 def schedule_file(file: Path, path: str, where: str) -> ScheduleSpec:
@@ -96,6 +114,10 @@ def schedule_file(file: Path, path: str, where: str) -> ScheduleSpec:
 
 def _entry(node: object, file: Path, index: int) -> Entry:
     where = f"{file}: warm_start[{index}]"
+    if node == AUTO:
+        return AutoEntry()
+    if isinstance(node, Mapping) and AUTO in node:
+        return _pool_of(node, where)
     if isinstance(node, str):
         return ScheduleEntry(schedule_file(file, node, where))
     if not isinstance(node, Mapping) or not node:
@@ -115,3 +137,13 @@ def _entry(node: object, file: Path, index: int) -> Entry:
     if faults:
         raise ConfigError(*faults)
     return ValuesEntry({str(path): value for path, value in node.items()})
+
+
+def _pool_of(node: Mapping[str, Any], where: str) -> AutoEntry:
+    pool = node[AUTO]
+    if len(node) > 1:
+        raise ConfigError(Fault(where, "auto stands alone in its entry", dict(node), f"as in {{{AUTO}: 100}}"))
+    if isinstance(pool, bool) or not isinstance(pool, int) or not LEAST_POOL <= pool <= MOST_POOL:
+        rule = f"must be a whole number from {LEAST_POOL} to {MOST_POOL}: how many are pruned at once to choose from"
+        raise ConfigError(Fault(f"{where}.{AUTO}", rule, pool, f"as in {{{AUTO}: 100}}"))
+    return AutoEntry(pool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from raydistill.errors import ConfigError, Fault
+from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import Scalar
 from raydistill.schedule import ScheduleSpec
 from raydistill.search import Objective, SearchSpace
@@ -15,7 +15,7 @@ from raydistill.search.halving import Halving, rung_levels
 from raydistill.search.median import MedianStopping
 from raydistill.search.own import own_searcher, own_trial_scheduler, searcher_class, trial_scheduler_class
 from raydistill.search.search import Search
-from raydistill.search.searchers import LEARNS, SEARCHERS, Searcher
+from raydistill.search.searchers import LEARNS, SEARCHERS, PlacedSearcher, Searcher
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
 
 MILD = 0.1
@@ -39,6 +39,20 @@ def check_own(searching: SearcherSection, scheduling: TrialSchedulerSection, fil
         raise ConfigError(*faults)
 
 
+def begun(count: int) -> int:
+    """Of `count` trials, those before a model is made of results, or that are placed: a quarter, 4 to 10."""
+    return max(4, min(10, count // 4))
+
+
+PLACED_FIRST = 8
+"""Trials of ``warm_start: auto``."""
+
+
+def startup_behind(name: str) -> int:
+    """How many trials a searcher that learns begins with by itself, or waits for, behind those that are placed."""
+    return 1 if name == "additive" else PLACED_FIRST
+
+
 def make_searcher(
     section: SearcherSection, space: SearchSpace, seed: int, count: int, where: str = "searcher"
 ) -> Searcher:
@@ -51,8 +65,25 @@ def make_searcher(
         return own_searcher(section.name, section.args or {}, space, seed, where)
     options = section.options()
     if section.name in LEARNS:
-        options.setdefault("startup", max(4, min(10, count // 4)))
+        options.setdefault("startup", begun(count))
     return SEARCHERS[section.name](space, seed, **options)
+
+
+def make_placed(
+    section: SearcherSection, space: SearchSpace, seed: int, count: int, pool: int = 0, where: str = "searcher"
+) -> PlacedSearcher:
+    """The searcher of a section behind trials that are placed by the layers' own curves, or chosen from a pool. How
+    many these are does not depend on `count`, which may grow: what is drawn behind them stays the same.
+
+    Raises:
+        ConfigError: its trials are not drawn one by one, or it cannot be made.
+    """
+    if section.name == "amc":
+        rule = "amc's trials are the best of its episodes, auto has none to place"
+        raise ConfigError(Fault(where, rule, ABSENT, "leave warm_start: auto out, or choose another searcher"))
+    if section.name in LEARNS and section.startup is None:
+        section = section.model_copy(update={"startup": startup_behind(section.name)})
+    return PlacedSearcher(make_searcher(section, space, seed, count, where), space, seed, PLACED_FIRST, pool=pool)
 
 
 def make_search(
@@ -68,7 +99,7 @@ def make_search(
 ) -> Search:
     """The whole search of `count` trials of `epochs` epochs; fixed, dimensions: see `Search`. constraints: those on
     figures of the network steer it."""
-    steering = () if searcher.wants_curves else constraints  # its model is of the metric itself
+    steering = () if searcher.keeps_bounds else constraints  # its model is of the metric itself
     measure = by_score(searching.score or {}) if searching.name == "tpe" else by_objectives(objectives, steering)
     trial_scheduler = make_trial_scheduler(scheduling, objectives, epochs, constraints=constraints)
     stages = [*rungs(scheduling, epochs), epochs]

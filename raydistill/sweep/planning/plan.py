@@ -42,12 +42,12 @@ from raydistill.search import (
     expand,
 )
 from raydistill.search.figures import own_figure
-from raydistill.search.searchers import GridSearcher, Searcher
-from raydistill.search.searchers.additive import is_level
-from raydistill.sweep.file.automatic import not_steered
+from raydistill.search.searchers import Searcher
+from raydistill.search.searchers.damages import is_level
 from raydistill.sweep.file.load import BRANCH_AT, LOOP, TRAINING, TRUNK, Sweep, relocate, training_values
 from raydistill.sweep.file.spec import TrainingSection
-from raydistill.sweep.planning.methods import compared_too_early, make_searcher, make_trial_scheduler
+from raydistill.sweep.file.warm_entries import auto_of
+from raydistill.sweep.planning.methods import compared_too_early, make_placed, make_searcher, make_trial_scheduler
 from raydistill.sweep.planning.seeds import Seeds
 from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
 from raydistill.tasks import TaskShape
@@ -182,8 +182,13 @@ def plan_sweep(
     with faults.collecting():
         starts = resolve_warm_starts(sweep, space, seeds)
     faults.stop()
-    section = sections.searcher
-    searcher = make_searcher(section, space, sections.seed, sections.num_samples, f"{sweep.file}: searcher")
+    section, where = sections.searcher, f"{sweep.file}: searcher"
+    if (placing := auto_of(sweep.warm_start)) is not None:
+        count_of = (sections.seed, sections.num_samples, placing.pool)
+        searcher: Searcher = faults.collect(make_placed, section, space, *count_of, where)
+        faults.stop()
+    else:
+        searcher = make_searcher(section, space, sections.seed, sections.num_samples, where)
     if searcher.wants_curves:
         faults.collect(_check_curves, sweep, space, searcher)
     with faults.collecting():
@@ -191,8 +196,7 @@ def plan_sweep(
         make_trial_scheduler(sections.trial_scheduler, sweep.objectives, sections.training.epochs, where)
     faults.stop()
     count, warm = sections.num_samples, len(starts)
-    if isinstance(searcher, GridSearcher):
-        count = min(count, warm + searcher.size)
+    count = min(count, warm + searcher.size)
     trials = [_warm_trial(sweep, model, inputs, branches, number, start, faults) for number, start in enumerate(starts)]
     for number in range(warm, count if at_most is None else min(count, warm + at_most)):
         if number - warm >= searcher.startup:
@@ -288,9 +292,11 @@ def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, 
 
 def _check_curves(sweep: Sweep, space: SearchSpace, searcher: Searcher) -> None:
     """Raises ConfigError where a searcher by the layers' damages has no layers, or not the two figures it weighs."""
-    where, name = f"{sweep.file}: searcher", sweep.sections.searcher.name
+    where, name, other = f"{sweep.file}: searcher", sweep.sections.searcher.name, "choose another searcher"
+    if auto_of(sweep.warm_start) is not None:
+        where, name, other = f"{sweep.file}: warm_start", "auto", "leave auto out"
     if not any(is_level(dimension) for dimension in space.dimensions):
-        way_out = "search a fraction with per_layer, or choose another searcher"
+        way_out = f"search a fraction with per_layer, or {other}"
         raise ConfigError(Fault(where, f"{name} is for levels of layers, and none is searched", ABSENT, way_out))
     of_network = sum(objective.of_network for objective in sweep.objectives)
     if (of_network, len(sweep.objectives)) != (1, 2):
@@ -305,8 +311,10 @@ def _check_curves(sweep: Sweep, space: SearchSpace, searcher: Searcher) -> None:
 
 
 def _idle_bounds(sweep: Sweep, searcher: Searcher) -> list[str]:
-    """A line for each bound that a searcher by the layers' damages does not see."""
-    idle = not_steered(sweep.objectives, sweep.constraints) if searcher.wants_curves else []
+    """A line for each bound that a searcher with a model of its own does not see."""
+    blind = searcher.keeps_bounds and not searcher.bounds_beside
+    names = {objective.name for objective in sweep.objectives}
+    idle = [bound.figure for bound in sweep.constraints if blind and bound.of_network and bound.figure not in names]
     where, name = f"{sweep.file}: constraints", sweep.sections.searcher.name
     way_out = "it marks trials only; optimise it, or choose another searcher"
     return [str(Fault(where, f"{name} does not steer by a bound that is no objective", each, way_out)) for each in idle]

@@ -52,7 +52,7 @@ def resolve_warm_starts(sweep: Sweep, space: SearchSpace, seeds: Seeds | None) -
             starts.append(_from_values(entry.values, sweep, space, where, i, faults))
         elif isinstance(entry, ScheduleEntry):
             starts.append(_from_schedule(entry.schedule, sweep, space, where))
-        elif seeds is not None:
+        elif isinstance(entry, SweepEntry) and seeds is not None:
             starts += _from_sweep(entry, seeds[i], sweep, space, where, faults)
     if faults:
         raise ConfigError(*faults)

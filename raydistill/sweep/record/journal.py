@@ -1,8 +1,8 @@
 """The state of a sweep: an append-only file of JSON lines, written by the driver only.
 
 A line is written whole or, when the driver is killed in mid-write, torn: the torn tail is dropped at the next start.
-Events: sweep_started, sweep_resumed, baseline, curves, episode, trial_started, epoch, trial_retried, trial_paused,
-trial_ended, tested.
+Events: sweep_started, sweep_resumed, baseline, curves, evidence, episode, trial_started, epoch, trial_retried,
+trial_paused, trial_ended, tested.
 A trial that is promoted, or resumed after an interruption, starts again.
 
 Files are named from where the sweep's folder is (``trials/t0003/checkpoint.pt``): it may be moved, with its storage or
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import time
@@ -29,10 +30,10 @@ from raydistill.storage import JournalListener
 from raydistill.storage.store import read_or_nothing
 
 FORMAT = 1
-_DURABLE = frozenset({"sweep_started", "baseline", "curves", "trial_ended", "tested"})
+_DURABLE = frozenset({"sweep_started", "baseline", "curves", "evidence", "trial_ended", "tested"})
 """Events worth an fsync; the others survive the driver's death, though not a power cut."""
 
-_AWAITED = frozenset({"sweep_started", "baseline", "curves", "trial_started", "tested"})
+_AWAITED = frozenset({"sweep_started", "baseline", "curves", "evidence", "trial_started", "tested"})
 """Events that whoever follows the journal must have before the sweep goes on: no trial runs that a driver on another
 machine could draw otherwise."""
 
@@ -59,6 +60,10 @@ class History:
     """By weight: (level, loss), as measured for the searcher."""
 
     sizes: dict[str, float] | None = None
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)
+    allocations: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    evidence: list[float] | None = None
+    """What each candidate loses that was pruned at once; None: none was."""
     """By weight: what a level of 1 would change in the figure of the network; None of an earlier version."""
 
     episodes: list[tuple[list[float], float, float]] = field(default_factory=list)
@@ -203,7 +208,12 @@ def _apply(history: History, event: Mapping[str, Any]) -> None:
             str(weight): [(float(level), float(loss)) for level, loss in points]
             for weight, points in event["curves"].items()
         }
-        history.sizes = {str(weight): float(size) for weight, size in event.get("sizes", {}).items()} or None
+        history.sizes = _numbers(event.get("sizes", {})) or None
+        history.beside = {str(figure): _numbers(sizes) for figure, sizes in event.get("beside", {}).items()}
+        rules = event.get("allocations", {}).items()
+        history.allocations = {str(rule): [_numbers(levels) for levels in rows] for rule, rows in rules}
+    elif kind == "evidence":
+        history.evidence = [math.nan if loss is None else float(loss) for loss in event["losses"]]
     elif kind == "episode":
         levels = [float(level) for level in event["levels"]]
         history.episodes.append((levels, float(event["metric"]), float(event["figure"])))
@@ -281,3 +291,7 @@ def _cut_torn_tail(path: Path) -> None:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             file.truncate(whole)
+
+
+def _numbers(said: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in said.items()}

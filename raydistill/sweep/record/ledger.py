@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ FRONT_SHARE = 0.02
 
 class Ledger:
     """`records`: every trial's latest state, by trial id, the baseline's among them. curves: each layer's damage by
-    itself, as it was measured for the searcher; None: it was not."""
+    itself, as it was measured for the searcher; None: it was not. sizes, beside, allocations: what goes with them."""
 
     def __init__(
         self,
@@ -39,7 +40,9 @@ class Ledger:
     ) -> None:
         self.records: dict[str, TrialRecord] = dict(history.records)
         self.curves, self.sizes = history.curves, history.sizes
+        self.beside, self.allocations = history.beside, history.allocations
         self.episodes = list(history.episodes)
+        self.evidence = history.evidence
         self._journal = journal
         self._log = log
         self._observer = observer
@@ -78,10 +81,25 @@ class Ledger:
         self._observer.trial(record)
         self._show_front()
 
-    def measured(self, curves: dict[str, list[tuple[float, float]]], sizes: dict[str, float]) -> None:
-        """Each layer's damage by itself is known: (level, loss) by weight, and what a level of 1 would bring."""
-        self._journal.append("curves", curves=curves, sizes=sizes)
+    def measured(
+        self,
+        curves: dict[str, list[tuple[float, float]]],
+        sizes: dict[str, float],
+        beside: dict[str, dict[str, float]] | None = None,
+        allocations: dict[str, list[dict[str, float]]] | None = None,
+    ) -> None:
+        """Each layer's damage by itself is known: (level, loss) by weight, and what a level of 1 would bring. beside:
+        the same in other figures of the network. allocations: by rule, levels by weight for rising totals."""
+        said = {"beside": beside, "allocations": allocations}
+        more = {key: value for key, value in said.items() if value}
+        self._journal.append("curves", curves=curves, sizes=sizes, **more)
         self.curves, self.sizes = curves, sizes
+        self.beside, self.allocations = beside or {}, allocations or {}
+
+    def judged(self, losses: list[float]) -> None:
+        """What each candidate of the searcher's pool loses that is pruned at once; None in the journal: no number."""
+        self._journal.append("evidence", losses=[loss if math.isfinite(loss) else None for loss in losses])
+        self.evidence = losses
 
     def played(self, levels: list[float], metric: float, figure: float) -> None:
         """What an allocation is worth that was pruned at once: an episode of AMC."""

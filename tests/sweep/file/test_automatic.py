@@ -12,6 +12,7 @@ import pytest
 from raydistill.sweep.file.automatic import Choices
 from raydistill.sweep.file.load import Overrides, Sweep, load_sweep
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
+from raydistill.sweep.file.warm_entries import AutoEntry, ValuesEntry
 from raydistill.sweep.record.journal import History
 from raydistill.sweep.record.resume import check_same
 
@@ -31,6 +32,7 @@ def loaded(write_sweep: WriteSweep, overrides: Overrides | None = None, **change
     [
         ({"search": LEVELS}, "additive", "none"),
         ({"search": LEVELS, "objectives": {"top1": "max", "macs": "min"}}, "additive", "none"),
+        ({"search": LEVELS, "constraints": ["macs <= 0.5x", "sparsity >= 0.5"]}, "additive", "none"),
         ({"search": LEVELS, "objectives": {"top1": "max"}}, "sobol", "asha"),  # it weighs two figures
         ({"search": LEVELS, "objectives": {"top1": "max", "sparsity": "max", "macs": "min"}}, "sobol", "asha"),
         ({"search": LEVELS, "trial_scheduler": {"name": "asha"}}, "sobol", "asha"),  # it wants whole trials
@@ -101,3 +103,36 @@ def _plan() -> Any:
     from types import SimpleNamespace
 
     return SimpleNamespace(searcher=SimpleNamespace(startup=0), trials=())
+
+
+def test_a_searcher_that_the_tool_chose_begins_by_what_the_layers_lose(write_sweep: WriteSweep) -> None:
+    stopped = loaded(write_sweep, search=LEVELS, trial_scheduler={"name": "asha"})
+    assert stopped.warm_start == (AutoEntry(),)
+    assert stopped.automatic is not None
+    assert stopped.automatic.lines()[-1] == "warm_start: auto (levels of layers are searched)"
+    others: list[dict[str, Any]] = [
+        {"search": LEVELS},  # additive begins so by itself
+        {"search": ONE},
+        {"search": LEVELS, "objectives": {"top1": "max"}},
+        {"search": LEVELS, "searcher": {"name": "sobol"}, "trial_scheduler": {"name": "asha"}},  # as it is named
+        {"search": LEVELS, "searcher": {"name": "evolution", "startup": 5}},  # it says how it begins
+        {"search": ONE, "searcher": {"name": "evolution"}},
+    ]
+    for changes in others:
+        assert loaded(write_sweep, **changes).warm_start == (), changes
+    learns = loaded(write_sweep, search=LEVELS, searcher={"name": "evolution"}, trial_scheduler={"name": "moasha"})
+    assert learns.warm_start == (AutoEntry(),)
+    assert learns.automatic is not None
+    assert learns.automatic.lines() == ["warm_start: auto (levels of layers are searched)"]
+    value = {"per_layer.fc1.weight.final_sparsity": 0.5}
+    said = loaded(write_sweep, search=LEVELS, trial_scheduler={"name": "asha"}, warm_start=[value])
+    assert [type(entry) for entry in said.warm_start] == [ValuesEntry]
+
+
+def test_a_resumed_sweep_begins_as_it_was_started(write_sweep: WriteSweep) -> None:
+    now = loaded(write_sweep, search=LEVELS, trial_scheduler={"name": "asha"})
+    assert now.as_started(now.config()).warm_start == (AutoEntry(),)
+    earlier = {**now.config(), "warm_start": None}
+    kept = now.as_started(earlier)
+    assert kept.warm_start == ()
+    assert kept.config()["warm_start"] is None

@@ -103,6 +103,7 @@ def space() -> dict[str, Any]:
         (("schedule", "pruners", "agp", "final_sparsity"), 1.5),
         (("baseline", "schedule", "policies"), {}),
         (("warm_start",), []),
+        (("warm_start",), {"auto": 3}),
         (("warm_start",), [{"sweep": "simplenet"}]),
         (("num_samples",), 100_001),
         (("workers_per_trial",), 0),
@@ -150,6 +151,10 @@ def test_what_the_loader_refuses_without_a_model_is_not_valid(
                 "policies[0].frequency": {"randint": [1, 4]},
             }
         },
+        {"warm_start": "auto"},
+        {"warm_start": ["auto", "a.yaml"]},
+        {"warm_start": [{"auto": 100}, "a.yaml"]},
+        {"warm_start": {"auto": 100}},
         {"warm_start": [{"per_layer.fc1.weight.final_sparsity": 0.9}, "a.yaml", {"sweep": "other", "top": 4}]},
         {"resources_per_trial": {"gpu": 0.5}},
         {"distillation": {"teacher": "baseline", "temperature": 4}},

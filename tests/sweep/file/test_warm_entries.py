@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import ConfigError
-from raydistill.sweep.file.warm_entries import ScheduleEntry, SweepEntry, ValuesEntry, parse_entries, trials_of
+from raydistill.sweep.file.warm_entries import (
+    AutoEntry,
+    ScheduleEntry,
+    SweepEntry,
+    ValuesEntry,
+    auto_of,
+    parse_entries,
+    trials_of,
+)
 
 LEVEL = """
 pruners: {level: {class: SparsityLevelParameterPruner, levels: {fc1.weight: 0.5}}}
@@ -33,6 +41,36 @@ def test_each_kind_is_told_by_its_form_and_said_again_as_it_was_written(file: Pa
     assert entries[2].said() == {"sweep": "first", "tracking_uri": None, "top": 5}
     assert entries[3] == SweepEntry("b", "u", 1)
     assert trials_of(entries) == 1 + 1 + 5 + 1
+
+
+def test_auto_stands_alone_or_among_others_and_takes_what_room_there_is(file: Path) -> None:
+    assert parse_entries("auto", file) == (AutoEntry(),)
+    entries = parse_entries([{"training.lr": 0.02}, "auto"], file)
+    assert entries[1:] == (AutoEntry(),)
+    assert [entry.said() for entry in entries] == [{"training.lr": 0.02}, "auto"]
+    assert trials_of(entries) == 1
+    (pool,) = parse_entries({"auto": 100}, file)
+    assert (pool, pool.said()) == (AutoEntry(100), {"auto": 100})
+    assert auto_of([*entries, ScheduleEntry]) == AutoEntry()  # type: ignore[list-item]
+    assert auto_of(entries[:1]) is None
+
+
+@pytest.mark.parametrize(
+    ("node", "line"),
+    [
+        (
+            {"auto": 5},
+            "warm_start[0].auto: must be a whole number from 16 to 10000: how many are pruned at once to choose",
+        ),
+        ({"auto": True}, "warm_start[0].auto: must be a whole number"),
+        ([{"auto": 50, "top": 3}], "warm_start[0]: auto stands alone in its entry"),
+    ],
+)
+def test_a_pool_is_a_number(file: Path, node: object, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_entries(node, file)
+    (said,) = str(caught.value).splitlines()
+    assert line in said
 
 
 def test_every_fault_is_said_at_once(file: Path) -> None:

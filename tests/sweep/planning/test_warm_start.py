@@ -12,6 +12,7 @@ import yaml
 
 from raydistill.errors import ConfigError
 from raydistill.records import RUNNING, TrialRecord
+from raydistill.search.searchers import PlacedSearcher
 from raydistill.sweep.file.load import Overrides, load_sweep
 from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.sweep.planning.seeds import Seed, seeds_from_json, seeds_to_json
@@ -178,3 +179,44 @@ def test_a_resumed_sweep_must_begin_alike(write_sweep: WriteSweep, schedule: str
     (tmp_path / "agp.yaml").write_text(yaml.safe_dump(HAND_WRITTEN).replace("0.25", "0.75"))
     with pytest.raises(ConfigError, match=r"warm_start\[1\]\.pruners\.other\.final_sparsity: must be as .*\(0.25\)"):
         resumed(history, {FC1: 0.9}, schedule)
+
+
+def test_auto_leaves_the_trials_to_what_will_be_measured(write_sweep: WriteSweep) -> None:
+    levels = {"per_layer": {"final_sparsity": {"uniform": [0.1, 0.95]}, "weights": ["fc1.weight", "fc2.weight"]}}
+    plan = plan_sweep(load_sweep(write_sweep(("search", levels), ("warm_start", [{FC1: 0.9}, "auto"]))), CIFAR)
+    assert [trial.origin for trial in plan.trials] == ["warm_start[0]"]
+    assert isinstance(plan.searcher, PlacedSearcher)
+    assert "by what each layer loses" in plan.searcher.how
+    assert plan.count == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"search": {LR: {"uniform": [0.01, 0.02]}}}, "warm_start: auto is for levels of layers, and none is searched"),
+        ({"objectives": {"top1": "max"}}, "warm_start: auto weighs one metric of the task against one figure"),
+        (
+            {"searcher": {"name": "amc"}, "constraints": ["sparsity >= 0.5"]},
+            "amc's trials are the best of its episodes",
+        ),
+    ],
+)
+def test_auto_is_refused_in_one_line_where_there_is_nothing_to_place(
+    write_sweep: WriteSweep, changes: dict[str, Any], line: str
+) -> None:
+    file = write_sweep(*changes.items(), ("warm_start", "auto"))
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(load_sweep(file), CIFAR)
+    (said,) = str(caught.value).splitlines()
+    assert line in said
+
+
+def test_more_samples_change_nothing_of_what_was_drawn(write_sweep: WriteSweep) -> None:
+    """The trials behind those that are placed are the searcher's first, however many there will be."""
+    levels = {"per_layer": {"final_sparsity": {"uniform": [0.1, 0.95]}, "weights": ["fc1.weight", "fc2.weight"]}}
+    few, many = (
+        plan_sweep(load_sweep(write_sweep(("search", levels), ("warm_start", "auto"), ("num_samples", n))), CIFAR)
+        for n in (6, 40)
+    )
+    for trial in range(12):
+        assert few.searcher.suggest(trial, (), [4]) == many.searcher.suggest(trial, (), [4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,3 +111,27 @@ def test_what_a_trial_leaves_behind() -> None:
     assert files_of(finished("t0", 0.5, 0.5, "s3://b/t0/c.pt")) == [
         "s3://b/t0/c.pt", "s3://b/t0/schedule.yaml", "s3://b/t0/sparsity.csv",
     ]  # fmt: skip
+
+
+def test_what_was_measured_of_the_layers_comes_back(tmp_path: Path) -> None:
+    ledger, _, _ = ledger_in(tmp_path)
+    rules = {"erk": [{"a.weight": 0.25}, {"a.weight": 0.5}]}
+    ledger.measured({"a.weight": [(0.5, 0.1)]}, {"a.weight": 0.7}, {"macs": {"a.weight": -9.0}}, rules)
+    again, _, _ = ledger_in(tmp_path)
+    for one in (ledger, again):
+        assert (one.curves, one.sizes) == ({"a.weight": [(0.5, 0.1)]}, {"a.weight": 0.7})
+        assert (one.beside, one.allocations) == ({"macs": {"a.weight": -9.0}}, rules)
+    ledger.measured({}, {})
+    (*_, last) = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert set(last) == {"event", "time_ms", "curves", "sizes"}  # as journals of before
+
+
+def test_evidence_comes_back_and_what_is_no_number_stays_none(tmp_path: Path) -> None:
+    ledger, _, _ = ledger_in(tmp_path)
+    assert ledger.evidence is None
+    ledger.judged([0.5, math.nan, 2.0])
+    again, _, _ = ledger_in(tmp_path)
+    for one in (ledger, again):
+        assert one.evidence is not None
+        assert [str(loss) for loss in one.evidence] == ["0.5", "nan", "2.0"]
+    json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1], parse_constant=lambda name: 1 / 0)

@@ -1,0 +1,91 @@
+"""Evidence before epochs: a searcher's candidates are pruned at once and evaluated; nothing is trained.
+
+Batch norms see a few minibatches of training data anew, as they would in the first steps of a trial. The journal keeps
+what was found: a resumed sweep chooses the same ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import ray
+import torch
+from torch import nn
+
+from raydistill.compression.one_shot import pruned_at_once
+from raydistill.metrics import LOSS
+from raydistill.records import BASELINE
+from raydistill.schedule import ScheduleSpec
+from raydistill.storage import Store
+from raydistill.sweep.curves import part_of_validation
+from raydistill.sweep.planning.resources import baseline_share
+from raydistill.sweep.session import Session
+from raydistill.tasks import TRAIN, Loading, Task
+from raydistill.training import load_model
+from raydistill.training.loop import device_of
+
+_MINIBATCHES, _ROWS = 8, 256
+
+
+def ensure_evidence(session: Session) -> None:
+    """Tell the searcher what its candidates lose, found now or before an interruption. The curves are there.
+
+    Raises:
+        RaydistillError: they cannot be evaluated, or it cannot be kept.
+    """
+    plan, ledger = session.plan, session.ledger
+    if not plan.searcher.pool:
+        return
+    if ledger.evidence is None:
+        session.observer.step(f"pruning the network at once in {plan.searcher.pool} ways, to begin with the best")
+        schedules = [plan.draw(0, values).run.schedule for values in plan.searcher.candidates()]
+        alone = baseline_share(session.share, session.nodes)
+        judge = ray.remote(num_cpus=alone.cpu, num_gpus=alone.gpu)(_judged)
+        where = (str(ledger.records[BASELINE].checkpoint), session.store, session.shared, alone.device, alone.threads)
+        ledger.judged(ray.get(judge.remote(*where, session.sweep.sections.model.arch, schedules)))
+    session.plan = replace(plan, searcher=plan.searcher.with_evidence(ledger.evidence or []))
+
+
+def _judged(
+    checkpoint: str,
+    store: Store,
+    shared: list[object],
+    device: str,
+    threads: int | None,
+    arch: str,
+    schedules: Sequence[ScheduleSpec | None],
+) -> list[float]:
+    """In a process of its own."""
+    torch.set_num_threads(threads or torch.get_num_threads())
+    with store.lent(checkpoint) as path:
+        model = load_model(path, arch)
+    return losses_of(model, ray.get(shared[0]), schedules, device)
+
+
+def losses_of(
+    model: nn.Module, task: Task, schedules: Sequence[ScheduleSpec | None], device: str = "auto"
+) -> list[float]:
+    """The loss on a part of the validation split of the network that each schedule comes to at once. The model is as
+    before afterwards."""
+    target = device_of(device)
+    model, example = model.to(target).eval(), task.example_input()
+    feed, loading = part_of_validation(task, target)
+    found = []
+    for schedule in schedules:
+        pruned = model if schedule is None else pruned_at_once(schedule, model, example)
+        if schedule is not None and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in pruned.modules()):
+            recalibrate(pruned, task, target)
+        found.append(float(task.evaluate(pruned.eval(), feed, loading)[LOSS]))
+    return found
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, task: Task, device: torch.device) -> None:
+    """Batch norms' statistics from a few minibatches of training data."""
+    feed = task.feed(TRAIN, Loading(device, _ROWS))
+    model.train()
+    for batch in itertools.islice(feed.epoch(0), _MINIBATCHES):
+        model(*task.inputs(batch))
+    model.eval()
