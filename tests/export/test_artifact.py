@@ -58,9 +58,6 @@ def test_the_manifest_says_what_lies_there(network: Deployed, checkpoint: Path, 
         assert row["ms"]["this"]["lower"] <= row["ms"]["this"]["median"] <= row["ms"]["this"]["upper"]
     assert told == ["writing checkpoint", "measuring latency"]
     assert manifest.agreement["checkpoint"] < 1e-5
-    onnx = pytest.importorskip("onnx")
-    (own,) = (said.version for said in onnx.load(folder / "model.onnx").opset_import if not said.domain)
-    assert manifest.versions == {"torch": torch.__version__, "opset": str(own)}
 
 
 class Failing(Checkpoint):

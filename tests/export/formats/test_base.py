@@ -49,6 +49,13 @@ def test_batches_of_any_size_get_the_masked_networks_answers(written: Written, n
         np.testing.assert_allclose(run((images,)), expected, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_what_has_to_be_known_to_read_a_file_is_named(written: Written) -> None:
+    import onnx
+
+    (opset,) = (said.version for said in onnx.load(written.folder / "model.onnx").opset_import if not said.domain)
+    assert written.manifest.versions == {"torch": torch.__version__, "opset": str(opset)}
+
+
 def tensors_in(written: Written, name: str) -> list[Tensor | np.ndarray]:
     """The weights of a file, read by the format's own library."""
     folder = written.folder
