@@ -39,9 +39,17 @@ def net(num_classes):
 """
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_sweep_over_a_factory_that_reads_a_file_beside_modules_with_names_of_libraries(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        pytest.param(["--dry-run"], "dry run: everything checked", marks=pytest.mark.slow),
+        # trials find their folder in tests/sweep/test_run.py too, beside nothing that could hide a library
+        pytest.param([], "trials: 1 finished", marks=[pytest.mark.ray, pytest.mark.long]),
+    ],
+)
+def test_a_sweep_over_a_factory_that_reads_a_file_beside_modules_with_names_of_libraries(
+    options: list[str], says: str, tmp_path: Path
+) -> None:
     for name in ("queue", "yaml", "statistics", "optuna", "rich", "torch", "pandas"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the working folder')\n")
     (tmp_path / "config").mkdir()
@@ -49,7 +57,7 @@ def test_a_sweep_over_a_factory_that_reads_a_file_beside_modules_with_names_of_l
     (tmp_path / "ownnet.py").write_text(NET)
     (tmp_path / "space.yaml").write_text(SPACE % ONE_AT_A_TIME["cpu"])
     start = "import sys; sys.path[:] = [p for p in sys.path if p]; from raydistill.cli.main import run; run()"
-    words = ["sweep", "space.yaml", "--cpu"]
+    words = ["sweep", "space.yaml", "--cpu", *options]
     ended = subprocess.run(
         [sys.executable, "-c", start, *words],
         cwd=tmp_path,
@@ -59,4 +67,4 @@ def test_a_sweep_over_a_factory_that_reads_a_file_beside_modules_with_names_of_l
         timeout=600,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "trials: 1 finished" in ended.stdout
+    assert says in ended.stdout

@@ -74,6 +74,7 @@ def test_elsewhere_it_is_refused_and_nothing_is_changed() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_outputs_stay() -> None:
     model = network("2")[2].cuda().half()
     rows = torch.randn(128, 64, device="cuda", dtype=torch.float16)
