@@ -51,6 +51,11 @@ class Heard(Observer):
         self.warnings: list[str] = []
         self.steps: list[str] = []
         self.fronts: list[list[str]] = []
+        self.trials: list[tuple[str, str, int | None]] = []
+        """Of what was shown the trial, its state and its last epoch."""
+
+    def trial(self, record: TrialRecord) -> None:
+        self.trials.append((record.trial_id, record.state, None if record.last is None else record.last.epoch))
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)

@@ -78,6 +78,7 @@ def test_a_locked_database(tmp_path: Path, monkeypatch) -> None:
         ("sqlite:///:memory:", ["in memory"]),
         ("sqlite:////no/such/folder/x.db", ["folder does not exist", "make /no/such/folder"]),
         ("http://", ["must be http(s)://host:port"]),
+        ("http://host:0", ["must be http(s)://host:port"]),
         ("http://host:99999", ["must be http(s)://host:port"]),
         ("http://127.0.0.1:{closed}", ["no MLflow server answers", "mlflow server --port 5000"]),
         ("http://me:secret@127.0.0.1:{closed}", ["no MLflow server answers", "me:***@127.0.0.1"]),

@@ -22,8 +22,10 @@ from raydistill.compression.thinning import thin
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, ConfigError
 from raydistill.tasks.classification import Classification
+from raydistill.tensor_file import StandIn
 from raydistill.training import RunConfig, evaluate_checkpoint, fit, load_model, read_checkpoint
 from raydistill.training.distiller_checkpoint import (
+    _numpy_scalar,
     is_distiller_checkpoint,
     optimizer_state,
     read_any,
@@ -411,3 +413,18 @@ def test_a_quantized_network_comes_back_with_the_floats_it_was_trained_in(file: 
     for name, value in model.state_dict().items():
         expected = value * masks[name] if name in masks else value
         assert torch.equal(read.state_dict()[name], expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "data", "expected"),
+    [
+        ("f8", (3, "<"), np.array([1.5], "<f8").tobytes(), 1.5),
+        ("f8", (3, ">"), np.array([1.5], ">f8").tobytes(), 1.5),
+        ("i4", (3, ">"), np.array([7], ">i4").tobytes(), 7),
+        ("b1", None, b"\x01", True),
+    ],
+)
+def test_a_number_of_numpys_in_either_order_of_bytes(kind: str, state: object, data: bytes, expected: object) -> None:
+    dtype = StandIn(kind, False, True)
+    dtype.state = state
+    assert _numpy_scalar(StandIn(dtype, data)) == expected

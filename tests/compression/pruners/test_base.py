@@ -90,3 +90,10 @@ def test_only_a_pruner_with_levels_takes_others() -> None:
     assert (replaced.name, replaced.weights, replaced.levels) == ("s", ("bias",), {"bias": 0.25})
     with pytest.raises(ConfigError, match=r"args.levels: is for SparsityLevelParameterPruner, got 'Watched'"):
         Watched("w", ("weight",)).with_levels({"weight": 0.5})
+
+
+def test_what_is_named_comes_first_and_everything_else_after_it_where_a_pruner_says_so() -> None:
+    named = Watched("w", ("b",))
+    assert named.select(["a", "b", "c"]) == ("b",)
+    named.everything_else = True
+    assert named.select(["a", "b", "c"]) == ("b", "a", "c")

@@ -39,6 +39,18 @@ def test_a_journal_that_is_read_back_gives_the_records_that_were_kept(tmp_path: 
         str(tmp_path / "b.pt"), f"{tmp_path}/schedule.yaml", f"{tmp_path}/sparsity.csv")]  # fmt: skip
 
 
+def test_whoever_watches_sees_each_step_of_a_trial(tmp_path: Path) -> None:
+    ledger, _, observer = ledger_in(tmp_path)
+    ledger.started(TrialRecord("t0", {}, RUNNING, "a", "d", 0))
+    ledger.epoch("t0", epoch(0))
+    ledger.paused("t0", "waits")
+    ledger.started(replace(ledger.records["t0"], state=RUNNING))
+    ledger.ended("t0", FINISHED, "done")
+    assert observer.trials == [
+        ("t0", RUNNING, None), ("t0", RUNNING, 0), ("t0", PAUSED, 0), ("t0", RUNNING, 0), ("t0", FINISHED, 0),
+    ]  # fmt: skip
+
+
 def test_an_epoch_that_is_known_is_passed_over(tmp_path: Path) -> None:
     ledger, log, _ = ledger_in(tmp_path)
     ledger.started(TrialRecord("t0", {}, RUNNING, "a", "d", 0))
