@@ -17,25 +17,25 @@ from raydistill.compression.quantizers.weights import LearnedRounding
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "bias"), [(1, 0.0), (2, 0.0), (1, 30.0)])
-def test_it_finds_the_best_of_all_choices_or_the_second_best(seed: int, bias: float) -> None:
+@pytest.mark.parametrize("seed", [1, 2])
+def test_it_finds_the_best_of_all_choices_or_the_second_best(seed: int) -> None:
     torch.manual_seed(seed)
     weight = torch.randn(1, 8)
     weight[0, 3] = 0.0
     grid = grid_of(-2.0, 2.0, 3, Mode.SYMMETRIC)
     inputs = torch.randn(200, 1) + 0.2 * torch.randn(200, 8)  # which go together, so that errors can cancel
-    outputs = inputs @ weight.T + bias
+    outputs = inputs @ weight.T
 
     def error(up: torch.Tensor) -> float:
         rounded = grid.values((torch.floor(weight / grid.scale) + up).clamp(grid.low, grid.high))
-        return float((inputs @ rounded.T + bias - outputs).square().mean())
+        return float((inputs @ rounded.T - outputs).square().mean())
 
     found = learn_rounding(
-        weight, grid, lambda own, rows: rows @ own.T + bias, inputs, outputs, Learning(steps=600), torch.Generator()
+        weight, grid, lambda own, rows: rows @ own.T, inputs, outputs, Learning(steps=600), torch.Generator()
     )
     assert not bool(found[0, 3])
     choices = [error(torch.tensor([choice], dtype=torch.float32)) for choice in itertools.product((0, 1), repeat=8)]
-    nearest = float((inputs @ grid.nearest(weight).T + bias - outputs).square().mean())
+    nearest = float((inputs @ grid.nearest(weight).T - outputs).square().mean())
     assert error(found.float()) < 0.6 * nearest
     assert sum(choice < error(found.float()) - 1e-9 for choice in choices) <= 2  # a zero may go up in these
 
