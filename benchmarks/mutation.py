@@ -1,6 +1,6 @@
 """Do the tests notice? One change at a time is made to a copy of the package, and its tests are run.
 
-    python benchmarks/mutation.py --count 80 --seed 0 [--rooms compression search] [--slow]
+    python benchmarks/mutation.py --count 80 --seed 0 [--first 1] [--rooms compression search] [--slow]
 
 A sample, by seed, of all places where a comparison, an arithmetic or logical operator, a number, a truth value, a
 condition, a returned value or a call's effect can be changed. A changed line is *noticed* when a test of its module's
@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=1, help="of the sample, to go on from there")
     parser.add_argument("--rooms", nargs="*", default=list(ROOMS), choices=ROOMS)
     parser.add_argument("--slow", action="store_true", help="where the quick tests notice nothing, the slow ones too")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds of one run of tests")
@@ -151,7 +152,8 @@ def main() -> None:
         ]
         if broken:
             sys.exit(f"the tests fail without any change: {broken[0]}")
-        for number, (file, index) in enumerate(sample, start=1):
+        sample = sample[asked.first - 1 :]
+        for number, (file, index) in enumerate(sample, start=asked.first):
             change = change_at(file, index)
             whole = file.read_text()
             begun = time.monotonic()

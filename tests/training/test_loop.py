@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from raydistill.compression.ranks import Ranks
 from raydistill.datasets import DatasetConfig, load
 from raydistill.errors import CheckpointError, ConfigError, StorageError, TrainingError
 from raydistill.records import EpochMetrics
@@ -217,6 +218,18 @@ def test_what_is_written_loads_and_agrees_with_the_metrics(dataset, whole: Train
 
 
 @pytest.mark.slow
+class Ahead(Ranks):
+    """Beside this one stands a worker whose checkpoint is of two epochs later."""
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, value + 2] if type(value) is int else [value]
+
+
+def test_workers_that_see_other_folders_are_told_so_before_an_epoch(config: RunConfig, dataset) -> None:
+    with pytest.raises(TrainingError, match=r"out_dir: must be the same folder on every worker.* epochs \[0, 2\]"):
+        next(fit(config, task=Classification(dataset), ranks=Ahead()))
+
+
 def test_closing_puts_torchs_settings_back(config: RunConfig, dataset) -> None:
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
     run = fit(replace(config, threads=before[0] + 1), task=Classification(dataset))
