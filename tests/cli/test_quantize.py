@@ -183,7 +183,7 @@ def test_weights_alone_in_groups_and_what_they_weigh(look: Command, raydistill: 
         graphs[bits, group] = (tmp_path / net / "model.onnx").stat().st_size
     assert losses[4, 32] < losses[4, None]  # a range for 32 inputs is narrower than one for all
     assert sizes[4, None] < sizes[4, 32] < 0.75 * sizes[8, 32]
-    assert graphs[4, None] < graphs[4, 32] == graphs[8, 32] < 1.2 * graphs[4, None]  # 8 bits, and scales of groups
+    assert graphs[4, None] < graphs[4, 32] < 0.75 * graphs[8, 32]  # two numbers a byte, and scales of groups
 
 
 @pytest.mark.slow

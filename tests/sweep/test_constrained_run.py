@@ -46,11 +46,6 @@ def test_constraints_decide_what_is_registered(
 
     (model,) = client.search_registered_models()
     client.set_registered_model_alias("tiny", "by-hand", model.aliases["dense-most"])
-    write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.01"]), ("aliases", {"none": own["none"]}))
-    assert "dense-most" not in sweep_here("space.yaml", "--cpu", "--resume")
-    assert set(aliases()) == {"pareto-knee", "pareto-max-top1", "pareto-max-sparsity", "by-hand"}
-    client.delete_registered_model_alias("tiny", "by-hand")
-
     write_sweep(("num_samples", 2), ("constraints", ["sparsity >= 0.999"]), ("aliases", own))
     assert "models:/" not in sweep_here("space.yaml", "--cpu", "--resume")
-    assert aliases() == {}, "what was feasible once is not now"
+    assert set(aliases()) == {"by-hand"}, "what was feasible once is not now, and nobody else's is taken"

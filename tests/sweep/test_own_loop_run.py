@@ -114,7 +114,10 @@ def test_trials_on_workers_are_stopped_early_and_lose_nothing(sweep_here: Callab
 @pytest.mark.parametrize(
     ("loop", "arch", "weight", "needs"),
     [
-        pytest.param(f"{LOOPS}:dies_once", "tests.tasks.own:net", "0.weight", "torch", id="generator"),
+        pytest.param(
+            f"{LOOPS}:dies_once", "tests.tasks.own:net", "0.weight", "torch", id="generator",
+            marks=pytest.mark.long,  # test_own_loop_workers kills one, test_run any trial and its driver
+        ),
         pytest.param(
             "tests.adapters.loops:lightning_that_dies", "tests.tasks.own:net", "0.weight", "lightning",
             id="lightning", marks=pytest.mark.long,
