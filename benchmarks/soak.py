@@ -392,6 +392,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first sweep; each number is one story")
     parser.add_argument("--folder", type=Path, help="where to work; left out, a folder that is removed at the end")
     options = parser.parse_args(arguments)
+    if options.folder is not None and options.folder.exists() and any(options.folder.iterdir()):
+        parser.error(f"--folder: {options.folder} holds something already; name another, or remove it")
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak")))
         place = stack.enter_context(open_range(folder.resolve()))
