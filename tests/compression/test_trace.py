@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.trace import INPUT, trace
+from raydistill.compression.trace import INPUT, plain_name, trace
 
 
 class Block(nn.Module):
@@ -45,3 +46,15 @@ def test_the_model_and_the_random_state_stay_as_they_were() -> None:
     assert (block.training, block.layer.training, block.drop.training) == (True, False, True)
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("__add__", "add"), ("__iadd__", "add"), ("__radd__", "add"), ("add_", "add"), ("__rmatmul__", "matmul"),
+        ("__itruediv__", "div"), ("truediv", "div"), ("relu_", "relu"), ("__get__", "attribute"),
+        ("__invert__", "invert"), ("__index__", "index"), ("__rshift__", "rshift"), ("index_add", "index_add"),
+    ],
+)  # fmt: skip
+def test_an_operator_has_one_name_however_it_is_spelt(name: str, plain: str) -> None:
+    assert plain_name(name) == plain
