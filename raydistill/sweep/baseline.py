@@ -70,6 +70,12 @@ def ensure_baseline(session: Session) -> bool:
     return True
 
 
+def dense_network(store: Store, checkpoint: str, arch: str) -> nn.Module:
+    """Loaded, wherever its checkpoint is kept. arch: as the user names it."""
+    with store.lent(checkpoint) as path:
+        return load_model(path, arch)
+
+
 def _lost(store: Store, checkpoint: str) -> str:
     """Why a baseline cannot be used any more, "" where it can."""
     if not store.exists(checkpoint):
@@ -88,8 +94,7 @@ def _footprint(session: Session, checkpoint: str) -> dict[str, float]:
     own = session.sweep.own_figures
     from raydistill.compression.thinning import untraceable  # imports Torch-Pruning
 
-    with session.store.lent(checkpoint) as path:
-        why = untraceable(load_model(path, arch), task.example_input())
+    why = untraceable(dense_network(session.store, checkpoint, arch), task.example_input())
     if why:
         of_dense = "macs, size and latency of a pruned trial are those of the network before thinning"
         session.observer.warning(f"{arch} cannot be thinned, so that {of_dense}: {why}")

@@ -11,9 +11,9 @@ from raydistill.search import Objective
 from raydistill.search.constraints import Constraint, against_dense
 from raydistill.search.decisions import planned_name
 from raydistill.search.searchers import Aim
+from raydistill.sweep.baseline import dense_network
 from raydistill.sweep.planning.foresight import foreseen
 from raydistill.sweep.session import Session
-from raydistill.training import load_model
 
 SPARSITY = "sparsity"
 MACS = "macs"
@@ -73,8 +73,8 @@ class Foresight:
 
     def __init__(self, session: Session) -> None:
         self._draw, self._example = session.plan.draw, session.task.example_input()
-        with session.store.lent(str(session.ledger.records[BASELINE].checkpoint)) as path:
-            self._start = load_model(path, session.sweep.sections.model.arch)
+        checkpoint = str(session.ledger.records[BASELINE].checkpoint)
+        self._start = dense_network(session.store, checkpoint, session.sweep.sections.model.arch)
         self._known: dict[tuple[Scalar, ...], dict[str, float]] = {}
 
     def of(self, figure: str, unit: float) -> Foreseen:

@@ -33,12 +33,12 @@ from raydistill.search.constraints import figure_value
 from raydistill.search.searchers.base import Bound
 from raydistill.search.searchers.damages import is_level
 from raydistill.storage import Store
+from raydistill.sweep.baseline import dense_network
 from raydistill.sweep.bounds import SPARSITY, Foreseen, Foresight, aim_of, bounded_beside, counted_by, unit_of
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.rules import allocations_of
 from raydistill.sweep.session import Session
 from raydistill.tasks import VALIDATION, Feed, Loading, Task
-from raydistill.training import load_model
 from raydistill.training.footprint import figures_of
 from raydistill.training.loop import device_of
 
@@ -143,8 +143,7 @@ def _measured(
     of its pruner which is a level. figures: the one that is optimised, then those that are bounded beside it. rules:
     whether allocations by rule are wanted."""
     torch.set_num_threads(threads or torch.get_num_threads())
-    with store.lent(checkpoint) as path:
-        model = load_model(path, arch)
+    model = dense_network(store, checkpoint, arch)
     schedule = naming_weights(schedule, names_of(model))
 
     def alone(weight: str, level: float) -> ScheduleSpec:

@@ -29,12 +29,12 @@ from raydistill.schedule import ScheduleSpec
 from raydistill.search.amc import Episode, Layer, Levels, Meaning, run_episodes
 from raydistill.search.searchers import AMCSearcher
 from raydistill.storage import Store
+from raydistill.sweep.baseline import dense_network
 from raydistill.sweep.bounds import SPARSITY
 from raydistill.sweep.curves import figure_of, part_of_validation
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.session import Session
 from raydistill.tasks import Task
-from raydistill.training import load_model
 from raydistill.training.loop import device_of
 
 _SAID_EVERY_S = 30.0
@@ -57,8 +57,7 @@ def ensure_episodes(session: Session) -> bool:
     if not isinstance(searcher, AMCSearcher):
         return True
     ledger, baseline = session.ledger, session.ledger.records[BASELINE]
-    with session.store.lent(str(baseline.checkpoint)) as path:
-        model = load_model(path, session.sweep.sections.model.arch)
+    model = dense_network(session.store, str(baseline.checkpoint), session.sweep.sections.model.arch)
     layers = layers_of(model, session.task.example_input(), searcher)
     metric = session.sweep.metrics[selecting(session.sweep.metrics)]
     meaning = Meaning(searcher.aim.dense, _cost(session), metric.is_fraction and metric.maximise)
@@ -168,8 +167,7 @@ class _Network:
     ) -> None:
         torch.set_num_threads(threads or torch.get_num_threads())
         target = device_of(device)
-        with store.lent(checkpoint) as path:
-            self.model = load_model(path, arch).to(target).eval()
+        self.model = dense_network(store, checkpoint, arch).to(target).eval()
         self.task: Task = ray.get(shared[0])
         self.feed, self.loading = part_of_validation(self.task, target)
 

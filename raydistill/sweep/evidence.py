@@ -14,16 +14,17 @@ import ray
 import torch
 from torch import nn
 
+from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.one_shot import pruned_at_once
 from raydistill.metrics import LOSS
 from raydistill.records import BASELINE
 from raydistill.schedule import ScheduleSpec
 from raydistill.storage import Store
+from raydistill.sweep.baseline import dense_network
 from raydistill.sweep.curves import part_of_validation
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.session import Session
 from raydistill.tasks import TRAIN, Loading, Task
-from raydistill.training import load_model
 from raydistill.training.loop import device_of
 
 _MINIBATCHES, _ROWS = 8, 256
@@ -59,8 +60,7 @@ def _judged(
 ) -> list[float]:
     """In a process of its own."""
     torch.set_num_threads(threads or torch.get_num_threads())
-    with store.lent(checkpoint) as path:
-        model = load_model(path, arch)
+    model = dense_network(store, checkpoint, arch)
     return losses_of(model, ray.get(shared[0]), schedules, device)
 
 
@@ -75,7 +75,7 @@ def losses_of(
     found = []
     for schedule in schedules:
         pruned = model if schedule is None else pruned_at_once(schedule, model, example)
-        if schedule is not None and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in pruned.modules()):
+        if schedule is not None and any(kind_of(module).batch_norm for module in pruned.modules()):
             recalibrate(pruned, task, target)
         found.append(float(task.evaluate(pruned.eval(), feed, loading)[LOSS]))
     return found

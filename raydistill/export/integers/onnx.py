@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from raydistill.compression.quantizers.integers import Step, of_4_bits
+from raydistill.compression.storage import pack_bits
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, TensorProto  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from onnx import ModelProto  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 OPSET_OF_4_BITS = 21
 """The first operator set of ONNX that knows numbers of 4 bits."""
@@ -85,8 +86,8 @@ def _tensor(value: Any) -> Any:
     return numpy_helper.from_array(np.asarray(value))
 
 
-def in_4_bits(written: ModelProto) -> int:
-    """Weights whose numbers all fit into 4 bits are stored so, two a byte, in place; returns how many weights.
+def in_4_bits(written: ModelProto) -> None:
+    """Weights whose numbers all fit into 4 bits are stored so, two a byte, in place.
 
     A Cast gives them to DequantizeLinear in 8 bits, as kernels of integers want them: runtimes carry it out once, when
     they load the file. Read by DequantizeLinear itself they would keep onnxruntime from fusing those kernels.
@@ -95,25 +96,14 @@ def in_4_bits(written: ModelProto) -> int:
 
     stored = {tensor.name: tensor for tensor in written.graph.initializer}
     read = {node.input[0] for node in written.graph.node if node.op_type == "DequantizeLinear"}
-    casts = []
-    for name in sorted(read & stored.keys()):
+    for name in sorted(read & stored.keys(), reverse=True):  # each goes to the front
         numbers = numpy_helper.to_array(stored[name])
         if numbers.dtype not in (np.int8, np.uint8) or not numbers.size:
             continue
         if not of_4_bits(int(numbers.min()), int(numbers.max())):
             continue
         few = TensorProto.INT4 if numbers.min() < 0 else TensorProto.UINT4
-        casts.append(helper.make_node("Cast", [f"{name}.of_4_bits"], [name], to=stored[name].data_type))
-        stored[name].CopyFrom(_two_a_byte(f"{name}.of_4_bits", numbers, few))
-    for node in reversed(casts):
-        written.graph.node.insert(0, node)
-    return len(casts)
-
-
-def _two_a_byte(name: str, numbers: np.ndarray, kind: int) -> TensorProto:
-    """The first of two in the lower half (onnx.proto, TensorProto.raw_data)."""
-    from onnx import helper
-
-    halves = (numbers.reshape(-1).astype(np.int16) & 15).astype(np.uint8)
-    halves = np.append(halves, np.zeros(len(halves) % 2, dtype=np.uint8))
-    return helper.make_tensor(name, kind, numbers.shape, (halves[::2] | (halves[1::2] << 4)).tobytes(), raw=True)
+        kept = f"{name}.of_4_bits"
+        written.graph.node.insert(0, helper.make_node("Cast", [kept], [name], to=stored[name].data_type))
+        packed = pack_bits(numbers.view(np.uint8) & 15, 4).tobytes()
+        stored[name].CopyFrom(helper.make_tensor(kept, few, numbers.shape, packed, raw=True))
