@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.masks import MaskSet
+from raydistill.compression.pruners import CoupledPruner, Moment
+from raydistill.compression.rates import PolicyTime
+
 
 def unsettled(model: nn.Module) -> nn.Module:
     """The model in eval mode, its batch norms and biases as training could have left them: none zero, none one."""
@@ -47,3 +51,14 @@ def relative(expected: Tensor, found: Tensor) -> float:
     """The largest difference, relative to the largest value expected."""
     assert expected.shape == found.shape
     return float((expected - found).abs().max() / expected.abs().max())
+
+
+def masked_at_its_end(model: nn.Module, pruner: CoupledPruner, example: Tensor) -> MaskSet:
+    """The masks of the last of its epochs, applied to the model."""
+    pruner.bind(model, (example,))
+    masks = MaskSet(model)
+    weights = {name: model.get_parameter(name).data for name in pruner.weights}
+    for name, mask in pruner.masks(weights, Moment(PolicyTime(9, 0, 10, 1))).items():
+        masks.set(name, mask)
+    masks.apply()
+    return masks

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.deployment import deploy
-from raydistill.compression.masks import MaskSet
-from raydistill.compression.pruners import CoupledPruner, Moment
-from raydistill.compression.rates import PolicyTime
+from raydistill.compression.pruners import CoupledPruner
 from raydistill.compression.structure import replay, structure_from, structure_state
 from raydistill.compression.thinning.coupling import couplings
-from tests.compression.thinning.conftest import relative, unsettled
+from tests.compression.thinning.conftest import masked_at_its_end, relative, unsettled
 
 
 def shufflenet() -> nn.Module:
@@ -50,12 +48,7 @@ def pruned(model: nn.Module, images: Tensor, level: float, structures: Sequence[
     names = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
     given = {"structures": list(structures)} if structures else {}
     pruner = CoupledPruner("half", weights=names, final_sparsity=level, **given)
-    pruner.bind(model, (images,))
-    masks = MaskSet(model)
-    weights = {name: model.get_parameter(name).data for name in pruner.weights}
-    for name, mask in pruner.masks(weights, Moment(PolicyTime(9, 0, 10, 1))).items():
-        masks.set(name, mask)
-    masks.apply()
+    masked_at_its_end(model, pruner, images)
     return [each.kind for each in pruner.couplings]
 
 

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.masks import MaskSet
 from raydistill.compression.pruners import CoupledPruner, Moment
 from raydistill.compression.rates import PolicyTime
 from raydistill.compression.structure import replay, structure_from, structure_state
 from raydistill.compression.thinning import thin
 from raydistill.models.decoder_lm import DecoderLM
-from tests.compression.thinning.conftest import relative
+from tests.compression.thinning.conftest import masked_at_its_end, relative
 
 TOKENS = torch.arange(18).view(2, 9)
 
@@ -84,12 +83,7 @@ def test_a_quarter_of_the_width_goes(kind: str) -> None:
     model = made(kind)
     names = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
     pruner = CoupledPruner("width", 0.25, names, structures="Embedding")
-    pruner.bind(model, (TOKENS,))
-    masks = MaskSet(model)
-    weights = {name: model.get_parameter(name).data for name in pruner.weights}
-    for name, mask in pruner.masks(weights, Moment(PolicyTime(9, 0, 10, 1))).items():
-        masks.set(name, mask)
-    masks.apply()
+    masks = masked_at_its_end(model, pruner, TOKENS)
     expected = model(TOKENS).detach()
     report = thin(model, masks, TOKENS)
     assert relative(expected, model(TOKENS).detach()) < 1e-5
