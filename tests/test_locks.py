@@ -38,6 +38,7 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_second_holder_is_told_who_has_it(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(StorageError) as caught, hold(tmp_path / "lock", "this sweep", wait_s=0.3):
@@ -48,6 +49,7 @@ def test_a_second_holder_is_told_who_has_it(holder: subprocess.Popen[str], tmp_p
     holder.wait()
 
 
+@pytest.mark.slow
 def test_a_killed_holder_leaves_nothing(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     holder.kill()
     with hold(tmp_path / "lock", "this sweep", wait_s=5.0):

@@ -12,6 +12,7 @@ from raydistill.tasks.classification import Classification
 from raydistill.training.checkpoint import read_checkpoint, write_checkpoint
 
 
+@pytest.mark.slow
 def test_it_is_what_the_checkpoint_says(network: Network, trained: Path) -> None:
     assert (network.arch, network.path) == ("simplenet_cifar", trained)
     assert [tuple(value.shape) for value in network.example_input()] == [(1, 3, 32, 32)]

@@ -27,6 +27,7 @@ def subject(network: Network) -> Sensitivity:
     return Sensitivity(network, CPU, "validation", batch_size=64)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(subject: Sensitivity, tmp_path: Path) -> None:
     names = ["fc1.weight", "fc2.weight"]
     kept = KeptPoints(tmp_path, subject.identity)
@@ -45,6 +46,7 @@ def test_what_was_measured_is_not_measured_again(subject: Sensitivity, tmp_path:
     assert again.among(names, LEVELS) == 6
 
 
+@pytest.mark.slow
 def test_level_zero_is_the_network_itself(subject: Sensitivity, task: Classification, tmp_path: Path) -> None:
     kept = KeptPoints(tmp_path, subject.identity)
     (dense,) = subject.measure((0.0,), "filter", ["conv1.weight"], kept)

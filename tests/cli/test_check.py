@@ -53,6 +53,7 @@ def test_a_weight_that_is_not_there_is_a_warning_or_with_strict_an_error(raydist
     assert (strict.code, strict.out, strict.err) == (2, "", f"error: {said}")
 
 
+@pytest.mark.slow
 def test_pruners_that_prune_nothing_are_told(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(SCHEDULE.replace("fc1.weight, fc9.weight", "fc8.weight, fc9.weight"))
@@ -72,6 +73,7 @@ def test_pruners_that_prune_nothing_are_told(raydistill: Command, tmp_path: Path
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_file_is_named_as_that(raydistill: Command, tmp_path: Path) -> None:
     file = ROOT / "search_spaces" / "simplenet.yaml"
     ended = raydistill("check", file, "--arch", "simplenet_cifar")
@@ -205,6 +207,7 @@ def test_shapes_are_written_one_way_or_the_other(raydistill: Command, tmp_path: 
     assert raydistill(command, *first, "--arch", "simplenet_cifar", "--input-shape", shape).code == 0
 
 
+@pytest.mark.slow
 def test_a_schedule_that_rounds_at_its_end_is_tried_with_that(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     rounds = "quantizers:\n  ints: {class: PostTrainLinearQuantizer}\npolicies:\n"

@@ -255,6 +255,7 @@ def test_distillers_spellings(run: Command, tmp_path: Path) -> None:
     assert sum(line.split()[:1] == ["fc2.weight"] for line in ended.out.splitlines()) == 3  # each epoch, and the end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["AdamW", "RMSprop", "SGD without momentum"])
 def test_another_optimizers_state_is_one_line(run: Command, tmp_path: Path, kind: str) -> None:
     model = models.create("simplenet_cifar", 10)

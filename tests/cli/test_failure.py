@@ -19,6 +19,7 @@ def test_a_line_a_fault_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert (out, err) == ("", "error: a.yaml: lr: must be a number, got 'x'\nerror: and this\n")
 
 
+@pytest.mark.slow
 def test_without_ray_the_process_ends_at_once_and_what_was_printed_is_not_lost() -> None:
     code = (
         "import atexit; from raydistill.cli.failure import fail; from raydistill.errors import RayLostError;"

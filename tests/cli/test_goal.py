@@ -42,6 +42,7 @@ def test_init_writes_the_same_space(raydistill: Command) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

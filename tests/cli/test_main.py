@@ -55,6 +55,7 @@ def test_version(raydistill: Command) -> None:
     assert expected in raydistill("--version").out
 
 
+@pytest.mark.slow
 def test_no_such_file(raydistill: Command, tmp_path: Path) -> None:
     (tmp_path / "simplenet.yaml").write_text("{}")
     ended = raydistill("sweep", tmp_path / "simplnet.yaml")
@@ -84,6 +85,7 @@ def test_every_fault_is_a_line_and_nothing_is_started(raydistill: Command, tmp_p
     assert not (tmp_path / "sweeps").exists()
 
 
+@pytest.mark.slow
 def test_missing_data_folder(raydistill: Command, tmp_path: Path) -> None:
     ended = raydistill("sweep", SPACE, "--data-dir", tmp_path / "gone", "--storage", tmp_path / "sweeps")
     assert ended.code == 2
@@ -142,6 +144,7 @@ def changed_space(tmp_path: Path, **changes: object) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_constraints_and_confirmation_and_no_password(raydistill: Command, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/m.db"
     file = changed_space(tmp_path, constraints=["top1_drop <= 0.01"], confirm=2, num_samples=3)
@@ -201,6 +204,7 @@ def test_more_trials_than_can_be_planned(raydistill: Command) -> None:
     assert ended.err.endswith("num_samples: must be at most 100000, got 100000000\n")
 
 
+@pytest.mark.slow
 def test_resume_without_a_sweep(raydistill: Command, tmp_path: Path) -> None:
     ended = raydistill("sweep", SPACE, "--resume", "--storage", tmp_path / "sweeps", "--dataset", "digits")
     assert ended.code == 2

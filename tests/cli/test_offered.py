@@ -24,6 +24,7 @@ def rows(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_schedule_of_structures_says_which_it_takes(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(SCHEDULE)

@@ -238,6 +238,7 @@ def test_early_exits_are_trained_and_used(raydistill: Command, tmp_path: Path, m
     assert {"exit0/top1", "exit1/top1"} <= set(last["metrics"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -286,6 +287,7 @@ def test_published_weights_that_cannot_be_had_are_one_line(raydistill: Command, 
     assert ended.err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [["--act-stats"], ["--act-hist", "0.5"]])
 def test_statistics_of_a_checkpoint_train_nothing(look: Command, tmp_path: Path, option: list[str]) -> None:
     ended = look(*option)

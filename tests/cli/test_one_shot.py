@@ -68,6 +68,7 @@ def test_with_epochs_and_a_teacher_it_recovers_and_its_zeros_stay(
     assert not torch.equal(bias, read_checkpoint(trained)["model"]["fc1.bias"]), "it is trained"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -207,6 +207,7 @@ def test_weights_alone_whose_others_make_good_what_rounding_adds(look: Command, 
     assert figure(again, "test samples: ") == figure(helped, "test samples: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -291,6 +292,7 @@ def test_a_layer_is_named_exactly(tmp_path: Path) -> None:
         quantizer_of(PostTraining(bits_accum=2))
 
 
+@pytest.mark.slow
 def test_statistics_of_another_network_are_said(look: Command, tmp_path: Path) -> None:
     record = {"min": 0.0, "max": 1.0, "avg_min": 0.0, "avg_max": 1.0, "mean": 0.5, "std": 0.1, "b": 0.1}
     (tmp_path / "s.yaml").write_text(yaml.dump({"layer1.conv": {"output": record}}))

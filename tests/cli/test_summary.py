@@ -68,6 +68,7 @@ def test_structures_that_can_go_and_why_others_stay(summary: Command) -> None:
     assert "Embedding" in text
 
 
+@pytest.mark.slow
 def test_compute_total(summary: Command) -> None:
     total = next(line for line in summary("compute", "--arch", "resnet20_cifar").out.splitlines() if "total" in line)
     assert total.split() == ["total", "40,813,184"]

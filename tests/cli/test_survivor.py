@@ -25,6 +25,7 @@ def run(code: str, **options: object) -> tuple[int, str, str]:
     return ended.returncode, ended.stdout, ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [(LIBRARY, 1), ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL)])
 def test_the_way_to_resume_is_said_where_there_is_something_to_resume(how: str, code: int) -> None:
     begun = f"with outlived('resume with:\\n  it') as s:\n    s.begun()\n    {how}\n"
@@ -39,6 +40,7 @@ def test_the_way_to_resume_is_said_where_there_is_something_to_resume(how: str, 
     assert "resume" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "status", "shown"),
     [
@@ -57,6 +59,7 @@ def test_a_process_that_speaks_for_itself_is_left_to_it(code: str, status: int, 
     assert ENDED not in err
 
 
+@pytest.mark.slow
 def test_after_the_block_there_is_nothing_left() -> None:
     """Of a program that goes on, as a notebook does."""
     code = (
@@ -66,6 +69,7 @@ def test_after_the_block_there_is_nothing_left() -> None:
     assert run(code) == (1, "1\n0\n", "")
 
 
+@pytest.mark.slow
 def test_no_fork_beside_other_threads() -> None:
     code = (
         "import psutil, threading\nthreading.Thread(target=time.sleep, args=(1,)).start()\n"

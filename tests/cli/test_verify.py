@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_a_changed_file_ends_with_code_1(raydistill: Command, folder: Path) -> None:
     (folder / "checkpoint.pt").write_bytes(b"other")
     ended = raydistill("verify", str(folder), "--split", "none")
@@ -35,6 +36,7 @@ def test_a_changed_file_ends_with_code_1(raydistill: Command, folder: Path) -> N
     assert lines[-1] == "not as its manifest says"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -51,6 +53,7 @@ def test_what_cannot_be_done_is_one_line(
     assert says in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "option"), [("name", "--task"), ("dataset", "--dataset")])
 def test_code_that_a_manifest_names_is_not_called(raydistill: Command, folder: Path, key: str, option: str) -> None:
     said = json.loads((folder / "manifest.json").read_text())

@@ -55,6 +55,7 @@ def test_the_layer_that_is_missed_least_is_shortened_until_the_target_is_reached
     assert model.first.weight.shape[0] == 10, "the caller's model is untouched"
 
 
+@pytest.mark.slow
 def test_equal_top1_is_decided_by_the_loss_and_fine_tuning_comes_first() -> None:
     tuned: list[int] = []
 

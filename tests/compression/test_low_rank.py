@@ -72,6 +72,7 @@ def of(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_adapters_learn_on_what_is_left_and_all_else_stands_still() -> None:
     model = network()
     optimizer = adam(model)
@@ -161,6 +162,7 @@ def test_a_run_that_goes_on_is_one_that_was_never_interrupted() -> None:
     assert not torch.equal(without[0].weight, model[0].weight), "the adapters are what goes on"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_from_its_checkpoint(tmp_path: Path) -> None:
     spec = parse_schedule(
         {

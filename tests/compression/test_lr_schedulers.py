@@ -140,6 +140,7 @@ def test_each_class_is_built_by_name_and_gives_its_rates(name: str) -> None:
     assert rates(schedule(name, arguments), 10) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_a_resumed_run_has_the_rates_of_one_never_interrupted(name: str) -> None:
     mapping = schedule(name, CASES[name][0])

@@ -75,6 +75,7 @@ def test_who_else_takes_a_ranking_or_a_group_type_by_name_takes_ones_own(net: nn
     check(parse_schedule({"version": 1, "regularizers": {"r": lasso}, "policies": [policy]}, "s.yaml"), net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "says"),
     [

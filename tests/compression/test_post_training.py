@@ -60,6 +60,7 @@ def test_batch_norms_are_folded_first_and_their_statistics_move() -> None:
     assert 0 < float((model(*DATA[0]) - before).norm() / before.norm()) < 0.03
 
 
+@pytest.mark.slow
 def test_statistics_from_before_folding_and_from_after_give_the_same_network() -> None:
     first, second = network(), network()
     quantizer = PostTrainLinearQuantizer("q", mode="ASYMMETRIC_UNSIGNED", clip_acts="AVG")
@@ -72,6 +73,7 @@ def test_statistics_from_before_folding_and_from_after_give_the_same_network() -
     assert torch.allclose(first(*DATA[1]), second(*DATA[1]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_plan_and_the_buffers_make_it_again() -> None:
     model = network()
     report = post_train(model, PostTrainLinearQuantizer("q"), DATA[0], calibrate(model, DATA[0], lambda: DATA))
@@ -131,6 +133,7 @@ def test_a_network_whose_numbers_are_settled_gives_what_it_gave(arguments: dict[
         assert torch.allclose(model(*DATA[1]), before, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pruned_weights_stay_zero_and_fewer_bits_are_further_away() -> None:
     off = []
     for bits in (8, 4, 2):
@@ -145,6 +148,7 @@ def test_pruned_weights_stay_zero_and_fewer_bits_are_further_away() -> None:
     assert off == sorted(off)
 
 
+@pytest.mark.slow
 def test_copies_of_a_quantized_network_compute_the_same() -> None:
     model = network()
     post_train(model, PostTrainLinearQuantizer("q"), DATA[0], calibrate(model, DATA[0], lambda: DATA))

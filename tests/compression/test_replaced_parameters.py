@@ -115,6 +115,7 @@ def test_nothing_replaced_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_lottery_ticket_is_cut_where_filters_are_removed() -> None:
     """What it remembers from the beginning keeps the shapes of the model that it goes back into."""
     torch.manual_seed(0)

@@ -58,6 +58,7 @@ def sgd(model: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
 
 
+@pytest.mark.slow
 def test_pruned_weights_stay_zero_through_momentum_and_after_the_schedule(model: nn.Module) -> None:
     optimizer = sgd(model)
     scheduler = build(parse_schedule(agp(), "s"), model, optimizer)
@@ -117,6 +118,7 @@ def test_policies_of_one_epoch_act_in_file_order(model: nn.Module) -> None:
     assert scheduler.masks.sparsity()["fc.weight"] == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 def test_state_resumes_masks_and_learning_rate(model: nn.Module) -> None:
     mapping = agp(extra=[LR])
     twin = copy.deepcopy(model)

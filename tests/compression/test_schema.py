@@ -87,6 +87,7 @@ def test_every_class_of_every_menu_is_told_with_its_arguments() -> None:
             assert set(case["then"]["properties"]) == {"class", *wanted, *narrowing}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_key_too_many_a_name_misspelt_or_a_kind_mistaken_is_not(file: Path) -> None:
     said = read_yaml(file)

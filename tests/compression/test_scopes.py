@@ -28,6 +28,7 @@ def test_by_layer_each_loses_its_own_and_globally_the_smallest_of_all_go() -> No
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3)), min_size=1, max_size=5),

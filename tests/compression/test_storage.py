@@ -27,6 +27,7 @@ def test_the_first_number_has_the_lowest_bits() -> None:
     assert pack_bits(np.array([1, 2, 7]), 3).tolist() == [0b11010001, 0b1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zeros", [True, False])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_weights_come_back(scheme: str, zeros: bool) -> None:

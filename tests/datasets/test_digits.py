@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from raydistill.datasets import ArrayDataset, DatasetConfig, load
 from raydistill.errors import ConfigError
@@ -20,6 +19,8 @@ def dataset() -> ArrayDataset:
 
 @pytest.mark.slow
 def test_all_1797_images_are_there_once_as_3x32x32(dataset: ArrayDataset) -> None:
+    from sklearn.datasets import load_digits
+
     assert dataset.image_shape == (3, 32, 32)
     assert dataset.classes == tuple("0123456789")
     assert dataset.augment == "crop"

@@ -55,6 +55,7 @@ def numbers(images: np.ndarray) -> list[int]:
     return (images.max(axis=(1, 2, 3)).astype(int) - 100).tolist()
 
 
+@pytest.mark.slow
 def test_what_save_to_disk_wrote_is_held_in_memory(saved: Path, tmp_path: Path) -> None:
     dataset = load(config(saved), cache_dir=tmp_path / "cache")
     assert isinstance(dataset, ArrayDataset)
@@ -66,6 +67,7 @@ def test_what_save_to_disk_wrote_is_held_in_memory(saved: Path, tmp_path: Path) 
     assert dataset.warning == ""
 
 
+@pytest.mark.slow
 def test_parquet_files_are_split_by_their_names(parquet: Path, tmp_path: Path) -> None:
     dataset = load(config(parquet, validation=0.25), cache_dir=tmp_path / "cache")
     assert isinstance(dataset, ArrayDataset)
@@ -74,6 +76,7 @@ def test_parquet_files_are_split_by_their_names(parquet: Path, tmp_path: Path) -
     assert {entry.name for entry in parquet.iterdir()} == {"data"}
 
 
+@pytest.mark.slow
 def test_one_table_alone_is_split_three_ways(tmp_path: Path) -> None:
     table(0, 50).save_to_disk(str(tmp_path / "one"))  # type: ignore[attr-defined]
     dataset = load(config(tmp_path / "one", channels="grey", image_size=(4, 4)), cache_dir=tmp_path / "cache")
@@ -81,6 +84,7 @@ def test_one_table_alone_is_split_three_ways(tmp_path: Path) -> None:
     assert (len(dataset.train_labels), len(dataset.test_labels), dataset.image_shape) == (40, 10, (1, 4, 4))
 
 
+@pytest.mark.slow
 def test_it_can_be_read_as_training_goes_on(saved: Path, tmp_path: Path) -> None:
     data = config(saved, in_memory=False)
     task = Classification.load(data, Weights("x:y"))
@@ -90,6 +94,7 @@ def test_it_can_be_read_as_training_goes_on(saved: Path, tmp_path: Path) -> None
     assert sum(int(labels.sum()) for _, labels in batches) == 20
 
 
+@pytest.mark.slow
 def test_columns_of_plain_parquet_are_told_by_their_names_or_by_the_user(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
 
@@ -134,6 +139,7 @@ def test_images_are_decoded_by_formats_that_read_pixels_only(tmp_path: Path) -> 
         load(config(tmp_path / "x"), cache_dir=tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_wrong_things_are_one_line(saved: Path, parquet: Path, tmp_path: Path) -> None:
     empty, damaged, words = tmp_path / "empty", tmp_path / "damaged", tmp_path / "words"
     for folder in (empty, damaged):

@@ -90,6 +90,7 @@ def test_every_page_is_in_the_navigation() -> None:
     assert {page.removeprefix("docs/") for page in PAGES} | made == set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", READ)
 def test_commands_are_known_to_the_command_line(page: str) -> None:
     group: Any = typer.main.get_command(app)

@@ -81,6 +81,7 @@ def test_none_is_left_out() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SWEEPS, *RUNS])
 def test_each_says_how_it_is_started_and_is_valid_under_the_schema(name: str) -> None:
     text = (EXAMPLES / name).read_text()

@@ -79,6 +79,7 @@ class Other(Checkpoint):
         return lambda inputs: run(inputs) + 0.01 * torch.arange(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
@@ -99,6 +100,7 @@ def test_one_that_fails_is_left_out_and_the_others_are_whole(
     assert read_manifest(tmp_path / "out").left_out == manifest.left_out
 
 
+@pytest.mark.slow
 def test_where_all_fail_nothing_is_there(network: Deployed, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="odd layer"):
         write(network, tmp_path / "out", Failing(ConfigError("it has an odd layer")))
@@ -111,6 +113,7 @@ def test_a_full_disk_leaves_nothing(network: Deployed, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_is_there_already_stays(network: Deployed, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write(network, tmp_path / "out", latency=False)  # an empty folder is as good as none
@@ -121,6 +124,7 @@ def test_what_is_there_already_stays(network: Deployed, tmp_path: Path) -> None:
         write(network, tmp_path / "file", latency=False)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_cleared(network: Deployed, tmp_path: Path) -> None:
     for name in (f".out.{2**22 + 7}-abcd.tmp", f".out.{os.getpid()}-abcd.tmp", ".other.1-a.tmp"):
         (tmp_path / name).mkdir()

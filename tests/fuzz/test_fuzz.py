@@ -201,6 +201,7 @@ def write_yaml(path: Path, mapping: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(SCHEDULES)))
 def test_the_schedules_that_it_starts_from_are_right(tmp_path: Path, index: int) -> None:
     run(write_yaml(tmp_path / "s.yaml", SCHEDULES[index]))

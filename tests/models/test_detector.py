@@ -8,6 +8,7 @@ from raydistill.errors import ConfigError
 DETECTOR = "raydistill.models.detector:detector"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -18,6 +18,7 @@ def test_what_distiller_prints_of_its_residual_networks(meta: Meta) -> None:
     assert len(meta.weights("resnet1202_cifar_earlyexit")) == 1202 + 2 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [3, 5])
 def test_an_early_exit_changes_nothing_of_the_network(blocks: int) -> None:
     torch.manual_seed(7)
@@ -36,6 +37,7 @@ def test_an_early_exit_changes_nothing_of_the_network(blocks: int) -> None:
     assert torch.allclose(first, F.linear(pooled, branch.weight, branch.bias), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_exits_train_the_layers_they_share() -> None:
     model = create("resnet20_cifar_earlyexit", 10)
     first, last = model(*example_input("resnet20_cifar_earlyexit", batch=2))

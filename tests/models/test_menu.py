@@ -67,6 +67,7 @@ def test_every_own_model_gives_the_classes_asked_for(meta: Meta, name: str) -> N
     assert exits(output)[-1].shape == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simplenet_cifar", "plain20_cifar", "vgg11_cifar", "preact_resnet20_cifar"])
 def test_a_model_on_the_cpu_takes_its_example(name: str) -> None:
     torch.manual_seed(0)

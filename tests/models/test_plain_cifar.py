@@ -18,6 +18,7 @@ def test_twenty_layers_without_projections_have_268336_weights(meta: Meta, arch:
     assert meta.count(arch) == 432 + 6 * 2304 + (4608 + 5 * 9216) + (18432 + 5 * 36864) + 640 == 268_336
 
 
+@pytest.mark.slow
 def test_plain20_is_its_functions_one_after_the_other() -> None:
     torch.manual_seed(4)
     for arch in ("plain20_cifar", "plain20_cifar_nobn"):

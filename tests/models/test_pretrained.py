@@ -147,6 +147,7 @@ def test_weights_for_larger_images_say_for_which(cache: Path) -> None:
         load_pretrained(model, "vit_b_16", "IMAGENET1K_SWAG_E2E_V1")
 
 
+@pytest.mark.slow
 def test_weights_that_lack_a_layer_are_refused(cache: Path) -> None:
     state = publish(cache, "squeezenet1_1")
     del state["features.3.squeeze.bias"]
@@ -155,6 +156,7 @@ def test_weights_that_lack_a_layer_are_refused(cache: Path) -> None:
         create("squeezenet1_1", 10, {"pretrained": True})
 
 
+@pytest.mark.slow
 def test_no_network_is_one_line_that_says_where_the_file_belongs(cache: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         create("squeezenet1_1", 10, {"pretrained": True})

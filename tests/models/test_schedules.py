@@ -51,6 +51,7 @@ def test_the_table_has_every_file(compat: Path) -> None:
     assert {str(file.relative_to(folder)) for file in folder.rglob("*.y*ml")} == set(ARCHITECTURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(ARCHITECTURES))
 def test_every_weight_it_names_exists(compat: Path, meta: Meta, file: str) -> None:
     content = yaml.safe_load((compat / "distiller_schedules" / file).read_text())

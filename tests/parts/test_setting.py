@@ -94,6 +94,7 @@ def _app(said: list[Mapping[str, Any]]) -> typer.Typer:
     return app
 
 
+@pytest.mark.slow
 def test_a_field_is_an_option_with_its_spellings_help_and_default() -> None:
     shown = CliRunner().invoke(_app([]), ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     for word in (

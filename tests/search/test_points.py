@@ -78,6 +78,7 @@ def test_from_text(distribution: Distribution, text: str, expected: Scalar | Non
     assert type(found) is type(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", [FLOATS, RATE, STEPS, WHOLE, TENTHS, NUMBERS, WORDS])
 @given(seed=st.integers(0, 2**32))
 def test_a_drawn_value_comes_back_from_its_text(distribution: Distribution, seed: int) -> None:

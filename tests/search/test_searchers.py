@@ -54,6 +54,7 @@ def make(name: str, seed: int, over: SearchSpace = KINDS):
     return SEARCHERS[name](over, seed, **STARTUP.get(name, {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*(name for name in SEARCHERS if name not in ("motpe", "gp", "amc")), GP])
 def test_values_are_inside_builtins_and_repeat(name: str) -> None:
     seen = observed(6)

@@ -57,6 +57,7 @@ def test_a_dead_holder_elsewhere_is_waited_out(objects: Objects) -> None:
     Lease(objects, "driver", "the sweep", "elsewhere").take(0.0, nobody)  # long dead: nothing to wait for
 
 
+@pytest.mark.slow
 def test_a_dead_holder_on_the_same_working_copy_is_not(objects: Objects) -> None:
     Lease(objects, "driver", "the sweep", "here").take(0.0, nobody)
     Lease(objects, "driver", "the sweep", "here").take(0.0, nobody)
@@ -75,6 +76,7 @@ def test_a_living_one_is_waited_for_as_long_as_allowed(objects: Objects) -> None
     second.take(4.0, nobody)
 
 
+@pytest.mark.slow
 def test_who_is_seized_from_stops_renewing(objects: Objects) -> None:
     first = Lease(objects, "claim", "this trial", "here")
     first.seize()
@@ -100,6 +102,7 @@ def test_a_holder_cut_off_for_long_learns_it_when_it_is_back(address: BucketUri,
             cut.check_renewed()
 
 
+@pytest.mark.slow
 def test_a_lease_that_somebody_removed_is_written_again(objects: Objects) -> None:
     lease = Lease(objects, "driver", "the sweep", "here")
     lease.take(0.0, nobody)

@@ -32,6 +32,7 @@ def numbers(content: bytes) -> list[int]:
     return [json.loads(line)["number"] for line in content.splitlines()]
 
 
+@pytest.mark.slow
 def test_what_is_awaited_is_there_and_the_rest_by_the_end(objects: Objects, tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with opened(path, objects) as journal:
@@ -60,6 +61,7 @@ def test_many_lines_make_few_pieces(objects: Objects, tmp_path: Path, monkeypatc
         mirrored(objects, KEY)
 
 
+@pytest.mark.slow
 def test_the_next_driver_takes_it_all_along(objects: Objects, tmp_path: Path) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     with opened(first, objects) as journal:
@@ -72,6 +74,7 @@ def test_the_next_driver_takes_it_all_along(objects: Objects, tmp_path: Path) ->
     assert len(objects.names(KEY)) == 1  # the generation before is gone
 
 
+@pytest.mark.slow
 def test_a_driver_believed_dead_spoils_nothing(objects: Objects, tmp_path: Path) -> None:
     first = opened(tmp_path / "first.jsonl", objects)
     first.append("trial_started", number=0)
@@ -85,6 +88,7 @@ def test_a_driver_believed_dead_spoils_nothing(objects: Objects, tmp_path: Path)
     assert numbers(mirrored(objects, KEY)) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_who_is_not_allowed_any_more_stops(objects: Objects, tmp_path: Path) -> None:
     lost: list[str] = []
 
@@ -147,6 +151,7 @@ class Counting(Objects):
         self.puts = [*getattr(self, "puts", []), (key.rpartition("/")[2], len(content))]
 
 
+@pytest.mark.slow
 def test_a_piece_that_is_full_stays_as_it_is(
     address: BucketUri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +174,7 @@ def test_a_piece_that_is_full_stays_as_it_is(
         mirrored(objects, KEY)
 
 
+@pytest.mark.slow
 def test_what_nobody_waits_for_travels_with_the_next(
     address: BucketUri, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +193,7 @@ def test_what_nobody_waits_for_travels_with_the_next(
     assert numbers(mirrored(objects, KEY)) == list(range(12))
 
 
+@pytest.mark.slow
 def test_half_a_line_is_not_sent(objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver is in the middle of writing it."""
     monkeypatch.setattr(mirrors, "PERIOD_S", 0.01)
@@ -207,6 +214,7 @@ def test_half_a_line_is_not_sent(objects: Objects, tmp_path: Path, monkeypatch: 
     mirror.close()
 
 
+@pytest.mark.slow
 def test_what_is_no_generation_does_not_count(objects: Objects, tmp_path: Path) -> None:
     objects.put(f"{KEY}/000009-0123abcd/000000.jsonl", b'{"number": 0}\n')
     objects.put(f"{KEY}/000011-0123abcd/000001.jsonl", b'{"number": 7}\n')  # its driver died before its first piece
@@ -222,6 +230,7 @@ def test_what_is_no_generation_does_not_count(objects: Objects, tmp_path: Path) 
     assert mirrored(objects, "tiny/other") == b""
 
 
+@pytest.mark.slow
 def test_what_is_left_behind_is_said(address: BucketUri, gate: Any, tmp_path: Path) -> None:
     away = replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
     path = tmp_path / "journal.jsonl"

@@ -23,6 +23,7 @@ def through(gate: Any, address: BucketUri) -> BucketUri:
     return replace(address, options={**address.options, "endpoint_override": f"127.0.0.1:{gate.port}"})
 
 
+@pytest.mark.slow
 def test_put_get_list_delete(objects: Objects) -> None:
     assert objects.get("a/b/c") is None
     assert objects.version("a/b/c") is None
@@ -97,6 +98,7 @@ def test_a_missing_bucket_is_said_at_once(s3_endpoint: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_credentials(address: BucketUri, monkeypatch: pytest.MonkeyPatch) -> None:
     Objects(address).put("x", b"1")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -105,6 +107,7 @@ def test_no_credentials(address: BucketUri, monkeypatch: pytest.MonkeyPatch) -> 
         Objects(address, outage_s=600.0).get("x")
 
 
+@pytest.mark.slow
 def test_nothing_answers(address: BucketUri, gate: Any) -> None:
     gate.close()
     with pytest.raises(StorageError) as caught:
@@ -191,6 +194,7 @@ def test_it_is_tried_ever_less_often_until_the_time_is_over(
     assert told[1:] == [f"{address.uri}: answers again"]
 
 
+@pytest.mark.slow
 def test_a_short_disturbance_is_not_told(address: BucketUri, gate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     objects, clock = Objects(through(gate, address), outage_s=40.0, tell=told.append), Clock({1: gate.open})
@@ -227,6 +231,7 @@ def test_what_the_environment_adds_to_an_address(s3_endpoint: str, monkeypatch: 
     assert "word" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_version_is_the_services_own(objects: Objects) -> None:
     """S3's for an object of one part: its MD5, without the quotes that it comes in."""
     objects.put("x", b"content")
@@ -237,6 +242,7 @@ def test_what_hangs_does_not_hold_up_the_end_of_the_process() -> None:
     assert module._aside(lambda: threading.current_thread().daemon)
 
 
+@pytest.mark.slow
 def test_keys_below_a_folder(objects: Objects) -> None:
     for key in ("f/b/2", "f/a", "f/b/1", "fg"):
         objects.put(key, b"x")

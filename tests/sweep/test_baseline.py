@@ -78,6 +78,7 @@ def test_where_it_is_trained_does_not_count(change: dict[str, Any]) -> None:
     assert baseline_hash(other, "f") == baseline_hash(run, "f")
 
 
+@pytest.mark.slow
 def test_fingerprint_is_of_images_labels_and_split(digits: Dataset) -> None:
     before = fingerprint_of_dataset(digits)
     assert fingerprint_of_dataset(datasets.load(DatasetConfig(name="digits"))) == before
@@ -91,6 +92,7 @@ def test_fingerprint_is_of_images_labels_and_split(digits: Dataset) -> None:
     assert fingerprint_of_dataset(replace(digits, test_images=images)) != before  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_finished_only_when_whole(trained: RunConfig, tmp_path: Path) -> None:
     checkpoint = Path(str(trained.out_dir)) / "checkpoint.pt"
     assert [metrics.epoch for metrics in finished(checkpoint, 2)] == [0, 1]
@@ -100,6 +102,7 @@ def test_finished_only_when_whole(trained: RunConfig, tmp_path: Path) -> None:
     assert finished(tmp_path / "checkpoint.pt", 2) == []
 
 
+@pytest.mark.slow
 def test_a_given_checkpoint_is_evaluated_here(trained: RunConfig, digits: Dataset) -> None:
     checkpoint = f"{trained.out_dir}/checkpoint.pt"
     given = given_baseline(checkpoint, replace(trained, epochs=60), Classification(digits))

@@ -138,6 +138,7 @@ def measured(session: Session, folder: Path, **more: Any) -> None:
     session.task.example_input = DIGITS.example_input
 
 
+@pytest.mark.slow
 def test_a_sweep_that_goes_on_places_its_trials_as_before(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     changes = (("search", BOTH), ("warm_start", [{FC1: 0.5}, "auto"]), ("num_samples", 20))
     rules = {"uniform": [{"fc1.weight": v / 10, "fc2.weight": v / 10} for v in range(1, 10)]}
@@ -162,6 +163,7 @@ def test_a_sweep_that_goes_on_places_its_trials_as_before(write_sweep: Callable[
     assert all(values[FC1] > values[FC2] for values in found[0][:3])
 
 
+@pytest.mark.slow
 def test_a_bound_on_what_is_not_optimised_is_where_it_searches(
     write_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def test_batch_norms_see_training_data_anew() -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 def test_what_the_journal_holds_is_not_asked_for_again(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     levels = {"per_layer": {"weights": ["fc1.weight", "fc2.weight"], "final_sparsity": {"uniform": [0.05, 0.95]}}}
     found = []

@@ -80,6 +80,7 @@ def test_it_is_trained_and_pruned_and_goes_on_where_it_was(config: RunConfig, tm
     assert (list(test.metrics), test.samples) == (["mae", "loss"], 86)
 
 
+@pytest.mark.slow
 def test_a_tasks_own_evaluation_is_the_mean_loss_over_all_samples(config: RunConfig) -> None:
     *_, last = fit(replace(config, task=TaskConfig("tests.tasks.own:OnlyLoss"), schedule=None))
     x, y = OnlyLoss().splits["validation"]

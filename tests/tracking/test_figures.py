@@ -132,6 +132,7 @@ def test_members_with_several_seeds_stand_at_their_means_with_their_deviation(
     assert with_bars > count(pixels(tmp_path / "alone.png"), "#1f5fa8") + 100
 
 
+@pytest.mark.slow
 def test_large_numbers_have_units(records, evaluation, trial, epoch) -> None:
     """Read off the figure: 300 k, not 300000 or 3e5."""
     from matplotlib.ticker import EngFormatter

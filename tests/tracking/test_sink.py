@@ -93,6 +93,7 @@ def test_a_run_deleted_by_hand_is_refused(storage: Path) -> None:
         sink.send("t0000", Batch(tags=(("a", "c"),)))
 
 
+@pytest.mark.slow
 def test_an_action_that_fails_with_the_server_alive_says_so(storage: Path) -> None:
     def fails(client: Any, run_id: str) -> None:
         raise OSError(errno.EIO, "Input/output error")

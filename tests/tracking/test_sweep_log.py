@@ -313,6 +313,7 @@ def test_the_users_own_mlflow_is_left_alone(storage: Path, tmp_path: Path, table
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_a_deleted_experiment_is_one_line_at_the_start(storage: Path, trial) -> None:
     from mlflow import MlflowClient
 

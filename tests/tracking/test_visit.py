@@ -50,6 +50,7 @@ def test_a_database_is_not_left_behind(tmp_path: Path) -> None:
         visit(f"sqlite:///{tmp_path}/nowhere/new.db")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "server"), [("3.0.1", "3.0.1"), ("<html>", "")])
 def test_a_servers_version(said: str, server: str) -> None:
     with answering(lambda path: (200, said if path == "/version" else "OK")) as uri:

@@ -75,6 +75,7 @@ def test_order_within_a_run_is_kept_and_waiting_batches_travel_together() -> Non
     assert [p.step for p in store.points("a")] == list(range(51))
 
 
+@pytest.mark.slow
 def test_putting_never_blocks_while_the_server_hangs() -> None:
     store = Store()
     store.gate.clear()

@@ -350,6 +350,7 @@ def test_a_run_goes_on_from_a_file_of_distiller(config: RunConfig, dataset: Any,
     assert metrics[1].layer_sparsity["fc1.weight"] == pytest.approx(0.5, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_file_of_distiller_is_evaluated(dataset: Any, file: Path) -> None:
     model, optimizer = trained()
     torch.save(content_of(model, optimizer, {}), file)
@@ -358,6 +359,7 @@ def test_a_file_of_distiller_is_evaluated(dataset: Any, file: Path) -> None:
     assert 0 <= result.metrics["top1"] < 1
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture_are_refused(config: RunConfig, dataset: Any, file: Path) -> None:
     model, optimizer = trained()
     torch.save(content_of(model, optimizer, {}), file)

@@ -38,6 +38,7 @@ def run_of(folder: Path, epochs: int = 2, at: int = 1, **changes: Any) -> RunCon
     return replace(run, **changes)
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_validated_and_kept_as_it_was_rounded(tmp_path: Path) -> None:
     first, last = list(fit(run_of(tmp_path), task=TASK))
     assert (tmp_path / "schedule.yaml").exists()
@@ -53,6 +54,7 @@ def test_the_last_epoch_is_validated_and_kept_as_it_was_rounded(tmp_path: Path) 
     assert first.metrics != last.metrics
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_last_epoch_rounds_the_same(tmp_path: Path) -> None:
     whole = list(fit(run_of(tmp_path / "whole"), task=TASK))
     begun = fit(run_of(tmp_path / "killed"), task=TASK)
@@ -66,6 +68,7 @@ def test_a_run_that_was_killed_before_its_last_epoch_rounds_the_same(tmp_path: P
     ]
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_where_there_are_no_epochs(tmp_path: Path) -> None:
     list(fit(run_of(tmp_path / "dense", 1, schedule=None), task=TASK))
     dense = str(tmp_path / "dense" / "checkpoint.pt")

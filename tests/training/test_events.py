@@ -58,6 +58,7 @@ def test_the_loss_by_minibatch_is_the_mean_since_the_last_point(tmp_path: Path) 
     assert (rates[0], rates[250]) == (pytest.approx(0.1), pytest.approx(0.05))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_shows_no_epoch_and_no_minibatch_twice(tmp_path: Path) -> None:
     metrics = EpochMetrics(0, 3, 1.0, {"top1": 0.5, "loss": 1.0}, 0.1, 0.5, {"a": 0.5}, 0.0, 1.0, 0)
     for first, value in ((0, 1.0), (1, 2.0)):  # the first one has told of epoch 1, which its checkpoint does not hold
@@ -72,6 +73,7 @@ def test_a_resumed_run_shows_no_epoch_and_no_minibatch_twice(tmp_path: Path) -> 
     assert points(tmp_path / STEPS, "loss/minibatch") == {step: 1.0 if step < 4 else 2.0 for step in range(8)}
 
 
+@pytest.mark.slow
 def test_structures_and_filters_of_each_weight(tmp_path: Path) -> None:
     with EventLog(tmp_path, 0, steps=4) as events:
         events.structures(net(), 3)

@@ -88,6 +88,7 @@ def test_what_is_of_another_run_is_refused_before_anything_is_taken() -> None:
     assert all(map(torch.equal, state_of(other), before))
 
 
+@pytest.mark.slow
 def test_both_loops_keep_the_same_keys(tmp_path: Path) -> None:
     engine: Any = RunConfig(
         "tests.tasks.own:net", task=TaskConfig("tests.tasks.own:Line"), epochs=1, batch_size=16, precision="fp32",

@@ -191,6 +191,7 @@ def test_it_starts_from_the_weights_of_a_checkpoint(config: RunConfig, dataset, 
         next(fit(replace(tuned, arch="resnet20_cifar", resume=False), task=Classification(dataset)))
 
 
+@pytest.mark.slow
 def test_diverging_ends_with_a_reason_and_leaves_the_last_good_checkpoint(config: RunConfig, dataset) -> None:
     run = fit(replace(config, lr=1e12, schedule=None), task=Classification(dataset))
     with pytest.raises(TrainingError, match=r"epoch \d+: the (training|validation) loss .*must be finite.*lower lr"):

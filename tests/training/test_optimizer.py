@@ -55,6 +55,7 @@ def near(state: dict[str, torch.Tensor], model: nn.Module) -> bool:
     return all(torch.allclose(value, state[name], atol=1e-6) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_without_a_section_it_is_the_sgd_that_it_always_was_bit_for_bit(tmp_path: Path) -> None:
     model = fresh()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
@@ -66,6 +67,7 @@ def test_without_a_section_it_is_the_sgd_that_it_always_was_bit_for_bit(tmp_path
     assert same(trained(run(tmp_path, lr=0.02)), model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "args"),
     [("AdamW", {"betas": [0.8, 0.95]}), ("RMSprop", {"alpha": 0.9, "momentum": 0.5}), ("Adagrad", {}), ("NAdam", {})],
@@ -125,6 +127,7 @@ def test_accumulated_minibatches_learn_what_one_of_their_size_does(tmp_path: Pat
     assert {float(entry["step"]) for entry in state["state"].values()} == {2.0 * EPOCHS}
 
 
+@pytest.mark.slow
 def test_the_rate_rises_step_by_step_under_whatever_the_schedule_makes_of_it(tmp_path: Path) -> None:
     schedule = parse_schedule(
         {
@@ -208,6 +211,7 @@ def test_a_run_goes_on_with_the_same_optimizer_only(tmp_path: Path) -> None:
         next(fit(into))
 
 
+@pytest.mark.slow
 def test_small_gradients_survive_fp16(tmp_path: Path) -> None:
     """A loss of 1e-7 times another has gradients that fp16 rounds to nothing, were they not scaled."""
     config = replace(

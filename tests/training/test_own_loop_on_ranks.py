@@ -113,6 +113,7 @@ def test_one_that_reports_is_for_one_process(tmp_path: Path) -> None:
         loop_of(config, several=True)
 
 
+@pytest.mark.slow
 def test_in_one_process_it_is_worker_0_of_1(tmp_path: Path) -> None:
     epochs = list(fit(run(tmp_path)))
     assert epochs[-1].metrics["mae"] < epochs[0].metrics["mae"]

@@ -292,6 +292,7 @@ def test_random_parts_are_other_ones_in_each_epoch_and_the_same_for_a_seed(mixed
     assert float(epoch(0).abs().max()) < 10
 
 
+@pytest.mark.slow
 def test_arrays_are_resized_by_the_feed() -> None:
     images = datasets.load(DatasetConfig("digits"))
     seen = of_published("resnet18", True, "here")
@@ -379,6 +380,7 @@ def test_gates_that_are_off_leave_their_layers_out(compat: Path, trees: tuple[Pa
     assert torch.equal(block(images), 2 * images)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_layer_that_was_pruned_away_keeps_its_gate(compat: Path) -> None:
     from raydistill.training.distiller_checkpoint import _as_own, read_distiller_checkpoint
 

@@ -55,6 +55,7 @@ def plain(own: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_goes_before_what_it_goes_on_from_and_that_before_what_it_starts_from(
     own: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_data_are_prepared_as_the_weights_say(own: Path, task: Classificatio
     assert task_of(RunConfig(ARCH, DIGITS)).described()["mean"] == list(task.dataset.mean)
 
 
+@pytest.mark.slow
 def test_what_is_said_of_plain_weights_is_as_if_they_said_it(plain: Path, task: Classification) -> None:
     config = RunConfig(ARCH, DIGITS, init_from=str(plain), **SAID)
     for found in (task_of(config), prepared_for(config, task)):
@@ -138,6 +140,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torc
     return state
 
 
+@pytest.mark.slow
 def test_published_weights_are_a_checkpoint_of_no_epochs(published: dict[str, torch.Tensor], tmp_path: Path) -> None:
     before = torch.get_rng_state()
     content = published_checkpoint("squeezenet1_1", None)

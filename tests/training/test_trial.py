@@ -102,6 +102,7 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_one_that_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
     first, model, scheduler = begun(tmp_path)
     step(model, first, scheduler, 0)

@@ -90,6 +90,7 @@ def ranked(**arguments: Any) -> dict[str, Any]:
     return {"class": "RankedPruner", "final_sparsity": 0.5, "weights": ["fc1.weight"], "rate": "one_shot", **arguments}
 
 
+@pytest.mark.slow
 def test_a_ranking_by_gradients_sees_minibatches_that_nothing_is_learned_from(
     task: Classification, dense: str, tmp_path: Path
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_ranking_by_gradients_sees_minibatches_that_nothing_is_learned_from(
     assert torch.equal(after.get_parameter("fc2.weight"), before.get_parameter("fc2.weight"))
 
 
+@pytest.mark.slow
 def test_a_ranking_by_activations_leaves_batch_norms_as_they_are(task: Classification, tmp_path: Path) -> None:
     filters = ranked(ranking="apoz", granularity="Filters", weights=["layer1.0.conv1.weight"])
     config = replace(CONFIG, arch="resnet20_cifar", effective_train_size=0.05, effective_valid_size=0.1)

@@ -82,6 +82,7 @@ def test_what_a_file_names_is_never_called(folder: Path, arch: str, reader: str)
     assert "ownnet" not in sys.modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -108,6 +109,7 @@ def test_what_the_user_names_is(folder: Path) -> None:
     assert len(load_teacher(Distillation(checkpoint=str(path)), digits_task(), student="ownnet:net")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", ["resnet20", "their.own:net", "ResNet"])
 def test_the_users_arch_counts_where_the_files_is_not_known(folder: Path, said: str) -> None:
     model = models.create("simplenet_cifar", 10)
@@ -126,6 +128,7 @@ def test_a_known_arch_is_not_overruled(folder: Path) -> None:
         load_model(path, "vgg11_cifar")
 
 
+@pytest.mark.slow
 def test_a_dataset_that_a_file_names_is_not_called(folder: Path) -> None:
     Path("owndata.py").write_text("raise SystemExit('imported')")
     saved("simplenet_cifar", models.create("simplenet_cifar", 10), dataset="owndata:load")

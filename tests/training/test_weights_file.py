@@ -162,6 +162,7 @@ def test_every_entry_takes_it(form: str, tmp_path: Path, digits: Classification)
         next(iter(fit(going_on, task=digits)))
 
 
+@pytest.mark.slow
 def test_a_sweep_s_baseline_becomes_a_checkpoint_of_its_own(tmp_path: Path, digits: Classification) -> None:
     given = FORMS["DataParallel"](tmp_path)
     run = RunConfig(ARCH, DatasetConfig("digits"))
@@ -266,6 +267,7 @@ def test_what_is_wrong_is_one_line_and_nothing_runs(
     assert not Path("ran").exists()
 
 
+@pytest.mark.slow
 def test_a_file_s_arch_that_names_a_function_is_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": state(), "arch": "os:system", "epoch": 1}, tmp_path / "m.pt")

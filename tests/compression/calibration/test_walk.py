@@ -56,6 +56,7 @@ def matrices(model: nn.Module, *without: str) -> list[str]:
     return [name for name, value in named if value.dim() > 1 and not any(part in name for part in without)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["decoder", "blocks", "keeps"])
 def test_each_layer_reads_what_those_before_it_give_once_they_are_changed(net: str) -> None:
     """Every layer is halved in its turn; a second network, changed by hand as far, says what the next one must read.
@@ -155,6 +156,7 @@ def test_training_mode_and_random_state_come_back() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_all_at_once_is_what_the_network_reads_as_it_is() -> None:
     model, data = decoder(2), tokens(2)
     names = matrices(model, "encoder", "positions", "decoder")

@@ -80,6 +80,7 @@ def net() -> Net:
     return Net().eval()
 
 
+@pytest.mark.slow
 def test_it_is_pruned_thinned_and_counted(net: Net) -> None:
     x = torch.randn(4, 6)
     assert total_macs(net, x[:1]) == 6 * 10 + 10 * 8 + 8 * 5 + 5 * 3

@@ -42,6 +42,7 @@ def zeros(model: nn.Module) -> dict[str, int]:
     return {name: int((weight == 0).sum()) for name, weight in named if weight.dim() > 1 and name.startswith("blocks")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["WandaPruner", "SparseGPTPruner"])
 def test_at_its_epoch_every_level_is_met_and_training_keeps_the_zeros(kind: str) -> None:
     model, data = decoder(), tokens(4)

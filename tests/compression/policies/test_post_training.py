@@ -46,6 +46,7 @@ def run(model: nn.Module, scheduler: CompressionScheduler, epochs: int = 2) -> N
         scheduler.on_epoch_end(epoch, top1=0.5)
 
 
+@pytest.mark.slow
 def test_it_is_what_quantizing_the_pruned_network_afterwards_is() -> None:
     model = network()
     scheduler = built(model, schedule())
@@ -65,6 +66,7 @@ def test_it_is_what_quantizing_the_pruned_network_afterwards_is() -> None:
     assert int((weight == 0).sum()) == weight.numel() // 2  # masks are in force on the folded weight
 
 
+@pytest.mark.slow
 def test_what_it_did_can_be_made_again_of_a_checkpoint() -> None:
     model = network()
     scheduler = built(model, schedule({"equalize": True, "adaround": 2, "bias_correction": True}))
@@ -76,6 +78,7 @@ def test_what_it_did_can_be_made_again_of_a_checkpoint() -> None:
     torch.testing.assert_close(again.eval()(*DATA[2]), model(*DATA[2]), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_only_as_many_batches_are_looked_at_as_are_asked_for() -> None:
     far = [(DATA[0][0] * 50,)]
     narrow, wide = network(), network()
@@ -87,6 +90,7 @@ def test_only_as_many_batches_are_looked_at_as_are_asked_for() -> None:
     assert outputs["wide"] > 5 * outputs["narrow"]  # who has not seen large inputs clips them
 
 
+@pytest.mark.slow
 def test_statistics_that_are_named_need_no_data() -> None:
     from raydistill.compression.quantizers.statistics import as_mapping
 
@@ -112,6 +116,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(changes: dict[str, Any
         built(network(), schedule(**changes))
 
 
+@pytest.mark.slow
 def test_a_network_is_rounded_once() -> None:
     with pytest.raises(ConfigError, match=r"policies\[1\]: PostTrainLinearQuantizer rounds a network once.*2 epochs"):
         built(network(), schedule(epochs=(0, 1)))

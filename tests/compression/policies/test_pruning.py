@@ -149,6 +149,7 @@ def test_splicing_brings_a_weight_back() -> None:
     assert scheduler.masks["weight"].tolist() == [[0, 1, 1, 1]]
 
 
+@pytest.mark.slow
 def test_dropfilter_scales_what_stays_by_filters_over_kept() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 10, 1, bias=False))

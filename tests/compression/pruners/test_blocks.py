@@ -102,6 +102,7 @@ def test_deployed_they_are_gone_and_the_outputs_stay() -> None:
     assert any("2 blocks gone that did nothing: blocks.1, blocks.3" in line for line in done.lines)
 
 
+@pytest.mark.slow
 def test_by_magnitude_and_of_named_blocks_only() -> None:
     model = Net(Block(), Block(), Block(), Block()).eval()
     with torch.no_grad():

@@ -75,6 +75,7 @@ def test_what_is_pruned_goes_without_a_rest() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "tokens"),
     [(lambda: DecoderLM(50, 32, 2, 4, 0.0, 16), TOKENS), (lambda: WordLangModel(50, 12, 12, 2), TOKENS),
@@ -94,6 +95,7 @@ def test_heads_neurons_and_units(make: Any, tokens: Tensor) -> None:
     assert not any(bool((p == 0).flatten(1).all(1).any()) for p in model.parameters() if p.dim() > 1)
 
 
+@pytest.mark.slow
 def test_grouped_convolutions_keep_equal_groups() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -229,6 +231,7 @@ def test_two_of_them_on_the_same_weights_both_hold() -> None:
     assert relative(expected, model(TOKENS).detach()) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "fault"),
     [

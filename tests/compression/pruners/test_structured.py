@@ -81,6 +81,7 @@ def test_l1_and_l2_differ_where_they_should() -> None:
     assert found == {"L1": [0, 1], "L2": [1, 0]}
 
 
+@pytest.mark.slow
 def test_noise_shuffles_the_ranking_as_often_as_it_says() -> None:
     torch.manual_seed(0)
     weight = {"a": filters(*range(1, 11))}
@@ -89,6 +90,7 @@ def test_noise_shuffles_the_ranking_as_often_as_it_says() -> None:
     assert right == pytest.approx(200, abs=40), "half of 400 decisions, 4 deviations"
 
 
+@pytest.mark.slow
 def test_random_levels_are_uniform_over_their_range() -> None:
     torch.manual_seed(0)
     pruner = MENU["RandomLevelStructureParameterPruner"]("p", "Filters", [0.2, 0.6], ["a"])

@@ -93,6 +93,7 @@ def test_weights_over_their_own_range_are_fixed_and_give_what_they_gave() -> Non
     assert {clipping.key for clipping in found} >= {"0.weight", "2.weight"}
 
 
+@pytest.mark.slow
 def test_a_tensors_own_error_is_least_where_it_says() -> None:
     model, held, counted = quantized()
     for clipping in clippings(model, held, counted):

@@ -59,6 +59,7 @@ def quantized(scheme: str) -> tuple[nn.Module, Quantized]:
     return model.eval(), change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @torch.no_grad()
 def test_a_settled_network_gives_what_it_gave(scheme: str) -> None:
@@ -77,6 +78,7 @@ def test_a_settled_network_gives_what_it_gave(scheme: str) -> None:
         torch.testing.assert_close(again, weight.data, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @torch.no_grad()
 def test_batch_norms_go_into_the_grids(scheme: str) -> None:

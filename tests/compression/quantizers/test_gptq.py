@@ -44,6 +44,7 @@ def together(rows: int, columns: int) -> torch.Tensor:
     return torch.randn(rows, 1) + 0.4 * torch.randn(rows, columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [6, 140])
 def test_it_is_the_papers_rule(columns: int) -> None:
     """140 columns are more than one block."""
@@ -134,6 +135,7 @@ def test_each_layers_error_falls_the_networks_too_and_zero_stays(per_channel: bo
     assert all(torch.equal(value, floats[name]) for name, value in model.named_parameters())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_error_that_is_told_is_the_layers() -> None:
     model, held, _ = quantized(True)
@@ -143,6 +145,7 @@ def test_the_error_that_is_told_is_the_layers() -> None:
     assert first.after == pytest.approx(float(off.square().mean()), rel=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_weights_in_groups_are_compensated_settled_and_stored() -> None:
     torch.manual_seed(0)

@@ -38,6 +38,7 @@ def test_all_of_them_is_the_whole_range() -> None:
     assert percentile_range(counted(), 100.0, symmetric=False) == (counted().lowest, counted().highest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_no_other_share_of_the_range_has_a_smaller_error(mode: Mode, bits: int) -> None:

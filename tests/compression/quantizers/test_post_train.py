@@ -232,6 +232,7 @@ def test_an_accumulator_of_few_bits_saturates() -> None:
     assert float(model(x)[1]) == pytest.approx(2047 * unit, abs=2 / 127)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("static", [True, False])
 def test_scales_as_multiplier_and_shift_are_near_the_floats(static: bool) -> None:
     """A multiplier of 4 bits is off by up to an eighth, one of 20 bits hardly."""
@@ -315,6 +316,7 @@ def test_clipping_is_of_the_record_and_not_where_an_override_says_none() -> None
     assert float(found.activations["0:linear:0"].scale) == pytest.approx(6 / 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", ["PERCENTILE", "MSE"])
 def test_ranges_from_counts_have_a_smaller_error_with_few_bits(clip: str) -> None:
     torch.manual_seed(0)

@@ -30,6 +30,7 @@ def oracles(compat: Path) -> Oracles:
     return Oracles.read(compat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_distillers_statistics(oracles: Oracles, number: int) -> None:
     """All but avg_min and avg_max. Distiller's mean over samples weighs what came before by its count of elements, not
@@ -141,6 +142,7 @@ def test_the_network_is_as_it_was_and_the_batches_are_read_twice_for_the_spread(
     assert len(read) == 3
 
 
+@pytest.mark.slow
 def test_a_file_comes_back_and_has_distillers_form(tmp_path: Path) -> None:
     torch.manual_seed(0)
     found = collect(Net(), (torch.randn(2, 4),), lambda: [(torch.ones(3, 4),), (torch.zeros(1, 4),)])

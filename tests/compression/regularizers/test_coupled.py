@@ -110,6 +110,7 @@ def test_what_was_to_go_is_nearly_nothing_once_it_is_pruned() -> None:
     assert lost["grown"] < 0.05 * lost["plain"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CoupledGroupLassoRegularizer", "GrowingRegularizer"])
 def test_it_goes_on_where_the_network_is_thinned(name: str) -> None:
     model, x = net()

@@ -102,6 +102,7 @@ class Every(nn.Sequential):
         )
 
 
+@pytest.mark.slow
 def test_layers_without_tensors_transposed_and_grouped_ones() -> None:
     torch.manual_seed(0)
     model = unsettled(Every())

@@ -145,6 +145,7 @@ def test_products_of_activations_stand_under_their_module_once_each() -> None:
     assert total.macs == 4 * 75
 
 
+@pytest.mark.slow
 def test_the_model_and_torch_stay_as_they_were() -> None:
     model = models.create("resnet20_cifar", 10).train()
     model.layer1.eval()

@@ -48,6 +48,7 @@ def test_png_and_svg_are_what_their_names_say_and_always_the_same(tmp_path: Path
     assert (tmp_path / "a.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 def test_boxes_of_resnet20() -> None:
     model = models.create("resnet20_cifar", 10)
     found = boxes(trace(model, IMAGES), model)

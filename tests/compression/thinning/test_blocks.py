@@ -29,6 +29,7 @@ def decoder() -> DecoderLM:
     return model
 
 
+@pytest.mark.slow
 def test_a_block_and_half_of_one() -> None:
     model = decoder()
     expected = model(TOKENS).detach()
@@ -67,6 +68,7 @@ def convs() -> nn.Sequential:
     return unsettled(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), Block(), Block(), nn.Flatten(), nn.Linear(64, 2)))
 
 
+@pytest.mark.slow
 def test_a_block_that_a_norm_has_scaled_to_nothing() -> None:
     model = convs()
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +12,7 @@ from raydistill.models.word_lang_model import WordLangModel
 from tests.compression.thinning.attentions import Net, Shared, Torchs
 
 
+@pytest.mark.slow
 def test_a_decoder_offers_heads_and_neurons() -> None:
     offer = couplings(DecoderLM(50, 32, 2, 4, 0.0, 16), torch.arange(18).view(2, 9))
     assert sorted((each.kind, each.name, each.count) for each in offer.couplings) == [

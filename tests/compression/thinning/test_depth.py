@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -78,6 +79,7 @@ def test_blocks_that_hold_others_are_known_too() -> None:
     assert found.innermost == ("blocks.0.0", "blocks.0.1", "blocks.1")
 
 
+@pytest.mark.slow
 def test_convolutional_networks_and_language_models() -> None:
     torch.manual_seed(0)
     resnet = unsettled(create("resnet20_cifar", 10)).eval()

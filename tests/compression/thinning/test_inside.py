@@ -38,6 +38,7 @@ class Whole(Apart):
         return super().forward(x) if not self.whole or self.heads == 4 else x
 
 
+@pytest.mark.slow
 def test_one_of_two_blocks_goes_where_the_other_cannot() -> None:
     torch.manual_seed(0)
     model = Two(Whole(False), Whole(True)).eval()
@@ -49,6 +50,7 @@ def test_one_of_two_blocks_goes_where_the_other_cannot() -> None:
     assert set(taken.reasons) == {f"second.{layer}" for layer in ("q", "k", "v", "out")}
 
 
+@pytest.mark.slow
 def test_blocks_may_lose_different_numbers_of_heads() -> None:
     torch.manual_seed(0)
     model = Two(Apart(), Apart()).eval()
@@ -173,6 +175,7 @@ def _first(model: nn.Module, example: Any) -> Tensor:
     return (model(**example) if isinstance(example, dict) else model(example)).logits
 
 
+@pytest.mark.slow
 def test_heads_go_only_where_all_that_writes_them_is_named() -> None:
     torch.manual_seed(0)
     model = Two(Apart(), Apart()).eval()

@@ -44,6 +44,7 @@ def test_its_channels_are_found_where_they_stand_by_themselves() -> None:
     assert mixers_of(network(apart=False), x) == []
 
 
+@pytest.mark.slow
 def test_those_that_nobody_reads_go() -> None:
     model, x = network(), torch.randn(2, 5, 4)
     units = [each for each in couplings(model, x).couplings if each.kind == "Units"]

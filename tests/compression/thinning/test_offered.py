@@ -11,6 +11,7 @@ from raydistill.compression.thinning.offered import stays, structure_table, stru
 from raydistill.models.decoder_lm import DecoderLM
 
 
+@pytest.mark.slow
 def test_what_goes_with_each_and_what_stays() -> None:
     model = DecoderLM(50, 32, 1, 4, 0.0, 16)
     stream, heads, neurons, blocks, *kept = structure_table(model, torch.arange(18).view(2, 9))

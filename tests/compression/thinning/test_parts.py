@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ def trial(model: nn.Module) -> Taken | None:
     return Trial(model, x).take(Taken(), [[cut]])
 
 
+@pytest.mark.slow
 def test_numbers_that_the_code_needs_go_down_and_others_stay() -> None:
     torch.manual_seed(0)
     model = Net(Confusing()).eval()

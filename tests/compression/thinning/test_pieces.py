@@ -58,6 +58,7 @@ def test_each_module_that_can_be_followed_is_one() -> None:
     assert [piece.name for piece in pieces(whole.eval(), IMAGES)] == [""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", ["masks", "mapping", "weights alone"])
 def test_what_is_zero_inside_them_goes_and_the_outputs_stay(held: str) -> None:
     model, masks = pruned()

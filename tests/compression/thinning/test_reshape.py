@@ -43,6 +43,7 @@ def thinned() -> nn.Sequential:
     return model
 
 
+@pytest.mark.slow
 def test_a_fresh_model_takes_the_shapes_from_the_saved_tensors_alone(thinned: nn.Sequential) -> None:
     model = net().eval()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -63,10 +64,12 @@ def test_a_fresh_model_takes_the_shapes_from_the_saved_tensors_alone(thinned: nn
     assert not torch.equal(model[0].weight, thinned[0].weight)
 
 
+@pytest.mark.slow
 def test_shapes_that_are_there_already_change_nothing(thinned: nn.Sequential) -> None:
     assert reshape_like(copy.deepcopy(thinned), thinned.state_dict()) == Thinned({}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

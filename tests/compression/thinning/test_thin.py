@@ -106,6 +106,7 @@ def test_inexact_thinning_removes_them_all_and_is_wrong_at_the_borders_only() ->
     assert report.drift > 1e-3
 
 
+@pytest.mark.slow
 def test_a_channel_that_nobody_reads_goes_with_a_filter_that_is_not_zero() -> None:
     model = unsettled(chain(padding=1))
     zeroed(model, channels={"3": [1, 2]})
@@ -127,6 +128,7 @@ def test_a_channel_that_a_batch_norm_scales_by_zero_goes() -> None:
     assert relative(expected, model(x)) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_goes_frees_what_is_behind_and_before_it() -> None:
     model = unsettled(chain(norm=False, bias=True))
     # Filter 0 of the second conv reads channel 1 only, and only output 2 of the linear layer, pruned too, reads it.
@@ -140,6 +142,7 @@ def test_what_goes_frees_what_is_behind_and_before_it() -> None:
     assert thin(model, masks, IMAGE).removed == {}
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_of_the_network_keep_their_widths() -> None:
     model = unsettled(chain())
     zeroed(model, {"8": [0, 1]}, {"0": [2]})
@@ -212,6 +215,7 @@ class Concat(nn.Module):
         return self.fc(torch.relu(self.conv(self.deep(x))).flatten(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_concatenated_depthwise_and_flattened_channels_go(depthwise: bool) -> None:
     model = unsettled(Concat(1, depthwise))
@@ -247,6 +251,7 @@ def test_a_padded_depthwise_conv_spreads_a_constant_unevenly_and_keeps_it() -> N
     assert 0 < report.drift < 0.5
 
 
+@pytest.mark.slow
 def test_grouped_convs_lose_as_many_channels_in_each_group() -> None:
     model = unsettled(Concat(2))
     zeroed(model, {"left": [0, 2, 3], "right": [1], "conv": [0, 1, 5]})
@@ -359,6 +364,7 @@ class Heads(nn.Module):
         return {**result, "helper": self.helper(x)} if self.training else result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("differ", [False, True])
 def test_outputs_from_the_middle_stay_and_paths_of_training_are_cut_too(differ: bool) -> None:
     model = unsettled(Heads())
@@ -391,6 +397,7 @@ def test_a_layer_keeps_its_last_channel() -> None:
     assert relative(expected, model(x)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_training_goes_on_as_that_of_the_masked_model(kind: str) -> None:
     full = chain(padding=1, norm=False)  # without biases the dead channels of the masked model stay silent
@@ -436,6 +443,7 @@ def test_training_goes_on_as_that_of_the_masked_model(kind: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_still_alive_does_not_break_the_next_step() -> None:
     model = chain()
     zeroed(model, {"0": [1]})
@@ -448,6 +456,7 @@ def test_a_loss_that_is_still_alive_does_not_break_the_next_step() -> None:
     assert loss.requires_grad
 
 
+@pytest.mark.slow
 def test_only_the_model_changes_not_what_is_around_it() -> None:
     model = chain().to(memory_format=torch.channels_last)
     model[8].bias.requires_grad_(False)
@@ -467,6 +476,7 @@ def test_only_the_model_changes_not_what_is_around_it() -> None:
     assert [p.requires_grad for p in model.parameters()] == [*[True] * 7, False]
 
 
+@pytest.mark.slow
 def test_masks_that_act_on_the_forward_pass_only_decide_too_and_leave_the_other_weights() -> None:
     model = chain()
     masks = MaskSet(model)
@@ -516,6 +526,7 @@ def test_what_a_user_can_mend_is_said_in_one_line() -> None:
         thin(model, None, 3)
 
 
+@pytest.mark.slow
 def test_only_what_the_named_weights_write_goes() -> None:
     model, example = chain(), images()
     with torch.no_grad():

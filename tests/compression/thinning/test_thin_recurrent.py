@@ -51,6 +51,7 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_around_it_is_thinned(kind: str) -> None:
     torch.manual_seed(0)
@@ -69,6 +70,7 @@ def test_what_is_around_it_is_thinned(kind: str) -> None:
     assert any("reaches recurrent, which is" in str(kept) for kept in report.kept)
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_pruned_one_is_not_that_of_the_dense_one() -> None:
     model = KINDS["GRU"]().eval()
     image = torch.zeros(1, 3, 8, 8)

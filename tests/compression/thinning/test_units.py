@@ -145,6 +145,7 @@ def silence_cell(cell: nn.RNNCellBase, kind: str, units: list[int]) -> None:
         tensor[[CANDIDATE[kind] * cell.hidden_size + unit for unit in units]] = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CANDIDATE)
 def test_units_of_cells_go(kind: str) -> None:
     torch.manual_seed(0)
@@ -177,6 +178,7 @@ def test_units_that_a_cell_begins_anew_with_in_another_order_stay() -> None:
     assert relative(expected, model(x).detach()) < 1e-5
 
 
+@pytest.mark.slow
 def test_half_of_a_cells_units_are_masked_with_all_that_reads_them() -> None:
     torch.manual_seed(0)
     model, x = Steps("LSTM").eval(), torch.randn(3, 7, 6)

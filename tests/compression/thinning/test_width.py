@@ -119,6 +119,7 @@ def test_a_channel_that_somebody_writes_stays() -> None:
     assert not report.inside
 
 
+@pytest.mark.slow
 def test_a_stream_that_the_network_gives_out_keeps_its_width() -> None:
     class States(DecoderLM):
         def forward(self, tokens: Tensor) -> Any:

@@ -21,6 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_a_factory_that_the_file_names_is_not_called(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     said = json.loads((folder / CONFIG).read_text())
     said["run"]["arch"] = "os:system"
@@ -34,6 +35,7 @@ def test_a_factory_that_the_file_names_is_not_called(folder: Path, capfd: pytest
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": 3}', "[" * 100_000, '{"run": {"arch": "x"}}'])
 def test_a_damaged_description_is_one_line(folder: Path, content: str) -> None:
     (folder / CONFIG).write_text(content)

@@ -34,6 +34,7 @@ def levels(values) -> tuple[float, float]:  # type: ignore[no-untyped-def]
     return float(a), float(b)
 
 
+@pytest.mark.slow
 def test_every_layer_costs_the_same_per_weight_removed() -> None:
     """Of f s^2 with equal sizes 2 f s is one price: the layer that bears a quarter is pruned a quarter as far. Of sizes
     that differ the price is for each weight: (2 f s) / size."""

@@ -39,6 +39,7 @@ def bounded(least: float) -> Damages:
     return Damages(SPACE, CURVES, WEIGHTS, Aim(beside=(Bound(-least, -100.0, MACS, foreseen),)))
 
 
+@pytest.mark.slow
 def test_no_levels_of_a_grid_that_keep_the_other_bound_lose_less() -> None:
     damages = bounded(50.0)
     places, reached = damages.choices(damages.damage)

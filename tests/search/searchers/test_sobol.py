@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import qmc
 
 from raydistill.search import RandInt, Uniform
 from raydistill.search.searchers import SEARCHERS, SobolSearcher
@@ -12,6 +11,8 @@ from tests.search.spaces import space
 
 
 def test_sobol_is_scipys_sequence_and_more_even_than_chance() -> None:
+    from scipy.stats import qmc
+
     over = space(*[Uniform(0, 1)] * 3)
     for seed in (0, 1):
         points = {

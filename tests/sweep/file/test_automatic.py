@@ -105,6 +105,7 @@ def _plan() -> Any:
     return SimpleNamespace(searcher=SimpleNamespace(startup=0), trials=())
 
 
+@pytest.mark.slow
 def test_a_searcher_that_the_tool_chose_begins_by_what_the_layers_lose(write_sweep: WriteSweep) -> None:
     stopped = loaded(write_sweep, search=LEVELS, trial_scheduler={"name": "asha"})
     assert stopped.warm_start == (AutoEntry(),)

@@ -56,6 +56,7 @@ def test_each_coupling_of_a_residual_network_has_one_weight(write: Callable[...,
     assert len(weights) == len(offer.couplings) == 12
 
 
+@pytest.mark.slow
 def test_a_drop_is_spent_on_single_weights(write: Callable[..., Path]) -> None:
     sweep = load_sweep(write(goal=["top1_drop <= 0.01"]))
     assert [d.weight for d in plan_sweep(sweep, SHAPE).space.dimensions] == [
@@ -81,6 +82,7 @@ def test_what_the_file_says_stays(write: Callable[..., Path]) -> None:
     assert sections.searcher.name == "sobol"
 
 
+@pytest.mark.slow
 def test_a_goal_beside_a_search_bounds_it(write: Callable[..., Path]) -> None:
     whole = load_sweep(write(goal="sparsity >= 0.8"))
     own = {"per_layer": {"weights": ["fc1.weight"], "final_sparsity": {"uniform": [0.1, 0.9]}}}

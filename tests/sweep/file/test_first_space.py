@@ -38,6 +38,7 @@ def test_each_kind_of_layer_has_its_range() -> None:
     assert {one.name for one in found} == {"agp"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["resnet56_cifar", "preact_resnet110_cifar", "mobilenet"])
 def test_blocks_hold_every_weight_once_and_are_not_too_many(arch: str) -> None:
     with torch.device("meta"):

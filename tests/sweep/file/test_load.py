@@ -267,6 +267,7 @@ def test_numbers_that_yaml_reads_as_text(write_sweep: WriteSweep) -> None:
     assert load_sweep(file).sections.training.lr == 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_search_space_loads(file: Path, tmp_path: Path) -> None:
     sweep = load_sweep(file)

@@ -28,6 +28,7 @@ def packing(write_sweep: WriteSweep, task: Classification, *changes: tuple[str, 
     return packing_of(sweep, plan_sweep(sweep, task), task)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_asks_for_none(write_sweep: WriteSweep, task: Classification) -> None:
     found = packing(write_sweep, task)
     assert not found.wanted

@@ -278,6 +278,7 @@ def test_a_plan_warns_where_trials_are_weighed_before_their_masks_are_final(writ
         assert not [line for line in plan.warnings if "trial_scheduler" in line]
 
 
+@pytest.mark.slow
 def test_a_quantizer_of_trained_networks_acts_in_the_last_epoch(write_sweep: WriteSweep) -> None:
     def planned(epoch: int) -> None:
         file = write_sweep(

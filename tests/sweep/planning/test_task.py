@@ -41,6 +41,7 @@ def test_without_given_weights_they_are_the_datasets_own(write_sweep: WriteSweep
     assert (task.warning, task.note) == ("", "")
 
 
+@pytest.mark.slow
 def test_a_given_baseline_brings_its_own(write_sweep: WriteSweep, given: Path) -> None:
     task = started(load_sweep(write_sweep(("baseline", {"checkpoint": str(given)}))))
     seen = task.preprocessing

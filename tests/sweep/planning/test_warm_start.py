@@ -107,6 +107,7 @@ def test_fewer_epochs_shorten_a_schedule_too(write_sweep: WriteSweep, schedule: 
 ENTRY = {"sweep": "first", "top": 2}
 
 
+@pytest.mark.slow
 def test_another_sweeps_params_become_values_of_this_space(write_sweep: WriteSweep) -> None:
     sweep = load_sweep(write_sweep(("warm_start", [ENTRY]), ("schedule/pruners/agp/final_sparsity", 0.6)))
     inside = dict.fromkeys((FC1,), "0.8125")

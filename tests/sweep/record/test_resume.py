@@ -54,6 +54,7 @@ def test_what_may_change(write_sweep: WriteSweep, change: tuple[str, Any]) -> No
     resume(write_sweep(change), history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -79,12 +80,14 @@ def test_what_may_not_change_is_named(write_sweep: WriteSweep, change: tuple[str
     assert f"space.yaml: {expected}" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_other_images(write_sweep: WriteSweep) -> None:
     file = write_sweep()
     with pytest.raises(ConfigError, match=r"started with \(digits, ab12\), got 'cifar10, ff00'"):
         resume(file, history_of(file), {"name": "cifar10", "fingerprint": "ff00"})
 
 
+@pytest.mark.slow
 def test_values_drawn_otherwise(write_sweep: WriteSweep) -> None:
     file = write_sweep()
     history = history_of(file)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from raydistill.records import FAILED, RUNNING
 from raydistill.sweep.results.confirm import Repeat, _missing, confirm_front
 from tests.sweep.sessions import finished, is_in, session_of, with_baseline
@@ -31,6 +33,7 @@ def test_only_front_members_are_repeated_and_what_has_ended_is_not(
     assert Repeat(best, 9).trial_id == "t0000.s9"
 
 
+@pytest.mark.slow
 def test_without_a_number_and_once_interrupted_nothing_is_run(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     session = session_of(write_sweep, tmp_path / "none")
     with_baseline(session)

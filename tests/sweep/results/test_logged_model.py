@@ -94,6 +94,7 @@ def test_the_served_model_is_right_on_the_images_that_the_table_says(
     assert best["class"] in [str(digit) for digit in range(10)]
 
 
+@pytest.mark.slow
 def test_what_is_called_with_lists_is_none(tmp_path: Path) -> None:
     path = keep(tmp_path / "checkpoint.pt", "simplenet_cifar")
     assert delivered(Images([IMAGES[0], IMAGES[1]]), path) is None  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ def test_a_folder_changes_nothing(tmp_path: Path) -> None:
     assert here(plan.run, store) == plan.run
 
 
+@pytest.mark.slow
 def test_a_bucket_brings_the_baseline_and_a_users_teacher(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_an_epoch_is_the_same_again_whatever_else_draws_and_leaves_the_loops_cha
         assert not torch.equal(first, epoch(2, 0)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stream", "loaders", "items"])
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_ranks_share_each_batch(kind: str, split: str) -> None:

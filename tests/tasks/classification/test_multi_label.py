@@ -27,6 +27,7 @@ CPU = torch.device("cpu")
 SEVERAL = TaskConfig("classification", {"multi_label": True})
 
 
+@pytest.mark.slow
 def test_figures_are_those_that_one_works_out_by_hand() -> None:
     logits = torch.tensor([[3.0, -1.0, -9.0], [2.0, 1.0, -9.0], [1.0, -2.0, -9.0], [-1.0, -3.0, -9.0]])
     labels = torch.tensor([[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=torch.uint8)

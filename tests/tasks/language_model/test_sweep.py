@@ -48,6 +48,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_objectives_and_scores_are_its_own_and_a_value_is_drawn_for_each_layer(file: Path) -> None:
     sweep = load_sweep(file)
     assert [(o.name, o.direction) for o in sweep.objectives] == [("perplexity", "min"), ("sparsity", "max")]
@@ -60,6 +61,7 @@ def test_objectives_and_scores_are_its_own_and_a_value_is_drawn_for_each_layer(f
     ]
 
 
+@pytest.mark.slow
 def test_its_data_may_be_one_file_and_must_be_there(file: Path, tmp_path: Path) -> None:
     text = tmp_path / "grammar" / "grammar.train.txt"
     file.write_text(file.read_text().replace(str(tmp_path / "grammar"), str(text)))

@@ -56,6 +56,7 @@ def test_a_network_that_knows_nothing_has_the_vocabularys_perplexity(folder: Pat
     assert of_bytes.evaluate(network(256), of_bytes.feed("test", loading), loading)["bits_per_byte"] == pytest.approx(8)
 
 
+@pytest.mark.slow
 def test_stretches_with_carried_state_say_what_one_long_call_does(folder: Path) -> None:
     task = task_of(folder, "word_lang_model", bptt=6, eval_batch_size=4)
     torch.manual_seed(0)

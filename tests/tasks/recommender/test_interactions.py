@@ -35,6 +35,7 @@ def test_users_of_few_items_are_trained_on_only() -> None:
         interactions(FEW[FEW[:, 0] == 9][:2], "few")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["u.data", "ratings.dat", "ratings.csv"])
 @pytest.mark.parametrize("named", [True, False])
 def test_all_forms_say_the_same(tmp_path: Path, name: str, named: bool) -> None:

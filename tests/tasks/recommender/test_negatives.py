@@ -17,6 +17,7 @@ def test_what_is_among_sorted_numbers_is_what_numpy_finds(there: list[int]) -> N
     assert is_among(keys, np.array(there)).tolist() == np.isin(keys, there).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 99, 146])
 def test_candidates_are_items_that_a_user_never_took_up_each_once(count: int) -> None:
     found = interactions(rows()[:, [0, 1, 3]], "rows")
@@ -43,6 +44,7 @@ def test_more_candidates_than_there_are_is_one_line() -> None:
         candidates(found.held_out["test"], 160, found.seen, 147, 0)
 
 
+@pytest.mark.slow
 def test_negatives_of_train_are_not_trained_on_and_as_likely_as_each_other() -> None:
     trained = np.array([0, 1, 2, 13])  # user 0 has items 0, 1, 2 of 10, user 1 item 3
     drawn = train_negatives(np.repeat([0, 1], 4000), 10, trained, 5)

@@ -89,6 +89,7 @@ def test_a_hit_is_among_the_first_ten_and_gains_by_its_place() -> None:
     assert gain.tolist() == pytest.approx([1, 1 / math.log2(5), 0, 0])
 
 
+@pytest.mark.slow
 def test_figures_of_networks_that_are_known(data: DatasetConfig) -> None:
     task = task_of(data)
     loading = Loading(CPU, 1024)
@@ -130,6 +131,7 @@ def test_ranks_add_up_to_the_whole(data: DatasetConfig, batch_size: int) -> None
     assert found == pytest.approx(task.evaluate(Taste(), task.feed("test", alone), alone))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_an_epoch_of_train_has_every_pair_once_and_others_beside_it(data: DatasetConfig, world: int) -> None:
     task = task_of(data, negatives=3)

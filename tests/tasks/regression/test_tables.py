@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.datasets import load_diabetes
 
 from raydistill.datasets import DatasetConfig
 from raydistill.errors import DataError
@@ -68,6 +67,8 @@ def test_one_row_cannot_be_split(tmp_path: Path) -> None:
 
 
 def test_diabetes_is_scikit_learns_unscaled() -> None:
+    from sklearn.datasets import load_diabetes
+
     found, where = tables(DatasetConfig("diabetes"), {})
     whole = pd.concat(found.values()).sort_index()
     expected = load_diabetes(as_frame=True, scaled=False).frame

@@ -16,8 +16,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from sklearn import metrics as figures
-from sklearn.datasets import load_diabetes
 
 from raydistill import tasks
 from raydistill.compression.ranks import Ranks
@@ -55,6 +53,8 @@ def config(tmp_path: Path) -> RunConfig:
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
 def test_figures_are_in_the_targets_unit_and_scikit_learns(tmp_path: Path, loss: str) -> None:
+    from sklearn import metrics as figures
+
     table = houses(60).assign(rooms=lambda t: (t.area // 25).astype(int))
     table.to_csv(tmp_path / "houses.csv", index=False)
     task = task_of(DatasetConfig(data_dir=str(tmp_path)), target=["price", "rooms"], loss=loss)
@@ -102,6 +102,8 @@ def test_ranks_add_up_to_the_whole_where_one_has_no_rows_too(batch_size: int) ->
 
 @pytest.mark.slow
 def test_it_learns_diabetes_better_than_the_mean_goes_on_and_prunes(config: RunConfig, tmp_path: Path) -> None:
+    from sklearn.datasets import load_diabetes
+
     weights = ["layers.0.weight", "layers.1.weight"]
     agp = {"class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.6, "weights": weights}
     policy = {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 6, "frequency": 1}
@@ -207,6 +209,7 @@ def test_files_that_are_no_tables_are_one_line(tmp_path: Path, name: str, conten
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_bring_their_scales(config: RunConfig, tmp_path: Path) -> None:
     houses(60).to_csv(tmp_path / "houses.csv", index=False)
     data = DatasetConfig(data_dir=str(tmp_path / "houses.csv"))
@@ -238,6 +241,8 @@ def test_weights_bring_their_scales(config: RunConfig, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.slow
 def test_it_is_swept_and_the_knee_is_better_than_the_mean(root: Path, tmp_path: Path) -> None:
+    from sklearn.datasets import load_diabetes
+
     space = yaml.safe_load((root / "search_spaces/regression.yaml").read_text())
     file = tmp_path / "diabetes.yaml"
     file.write_text(yaml.safe_dump({**space, "num_samples": 3}, sort_keys=False))

@@ -18,6 +18,7 @@ def task() -> Classification:
     return Classification(load(DatasetConfig("digits")))
 
 
+@pytest.mark.slow
 def test_a_width_is_measured_and_one_where_nothing_fits(task: Classification) -> None:
     width, rates = fastest_width(nets.single(), task, 16, widths=(2, 4))
     assert width in (1, 2, 4)

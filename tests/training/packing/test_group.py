@@ -110,6 +110,7 @@ def test_each_learns_what_it_does_by_itself(way: type[Folded | Mapped], most: in
         assert_as_alone(one, said, tmp_path / str(key))
 
 
+@pytest.mark.slow
 def test_one_that_trains_adapters_alone_among_others(tmp_path: Path) -> None:
     runs = ({"lr": 0.05}, {"lr": 0.05, "schedule": ADAPTERS})
     members = [member(key, **said) for key, said in enumerate(runs)]  # type: ignore[arg-type]
@@ -119,6 +120,7 @@ def test_one_that_trains_adapters_alone_among_others(tmp_path: Path) -> None:
         assert_as_alone(one, said, tmp_path / str(key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "close"),
     [

@@ -151,6 +151,7 @@ def test_a_quantized_network_is_trained_by_itself() -> None:
     assert member(schedule=L1).alone == ""
 
 
+@pytest.mark.slow
 def test_it_begins_where_its_checkpoint_ends(tmp_path: Path) -> None:
     list(fit(config(epochs=2, out_dir=str(tmp_path)), task=TASK))
     more = member(epochs=3, out_dir=str(tmp_path))
