@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +80,6 @@ def export(
     example = np.ascontiguousarray(input_example, dtype=np.int64 if integers else np.float32)
     if example.ndim < 2 or len(example) < 2:
         raise ValueError(f"input_example needs shape (2 or more, ...), got {example.shape}")
-    import mlflow.pytorch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -100,7 +102,7 @@ def export(
             warnings.simplefilter("ignore")
             of_images = "preprocessing" in about
             network = Path(work) / "network" if of_images else folder
-            mlflow.pytorch.save_model(
+            _pytorch_flavor().save_model(
                 model, str(network), signature=signature, input_example=example, serialization_format="pt2",
                 metadata=about, pip_requirements=needed,
             )  # fmt: skip
@@ -116,6 +118,21 @@ def export(
         raise TrackingError(Fault("model", rule, type(model).__name__, way_out)) from error
     finally:
         model.train(was_training)
+
+
+def _pytorch_flavor() -> ModuleType:
+    """``mlflow.pytorch``. For a callback that nobody here asks for it imports Lightning where that is installed, which
+    takes longer than all the rest: unless somebody has imported Lightning already, it is kept from it.
+    """
+    name = "pytorch_lightning"
+    hidden = not {name, "lightning", "mlflow.pytorch"} & sys.modules.keys()
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        return importlib.import_module("mlflow.pytorch")
+    finally:
+        if hidden:
+            del sys.modules[name]
 
 
 def _first(output: object) -> torch.Tensor:

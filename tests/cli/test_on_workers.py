@@ -23,6 +23,7 @@ def run(raydistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_run_on_two_workers_goes_on_from_one_in_one_process(run: Command, tmp_path: Path) -> None:
     assert run("--epochs", "1", "--precision", "fp32").code == 0
     ended = run("--epochs", "2", "--precision", "fp32", "--num-workers", "2", "-p", "2", "--cpus-per-worker", CORES / 2)

@@ -52,6 +52,7 @@ def assert_same(alone: RunConfig, several: RunConfig) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_with_a_worker_that_is_killed_it_is_what_one_process_trains(tmp_path: Path) -> None:
     config, alone, watched = run(tmp_path / "several", "dies_once"), run(tmp_path / "one", "shares"), Watched()
     expected = list(fit(alone))

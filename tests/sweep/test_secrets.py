@@ -67,7 +67,7 @@ def test_a_password_is_nowhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     uri = f"http://me:{WORD}@127.0.0.1:{server.port}"
-    write_sweep(("num_samples", 2))
+    write_sweep(("num_samples", 1))
     shown = sweep_here("space.yaml", "--cpu", "--tracking-uri", uri)
     masked = f"http://me:***@127.0.0.1:{server.port}"
     assert f"open MLflow  {masked}" in shown
@@ -76,9 +76,9 @@ def test_a_password_is_nowhere(
     assert "stands there as it is shown, not as it is" in again.splitlines()[-1]
     assert "is needed again" in sweep_here("space.yaml", "--cpu", "--resume", code=2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    shown += sweep_here("space.yaml", "--cpu", "--resume", "--num-samples", "3")
+    shown += sweep_here("space.yaml", "--cpu", "--resume", "--num-samples", "2")
     server.kill()
-    shown += sweep_here("space.yaml", "--cpu", "--resume", "--num-samples", "3", code=2)
+    shown += sweep_here("space.yaml", "--cpu", "--resume", "--num-samples", "2", code=2)
     assert "no MLflow server answers there" in shown
     assert WORD not in shown + again
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]

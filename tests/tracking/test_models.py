@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -333,3 +335,16 @@ def test_a_network_that_reads_tokens_gives_the_first_of_what_it_gives(tmp_path: 
         expected, _ = network(torch.from_numpy(tokens))
     assert np.allclose(loaded.predict(tokens), expected, atol=1e-6)
     assert [(spec.type, spec.shape) for spec in loaded.metadata.get_input_schema()] == [(np.dtype("int64"), (-1, 6))]
+
+
+def test_lightning_is_not_imported_for_it_and_can_be_afterwards(tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_lightning")
+    code = (
+        "import sys, pathlib, numpy, torch\n"
+        "from raydistill.tracking.models import export\n"
+        "export(torch.nn.Linear(4, 2), numpy.zeros((2, 4), numpy.float32), pathlib.Path('model'))\n"
+        "assert not {'pytorch_lightning', 'lightning', 'lightning_fabric'} & sys.modules.keys()\n"
+        "import pytorch_lightning, mlflow\n"
+        "assert mlflow.pytorch.load_model('model').weight.shape == (2, 4)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
