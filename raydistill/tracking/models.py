@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import shutil
@@ -129,10 +128,11 @@ def _pytorch_flavor() -> ModuleType:
     if hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails
     try:
-        return importlib.import_module("mlflow.pytorch")
+        import mlflow.pytorch as flavor
     finally:
         if hidden:
             del sys.modules[name]
+    return flavor
 
 
 def _first(output: object) -> torch.Tensor:
