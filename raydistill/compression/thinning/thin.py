@@ -61,6 +61,9 @@ def thin(
       that has neither a bias nor a batch norm of its own behind it. The outputs move by the report's ``drift``.
       (Distiller drops the constants, which moves them more.)
 
+    This holds for inputs as large as the example: on a map of a single position a constant behind a padded depthwise
+    conv is one for all, and on the larger map of a larger image it would not be.
+
     The result is checked: the outputs for fixed noise agree to 1e-5 of the largest output with those of the masked
     model (with ``exact=False`` of the model after folding), or the groups that break this stay. The model, its
     parameters and its buffers remain the same objects, so an optimizer's parameter groups still hold them. The report's

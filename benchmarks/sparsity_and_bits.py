@@ -1,0 +1,122 @@
+"""Sparsity and bits searched together against either of them alone: three sweeps of as many epochs, for several seeds.
+
+    python benchmarks/sparsity_and_bits.py [--data-dir CIFAR10] [--samples 16] [--epochs 60] [--seeds 3] [--work FOLDER]
+
+The three are made of search_spaces/simplenet_bits.yaml: as it is; without quantizer and bits; without pruner and
+sparsities. Fronts are chosen on the validation split, by top1 and the bytes that a compressed checkpoint takes,
+and told on the test split. *covered*: how many members of the other front a member of this one is at least as good as
+in both. *volume*: the hypervolume, bytes on a logarithmic scale, from the dense network's bytes and its top1 less five
+points. Sweeps are kept in the work folder; what is there already is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from raydistill.records import BASELINE
+from raydistill.search.pareto import hypervolume
+from raydistill.sweep.from_python import run_sweep
+
+SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "simplenet_bits.yaml"
+BYTES, TOP1 = "compressed_size_bytes", "top1"
+DIRECTIONS = ("max", "min")
+_ALLOWED = 0.05
+Point = tuple[float, float]
+
+
+def without(space: Mapping[str, Any], section: str, kind: str, searched: str) -> dict[str, Any]:
+    """The space without one of its two ways to make a network smaller."""
+    found = copy.deepcopy(dict(space))
+    found["schedule"].pop(section)
+    found["schedule"]["policies"] = [policy for policy in found["schedule"]["policies"] if kind not in policy]
+    for layer in found["search"]["per_layer"]:
+        layer.pop(searched)
+    return found
+
+
+def spaces() -> dict[str, dict[str, Any]]:
+    both = yaml.safe_load(SPACE.read_text())
+    return {
+        "both": both,
+        "sparsity": without(both, "quantizers", "quantizer", "bits_weights"),
+        "bits": without(both, "pruners", "pruner", "final_sparsity"),
+    }
+
+
+def front_of(name: str, space: Mapping[str, Any], seed: int, given: argparse.Namespace) -> tuple[list[Point], Point]:
+    """(top1 on the test split, bytes) of the front's trials, and of the dense network."""
+    given.work.mkdir(parents=True, exist_ok=True)
+    title = f"{name}-{given.samples}x{given.epochs}-{seed}"
+    file = given.work / f"{title}.yaml"
+    file.write_text(yaml.safe_dump({**space, "name": title}))
+    given_data = {} if given.data_dir is None else {"data_dir": given.data_dir}
+    outcome = run_sweep(
+        file, given.work / "sweeps", resume=(given.work / "sweeps" / title / "journal.jsonl").exists(), seed=seed,
+        num_samples=given.samples, epochs=given.epochs, cpu=True, **given_data,
+    )  # fmt: skip
+    tested = {
+        row.record.trial_id: (float(row.record.test.metrics[TOP1]), float(row.values[BYTES]))
+        for row in outcome.rows
+        if row.record.test is not None
+    }
+    return [point for trial, point in tested.items() if trial != BASELINE], tested[BASELINE]
+
+
+def covered(by: Sequence[Point], others: Sequence[Point]) -> int:
+    return sum(any(top1 >= t and size <= s for top1, size in by) for t, s in others)
+
+
+def volume(front: Sequence[Point], dense: Point) -> float:
+    points = [(top1, np.log2(size)) for top1, size in front]
+    return hypervolume(points, DIRECTIONS, (dense[0] - _ALLOWED, np.log2(dense[1]))) if points else 0.0
+
+
+def smallest(front: Sequence[Point], dense: Point, points: float) -> str:
+    """The fewest bytes that lose no more than so many points."""
+    good = [size for top1, size in front if top1 >= dense[0] - points / 100]
+    return f"{min(good) / dense[1]:8.3f}" if good else f"{'-':>8}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", help="CIFAR-10; without it scikit-learn's digits")
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "sparsity_and_bits")
+    given = parser.parse_args()
+    ratios: dict[str, list[float]] = {"sparsity": [], "bits": []}
+    shares: dict[str, list[int]] = {"sparsity": [], "bits": []}
+    members = dict.fromkeys(ratios, 0)
+    for seed in range(given.seeds):
+        found = {name: front_of(name, space, seed, given) for name, space in spaces().items()}
+        together, dense = found["both"]
+        print(f"seed {seed}: dense test top1 {100 * dense[0]:.2f} %, {dense[1]:,.0f} bytes")
+        print("  searched   front  bytes of dense within 1 point  within 3   volume  covered by both")
+        for name, (front, _) in found.items():
+            line = f"  {name:9} {len(front):>6}  {smallest(front, dense, 1):>29}  {smallest(front, dense, 3)}"
+            line += f"  {volume(front, dense):7.3f}"
+            if name in ratios:
+                shares[name].append(covered(together, front))
+                members[name] += len(front)
+                ratios[name].append(volume(together, dense) / max(volume(front, dense), 1e-9))
+                line += f"  {shares[name][-1]:>8} of {len(front)}"
+            print(line, flush=True)
+    for name, found_ratios in ratios.items():
+        print(
+            f"both against {name}: {statistics.mean(found_ratios):.2f} times the volume "
+            f"({min(found_ratios):.2f} to {max(found_ratios):.2f}); {sum(shares[name])} of {members[name]} covered"
+        )
+
+
+if __name__ == "__main__":
+    main()
