@@ -99,6 +99,7 @@ def test_the_knee_loads_by_its_alias_and_predicts_any_batch(storage: Path, mlflo
         np.testing.assert_allclose(served.predict(images), expected, atol=1e-5)
     description = served.metadata
     assert [tuple(spec.shape) for spec in description.signature.inputs] == [(-1, 3, 32, 32)]
+    assert [tuple(spec.shape) for spec in description.signature.outputs] == [(-1, 10)]
     assert description.saved_input_example_info is not None
     folder = Path(mlflow_at.artifacts.download_artifacts("models:/simplenet@pareto-knee"))
     assert f"torch=={torch.__version__.split('+')[0]}" in (folder / "requirements.txt").read_text().splitlines()

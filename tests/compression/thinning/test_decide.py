@@ -67,3 +67,33 @@ def test_a_constant_without_a_bias_to_go_to_stays_and_it_is_said_why() -> None:
     stays = {channel for channel in range(5) if not plan.removed[index][channel]}
     assert stays == {0, 1, 2, 3, 4}
     assert leaving == {}
+
+
+class TwoReaders(nn.Module):
+    """Filters 0 and 1 of the writer are zero, with unlike biases. A padded convolution reads both of these constants;
+    another one reads the first of them alone, as a padded depthwise convolution has left it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writer, self.between = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)
+        self.one, self.other = nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+        with torch.no_grad():
+            self.writer.weight[:2], self.writer.bias[:2] = 0, torch.tensor([0.5, 1.0])
+            self.between.weight[1] = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        written = self.writer(images)
+        return torch.cat([self.one(written), self.other(self.between(written))], 1)
+
+
+def test_constants_that_meet_padding_are_carried_by_as_few_channels_as_serve_all_that_read_them() -> None:
+    torch.manual_seed(0)
+    model, example = TwoReaders().eval(), torch.randn(2, 3, 6, 6)
+    graph = trace(model, example)
+    groups = [i for i, group in enumerate(graph.groups) if group.blocked is None]
+    work = copy_of(model)
+    plan = decide(work, graph, groups, example, STRUCTURES, True)
+    # the first has to stay, so it carries the second, larger one too
+    assert [gone.tolist() for (layer, _), gone in plan.leaving(graph).items() if layer == "writer"] == [[1]]
+    assert torch.allclose(work(example), model(example), atol=1e-6)
