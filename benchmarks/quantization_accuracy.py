@@ -1,8 +1,10 @@
 """What quantization costs a trained network in accuracy, on the test split, for several seeds.
 
     python benchmarks/quantization_accuracy.py CHECKPOINT --data-dir CIFAR10 [--seeds 3] [--epochs 2] [--part 0.25]
+        [--rows AdaRound PACT]
 
-Quantized after training: ranges from 512 training images, others for each seed. Quantized in training: so many epochs
+Quantized after training: ranges from 512 training images, others for each seed, of which AdaRound learns and by whose
+loss LAPQ searches. Quantized in training: so many epochs
 from the checkpoint on, each on a part of the training split, and the same in floats beside it. Validation data are not
 looked at; nothing is chosen by these figures.
 """
@@ -21,11 +23,12 @@ import torch
 from torch import nn
 
 from raydistill.analysis.network import read_network
-from raydistill.compression.post_training import calibrate, post_train
+from raydistill.analysis.quantized import Options, quantize
+from raydistill.compression.post_training import PLAIN, Steps
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
 from raydistill.datasets import DatasetConfig, load
 from raydistill.schedule import ScheduleSpec, parse_schedule
-from raydistill.tasks import TEST, TRAIN, Loading, Task, Weights
+from raydistill.tasks import TEST, Loading, Task, Weights
 from raydistill.tasks.classification import Classification
 from raydistill.training import RunConfig, fit, load_model
 from raydistill.training.distiller_checkpoint import read_any
@@ -42,14 +45,21 @@ class Row:
     quantizer: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     trained: bool = False
+    steps: Steps = PLAIN
+    search: Options | None = None
 
 
 AWARE, AFTER = "QuantAwareTrainRangeLinearQuantizer", "PostTrainLinearQuantizer"
+EIGHT = {pattern: {"bits_weights": 8, "bits_activations": 8} for pattern in ("conv1", "fc")}
 ENDS = {pattern: {"bits_weights": None, "bits_activations": None} for pattern in ("conv1", "relu", "fc")}
+FOUR = {"bits_parameters": 4, "bits_activations": 4, "per_channel_wts": True, "clip_acts": "AVG", "overrides": EIGHT}
 ROWS = (
     Row("8 bits, one range a tensor", AFTER, {}),
     Row("8 bits, a range a channel", AFTER, {"per_channel_wts": True}),
     Row("weights 4 bits, a range a channel", AFTER, {"bits_parameters": 4, "per_channel_wts": True}),
+    Row("weights 4 bits, AdaRound", AFTER, {"bits_parameters": 4, "per_channel_wts": True}, steps=Steps(rounding=300)),
+    Row("all 4 bits", AFTER, FOUR),
+    Row("all 4 bits, LAPQ", AFTER, FOUR, search=Options("LP", max_iterations=1, max_evaluations=300)),
     Row("floats, trained on", "", {}, True),
     Row("trained: 8 bits", AWARE, {"bits_weights": 8, "bits_activations": 8, "per_channel_wts": True}, True),
     Row("trained: 4 bits", AWARE, {"bits_weights": 4, "bits_activations": 4, "per_channel_wts": True}, True),
@@ -82,15 +92,11 @@ def on_test(model: nn.Module, task: Task) -> float:
 
 
 def after(row: Row, checkpoint: Path, task: Task, seed: int) -> float:
-    model = read_network(checkpoint, None).model.eval()
-    example = task.example_input(2)
+    network = read_network(checkpoint, None)
     quantizer = PostTrainLinearQuantizer("q", **row.arguments)
-    feed = task.feed(TRAIN, Loading(torch.device("cpu"), _BATCH, seed, _CALIBRATION / 45_000))
-    batches = [task.inputs(batch) for batch in feed.epoch(0)]
-    with torch.no_grad():
-        found = calibrate(model, example, lambda: iter(batches), quantizer)
-        post_train(model, quantizer, example, found)
-    return on_test(model, task)
+    loading = Loading(torch.device("cpu"), _BATCH, seed, _CALIBRATION / 45_000)
+    quantize(network, task, loading, quantizer, search=row.search, steps=row.steps)
+    return on_test(network.model, task)
 
 
 def trained(row: Row, checkpoint: Path, task: Task, seed: int, given: argparse.Namespace) -> float:
@@ -112,6 +118,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--part", type=float, default=0.25, help="of the training split that an epoch takes")
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--rows", nargs="*", default=[], help="those whose names have one of these in them")
     given = parser.parse_args()
     content = read_any(given.checkpoint)
     given.arch = content["run"]["arch"]
@@ -120,7 +127,7 @@ def main() -> None:
     floats = on_test(read_network(given.checkpoint, None).model.eval(), task)
     print(f"{given.arch}, {given.checkpoint.name}: top1 on the test split, {given.seeds} seeds")
     print(f"{'floats':36} {100 * floats:6.2f}", flush=True)
-    for row in ROWS:
+    for row in (row for row in ROWS if not given.rows or any(part in row.name for part in given.rows)):
         one: Callable[[int], float] = (
             (lambda seed, row=row: trained(row, given.checkpoint, task, seed, given))  # type: ignore[misc]
             if row.trained

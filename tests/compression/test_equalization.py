@@ -68,6 +68,13 @@ def test_it_gives_what_it_gave_and_channels_have_like_ranges() -> None:
         assert torch.allclose(gives, reads, rtol=1e-2)
 
 
+def test_it_ends_when_nothing_moves_any_more() -> None:
+    torch.manual_seed(0)
+    pair = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert equalize(pair, (torch.ones(1, 3),)).rounds == 2  # one pair is equal after the first
+    assert equalize(pair, (torch.ones(1, 3),)).rounds == 1
+
+
 def test_one_range_for_all_channels_has_a_smaller_error_afterwards() -> None:
     off = []
     for equal in (False, True):
