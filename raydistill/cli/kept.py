@@ -29,8 +29,10 @@ Where = Annotated[
     list[str] | None, typer.Option(help="A bound, as 'top1_drop <= 0.005' or 'macs < 1e6'; may be repeated.")
 ]
 Formats = Annotated[
-    str | None,
-    typer.Option("--format", help="onnx, pt2, safetensors, checkpoint, bitmask, openvino: several with commas."),
+    list[str] | None,
+    typer.Option(
+        "--format", help="onnx, pt2, safetensors, checkpoint, bitmask, openvino: several with commas, or repeated."
+    ),
 ]
 Arch = Annotated[
     str | None, typer.Option("--arch", "-a", help="What builds the network, if it is your own: pkg.mod:factory.")
@@ -44,11 +46,11 @@ def bounds(texts: Sequence[str] | None, metrics: Mapping[str, Metric], own: Sequ
     return parse_constraints(list(texts or ()), "--where", metrics, own)
 
 
-def format_names(text: str | None) -> tuple[str, ...]:
+def format_names(texts: Sequence[str] | None) -> tuple[str, ...]:
     """``--format``; left out, those that most people want."""
     from raydistill.export import DEFAULT
 
-    return DEFAULT if text is None else tuple(filter(None, (part.strip() for part in text.split(","))))
+    return tuple(filter(None, (part.strip() for part in ",".join(texts).split(",")))) if texts else DEFAULT
 
 
 def tell_artifact(console: Console, manifest: Manifest, folder: Path) -> None:

@@ -46,7 +46,7 @@ def verify(
         raise ConfigError(Fault("--split", "no such split", split, close_match(split, splits)))
     console = Console(highlight=False)
     manifest = read_manifest(folder)
-    forms = manifest.formats if form is None else format_names(form)
+    forms = format_names(form) if form else manifest.formats
     for name in forms:
         if name not in manifest.formats:
             way_out = manifest.left_out.get(name) or f"it has {', '.join(manifest.formats)}"

@@ -15,7 +15,7 @@ from raydistill.datasets.config import DatasetConfig
 from raydistill.datasets.fetch import DatasetUnavailable
 from raydistill.datasets.preprocessing import Preprocessing
 from raydistill.datasets.streamed import StreamedDataset
-from raydistill.errors import ConfigError, Fault, close_match
+from raydistill.errors import ABSENT, ConfigError, Fault, close_match
 from raydistill.resolve import resolve
 
 __all__ = [
@@ -62,6 +62,9 @@ def check(config: DatasetConfig) -> None:
         if not holds:
             faults.append(Fault(f"dataset.{key}", rule, value, way_out))
 
+    if config.name == "":
+        way_out = f"name one of {', '.join(NAMES)}, or your own: pkg.mod:name"
+        raise ConfigError(Fault("dataset.name", "is missing", ABSENT, way_out))
     for key, name in (("name", config.name), ("fallback", config.fallback)):
         if name is not None or key == "name":
             try:

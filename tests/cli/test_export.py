@@ -17,8 +17,8 @@ Command = Callable[..., Ended]
 def test_a_checkpoint_beside_its_dense_one(raydistill: Command, tmp_path: Path) -> None:
     pruned, dense = keep(tmp_path / "p.pt", "simplenet_cifar"), keep(tmp_path / "d.pt", "simplenet_cifar", share=0.0)
     ended = raydistill(
-        "export", str(pruned), "-o", str(tmp_path / "out"), "--format", "checkpoint,bitmask", "--dense", str(dense),
-        "--no-latency",
+        "export", str(pruned), "-o", str(tmp_path / "out"), "--format", "checkpoint", "--format", "bitmask",
+        "--dense", str(dense), "--no-latency",
     )  # fmt: skip
     assert (ended.code, ended.err) == (0, "")
     assert "248 k" in ended.out

@@ -49,8 +49,8 @@ def test_without_a_dense_network_beside_it() -> None:
 
 def test_names_of_formats() -> None:
     assert format_names(None) == DEFAULT
-    assert format_names("onnx, pt2,") == ("onnx", "pt2")
-    assert format_names("") == ()
+    assert format_names(["onnx, pt2,"]) == format_names(["onnx", "pt2"]) == ("onnx", "pt2")
+    assert format_names([""]) == ()
 
 
 def test_bounds() -> None:

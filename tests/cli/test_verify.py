@@ -54,6 +54,13 @@ def test_what_cannot_be_done_is_one_line(
 
 
 @pytest.mark.slow
+def test_weights_that_do_not_know_their_data_are_told_which(raydistill: Command, folder: Path) -> None:
+    ended = raydistill("verify", str(folder), "--task", "classification")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "dataset.name: is missing; name one of cifar10, " in ended.err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "option"), [("name", "--task"), ("dataset", "--dataset")])
 def test_code_that_a_manifest_names_is_not_called(raydistill: Command, folder: Path, key: str, option: str) -> None:
     said = json.loads((folder / "manifest.json").read_text())
