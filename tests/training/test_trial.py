@@ -58,6 +58,19 @@ def step(model: nn.Module, found: Trial, scheduler: Any, epoch: int) -> None:
     scheduler.on_epoch_end(epoch, **FIGURES)
 
 
+def test_its_replica_is_the_model_where_there_is_one_process() -> None:
+    found = trial(None)
+    model = found.network()
+    replica, rows = found.replica(model), torch.randn(4, 6)
+    output = replica(rows)
+    assert torch.equal(output, model(rows))
+    output.sum().backward()
+    alone = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    replica.exchange()
+    assert alone
+    assert all(torch.equal(p.grad, own) for p, own in zip(model.parameters(), alone, strict=True) if p.grad is not None)
+
+
 def test_it_says_what_the_file_and_the_search_have_said(tmp_path: Path) -> None:
     found = trial(tmp_path)
     assert (found.args, found.values) == ({"lr": 0.5}, {"train.args.lr": 0.5})
