@@ -187,3 +187,63 @@ def test_a_depthwise_conv_has_no_inputs_of_its_own_to_lose() -> None:
     state = [{"change": "thinned", "outputs": {}, "inputs": {"0": {"width": 4, "kept": [0]}}}]
     with pytest.raises(CheckpointError, match="cannot lose channels there"):
         replay(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), structure_from(state))
+
+
+class Scored(nn.Module):
+    """Numbers that its code reads, and a parameter outside layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.scale, self.ready = 4, 0.5, True
+        self.table = nn.Parameter(torch.arange(12.0).view(4, 3))
+
+
+def with_numbers(**changes: Any) -> list[Any]:
+    return [{"change": "thinned", "outputs": {}, "inputs": {}, "attributes": {"0": changes}}]
+
+
+def with_table(name: str = "0.table", dim: Any = 0, width: int = 4) -> list[Any]:
+    entry = {"dim": dim, "width": width, "kept": [1, 3]}
+    return [{"change": "thinned", "outputs": {}, "inputs": {}, "tables": {name: entry}}]
+
+
+def test_numbers_of_modules_and_parameters_outside_layers_are_made_again() -> None:
+    model = nn.Sequential(Scored())
+    replay(model, structure_from(with_numbers(heads=[4, 1], scale=[0.5, 1e-9])))
+    replay(model, structure_from(with_table()))
+    assert (model[0].heads, model[0].scale, model[0].table.tolist()) == (1, 1e-9, [[3, 4, 5], [9, 10, 11]])
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        *(
+            (with_numbers(heads=[4, after]), "0.heads: must be a number of the module's that goes down from 4")
+            for after in (4, 5, 0, -1)
+        ),
+        (with_numbers(heads=[3, 2]), "must be a number of the module's that goes down from 3, got 4"),
+        *(
+            (with_numbers(scale=[0.5, after]), "0.scale: must be a number of the module's that goes down from")
+            for after in (0.0, -0.5)
+        ),
+        (with_numbers(nosuch=[4, 2]), "attributes.0.nosuch: must be a number of the module's"),
+        (with_numbers(forward=[4, 2]), "attributes.0.forward: must be a number of the module's"),
+        *(
+            (with_numbers(heads=pair), "attributes: must map modules to names of numbers, before and after")
+            for pair in ([4], [4, 2.0], [True, False], ["4", "2"], [4.0, float("nan")], [float("inf"), 1.0], 4)
+        ),
+        (with_numbers(), "attributes: must map modules to names of numbers, before and after"),
+        ([{**with_numbers()[0], "attributes": {"1": {"heads": [4, 2]}}}], "the model has no such module"),
+        (with_table("0.tabel"), "tables.0.tabel: must be a parameter with 4 entries in dimension 0"),
+        (with_table(width=5), "must be a parameter with 5 entries in dimension 0, got (4, 3)"),
+        (with_table(dim=2), "must be a parameter with 4 entries in dimension 2, got (4, 3)"),
+        *((with_table(dim=dim), "tables.0.table.dim: must be a dimension") for dim in (-1, 64, True, 0.0, None)),
+    ],
+)  # fmt: skip
+def test_numbers_and_parameters_that_do_not_fit_are_a_line_and_change_nothing(state: Any, line: str) -> None:
+    model = nn.Sequential(Scored())
+    with pytest.raises(CheckpointError) as caught:
+        replay(model, structure_from(state))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (model[0].heads, model[0].scale, model[0].table.shape) == (4, 0.5, (4, 3))
