@@ -162,7 +162,7 @@ def main() -> None:
                     house, [f"tests/{of_its_name}"], OF_ITS_NAME, asked.limit
                 )
                 noticed = noticed or tests(house, [f"tests/{room}"], QUICK, asked.limit)
-                noticed = noticed or tests(house, ["tests"], QUICK, asked.limit)
+                noticed = noticed or tests(house, ["tests", f"--ignore=tests/{room}"], QUICK, asked.limit)
                 if not noticed and asked.slow:
                     slow = f"not cluster and not long and not ({QUICK})"
                     noticed = tests(house, [f"tests/{room}"], slow, 3 * asked.limit)
