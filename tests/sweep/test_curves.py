@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,10 @@ FC1, FC2 = "per_layer.fc1.weight.final_sparsity", "per_layer.fc2.weight.final_sp
 BOTH = {"per_layer": {"weights": ["fc1.weight", "fc2.weight"], "final_sparsity": {"uniform": [0.05, 0.95]}}}
 
 
-def measured(session: Session, folder: Path, **more: Any) -> None:
+SIZES = {"fc1.weight": 0.8, "fc2.weight": 0.2}
+
+
+def measured(session: Session, folder: Path, sizes: Mapping[str, float] = SIZES, **more: Any) -> None:
     """A journal in which the layers' curves stand, and the dense network beside it."""
     dense = folder / "dense.pt"
     run = {"arch": "simplenet_cifar", "model_args": {}}
@@ -134,7 +137,7 @@ def measured(session: Session, folder: Path, **more: Any) -> None:
     is_in(replace(finished(BASELINE, 0.9, 0.0, str(dense)), last=last), session)
     curves = {"fc1.weight": [(v / 50, (v / 50) ** 2) for v in range(1, 50)]}
     curves["fc2.weight"] = [(level, 9 * loss) for level, loss in curves["fc1.weight"]]
-    session.ledger.measured(curves, {"fc1.weight": 0.8, "fc2.weight": 0.2}, **more)
+    session.ledger.measured(curves, sizes, **more)
     session.task.example_input = DIGITS.example_input
 
 
@@ -180,6 +183,18 @@ def test_a_bound_on_what_is_not_optimised_is_where_it_searches(
     planned = [session.plan.draw(0, searcher.suggest(trial, (), [4])).planned_sparsity for trial in range(4)]
     assert min(planned) >= 0.6 - 1e-6
     assert planned[0] == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.slow
+def test_where_a_journal_does_not_say_what_layers_bring_their_weights_are_counted(
+    write_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    changes = (("search", BOTH), ("searcher", {"name": "additive"}), ("constraints", ["sparsity >= 0.6"]))
+    session = session_of(write_sweep, tmp_path, *changes)
+    measured(session, tmp_path, {})
+    ensure_curves(session)
+    first = session.plan.draw(0, session.plan.searcher.suggest(0, (), [4]))
+    assert first.planned_sparsity == pytest.approx(0.6, abs=0.02)
 
 
 @pytest.mark.ray

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import nn
 
 from raydistill.datasets.decode import decode_image
+from raydistill.errors import TrackingError
 from raydistill.tracking import SweepLog
 from raydistill.tracking.models import export
 
@@ -226,3 +227,13 @@ def test_the_example_is_the_image_that_was_prepared(channels: str) -> None:
     image = prepared(in_rgb(Image.fromarray(np.broadcast_to(pixels, (8, 8, 3)).copy())), seen)
     again = prepared(in_rgb(opened(io.BytesIO(base64.b64decode(_png(image, seen))))), seen)
     np.testing.assert_allclose(again, image, atol=1e-5)
+
+
+def test_a_network_that_cannot_be_traced_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    class Branches(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images if images.sum() > 0 else -images
+
+    with pytest.raises(TrackingError, match=r"^model: torch\.export cannot trace this model"):
+        export(Branches(), EXAMPLE, tmp_path / "model", ABOUT)
+    assert list(tmp_path.iterdir()) == []
