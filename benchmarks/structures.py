@@ -133,9 +133,9 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         named = ("input_features", "decoder_input_ids")
         return Logits(t.WhisperForConditionalGeneration(config), *named), (torch.randn(2, 8, 32), IDS)
 
-    def t5() -> Made:
-        config = t.T5Config(d_model=64, d_kv=16, d_ff=128, num_layers=4, num_heads=4, vocab_size=99)
-        return text(t.T5ForConditionalGeneration(config), "decoder_input_ids")
+    def t5(config: Any, network: Any) -> Made:
+        sizes = config(d_model=64, d_kv=16, d_ff=128, num_layers=4, num_heads=4, vocab_size=99)
+        return text(network(sizes), "decoder_input_ids")
 
     def gpt2() -> Made:
         config = t.GPT2Config(n_embd=64, n_layer=4, n_head=4, vocab_size=99, n_positions=64, **ends)
@@ -145,6 +145,10 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         return Logits(network, "pixel_values"), (image,)
 
     swin = {"image_size": 64, "patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [4, 4], "window_size": 4}
+    mamba2 = {
+        "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 99, "state_size": 8, "num_heads": 8, "head_dim": 16,
+        "n_groups": 1, "chunk_size": 16,
+    }  # fmt: skip
     return {
         "decoder_lm": lambda: (DecoderLM(99, 64, 4, 4, 0.0, 64), (IDS,)),
         "BERT": lambda: text(t.BertForSequenceClassification(t.BertConfig(**SMALL))),
@@ -152,11 +156,13 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         "Llama (GQA)": lambda: text(t.LlamaForCausalLM(t.LlamaConfig(**SMALL, num_key_value_heads=2))),
         "ViT": lambda: images(t.ViTForImageClassification(t.ViTConfig(**{**SMALL, "image_size": 64, "patch_size": 8}))),
         "Swin": lambda: images(t.SwinForImageClassification(t.SwinConfig(**swin))),
-        "T5": t5,
+        "T5": lambda: t5(t.T5Config, t.T5ForConditionalGeneration),
+        "MT5": lambda: t5(t.MT5Config, t.MT5ForConditionalGeneration),
         "Whisper": whisper,
         "Mamba": lambda: text(
             t.MambaForCausalLM(t.MambaConfig(hidden_size=64, num_hidden_layers=4, vocab_size=99, state_size=8))
         ),
+        "Mamba2": lambda: text(t.Mamba2ForCausalLM(t.Mamba2Config(**mamba2))),
     }
 
 

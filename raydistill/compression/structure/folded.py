@@ -23,7 +23,8 @@ _WAY_OUT = "it belongs to another architecture or dataset, or is damaged"
 class Folded:
     """norms: by the name of a layer, that of the batch norm whose scale and shift it has taken up.
 
-    The layer has a bias then, the batch norm is an identity, or what it holds beside: its own activation. Jacob et al. 2018 (arXiv 1712.05877), section 3.2.
+    The layer has a bias then, the batch norm is an identity, or what it holds beside: its own activation.
+    Jacob et al. 2018 (arXiv 1712.05877), section 3.2.
     """
 
     NAME: ClassVar[str] = "folded"
