@@ -79,7 +79,7 @@ def _group(
     names: dict[nn.Module, str],
     why_blocked: Callable[[Node], str | None],
 ) -> Group:
-    width = len(found[0].where)
+    width = int(found[0].channels.max()) + 1
     members = []
     reason = None
     for each in found:

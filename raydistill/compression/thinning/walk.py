@@ -6,7 +6,7 @@ at each step. Nothing is cut while groups are looked for, so the numbers stay as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ class Reached:
 
 
 def coupled_with(graph: DependencyGraph, module: nn.Module) -> list[Reached]:
-    """All that goes with the rows of a layer, that one first.
+    """All that goes with the rows of a layer, that one first. Rows that some layer reads as one (a gate that lies in
+    the layer of what it gates) are one channel.
 
     graph: the library's, built.
 
@@ -49,11 +50,13 @@ def coupled_with(graph: DependencyGraph, module: nn.Module) -> list[Reached]:
     walk.add(graph.module2node[module], pruner.prune_out_channels, every.expand(2, -1))
     walk.to_the_end()
     ignored = {id(parameter) for parameter in graph.ignored_params}
-    return [
-        Reached(node, handler, *_merged(parts))
-        for (node, handler), parts in walk.seen.items()
-        if id(node.module) not in ignored
-    ]
+    seen = {key: torch.cat(parts, 1) for key, parts in walk.seen.items() if id(key[0].module) not in ignored}
+    owner = _read_as_one(len(every), seen.values())
+    found = []
+    for (node, handler), indices in seen.items():
+        where, channels = _merged(indices) if len(walk.seen[node, handler]) > 1 else indices
+        found.append(Reached(node, handler, where, channels if owner is None else owner[channels]))
+    return found
 
 
 class _Walk:
@@ -94,13 +97,31 @@ class _Walk:
         return indices
 
 
-def _merged(parts: list[Tensor]) -> Tensor:
-    """Each position once, as it came first; one part as it is."""
-    if len(parts) == 1:
-        return parts[0]
-    every = torch.cat(parts, 1)
-    order = every[0].argsort(stable=True)
-    where = every[0][order]
+def _read_as_one(width: int, seen: Iterable[Tensor]) -> Tensor | None:
+    """For each row the number of the channel that it is of, where they are as many to each of all; else None."""
+    found: Tensor | None = None
+    for indices in seen:
+        where, rows = indices.unique(dim=1)
+        counts = where.unique_consecutive(return_counts=True)[1]
+        if bool((counts == 1).all()):
+            continue
+        if bool((counts != counts[0]).any()):
+            return None
+        alike = rows.view(-1, int(counts[0])).unique(dim=0)  # some positions are of the same rows
+        if not torch.equal(alike.flatten().sort().values, torch.arange(width)):
+            return None
+        first = alike[:, :1].expand(alike.shape).flatten()
+        owner = torch.empty_like(first).scatter_(0, alike.flatten(), first).unique(return_inverse=True)[1]
+        if found is not None and not torch.equal(owner, found):
+            return None
+        found = owner
+    return found
+
+
+def _merged(indices: Tensor) -> Tensor:
+    """Each position once, as it came first."""
+    order = indices[0].argsort(stable=True)
+    where = indices[0][order]
     first = torch.ones_like(where, dtype=torch.bool)
     first[1:] = where[1:] != where[:-1]
-    return every[:, order[first].sort().values]
+    return indices[:, order[first].sort().values]
