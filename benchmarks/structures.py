@@ -8,6 +8,7 @@ from the masked network's and that of the exported ONNX file from the thinned ne
 output; and what stays, with the reason.
 
     python benchmarks/structures.py [--only NAME ...] [--kinds cnn transformer recurrent] [--no-onnx] [--reasons]
+    python benchmarks/structures.py --timm NAME[@SIZE] ... [--no-onnx] [--reasons]      # where timm is installed
 """
 
 from __future__ import annotations
@@ -106,6 +107,21 @@ def _torchvision(name: str) -> Made:
     return getattr(torchvision.models, name)(weights=None, **options), (torch.randn(1, 3, size, size),)
 
 
+def _timm(named: str) -> Made:
+    """NAME@SIZE; attention in patches is told the size of images, a network of convolutions takes any."""
+    import timm
+
+    name, _, size = named.partition("@")
+    if not size:
+        model = timm.create_model(name, pretrained=False)
+        return model, (torch.randn(1, *model.pretrained_cfg["input_size"]),)
+    images = (torch.randn(1, 3, int(size), int(size)),)
+    try:
+        return timm.create_model(name, pretrained=False, img_size=int(size)), images
+    except TypeError:
+        return timm.create_model(name, pretrained=False), images
+
+
 def _word_lang_model() -> Made:
     from raydistill.models.word_lang_model import WordLangModel
 
@@ -133,9 +149,9 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         named = ("input_features", "decoder_input_ids")
         return Logits(t.WhisperForConditionalGeneration(config), *named), (torch.randn(2, 8, 32), IDS)
 
-    def t5() -> Made:
-        config = t.T5Config(d_model=64, d_kv=16, d_ff=128, num_layers=4, num_heads=4, vocab_size=99)
-        return text(t.T5ForConditionalGeneration(config), "decoder_input_ids")
+    def t5(config: Any, network: Any) -> Made:
+        sizes = config(d_model=64, d_kv=16, d_ff=128, num_layers=4, num_heads=4, vocab_size=99)
+        return text(network(sizes), "decoder_input_ids")
 
     def gpt2() -> Made:
         config = t.GPT2Config(n_embd=64, n_layer=4, n_head=4, vocab_size=99, n_positions=64, **ends)
@@ -145,6 +161,10 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         return Logits(network, "pixel_values"), (image,)
 
     swin = {"image_size": 64, "patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [4, 4], "window_size": 4}
+    mamba2 = {
+        "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 99, "state_size": 8, "num_heads": 8, "head_dim": 16,
+        "n_groups": 1, "chunk_size": 16,
+    }  # fmt: skip
     return {
         "decoder_lm": lambda: (DecoderLM(99, 64, 4, 4, 0.0, 64), (IDS,)),
         "BERT": lambda: text(t.BertForSequenceClassification(t.BertConfig(**SMALL))),
@@ -152,11 +172,13 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         "Llama (GQA)": lambda: text(t.LlamaForCausalLM(t.LlamaConfig(**SMALL, num_key_value_heads=2))),
         "ViT": lambda: images(t.ViTForImageClassification(t.ViTConfig(**{**SMALL, "image_size": 64, "patch_size": 8}))),
         "Swin": lambda: images(t.SwinForImageClassification(t.SwinConfig(**swin))),
-        "T5": t5,
+        "T5": lambda: t5(t.T5Config, t.T5ForConditionalGeneration),
+        "MT5": lambda: t5(t.MT5Config, t.MT5ForConditionalGeneration),
         "Whisper": whisper,
         "Mamba": lambda: text(
             t.MambaForCausalLM(t.MambaConfig(hidden_size=64, num_hidden_layers=4, vocab_size=99, state_size=8))
         ),
+        "Mamba2": lambda: text(t.Mamba2ForCausalLM(t.Mamba2Config(**mamba2))),
     }
 
 
@@ -278,7 +300,7 @@ def measure(name: str, make: Callable[[], Made], prune: Callable[..., str], onnx
             exported = type(error).__name__[:9]
     shares = [100 * after / before for before, after in (sizes, macs, speed)]
     print(
-        f"{name:19} {sizes[0] / 1e6:8.2f} {shares[0]:6.1f} {shares[1]:6.1f} {shares[2]:6.1f}"
+        f"{name.partition('@')[0]:19} {sizes[0] / 1e6:8.2f} {shares[0]:6.1f} {shares[1]:6.1f} {shares[2]:6.1f}"
         f" {moved:8.0e} {exported:>9} {took:7.1f}",
         flush=True,
     )
@@ -302,6 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=())
     parser.add_argument("--kinds", nargs="+", default=("cnn", "transformer", "recurrent"))
+    parser.add_argument("--timm", nargs="+", default=())
     parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--reasons", action="store_true")
     arguments = parser.parse_args()
@@ -309,12 +332,15 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     head = f"{'':19} {'millions':>8} {'par. %':>6} {'MACs %':>6} {'time %':>6} {'moved':>8} {'ONNX':>9} {'seconds':>7}"
-    chosen = {n: each for n, each in networks().items() if each[0] in arguments.kinds}
+    made: dict[str, tuple[str, Callable[[], Made]]]
+    made = {name: ("timm", lambda name=name: _timm(name)) for name in arguments.timm} or networks()  # type: ignore[misc]
+    arguments.kinds = ["timm"] if arguments.timm else arguments.kinds
+    chosen = {n: each for n, each in made.items() if each[0] in arguments.kinds}
     if arguments.only:
         chosen = {name: each for name, each in chosen.items() if name in arguments.only}
     for title, prune, kinds in (
         ("half of all structures", half_of_structures, arguments.kinds),
-        ("a quarter of the width", a_quarter_of_width, ("transformer",)),
+        ("a quarter of the width", a_quarter_of_width, ("transformer", "timm")),
         ("one block in four", a_block_in_four, ("transformer",)),
     ):
         print(f"{title}\n{head}")

@@ -20,7 +20,7 @@ from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.quantizers.frozen import freeze
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.structure import Change, Dropped, Folded, Frozen
-from raydistill.compression.structure.folded import rows_can_follow, takes_up
+from raydistill.compression.structure.folded import has_more, rows_can_follow, takes_up
 from raydistill.compression.trace import Trace, trace
 from raydistill.errors import RaydistillError
 
@@ -107,18 +107,23 @@ def folding(model: nn.Module, example: Sequence[object]) -> tuple[Folded, str]:
         seen = trace(model, tuple(example), macs=False)
     except RaydistillError as error:
         return none, f"batch norms are not folded: {error.faults[0]}"
-    pairs = Folded(_read_by_nobody_else(model, seen))
-    if not pairs:
+    norms = _read_by_nobody_else(model, seen)
+    if not norms:
         return none, ""
+    plain = {layer: norm for layer, norm in norms.items() if not has_more(model.get_submodule(norm))}
+    for pairs in (norms, plain) if len(plain) < len(norms) else (norms,):
+        if pairs and _keeps_outputs(model, Folded(pairs), tuple(map(noise, example))):
+            return Folded(pairs), ""
+    return none, "batch norms are not folded: the network's outputs would not be the same"
+
+
+def _keeps_outputs(model: nn.Module, folded: Folded, inputs: Sequence[object]) -> bool:
     work = copy_of(model)
-    inputs = tuple(map(noise, example))
     with as_floats():  # what is rounded jumps by a step where a last bit differs
         before = tensors(work(*inputs))
-        pairs.apply(work)
+        folded.apply(work)
         after = tensors(work(*inputs))
-    if all(_close(a, b) for a, b in zip(after, before, strict=True)):
-        return pairs, ""
-    return none, "batch norms are not folded: the network's outputs would not be the same"
+    return all(_close(a, b) for a, b in zip(after, before, strict=True))
 
 
 def _read_by_nobody_else(model: nn.Module, seen: Trace) -> dict[str, str]:

@@ -134,3 +134,40 @@ def test_a_network_without_dead_structure_and_norms_is_left_alone() -> None:
     done = deploy(model, (torch.zeros(1, 8),))
     assert done.lines == ("nothing to remove or to fold",)
     assert all(model.get_parameter(name) is parameter for name, parameter in before.items())
+
+
+class NormThenAct(nn.BatchNorm2d):
+    """A batch norm with an activation of its own, as timm's."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.PReLU(channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        result: Tensor = self.act(super().forward(maps))
+        return result
+
+
+class ActThenNorm(NormThenAct):
+    def forward(self, maps: Tensor) -> Tensor:
+        return nn.BatchNorm2d.forward(self, self.act(maps))
+
+
+@pytest.mark.parametrize(("norm", "left"), [(NormThenAct, 0), (ActThenNorm, 1)])
+@torch.no_grad()
+def test_of_a_norm_with_an_activation_that_stays(norm: type[NormThenAct], left: int) -> None:
+    """One that is not what is folded stays as it is, and others are folded."""
+
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 3), norm(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)).eval()
+
+    model = unsettled(make())
+    fresh = make()
+    inputs = torch.randn(2, 3, 8, 8)
+    before = model(inputs)
+    done = deploy(model, (inputs,))
+    assert relative(before, model(inputs)) < 1e-5
+    assert (done.folded, norms_of(model), done.notes) == (2 - left, left, ())
+    replay(fresh, done.changes)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(inputs), model(inputs))

@@ -53,14 +53,14 @@ def _rewritten(replacement: str, *numbers: str) -> RewrittenKind:
     return RewrittenKind(numbers=numbers, replacement=f"raydistill.compression.layer_kinds.{replacement}")
 
 
+_OF_T5 = ("n_heads", "key_value_proj_dim", "inner_dim")
 BY_NAME: dict[str, LayerKind] = {
     "transformers.pytorch_utils.Conv1D": WeightedKind(out_dim=1, in_dim=0, out_size="nf", in_size="nx"),
     "torchvision.models.swin_transformer.ShiftedWindowAttention": _rewritten("windows:WindowAttention", "num_heads"),
     "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": _rewritten("windows:CosineAttention", "num_heads"),
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": _rewritten("windows:GridAttention", "n_heads"),
-    "transformers.models.t5.modeling_t5.T5Attention": _rewritten(
-        "t5:OwnBiasAttention", "n_heads", "key_value_proj_dim", "inner_dim"
-    ),
+    "transformers.models.t5.modeling_t5.T5Attention": _rewritten("t5:OwnBiasAttention", *_OF_T5),
+    "transformers.models.mt5.modeling_mt5.MT5Attention": _rewritten("mt5:OwnBiasAttention", *_OF_T5),
 }
 """Of other libraries' classes, which are not imported for it."""
 UNKNOWN = LayerKind(block=True)

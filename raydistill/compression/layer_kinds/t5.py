@@ -9,18 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
 
-class OwnBiasAttention(T5Attention):  # type: ignore[misc]
-    """With heads of its own: of the biases that it is given it reads those of its heads, and hands all of them on.
+class OwnBias(nn.Module):
+    """Put before the library's class. With heads of its own: of the biases that it is given it reads those of its
+    heads, and hands all of them on.
 
     kept: of the heads that the network had, int64 (heads,). A model never builds one: `RewrittenKind.before_cut` makes
     it of the library's own.
     """
 
     kept: Tensor
+    made: list[Tensor]
 
     @classmethod
     def take_over(cls, module: Any, stays: Mapping[str, Tensor]) -> None:
@@ -40,10 +42,14 @@ class OwnBiasAttention(T5Attention):  # type: ignore[misc]
         return output, position_bias, weights
 
     def compute_bias(self, *arguments: Any, **named: Any) -> Tensor:
-        whole: Tensor = super().compute_bias(*arguments, **named)
+        whole: Tensor = super().compute_bias(*arguments, **named)  # type: ignore[misc]
         self.made.append(whole)
         return self._own(whole)
 
     def _own(self, bias: Tensor) -> Tensor:
         """All of it where the table has lost the columns of the heads that are gone."""
         return bias if bias.shape[1] in (1, len(self.kept)) else bias[:, self.kept]
+
+
+class OwnBiasAttention(OwnBias, T5Attention):  # type: ignore[misc]
+    """T5's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +23,8 @@ _WAY_OUT = "it belongs to another architecture or dataset, or is damaged"
 class Folded:
     """norms: by the name of a layer, that of the batch norm whose scale and shift it has taken up.
 
-    The layer has a bias then, the batch norm is an identity. Jacob et al. 2018 (arXiv 1712.05877), section 3.2.
+    The layer has a bias then, the batch norm is an identity, or what it holds beside: its own activation.
+    Jacob et al. 2018 (arXiv 1712.05877), section 3.2.
     """
 
     NAME: ClassVar[str] = "folded"
@@ -52,7 +54,7 @@ class Folded:
             follow_rows(model, layer, modules[layer], modules[norm])
             _fold(modules[layer], modules[norm])
             owner, _, attribute = norm.rpartition(".")
-            setattr(modules[owner], attribute, nn.Identity().train(modules[norm].training))
+            setattr(modules[owner], attribute, _rest(modules[norm]).train(modules[norm].training))
 
     def to_state(self) -> dict[str, object]:
         return {"norms": dict(self.norms)}
@@ -104,6 +106,16 @@ def rows_can_follow(model: nn.Module, name: str, layer: nn.Module) -> bool:
     if kind is None or held is None or not held.enabled or f"{name}.{kind.weight}" not in held.weight_names():
         return True
     return frozen_weight(model, f"{name}.{kind.weight}") is not None and (kind.out_dim == 0 or kind.groups(layer) == 1)
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """What is left of a batch norm: parts of its own that run after it, by their names."""
+    return nn.Sequential(OrderedDict(norm.named_children())) if has_more(norm) else nn.Identity()
+
+
+def has_more(norm: nn.Module) -> bool:
+    """Whether a batch norm has parts of its own, which may run before it or otherwise than one after the other."""
+    return any(True for _ in norm.children())
 
 
 def _fold(layer: nn.Module, norm: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch_pruning
@@ -22,11 +23,13 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._of_module = {module: _pruner(module) for module in customized(model)}
+        self._of_module: dict[nn.Module, Any] = {module: _pruner(module) for module in customized(model)}
         self.pruners = {type(module): pruner for module, pruner in self._of_module.items()}
 
-    def get_pruner_of_module(self, module: nn.Module) -> object:
-        return self._of_module.get(module) or super().get_pruner_of_module(module)
+    def get_pruner_of_module(self, module: nn.Module) -> Any:
+        if module not in self._of_module:  # the library asks again and again while it infers widths
+            self._of_module[module] = super().get_pruner_of_module(module)
+        return self._of_module[module]
 
     def is_out_channel_pruning_fn(self, function: object) -> bool:
         own = getattr(function, "__func__", None) is _Pruner.prune_out_channels

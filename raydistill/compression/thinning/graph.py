@@ -18,6 +18,7 @@ from raydistill.compression.thinning.customized import DependencyGraph, one_node
 from raydistill.compression.thinning.ends import left_as_they_are, recurrent
 from raydistill.compression.thinning.groups import Group, channel_groups
 from raydistill.compression.thinning.inputs import Example, call, map_tensors, tensors
+from raydistill.compression.thinning.splits import follow_splits
 from raydistill.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _trace(
             ignored_params=[p for _, module in recurrent(model) for p in module.parameters(recurse=False)],
             verbose=False,
         )
+    follow_splits(graph)
     names = {module: name for name, module in model.named_modules()}
     shared = _shared(model)
 

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.thinning.renumbering import Lost
+from raydistill.compression.thinning.walk import Reached, coupled_with
 
 if TYPE_CHECKING:
     from torch_pruning.dependency import DependencyGraph, Node
-    from torch_pruning.dependency import Group as Found
-
-Indices = Sequence[object]
-"""Of channels; the library hands its own kind of index about, which only it looks into."""
-
-IndexMapping = Callable[[Indices], Indices]
-"""From the indices of one layer's channels to those of the next one's."""
-
-_MOST_INDICES, _MOST_STEPS = 300_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -62,77 +54,37 @@ def channel_groups(
     return _joined(list(_groups(graph, names, why_blocked)), model)
 
 
-class _Endless(Exception):
-    """The library walks in circles: its index mappings do not come back to the indices that they left from."""
-
-
-class _Walk:
-    """How many indices the library may map from one layer on, and over how many edges of its graph: it looks at every
-    edge before for each one more."""
-
-    def __init__(self) -> None:
-        self.mapped = self.steps = 0
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps > _MOST_STEPS:
-            raise _Endless
-
-    def counted(self, mapping: IndexMapping, indices: Indices) -> Indices:
-        found = mapping(indices)
-        self.mapped += len(found)
-        if self.mapped > _MOST_INDICES:
-            raise _Endless
-        return found
-
-
-class _Counted(list[IndexMapping | None]):
-    """A dependency's index mappings, which count what they map and how often they are asked for."""
-
-    def __init__(self, mappings: list[IndexMapping | None], walk: _Walk) -> None:
-        super().__init__(mappings)
-        self._walk = walk
-
-    def __iter__(self) -> Iterator[IndexMapping | None]:
-        self._walk.step()
-        return (mapping and partial(self._walk.counted, mapping) for mapping in super().__iter__())
-
-
 def _groups(
     graph: DependencyGraph, names: dict[nn.Module, str], why_blocked: Callable[[Node], str | None]
 ) -> Iterator[Group]:
     """The group of every layer that is in no group before it."""
-    nodes = graph.module2node
-    walk = _Walk()
-    for dependency in (dependency for node in nodes.values() for dependency in node.dependencies):
-        dependency.index_mapping = _Counted(dependency.index_mapping, walk)
     seen: set[nn.Module] = set()
-    for module in list(nodes):
+    for module in list(graph.module2node):
         if not weighted(module) or module in seen:
             continue
-        pruner = graph.get_pruner_of_module(module)
-        width = pruner.get_out_channels(module)
-        walk.mapped = walk.steps = 0
         try:
-            found = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(width)))
-        except _Endless:
-            every = torch.arange(width)
+            found = coupled_with(graph, module)
+        except Lost:
+            every = torch.arange(graph.get_out_channels(module))
             member = Member(names[module], "out", every, every)
-            yield Group(width, (member,), "what its channels are coupled with cannot be followed")
+            yield Group(len(every), (member,), "what its channels are coupled with cannot be followed")
             continue
-        seen.update(dep.target.module for dep, _ in found if graph.is_out_channel_pruning_fn(dep.handler))
+        seen.update(each.node.module for each in found if graph.is_out_channel_pruning_fn(each.handler))
         yield _group(found, graph, names, why_blocked)
 
 
 def _group(
-    found: Found, graph: DependencyGraph, names: dict[nn.Module, str], why_blocked: Callable[[Node], str | None]
+    found: Sequence[Reached],
+    graph: DependencyGraph,
+    names: dict[nn.Module, str],
+    why_blocked: Callable[[Node], str | None],
 ) -> Group:
-    root, width = found[0].dep.target, len(found[0].idxs)
+    width = int(found[0].channels.max()) + 1
     members = []
     reason = None
-    for item in found.items:
-        node, module = item.dep.target, item.dep.target.module
-        reason = reason or why_blocked(node)
+    for each in found:
+        module = each.node.module
+        reason = reason or why_blocked(each.node)
         if module not in names:
             continue
         kind = kind_of(module)
@@ -141,14 +93,14 @@ def _group(
         elif not weighted(module):
             continue
         else:
-            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+            side = "out" if graph.is_out_channel_pruning_fn(each.handler) else "in"
         size = kind.columns(module) if side == "in" else kind.rows(module)
-        if None in item.root_idxs or max(item.root_idxs) >= width or max(item.idxs) >= size:
+        if int(each.channels.min()) < 0 or int(each.channels.max()) >= width or int(each.where.max()) >= size:
             # The library's index mappings do not know every way to slice, repeat and reshape.
             reason = reason or f"the channels of {names[module]} cannot be followed"
             continue
-        members.append(Member(names[module], side, torch.tensor(item.idxs), torch.tensor(item.root_idxs)))
-    if root.module not in names:
+        members.append(Member(names[module], side, each.where, each.channels))
+    if found[0].node.module not in names:
         reason = reason or "first layer is not known"
     if reason is None and not any(member.side == "in" for member in members):
         reason = "no layer reads it"

@@ -94,8 +94,7 @@ def _of_width(model: nn.Module, example: Example, width: int) -> list[Stream]:
     basis = torch.cat(vectors, 1)  # (sources, passes * width)
     groups: list[_Found] = []
     for key in set.intersection(*map(set, read)):
-        at = torch.cat([each[key] for each in read], 1).unique(dim=0)
-        members = _members(at, basis, list(sources))
+        members = _members(torch.cat([each[key] for each in read], 1), basis, list(sources))
         if members:
             sides = {_side(model, name, sources[name], False) for name in members}
             if key[0] == "read":
@@ -159,6 +158,11 @@ def _sources(model: nn.Module, width: int) -> dict[str, Any]:
 
 def _members(seen: Tensor, basis: Tensor, names: list[str]) -> list[str]:
     """Whose vectors add up to each row of `seen` (positions, numbers); nobody's where one row is no such sum."""
+    if len(seen) > 1:  # most are the same everywhere, or a sum nowhere: to tell different rows apart takes long
+        first = _members(seen[:1], basis, names)
+        if not first or bool((seen == seen[0]).all()):
+            return first
+        seen = seen.unique(dim=0)
     weights = torch.linalg.lstsq(basis.T, seen.T).solution  # (sources, positions)
     rest = (seen.T - basis.T @ weights).abs().amax(0)
     if not bool(torch.isfinite(rest).all()) or not bool((rest <= _SMALL * seen.abs().amax(1).clamp_min(1.0)).all()):

@@ -52,7 +52,7 @@ def settle(
 
     accepted: list[int] = []
     rejected: list[int] = []
-    best = attempt([])
+    best: tuple[Plan, nn.Module, float] | None = None
     parts = [[index for index, group in enumerate(graph.groups) if group.blocked is None]]
     while parts:
         part = parts.pop(0)
@@ -64,6 +64,7 @@ def settle(
             parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
         else:
             rejected += part
+    best = best or attempt([])
     assert best is not None
     for index in rejected:
         channels = range(graph.groups[index].width)

@@ -1,4 +1,4 @@
-"""Each attention of a T5 may lose heads of its own, though one table of position biases serves all."""
+"""Each attention of a T5 or MT5 may lose heads of its own, though one table of position biases serves all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from tests.compression.thinning.conftest import relative
 IDS = torch.arange(18).view(2, 9) + 3
 EXAMPLE = {"input_ids": IDS, "decoder_input_ids": IDS, "use_cache": False}
 pytestmark = pytest.mark.slow
+FAMILIES = pytest.mark.parametrize("family", ["T5", "MT5"])
 
 
-def t5() -> nn.Module:
+def made(family: str) -> nn.Module:
     t = pytest.importorskip("transformers")
     torch.manual_seed(0)
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 99}
-    model = t.T5ForConditionalGeneration(t.T5Config(**sizes, decoder_start_token_id=0)).eval()
+    config = getattr(t, f"{family}Config")(**sizes, decoder_start_token_id=0)
+    model: nn.Module = getattr(t, f"{family}ForConditionalGeneration")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -47,18 +49,20 @@ def tables(model: nn.Module) -> list[int]:
     return [p.shape[1] for name, p in model.named_parameters() if "relative_attention_bias" in name]
 
 
-def test_the_same_head_everywhere_takes_its_column_of_the_table_along() -> None:
-    model = t5()
+@FAMILIES
+def test_the_same_head_everywhere_takes_its_column_of_the_table_along(family: str) -> None:
+    model = made(family)
     without(model, [1])
     assert tables(model) == [3, 3]
 
 
-def test_heads_of_its_own_leave_the_table_whole_and_can_be_built_anew() -> None:
-    model = t5()
+@FAMILIES
+def test_heads_of_its_own_leave_the_table_whole_and_can_be_built_anew(family: str) -> None:
+    model = made(family)
     expected, report = without(model, [0, 1, 2, 3])
     assert tables(model) == [4, 4]
     assert {module.n_heads for module in model.modules() if hasattr(module, "n_heads")} == {3}
-    again = t5()
+    again = made(family)
     replay(again, structure_from(structure_state(report.changes)))
     again.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -69,8 +73,9 @@ def test_heads_of_its_own_leave_the_table_whole_and_can_be_built_anew() -> None:
     assert kept == [[2, 3], [0, 3], [0, 1], [1, 3]]
 
 
-def test_cross_attention_alone_and_narrower_heads() -> None:
-    model = t5()
+@FAMILIES
+def test_cross_attention_alone_and_narrower_heads(family: str) -> None:
+    model = made(family)
     with torch.no_grad():
         for name, module in model.named_modules():
             if name.endswith("EncDecAttention"):

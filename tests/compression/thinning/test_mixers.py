@@ -90,3 +90,24 @@ def test_of_a_mamba() -> None:
             assert layer.mixer.in_proj.weight.shape == (32, 16)
             assert layer.mixer.conv1d.groups == layer.mixer.intermediate_size == 16
         assert relative(expected, model(tokens).logits) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_mamba2_loses_width_and_keeps_what_its_inner_norm_reads() -> None:
+    """Its inner channels pass a norm over all of them: none stands by itself."""
+    t = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 50, "state_size": 4, "num_heads": 4}
+    more = {"head_dim": 8, "n_groups": 1, "chunk_size": 4, "use_cache": False}
+    model = t.Mamba2ForCausalLM(t.Mamba2Config(**sizes, **more)).eval()
+    tokens = torch.arange(14).view(2, 7)
+    (width,) = couplings(model, tokens).couplings
+    assert (width.kind, width.count) == ("Embedding", 16)
+    with torch.no_grad():
+        weights = {part.weight: model.get_parameter(part.weight) for part in width.slices}
+        for name, mask in width.expand((torch.arange(16) >= 4).float(), weights).items():
+            model.get_parameter(name).mul_(mask)
+        expected = model(tokens).logits
+        thin(model, None, tokens)
+        assert model.backbone.layers[0].mixer.in_proj.in_features == model.backbone.embeddings.weight.shape[1] == 12
+        assert relative(expected, model(tokens).logits) < 1e-5
