@@ -14,7 +14,7 @@ from torch import Tensor
 def through(values: Tensor, rounded: Tensor, lowest: Tensor | None = None, highest: Tensor | None = None) -> Tensor:
     """`rounded` going forward; its gradient goes back to `values`, where these lie in [lowest, highest).
 
-    Shapes: `rounded` that of `values`; the bounds of one element each, both or none.
+    Shapes: `rounded` that of `values`; the bounds of one element each, or one for each value; both or none.
     """
     if not (torch.is_grad_enabled() and values.requires_grad):
         return rounded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from raydistill.compression.quantizers.through import learned_clip, through
@@ -20,9 +21,12 @@ def test_they_pass_as_if_nothing_had_been_rounded() -> None:
     assert gradient(values, result) == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_nothing_passes_where_values_were_clipped() -> None:
-    values = torch.tensor([-1.2, 0.4, 0.6, 2.2], requires_grad=True)
-    result = through(values, values.detach().clamp(0, 2).round(), torch.tensor(0.0), torch.tensor(2.0))
+@pytest.mark.parametrize("elements", [1, 4])
+def test_nothing_passes_where_values_were_clipped(elements: int) -> None:
+    """Ends of one element are what a CPU reads; of several as on other devices, which it would wait for."""
+    values = torch.tensor([-1.2, 0.0, 0.6, 2.0], requires_grad=True)
+    ends = torch.zeros(elements), torch.full((elements,), 2.0)
+    result = through(values, values.detach().clamp(0, 2).round(), *ends)
     assert gradient(values, result) == [0.0, 2.0, 3.0, 0.0]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from raydistill import models
 from raydistill.compression.summaries import draw, trace
 from raydistill.compression.summaries.graph import boxes
+from raydistill.compression.summaries.picture import _Drawing
 from raydistill.errors import ConfigError
 
 IMAGES = torch.zeros(1, 3, 32, 32)
@@ -46,6 +47,26 @@ def test_png_and_svg_are_what_their_names_say_and_always_the_same(tmp_path: Path
     width, height = struct.unpack(">II", content[16:24])
     assert 100 < width < height < 3000
     assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_texts_stand_in_their_boxes_and_boxes_apart_in_the_picture() -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    model = models.create("resnet20_cifar", 10)
+    found = boxes(trace(model, IMAGES), model)
+    (axes,) = _Drawing(found, "resnet20").figure.axes
+    rims = [p.get_bbox() for p in axes.patches if isinstance(p, FancyBboxPatch)]
+    assert len(rims) == len(found)
+    title, *others = (text.get_position() for text in axes.texts)
+    inside = [[rim for rim in rims if rim.contains(*place)] for place in others]
+    assert all(len(around) == 1 for around in inside)
+    assert not any(rim.contains(*title) for rim in rims)
+    for around, (x, _) in zip(inside, others, strict=True):
+        assert (around[0].x0 + around[0].x1) / 2 == pytest.approx(x)
+    assert not any(a.overlaps(b) for index, a in enumerate(rims) for b in rims[:index])
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert all(left < rim.x0 < rim.x1 < right and min(low, high) < rim.y0 < rim.y1 < max(low, high) for rim in rims)
 
 
 @pytest.mark.slow
