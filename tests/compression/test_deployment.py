@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.deployment import deploy
+from raydistill.compression.deployment import deploy, tensors
 from raydistill.compression.structure import replay
 from raydistill.models import MENU
 from tests.compression.structure.test_thinned import pruned
@@ -171,3 +171,11 @@ def test_of_a_norm_with_an_activation_that_stays(norm: type[NormThenAct], left: 
     replay(fresh, done.changes)
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(fresh(inputs), model(inputs))
+
+
+def test_all_that_a_network_gives_is_compared() -> None:
+    one, other, third = torch.ones(1), torch.zeros(2), torch.arange(3)
+    given = (one, {"boxes": [other], "count": 3, "name": "x"}, [[third], None])
+    assert [id(tensor) for tensor in tensors(given)] == [id(one), id(other), id(third)]
+    assert tensors(one)[0] is one
+    assert tensors(3) == []
