@@ -63,6 +63,18 @@ def test_a_full_or_read_only_folder_is_one_line(records, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_each_point_stands_where_its_trial_is_and_the_legend_names_them(records) -> None:
+    (plot,) = draw_front(front_rows(records, TWO), TWO, METRICS, "title").axes
+    points = {each.get_label(): each.get_offsets().tolist() for each in plot.collections}
+    found = {record.trial_id: [record.last.sparsity, record.last.metrics["top1"]] for record in records}
+    assert points["dense baseline"] == [found[BASELINE]]
+    assert points["Pareto front"] + points["dominated"] == [found["t0000"], found["t0001"]]
+    assert points["knee"][0] in found.values()
+    legend = [text.get_text() for text in plot.get_legend().get_texts()]
+    assert {"dense baseline", "Pareto front", "dominated", "knee"} <= set(legend)
+
+
+@pytest.mark.slow
 def test_the_picture_shows_front_rest_baseline_and_knee(records, tmp_path: Path) -> None:
     path = tmp_path / "pareto.png"
     front_png(front_rows(records, TWO), TWO, METRICS, path, "title")

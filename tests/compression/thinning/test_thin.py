@@ -10,7 +10,8 @@ from torch.nn import functional
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.structure import replay, structure_from, structure_state
 from raydistill.compression.thinning import thin
-from raydistill.errors import ConfigError
+from raydistill.compression.thinning.thin import rules_of
+from raydistill.errors import ConfigError, Fault
 from tests.compression.thinning.conftest import relative, unsettled, zeroed
 
 IMAGE = torch.zeros(1, 3, 12, 12)
@@ -541,3 +542,8 @@ def test_only_what_the_named_weights_write_goes() -> None:
     assert len(model[0].weight) == 4
     with pytest.raises(ConfigError, match=r"no such weight, got '3\.wieght'; did you mean '3\.weight'"):
         thin(model, None, example, weights=["3.wieght"])
+
+
+def test_what_is_wrong_is_said_without_where_and_what_to_do() -> None:
+    error = ConfigError(Fault("model", "cannot be followed", 3, "leave it"), "whole lines stay")
+    assert rules_of(error) == "cannot be followed; whole lines stay"
