@@ -1,4 +1,4 @@
-"""What several rooms' tests share: a small model, MLflow's tables, and the folder of inputs to be compatible with."""
+"""What several rooms' tests share: MLflow's tables, and the folder of inputs to be compatible with."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from hypothesis import settings
-from torch import nn
 
 from tests.marks import none_of, of_file
+
+if TYPE_CHECKING:
+    from tests.two_layers import TwoLayers
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPAT = ROOT.parent / "shared" / "compat"
@@ -34,8 +36,9 @@ settings.register_profile("raydistill", deadline=None)  # how long an example ta
 settings.load_profile("raydistill")
 
 # One thread here and in what tests start: small tensors gain nothing from a second, which waits by spinning. On two
-# busy cores that is half of all the time.
-torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+# busy cores that is half of all the time. Torch reads it where it is imported, which is not here: of several processes
+# the one that hands out the tests needs none of it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Bytecode is kept, whatever the environment says: to compile a thousand modules anew is a third of what collecting the
 # tests takes, in each of two processes, and most of what each of the many that they start does.
@@ -97,21 +100,12 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-class TwoLayers(nn.Module):
-    """conv (4, 3, 3, 3), batch norm, fc (10, 4): 148 weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.bn = nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, 10)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc(torch.relu(self.bn(self.conv(images))).mean((2, 3)))
-
-
 @pytest.fixture
 def model() -> TwoLayers:
+    import torch
+
+    from tests.two_layers import TwoLayers
+
     torch.manual_seed(0)
     return TwoLayers()
 

@@ -20,6 +20,7 @@ def test_it_is_what_the_checkpoint_says(network: Network, trained: Path) -> None
     assert torch.equal(network.model.fc1.weight, read_checkpoint(trained)["model"]["fc1.weight"])
 
 
+@pytest.mark.slow
 def test_its_data_are_as_it_wants_them_unless_the_user_says_otherwise(
     trained: Path, task: Classification, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_some_samples_are_always_the_same(network: Network) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_history_starts_no_sweep(network: Network, tmp_path: Path) -> None:
     check_starts_a_sweep(network)
     write_checkpoint(tmp_path / "bare.pt", {**read_checkpoint(network.path), "history": []})

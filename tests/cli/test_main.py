@@ -156,6 +156,7 @@ def test_a_dry_run_shows_constraints_and_confirmation_and_no_password(raydistill
     assert not (tmp_path / "m.db").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--epochs", "2")])
 @pytest.mark.parametrize(
     ("schedule", "expected"),

@@ -114,6 +114,7 @@ def test_published_weights_are_fine_tuned_on_images_of_any_size(raydistill: Comm
     assert "as the weights want" not in ended.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["0x3", "a", "3x4x5", "", "-1"])
 def test_an_image_size_that_is_none(raydistill: Command, published: Path, size: str) -> None:
     ended = raydistill("compress", "--arch", "squeezenet1_1", "--image-size", size, "--data-dir", published)
@@ -121,6 +122,7 @@ def test_an_image_size_that_is_none(raydistill: Command, published: Path, size: 
     assert "--image-size: must be height x width in pixels" in ended.err
 
 
+@pytest.mark.slow
 def test_reset_optimizer_needs_a_checkpoint_even_with_published_weights(raydistill: Command, published: Path) -> None:
     ended = raydistill("compress", "--arch", "squeezenet1_1", "--pretrained", "--reset-optimizer")
     assert (ended.code, "--reset-optimizer: needs a checkpoint" in ended.err) == (2, True)

@@ -91,6 +91,7 @@ def test_what_is_sent_to_all_of_a_group_does_not_end_it(number: int) -> None:
     assert err.startswith(ENDED)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_its_cursor_back() -> None:
     reader, writer = pty.openpty()
     code = (

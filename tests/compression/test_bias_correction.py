@@ -33,6 +33,7 @@ def quantized() -> Net:
     return model
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_means_are_those_of_floats_and_the_network_is_nearer() -> None:
     model = quantized()

@@ -18,7 +18,7 @@ from raydistill.compression.quantizers import QuantAwareTrainRangeLinearQuantize
 from raydistill.compression.sensitivity import read_sensitivity_csv, sensitivity_csv, sensitivity_png
 from raydistill.errors import ConfigError, DataError
 from raydistill.metrics import Metric
-from tests.conftest import TwoLayers
+from tests.two_layers import TwoLayers
 
 
 def evaluate(model: nn.Module) -> dict[str, float]:

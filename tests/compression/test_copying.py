@@ -86,6 +86,7 @@ def test_a_copy_is_one(model: nn.Module) -> None:
     assert not torch.equal(other(images), expected)
 
 
+@pytest.mark.slow
 def test_thinning_measures_it(model: nn.Module) -> None:
     with torch.no_grad():
         model[0].weight[:4] = 0
@@ -100,6 +101,7 @@ def test_thinning_measures_it(model: nn.Module) -> None:
         assert macs == total_macs(model, image)
 
 
+@pytest.mark.slow
 def test_precision_is_measured_on_it(model: nn.Module) -> None:
     state = {name: value.clone() for name, value in model.state_dict().items()}
     assert _shortest_steps(("fp32",), model, torch.device("cpu"), (torch.zeros(2, 3, 8, 8),))["fp32"] > 0

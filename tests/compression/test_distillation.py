@@ -221,6 +221,7 @@ def test_a_compiled_student(pair: tuple[Pair, Pair], way: str) -> None:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_a_distributed_student(pair: tuple[Pair, Pair], tmp_path: Any) -> None:
     student, teacher = pair
     student.eval()

@@ -131,6 +131,7 @@ def test_a_convolution_is_a_matrix_and_the_rank_no_more_than_it_has() -> None:
     assert torch.equal(adapter.merged(2.0, None), adapter.base), "it adds nothing yet"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_one_that_was_never_interrupted() -> None:
     def halfway() -> tuple[nn.Module, torch.optim.Optimizer, Any]:
         model = network()

@@ -41,6 +41,7 @@ def trained(tmp_path: Path, **args: Any) -> tuple[list[dict[str, float]], dict[s
     return [dict(epoch.layer_sparsity) for epoch in epochs], read_checkpoint(str(epochs[-1].checkpoint))["model"]
 
 
+@pytest.mark.slow
 def test_an_own_ranking(tmp_path: Path) -> None:
     _, weights = trained(tmp_path, ranking=f"{OWN}ORDER", rate="one_shot")
     kept = weights["0.weight"].reshape(-1) != 0

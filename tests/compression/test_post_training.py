@@ -46,6 +46,7 @@ def network() -> nn.Module:
 DATA = [(torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(seed)),) for seed in range(3)]
 
 
+@pytest.mark.slow
 def test_batch_norms_are_folded_first_and_their_statistics_move() -> None:
     model = network()
     before = model(*DATA[0]).detach()
@@ -118,6 +119,7 @@ def test_histograms_are_counted_where_the_quantizer_wants_them() -> None:
     assert calibrate(model, DATA[0], lambda: DATA, PostTrainLinearQuantizer("q", clip_acts="GAUSS"))["5"].output.std > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"per_channel_wts": True, "mode": "ASYMMETRIC_UNSIGNED", "scale_approx_mult_bits": 12}, {"fp16": True}],

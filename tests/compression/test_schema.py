@@ -17,8 +17,8 @@ from raydistill.compression.build import MENUS
 from raydistill.compression.schema import class_arguments, schedule_schema, type_schema
 from raydistill.errors import ConfigError
 from raydistill.schedule import NARROWED, NARROWING, parse_schedule, read_yaml
-from tests.conftest import TwoLayers
 from tests.fuzz.mutate import mutated, places
+from tests.two_layers import TwoLayers
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Draft202012Validator(schedule_schema())
@@ -191,6 +191,7 @@ def test_what_json_has_no_word_for_takes_anything() -> None:
     assert type_schema(torch.Tensor) == {}
 
 
+@pytest.mark.slow
 def test_types_and_exclusions_stand_in_place_of_weights_where_these_are_named() -> None:
     schedule = copy.deepcopy(SCHEDULE)
     agp = schedule["pruners"]["agp"]

@@ -63,6 +63,7 @@ def test_a_float_network_is_stored_as_it_is() -> None:
     assert stored(model) == dict(model.named_parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -103,6 +103,7 @@ def test_a_tree_of_images_keeps_the_name(make_tree: Callable, tmp_path: Path) ->
     assert (dataset.train_images[0] == images["train/ant/000.png"]).all()
 
 
+@pytest.mark.slow
 def test_a_download_is_unpacked_whole_and_used_again(
     batches: tuple, published: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ def test_columns_of_plain_parquet_are_told_by_their_names_or_by_the_user(tmp_pat
     assert sorted(numbers(asked.train_images) + numbers(asked.test_images)) == list(range(30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classes", "vectors"])
 def test_several_labels_an_image(kind: str, tmp_path: Path) -> None:
     of_label = hf.ClassLabel(names=["a", "b", "c"]) if kind == "classes" else hf.Value("int8")
@@ -168,6 +169,7 @@ def test_wrong_things_are_one_line(saved: Path, parquet: Path, tmp_path: Path) -
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_without_the_package_it_says_what_to_install(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(

@@ -193,6 +193,7 @@ def test_a_wrong_folder_or_none_is_one_line(tmp_path: Path) -> None:
     assert (digits.name, digits.used_fallback) == ("digits", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "emnist", "cifar100"])
 def test_a_download_is_unpacked_whole_and_used_again(
     name: str, write: Callable[[str], Written], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -60,6 +60,7 @@ def test_no_activation_module_is_used_twice() -> None:
     assert set(calls.values()) == {1}
 
 
+@pytest.mark.slow
 def test_every_weight_named_in_the_users_schedules_exists(compat: Path) -> None:
     names: dict[str, set[str]] = {"20": set(), "56": set()}
     for file in (compat / "distiller_schedules").rglob("*.y*ml"):

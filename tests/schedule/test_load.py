@@ -97,6 +97,7 @@ def test_two_quantizers_are_refused() -> None:
         parse_schedule(mapping, "s.yaml")
 
 
+@pytest.mark.slow
 def test_every_schedule_of_the_project_loads(root: Path) -> None:
     files = sorted((root / "schedules").glob("*.yaml"))
     assert files

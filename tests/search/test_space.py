@@ -160,6 +160,7 @@ def test_a_trial_depends_on_seed_and_index_alone() -> None:
     assert all(d.distribution.contains(alone[d.path]) for d in first.dimensions)
 
 
+@pytest.mark.slow
 def test_seed_and_index_do_not_run_into_each_other() -> None:
     only = SearchSpace((Dimension("a.b", Uniform(0, 1)),))
     grid = np.array([[only.sample_trial(seed, i)["a.b"] for i in range(40)] for seed in range(40)])

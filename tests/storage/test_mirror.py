@@ -246,6 +246,7 @@ def test_what_is_left_behind_is_said(address: BucketUri, gate: Any, tmp_path: Pa
     gate.open()
 
 
+@pytest.mark.slow
 def test_a_journal_without_a_line_puts_nothing(objects: Objects, tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b"")

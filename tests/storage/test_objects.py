@@ -91,6 +91,7 @@ def test_addresses_that_are_none(text: str, expected: str) -> None:
     assert "word" not in str(caught.value) or "password" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_missing_bucket_is_said_at_once(s3_endpoint: str) -> None:
     objects = Objects(parse_bucket_uri("s3://no-such-bucket-here/p"), outage_s=600.0)
     with pytest.raises(StorageError, match="s3://no-such-bucket-here/p: there is no such bucket; make it") as caught:

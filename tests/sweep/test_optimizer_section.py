@@ -43,6 +43,7 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
+@pytest.mark.slow
 def test_what_is_drawn_stands_in_each_trial_s_optimizer(write: Write) -> None:
     search = {
         "training.optimizer.lr": {"loguniform": [0.001, 0.1]},

@@ -30,6 +30,7 @@ def messages(folder: Path, run: RunConfig = RUN, keep: tuple[int, ...] = (2, 3))
     return stream
 
 
+@pytest.mark.slow
 def test_networks_are_kept_on_the_way(tmp_path: Path) -> None:
     epochs = [message.epoch for message in messages(tmp_path)]
     assert epochs == [0, 1, 2]

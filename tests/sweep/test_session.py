@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from raydistill.storage.open_store import open_store
 from tests.sweep.sessions import session_of
 
 
+@pytest.mark.slow
 def test_its_folder_has_a_name_in_the_storage_and_nothing_is_shared_between_two(
     write_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:

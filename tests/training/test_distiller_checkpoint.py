@@ -395,6 +395,7 @@ def test_both_kinds_of_start_are_not_taken_at_once(config: RunConfig) -> None:
         next(fit(replace(config, init_from="a", continue_from="b")))
 
 
+@pytest.mark.slow
 def test_a_quantized_network_comes_back_with_the_floats_it_was_trained_in(file: Path) -> None:
     """Names as Distiller's quantization-aware training leaves them."""
     model, optimizer = trained()

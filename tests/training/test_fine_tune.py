@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -15,6 +16,7 @@ from tests.tasks.own import Line, net
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_it_is_the_loop_by_hand() -> None:
     torch.manual_seed(0)
     model, task = net(), Line()

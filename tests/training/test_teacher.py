@@ -77,6 +77,7 @@ def test_what_can_be_has_no_faults_and_what_cannot_is_said_together() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_checkpoints_network_is_given_its_batches_as_they_are(file: str, task: Classification) -> None:
     teacher = load_teacher(Distillation(checkpoint=file), task)
     assert not isinstance(teacher, Translated)
@@ -151,6 +152,7 @@ def test_a_hash_is_of_values_and_names() -> None:
     assert digest({"a": torch.arange(6.0).reshape(2, 3).t()}) == digest({"a": torch.tensor([[0.0, 3], [1, 4], [2, 5]])})
 
 
+@pytest.mark.slow
 def test_it_speaks_in_the_loss_of_its_epochs(file: str, task: Classification) -> None:
     said = Distillation(
         checkpoint=file, temperature=2.0, distill_wt=0.7, student_wt=0.3, start_epoch=1, end_epoch=2,

@@ -219,6 +219,7 @@ def test_a_part_that_is_missing_is_named(folder: Path, key: str) -> None:
         load_model("c.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key", ["epoch", "optimizer", "schedule_hash", "scheduler", "rng"],
 )  # fmt: skip

@@ -79,6 +79,7 @@ def test_each_layer_reads_what_those_before_it_give_once_they_are_changed(net: s
     assert sorted(seen) == sorted(names)
 
 
+@pytest.mark.slow
 def test_packed_attention_is_read_where_fused_kernels_would_pass_it_over() -> None:
     model = transformer()
     names = [name for name in matrices(model) if name != "0.weight"]

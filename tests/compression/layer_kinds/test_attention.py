@@ -12,6 +12,7 @@ from raydistill.compression.thinning import thin
 from tests.compression.thinning.conftest import relative
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("need_weights", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_torchs_own_with_masks_gives_what_the_masked_one_gives(need_weights: bool, batch_first: bool) -> None:

@@ -125,6 +125,7 @@ def test_without_data_it_says_so_and_what_other_controls_are_for() -> None:
     assert "policies[0].pruner.args.mask_on_forward_only: is not for WandaPruner" in str(raised.value)
 
 
+@pytest.mark.slow
 def test_weights_that_nobody_multiplies_by_are_said_at_the_check_unless_their_level_is_zero() -> None:
     policies = [{"pruner": {"instance_name": "p"}, "epochs": [0]}]
     pruner: dict[str, Any] = {"class": "WandaPruner", "levels": {"*": 0.5}}
@@ -207,6 +208,7 @@ class Convolutions(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [WandaPruner, SparseGPTPruner])
 def test_convolutions_are_pruned_and_sparse_gpt_keeps_more_of_the_output(kind: Any) -> None:
     torch.manual_seed(0)

@@ -56,6 +56,7 @@ def decoder() -> DecoderLM:
     return model
 
 
+@pytest.mark.slow
 def test_those_of_least_influence_go_and_the_others_stay_as_they_are() -> None:
     model = decoder()
     states: dict[str, list[tuple[Tensor, Tensor]]] = {}

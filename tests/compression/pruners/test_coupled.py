@@ -57,6 +57,7 @@ def net() -> tuple[nn.Module, Tensor]:
     return unsettled(Residual()), torch.randn(2, 3, 4, 4)
 
 
+@pytest.mark.slow
 def test_what_is_pruned_goes_without_a_rest() -> None:
     model, x = net()
     pruner, masks = pruned(model, x, final_sparsity=0.5)

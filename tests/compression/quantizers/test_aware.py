@@ -63,6 +63,7 @@ def emulate(net: nn.Module, held: Quantization) -> None:
             held.replace_weight(name, LinearWeight(quantizer.bits, "ASYMMETRIC_UNSIGNED", quantizer.axis))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_distillers_training(compat: Path, number: int) -> None:
     oracles = Oracles.read(compat)

@@ -169,6 +169,7 @@ def test_channels_of_a_concatenation_are_told_apart() -> None:
     check(collector, "b", [model.log[0][:, 5:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["resnet20_cifar", "simplenet_cifar"])
 def test_the_networks_of_the_menu(arch: str) -> None:
     """resnet20's ReLU modules are one a use, so plain hooks on them are a second route."""

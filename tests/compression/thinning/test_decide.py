@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -40,6 +41,7 @@ def test_a_constant_goes_into_the_next_bias_and_an_unread_channel_goes_with_its_
     assert gone(model, STRUCTURES) == {"0:out": [1, 3], "2:in": [1, 3]}
 
 
+@pytest.mark.slow
 def test_only_the_structures_that_are_asked_for() -> None:
     assert gone(network(), (FILTERS,)) == {"0:out": [1], "2:in": [1]}
     assert gone(network(), (CHANNELS,)) == {"0:out": [3], "2:in": [3]}

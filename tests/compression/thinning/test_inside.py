@@ -64,6 +64,7 @@ def test_blocks_may_lose_different_numbers_of_heads() -> None:
     assert relative(expected, model(x).detach()) < 1e-5
 
 
+@pytest.mark.slow
 def test_nothing_is_tried_where_nothing_is_dead() -> None:
     taken = thin_inside(Two(Apart(), Fixed()).eval(), torch.randn(2, 5, 16), ("channels", "filters"))
     assert not taken.leaving

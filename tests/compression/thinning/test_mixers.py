@@ -35,6 +35,7 @@ def network(apart: bool = True) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), Mixing(apart), Mixing(apart), nn.Linear(6, 3)).eval()
 
 
+@pytest.mark.slow
 def test_its_channels_are_found_where_they_stand_by_themselves() -> None:
     x = torch.randn(2, 5, 4)
     found = mixers_of(network(), x)

@@ -50,6 +50,7 @@ def pruned() -> tuple[nn.Module, dict[str, Tensor]]:
     return model, zeroed(model, filters)
 
 
+@pytest.mark.slow
 def test_each_module_that_can_be_followed_is_one() -> None:
     model, _ = pruned()
     assert [piece.name for piece in pieces(model, IMAGES)] == ["features", "levels.a", "head"]

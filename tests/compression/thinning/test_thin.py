@@ -75,6 +75,7 @@ def test_a_constant_behind_a_batch_norm_moves_the_next_ones_running_mean() -> No
     assert relative(expected, model(x)) < 1e-5
 
 
+@pytest.mark.slow
 def test_one_channel_stays_to_carry_constants_into_zero_padding() -> None:
     model = unsettled(chain(padding=1))
     model[1].bias.data.fill_(1.0)  # all four constants are positive, so none vanishes in the relu
@@ -119,6 +120,7 @@ def test_a_channel_that_nobody_reads_goes_with_a_filter_that_is_not_zero() -> No
     assert relative(expected, model(x)) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_channel_that_a_batch_norm_scales_by_zero_goes() -> None:
     model = unsettled(chain())
     model[1].weight.data[[0, 3]] = 0  # network slimming
@@ -282,6 +284,7 @@ class Mixed(nn.Module):
         return self.fc(torch.relu(self.conv2(x)).mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["softmax", "slice"])
 def test_channels_coupled_out_of_sight_stay_and_the_others_go(how: str) -> None:
     model = unsettled(Mixed(how))
@@ -308,6 +311,7 @@ def test_nothing_goes_through_a_normalization_over_channels() -> None:
     assert relative(expected, model(x)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("affine", [True, False])
 def test_a_group_norm_loses_whole_groups_of_channels(affine: bool) -> None:
     def fresh() -> nn.Sequential:

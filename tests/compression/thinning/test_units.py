@@ -51,6 +51,7 @@ def silence(rnn: nn.RNNBase, kind: str, units: list[list[int]]) -> None:
                 getattr(rnn, f"{name}{suffix}")[CANDIDATE[kind] * rnn.hidden_size + unit] = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", ["last", "ends", "packed"])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("kind", CANDIDATE)
@@ -91,6 +92,7 @@ def test_units_that_nobody_reads_go(both: bool) -> None:
     assert relative(expected, model(x).detach()) < 1e-5
 
 
+@pytest.mark.slow
 def test_each_layer_and_direction_loses_as_many_as_the_one_that_can_lose_least() -> None:
     torch.manual_seed(0)
     model = Classifier("GRU", True, "last").eval()

@@ -107,6 +107,7 @@ def one_shot(values) -> float:  # type: ignore[no-untyped-def]
     return 1.0 + a**2 + 0.2 * b**2
 
 
+@pytest.mark.slow
 def test_from_a_pool_the_best_spread_is_chosen_by_what_is_lost_at_once() -> None:
     alone = PlacedSearcher(RandomSearcher(SPACE, 3), SPACE, 3, 8, pool=60).with_curves(CURVES, SIZES, Aim())
     candidates = alone.candidates()
@@ -134,6 +135,7 @@ def test_where_nothing_could_be_judged_they_are_placed_by_the_curves() -> None:
     assert alone.with_evidence([float("inf")] * 20).origin(0) == "levels by curves"
 
 
+@pytest.mark.slow
 def test_a_candidate_that_breaks_a_bound_is_not_chosen() -> None:
     aim = Aim(figure=0.6, foreseen=lambda values: sum(levels(values)) / 2)
     sizes = {"a.weight": 0.5, "b.weight": 0.5}

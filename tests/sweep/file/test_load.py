@@ -247,6 +247,7 @@ def test_options_stand_above_the_file(write_sweep: WriteSweep) -> None:
     assert (sections.dataset.name, sections.tracking.uri) == ("cifar10", "http://there:5000")
 
 
+@pytest.mark.slow
 def test_epochs_scales_schedule_trial_scheduler_and_baseline(write_sweep: WriteSweep) -> None:
     file = write_sweep(("trial_scheduler", {"name": "asha", "grace_period": 2}))
     half = load_sweep(file, Overrides(epochs=2))

@@ -187,6 +187,7 @@ def test_a_run_file(tmp_path: Path, space: dict[str, Any]) -> None:
         load_run(file)
 
 
+@pytest.mark.slow
 def test_a_field_says_what_its_option_says() -> None:
     training = sweep_schema()["$defs"]["TrainingSection"]["properties"]
     assert training["lr"]["description"] == "Learning rate."

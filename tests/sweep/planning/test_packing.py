@@ -35,6 +35,7 @@ def test_a_sweep_that_asks_for_none(write_sweep: WriteSweep, task: Classificatio
     assert str(found) == "none"
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_pack_by_hand(write_sweep: WriteSweep, task: Classification) -> None:
     found = packing(write_sweep, task, SIXTEEN)
     assert found.wanted
@@ -48,6 +49,7 @@ def test_the_memory_of_a_pack_by_hand(write_sweep: WriteSweep, task: Classificat
     assert str(found) == f"16 trials as one network, about {total:,.0f} MiB ({total / 16:,.0f} MiB a trial)"
 
 
+@pytest.mark.slow
 def test_auto_says_what_a_trial_takes(write_sweep: WriteSweep, task: Classification) -> None:
     found = packing(write_sweep, task, ("resources_per_trial", {"cpu": 1, "pack": "auto"}))
     assert found.wanted

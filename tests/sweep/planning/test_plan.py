@@ -254,6 +254,7 @@ def test_bits_are_searched_beside_sparsity(tmp_path: Path) -> None:
     assert found >= {2, 4, 8}
 
 
+@pytest.mark.slow
 def test_bits_that_no_quantizer_takes_are_one_line(tmp_path: Path) -> None:
     file = Path(__file__).resolve().parents[3] / "search_spaces" / "simplenet_bits.yaml"
     said = yaml.safe_load(file.read_text())

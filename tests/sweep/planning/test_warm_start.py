@@ -45,6 +45,7 @@ def schedule(tmp_path: Path) -> str:
     return "agp.yaml"
 
 
+@pytest.mark.slow
 def test_a_sweep_begins_with_them_and_draws_the_others_as_ever(write_sweep: WriteSweep) -> None:
     drawn = plan_sweep(load_sweep(write_sweep()), CIFAR).trials
     start = {FC1: 0.9, LR: 0.03, "per_layer.fc2.weight.final_sparsity": 0.5}
@@ -98,6 +99,7 @@ def test_a_schedule_with_two_levels_for_one_weight_says_none(write_sweep: WriteS
     assert FC1 not in plan_sweep(load_sweep(write_sweep(("warm_start", ["both.yaml"]))), CIFAR).trials[0].values
 
 
+@pytest.mark.slow
 def test_fewer_epochs_shorten_a_schedule_too(write_sweep: WriteSweep, schedule: str) -> None:
     sweep = load_sweep(write_sweep(("warm_start", [schedule])), Overrides(epochs=2))
     policies = yaml.safe_load(plan_sweep(sweep, CIFAR).trials[0].schedule_text)["policies"]
@@ -212,6 +214,7 @@ def test_auto_is_refused_in_one_line_where_there_is_nothing_to_place(
     assert line in said
 
 
+@pytest.mark.slow
 def test_more_samples_change_nothing_of_what_was_drawn(write_sweep: WriteSweep) -> None:
     """The trials behind those that are placed are the searcher's first, however many there will be."""
     levels = {"per_layer": {"final_sparsity": {"uniform": [0.1, 0.95]}, "weights": ["fc1.weight", "fc2.weight"]}}

@@ -49,6 +49,7 @@ def test_a_bucket_brings_the_baseline_and_a_users_teacher(
     assert str(run.out_dir).endswith("/tiny/trials/t0000")
 
 
+@pytest.mark.slow
 def test_the_baseline_as_teacher_is_brought_once(bucket: str, tmp_path: Path) -> None:
     store = open_store(f"s3://{bucket}/sweeps")
     (tmp_path / "dense.pt").write_bytes(b"dense")

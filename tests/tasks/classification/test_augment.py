@@ -45,6 +45,7 @@ def test_a_window_does_not_share_memory_with_the_next_batch() -> None:
     assert (first == 1).all()
 
 
+@pytest.mark.slow
 def test_draws_are_fair_and_independent() -> None:
     count = 60_000
     draw = draw_epoch(count, "crop_flip", seed=1, epoch=2)

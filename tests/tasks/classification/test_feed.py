@@ -78,6 +78,7 @@ def crops_of(image: np.ndarray) -> dict[bytes, tuple[int, int, bool]]:
     return found
 
 
+@pytest.mark.slow
 def test_each_train_image_comes_once_an_epoch_as_one_of_its_crops(arrays: ArrayDataset) -> None:
     feed = TrainFeed(arrays, 16, "cpu", seed=5)
     assert (feed.samples, feed.batches) == (TRAIN, 3)

@@ -72,6 +72,7 @@ def test_files_of_another_form_are_one_line(tmp_path: Path, content: bytes, says
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_places_that_hold_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset.data_dir: must be given: where the ratings are; give a file, or a"):
         read_interactions(None)

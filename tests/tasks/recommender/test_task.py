@@ -152,6 +152,7 @@ def test_an_epoch_of_train_has_every_pair_once_and_others_beside_it(data: Datase
     assert not torch.equal(torch.cat(again), torch.cat(other))
 
 
+@pytest.mark.slow
 def test_fractions_of_the_parts(data: DatasetConfig) -> None:
     task = task_of(data)
     loading = Loading(CPU, 100, fraction=0.25)
@@ -201,6 +202,7 @@ def test_arguments_that_are_none_are_one_line(data: DatasetConfig, args: dict[st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_users_who_are_not_evaluated_are_told_of_and_a_wrong_network_is_one_line(tmp_path: Path) -> None:
     write(tmp_path, table=np.concatenate([rows(), [[5000, 1, 3, 1]]]))
     task = task_of(DatasetConfig(data_dir=str(tmp_path)))

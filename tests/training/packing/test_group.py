@@ -210,6 +210,7 @@ def test_members_in_other_epochs_have_their_own_minibatches(tmp_path: Path) -> N
         torch.testing.assert_close(members[0].network.state_dict()[name], value, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_outputs_that_are_kept_are_judged_as_each_network_is(tmp_path: Path) -> None:
     members = [member(key, **said) for key, said in enumerate(RUNS)]  # type: ignore[arg-type]
     whole = group(members, most=2)
