@@ -74,6 +74,19 @@ def test_a_hot_teacher_pulls_logits_together_as_section_2_1_of_the_paper_says() 
     assert torch.allclose(student.grad, expected, atol=2e-3)
 
 
+def test_half_of_the_loss_is_the_teachers_where_nothing_is_said(pair: tuple[Pair, Pair]) -> None:
+    student, teacher = (each.eval() for each in pair)
+    inputs = torch.randn(5, 4)
+    labels = torch.zeros(5).long()
+    policy = KnowledgeDistillationPolicy(student, teacher)
+    policy.on_epoch_begin(None)  # type: ignore[arg-type]
+    found = float(step(policy, student, inputs))
+    with torch.no_grad():
+        own = float(functional.cross_entropy(student(inputs), labels))
+        taught = by_hand(student(inputs).tolist(), teacher(inputs).tolist(), 1.0)
+    assert found == pytest.approx(0.5 * own + 0.5 * taught, rel=1e-4)
+
+
 def test_the_student_learns_from_the_teacher_and_the_teacher_stays(pair: tuple[Pair, Pair]) -> None:
     student, teacher = pair
     before = copy.deepcopy(teacher.state_dict())

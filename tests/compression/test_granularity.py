@@ -78,3 +78,15 @@ def test_bad_names_and_shapes_are_one_line(name: object, block_shape: object, sa
 def test_a_weight_that_has_no_such_groups_is_named() -> None:
     assert "needs a weight of 3 or 4 or 5 dimensions, this one has 2" in MENU["Filters"].fault_of(MATRIX)
     assert "do not divide (4, 6, 2, 3)" in granularity("g", "Blocks", [3, 1, 1, 1]).fault_of(CONV)
+
+
+@pytest.mark.parametrize(
+    ("name", "dimensions"),
+    [
+        ("Element", "123456"), ("Filters", "345"), ("3D", "345"), ("Channels", "2345"), ("2D", "345"), ("4D", "12345"),
+        ("Rows", "2"), ("Cols", "2"),
+    ],
+)  # fmt: skip
+def test_of_how_many_dimensions_a_weight_may_be(name: str, dimensions: str) -> None:
+    for count in range(1, 8):
+        assert (count in MENU[name].dimensions) == (str(count) in dimensions), count
