@@ -4,17 +4,17 @@
 
 Weights are random, so nothing is said of accuracy. Of every convolution and linear layer but those that give scores and
 boxes a random half of the filters is zero; the network is deployed (batch norms folded, zeros removed, pieces that can
-be followed each by themselves), then held against the masked one: how far the backbone's maps moved (as a share of the
-largest value), and how many boxes of one image are the same. Latency of both side by side, one thread.
+be followed each by themselves), then held against the masked one: how far the backbone's maps moved (`apart`), and how
+many boxes of one image are the same. Latency of both side by side, one thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 
 import torch
+from structures import milliseconds
 from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
@@ -28,7 +28,6 @@ NETWORKS = (
     "keypointrcnn_resnet50_fpn",
 )  # fmt: skip
 _LAST = ("cls", "bbox", "mask_fcn_logits", "kps_score", "centerness", "predictor", "module_list")
-_TIMES = 5
 
 
 def built(name: str, side: int) -> nn.Module:
@@ -62,23 +61,12 @@ def in_both(expected: Tensor, found: Tensor) -> int:
 
 
 def apart(one: Tensor, other: Tensor) -> float:
-    """The largest difference, as a share of the largest value; infinite where their shapes differ."""
+    """The largest difference, as a share of the largest value, or of 1 if that is less; infinite for other shapes."""
     if one.shape != other.shape:
         return float("inf")
     return (
         float((one.float() - other.float()).abs().max() / one.float().abs().max().clamp(min=1)) if one.numel() else 0.0
     )
-
-
-@torch.no_grad()
-def milliseconds(first: nn.Module, second: nn.Module, image: Tensor) -> tuple[float, float]:
-    taken: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_TIMES):
-        for model, of in zip((first, second), taken, strict=True):
-            begun = time.perf_counter()
-            model(image)
-            of.append(1000 * (time.perf_counter() - begun))
-    return statistics.median(taken[0]), statistics.median(taken[1])
 
 
 def main() -> None:
@@ -105,7 +93,7 @@ def main() -> None:
             maps = [list(network.backbone(resized).values()) for network in (masked, model)]  # type: ignore[operator]
         moved = [apart(one, other) for one, other in zip(*maps, strict=True)]
         same = in_both(expected["boxes"], found["boxes"])
-        slow, quick = milliseconds(masked, model, image)
+        slow, quick = milliseconds((masked, model), (image,))
         print(
             f"{name:37} {before / 1e6:>8.2f} {100 * left:>6.1f} {100 * macs:>6.1f} {100 * quick / slow:>6.1f} "
             f"{max(moved):>7.0e} {same:>3} of {len(expected['boxes']):>3} {seconds:>7.1f}",

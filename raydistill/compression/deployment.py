@@ -111,8 +111,9 @@ def folding(model: nn.Module, example: Sequence[object]) -> tuple[Folded, str]:
     if not norms:
         return none, ""
     plain = {layer: norm for layer, norm in norms.items() if not has_more(model.get_submodule(norm))}
+    inputs = tuple(map(noise, example))
     for pairs in (norms, plain) if len(plain) < len(norms) else (norms,):
-        if pairs and _keeps_outputs(model, Folded(pairs), tuple(map(noise, example))):
+        if pairs and _keeps_outputs(model, Folded(pairs), inputs):
             return Folded(pairs), ""
     return none, "batch norms are not folded: the network's outputs would not be the same"
 

@@ -62,9 +62,6 @@ def check(config: DatasetConfig) -> None:
         if not holds:
             faults.append(Fault(f"dataset.{key}", rule, value, way_out))
 
-    if config.name == "":
-        way_out = f"name one of {', '.join(NAMES)}, or your own: pkg.mod:name"
-        raise ConfigError(Fault("dataset.name", "is missing", ABSENT, way_out))
     for key, name in (("name", config.name), ("fallback", config.fallback)):
         if name is not None or key == "name":
             try:
@@ -202,6 +199,9 @@ def _load(
 
 
 def _resolve(name: object, key: str) -> Any:
+    if name == "":
+        way_out = f"name one of {', '.join(NAMES)}, or your own: pkg.mod:name"
+        raise ConfigError(Fault(f"dataset.{key}", "is missing", ABSENT, way_out))
     found = resolve(name, dict.fromkeys(NAMES, _load), f"dataset.{key}", "dataset")
     if not callable(found):
         raise ConfigError(Fault(f"dataset.{key}", "a dataset must be a callable factory", name, "name a function"))
