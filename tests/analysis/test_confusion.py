@@ -14,8 +14,9 @@ from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.feed import EvalFeed
 from tests.tasks.own import Line
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_every_test_image_is_counted_where_the_network_puts_it(
     network: Network, task: Classification, loading: Loading, tmp_path: Path
 ) -> None:
@@ -31,7 +32,6 @@ def test_every_test_image_is_counted_where_the_network_puts_it(
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_a_task_without_classes_has_none(network: Network, loading: Loading, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="confusion: is for a task with classes, got 'points on a line'"):
         write_confusion(network, Line(), loading, tmp_path / "c.csv")

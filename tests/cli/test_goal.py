@@ -10,6 +10,8 @@ import yaml
 
 from tests.cli.conftest import Ended
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Ended]
 GOAL = ("--goal", "compressed_size_bytes <= 0.2x", "--arch", "simplenet_cifar", "--dataset", "digits")
 FILE = Path("simplenet_cifar_compressed_size_bytes.yaml")
@@ -20,7 +22,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_and_writes_nothing(raydistill: Command) -> None:
     said = raydistill("sweep", *GOAL, "--dry-run", "--num-samples", 5).out
     assert "constraints: compressed_size_bytes <= 0.2x" in said
@@ -29,7 +30,6 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(raydistill: Command) ->
     assert list(Path().iterdir()) == []
 
 
-@pytest.mark.slow
 def test_init_writes_the_same_space(raydistill: Command) -> None:
     assert raydistill("init", *GOAL, "-o", FILE).code == 0
     written = yaml.safe_load(FILE.read_text())
@@ -42,7 +42,6 @@ def test_init_writes_the_same_space(raydistill: Command) -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

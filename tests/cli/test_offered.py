@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.conftest import Ended
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Ended]
 SCHEDULE = """
 version: 1
@@ -24,7 +26,6 @@ def rows(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-@pytest.mark.slow
 def test_a_schedule_of_structures_says_which_it_takes(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(SCHEDULE)
@@ -37,7 +38,6 @@ def test_a_schedule_of_structures_says_which_it_takes(raydistill: Command, tmp_p
     assert "stays: fc3: an output of the network" in found
 
 
-@pytest.mark.slow
 def test_others_are_not_looked_at_unless_somebody_asks(raydistill: Command, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(PLAIN)

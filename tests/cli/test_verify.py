@@ -16,6 +16,8 @@ from tests.cli.conftest import Ended
 from tests.export.conftest import keep
 from tests.tasks.language_model.texts import folder_of
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Ended]
 
 
@@ -26,7 +28,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-@pytest.mark.slow
 def test_a_changed_file_ends_with_code_1(raydistill: Command, folder: Path) -> None:
     (folder / "checkpoint.pt").write_bytes(b"other")
     ended = raydistill("verify", str(folder), "--split", "none")
@@ -36,7 +37,6 @@ def test_a_changed_file_ends_with_code_1(raydistill: Command, folder: Path) -> N
     assert lines[-1] == "not as its manifest says"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -53,14 +53,12 @@ def test_what_cannot_be_done_is_one_line(
     assert says in ended.err
 
 
-@pytest.mark.slow
 def test_weights_that_do_not_know_their_data_are_told_which(raydistill: Command, folder: Path) -> None:
     ended = raydistill("verify", str(folder), "--task", "classification")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "dataset.name: is missing; name one of cifar10, " in ended.err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("key", "option"), [("name", "--task"), ("dataset", "--dataset")])
 def test_code_that_a_manifest_names_is_not_called(raydistill: Command, folder: Path, key: str, option: str) -> None:
     said = json.loads((folder / "manifest.json").read_text())
@@ -71,7 +69,6 @@ def test_code_that_a_manifest_names_is_not_called(raydistill: Command, folder: P
     assert f"called only where you name it yourself, got 'os:system'; {option} os:system, or --split none" in ended.err
 
 
-@pytest.mark.slow
 def test_a_language_model_knows_its_task_and_its_text(raydistill: Command, tmp_path: Path) -> None:
     """The last stretch of a text is shorter than what an exported network takes."""
     text = folder_of(tmp_path)
@@ -102,7 +99,6 @@ def test_a_language_model_knows_its_task_and_its_text(raydistill: Command, tmp_p
     assert (ended.code, ended.err.count("\n")) == (2, 1)
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_a_task_of_ones_own(raydistill: Command, tmp_path: Path) -> None:
     path = keep(tmp_path / "own.pt", "simplenet_cifar", task={"name": "mine:Task", "args": {}, "dataset": {}})
     write_artifact(deployed(path), asked_for(["checkpoint"], "f"), tmp_path / "out", source={}, latency=False)

@@ -5,10 +5,11 @@ import pytest
 from raydistill import models
 from raydistill.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 DETECTOR = "raydistill.models.detector:detector"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -25,7 +26,6 @@ def test_what_there_is_not_is_one_line(args: dict[str, object], words: str) -> N
         models.create(DETECTOR, 3, args)
 
 
-@pytest.mark.slow
 def test_it_has_fresh_weights_for_so_many_classes() -> None:
     network = models.create(DETECTOR, 3, {"name": "ssdlite320_mobilenet_v3_large"})
     shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}

@@ -10,15 +10,15 @@ from raydistill.models import create, example_input
 from tests.models.conftest import Meta
 from tests.models.norms import shuffle_norms
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_what_distiller_prints_of_its_residual_networks(meta: Meta) -> None:
     assert meta.count("resnet20_cifar") == 270_896
     assert meta.count("resnet56_cifar") == 851_504
     assert len(meta.weights("resnet1202_cifar_earlyexit")) == 1202 + 2 + 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [3, 5])
 def test_an_early_exit_changes_nothing_of_the_network(blocks: int) -> None:
     torch.manual_seed(7)
@@ -37,7 +37,6 @@ def test_an_early_exit_changes_nothing_of_the_network(blocks: int) -> None:
     assert torch.allclose(first, F.linear(pooled, branch.weight, branch.bias), atol=1e-5)
 
 
-@pytest.mark.slow
 def test_both_exits_train_the_layers_they_share() -> None:
     model = create("resnet20_cifar_earlyexit", 10)
     first, last = model(*example_input("resnet20_cifar_earlyexit", batch=2))

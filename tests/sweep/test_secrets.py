@@ -15,6 +15,8 @@ from raydistill.sweep.record.resume import check_same
 from raydistill.tasks.classification import ImageShape
 from tests.tracking.test_server import Server
 
+pytestmark = pytest.mark.slow
+
 CIFAR = ImageShape(10, (3, 32, 32))
 
 WriteSweep = Callable[..., Path]
@@ -31,7 +33,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.kill()
 
 
-@pytest.mark.slow
 def test_another_password_is_no_other_sweep_but_none_is_asked_for(write_sweep: WriteSweep) -> None:
     entry = {"sweep": "first", "top": 1, "tracking_uri": f"postgresql://me:{WORD}@db/x"}
     file = write_sweep(("warm_start", [entry]))
@@ -57,7 +58,6 @@ def test_another_password_is_no_other_sweep_but_none_is_asked_for(write_sweep: W
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 def test_a_password_is_nowhere(
     write_sweep: WriteSweep,
     sweep_here: Callable[..., str],

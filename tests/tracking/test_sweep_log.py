@@ -16,6 +16,8 @@ from raydistill.search import Objective, front_rows
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog
 
+pytestmark = pytest.mark.slow
+
 START_MS = 1_700_000_000_000
 OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
 
@@ -53,7 +55,6 @@ def metric_points(uri: str, run_id: str, key: str) -> list[tuple[int, int, float
     return [(m.step, m.timestamp, m.value) for m in history]
 
 
-@pytest.mark.slow
 def test_a_sweep_from_start_to_end_and_sent_twice(storage: Path, runs, records) -> None:
     told: list[str] = []
     for attempt in range(2):  # the second is a new process's view: same sweep, same records
@@ -110,7 +111,6 @@ def test_a_sweep_from_start_to_end_and_sent_twice(storage: Path, runs, records) 
     assert not (storage / "mlflow_pending").exists()
 
 
-@pytest.mark.slow
 def test_identical_points_are_one_also_where_they_are_nan(storage: Path, runs, epoch, trial) -> None:
     for _ in range(2):
         log = open_log(storage)
@@ -124,7 +124,6 @@ def test_identical_points_are_one_also_where_they_are_nan(storage: Path, runs, e
     assert len(metric_points(log.uri, run_id, "train_loss")) == 2
 
 
-@pytest.mark.slow
 def test_a_train_loss_that_nobody_said_is_no_point(storage: Path, runs, epoch, trial) -> None:
     log = open_log(storage)
     log.trial_started(trial("t0000", state=RUNNING))
@@ -135,7 +134,6 @@ def test_a_train_loss_that_nobody_said_is_no_point(storage: Path, runs, epoch, t
     assert run.data.metrics["top1"] == 0.5
 
 
-@pytest.mark.slow
 def test_interrupted_then_resumed(storage: Path, runs, epoch, trial) -> None:
     log = open_log(storage)
     log.trial_started(trial("t0000", state=RUNNING))
@@ -166,7 +164,6 @@ def test_interrupted_then_resumed(storage: Path, runs, epoch, trial) -> None:
     assert [p[0] for p in metric_points(log.uri, last["t0000"].info.run_id, "top1")] == [0, 1, 2]
 
 
-@pytest.mark.slow
 def test_a_baseline_that_was_not_trained_in_this_sweep_has_its_figures(storage: Path, runs, trial) -> None:
     log = open_log(storage)
     log.trial_ended(trial(BASELINE, 0.9, 0.0))
@@ -176,7 +173,6 @@ def test_a_baseline_that_was_not_trained_in_this_sweep_has_its_figures(storage: 
     assert run.info.status == "FINISHED"
 
 
-@pytest.mark.slow
 def test_two_sweeps_in_one_store_stay_apart(storage: Path, trial) -> None:
     from mlflow import MlflowClient
 
@@ -192,7 +188,6 @@ def test_two_sweeps_in_one_store_stay_apart(storage: Path, trial) -> None:
     assert len(parents) == 3  # None and one for each sweep
 
 
-@pytest.mark.slow
 def test_test_figures_are_logged_once_for_members(storage: Path, runs, trial, evaluation) -> None:
     log = open_log(storage)
     send(log, trial("t0000", 0.8, 0.5))
@@ -206,7 +201,6 @@ def test_test_figures_are_logged_once_for_members(storage: Path, runs, trial, ev
     assert len(metric_points(log.uri, run.info.run_id, "test_top1")) == 1
 
 
-@pytest.mark.slow
 def test_a_trial_that_leaves_the_front_loses_its_tag(storage: Path, runs, trial) -> None:
     log = open_log(storage)
     early, late = trial("t0000", 0.8, 0.5), trial("t0001", 0.9, 0.6)
@@ -221,7 +215,6 @@ def test_a_trial_that_leaves_the_front_loses_its_tag(storage: Path, runs, trial)
     assert runs(log.uri)["t0000"].data.tags["pareto_rank"] == "1"
 
 
-@pytest.mark.slow
 def test_many_values_and_odd_names_go_beyond_one_batch(storage: Path, runs, epoch, trial) -> None:
     weights = {f"layer{i}.größe/weight:{i}": i / 1300 for i in range(1300)}
     values = {f"per_layer.l{i}.weight.final_sparsity": i / 250 for i in range(250)}
@@ -237,7 +230,6 @@ def test_many_values_and_odd_names_go_beyond_one_batch(storage: Path, runs, epoc
     assert len(run.data.tags["end_reason"]) == 8000
 
 
-@pytest.mark.slow
 def test_a_file_that_vanished_is_reported_and_the_run_still_ends(storage: Path, runs, trial) -> None:
     told: list[str] = []
     log = open_log(storage, told)
@@ -254,7 +246,6 @@ def test_a_file_that_vanished_is_reported_and_the_run_still_ends(storage: Path, 
     assert runs(log.uri)["t0000"].info.status == "FINISHED"
 
 
-@pytest.mark.slow
 def test_files_that_are_not_on_this_machine_are_borrowed(storage: Path, tmp_path: Path, trial) -> None:
     import contextlib
 
@@ -285,7 +276,6 @@ def test_files_that_are_not_on_this_machine_are_borrowed(storage: Path, tmp_path
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["checkpoint.pt"]
 
 
-@pytest.mark.slow
 def test_the_users_own_mlflow_is_left_alone(storage: Path, tmp_path: Path, tables: Path, monkeypatch, trial) -> None:
     import shutil
 
@@ -313,7 +303,6 @@ def test_the_users_own_mlflow_is_left_alone(storage: Path, tmp_path: Path, table
     assert not (tmp_path / "mlflow.db").exists()
 
 
-@pytest.mark.slow
 def test_a_deleted_experiment_is_one_line_at_the_start(storage: Path, trial) -> None:
     from mlflow import MlflowClient
 
@@ -336,7 +325,6 @@ def test_a_deleted_experiment_is_one_line_at_the_start(storage: Path, trial) -> 
     assert len(told) == 1
 
 
-@pytest.mark.slow
 def test_start_returns_at_once_and_makes_the_tables_itself_without_a_word(tmp_path: Path) -> None:
     """In a process of its own: nothing may scroll past the user, and the front is drawn even so."""
     code = f"""
@@ -364,7 +352,6 @@ assert log.finish() == 0, log.errors
     assert there == {"mlflow.db", "mlartifacts", "pareto.csv", "pareto.png", "pareto.html"}
 
 
-@pytest.mark.slow
 def test_the_front_is_in_the_storage_even_if_mlflow_is_not_there(storage: Path, trial) -> None:
     (storage / "mlflow.db").unlink()
     log = open_log(storage)

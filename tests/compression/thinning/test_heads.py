@@ -14,6 +14,8 @@ from raydistill.compression.thinning import thin
 from tests.compression.thinning.attentions import Apart, Biased, Fixed, Fused, Net, Shared, Torchs
 from tests.compression.thinning.conftest import relative
 
+pytestmark = pytest.mark.slow
+
 WRITTEN: dict[str, Callable[[], nn.Module]] = {
     "layers apart": Apart,
     "one layer, a product and a softmax": Fused,
@@ -37,7 +39,6 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("written", WRITTEN)
 def test_heads_that_nobody_reads_go(written: str) -> None:
     model = net(WRITTEN[written])
@@ -63,7 +64,6 @@ def test_heads_that_nobody_reads_go(written: str) -> None:
     assert all(parameter.grad is not None for parameter in fresh.parameters())
 
 
-@pytest.mark.slow
 def test_a_head_that_gives_a_constant_goes_into_the_bias() -> None:
     model = net(Apart)
     with torch.no_grad():
@@ -76,7 +76,6 @@ def test_a_head_that_gives_a_constant_goes_into_the_bias() -> None:
     assert relative(expected, model(x).detach()) < 1e-5
 
 
-@pytest.mark.slow
 def test_a_constant_without_a_place_stays() -> None:
     model = net(lambda: Apart(bias=False))
     with torch.no_grad():
@@ -87,7 +86,6 @@ def test_a_constant_without_a_place_stays() -> None:
     assert any(kept.weight == "attention.v.weight" and kept.count == 4 for kept in report.kept)
 
 
-@pytest.mark.slow
 def test_one_head_stays_where_none_is_read() -> None:
     model = net(Apart)
     with torch.no_grad():
@@ -99,7 +97,6 @@ def test_one_head_stays_where_none_is_read() -> None:
     assert relative(expected, model(x).detach()) < 1e-5
 
 
-@pytest.mark.slow
 def test_heads_are_narrowed_by_as_many_channels_each() -> None:
     """Values and scores by themselves; which of its channels a head loses is its own."""
     model = net(Torchs)
@@ -130,7 +127,6 @@ def test_heads_are_narrowed_by_as_many_channels_each() -> None:
     assert relative(expected, fresh(x).detach()) < 1e-5
 
 
-@pytest.mark.slow
 def test_widths_of_scores_stay_where_the_code_scales_by_them() -> None:
     model = net(lambda: Apart(scale=None))
     with torch.no_grad():
@@ -144,7 +140,6 @@ def test_widths_of_scores_stay_where_the_code_scales_by_them() -> None:
     assert relative(expected, model(x).detach()) < 1e-5
 
 
-@pytest.mark.slow
 def test_code_that_needs_all_heads_keeps_them_and_the_report_says_so() -> None:
     model = net(Fixed)
     with torch.no_grad():
@@ -156,7 +151,6 @@ def test_code_that_needs_all_heads_keeps_them_and_the_report_says_so() -> None:
     assert str(kept).endswith("8 zero channels kept (its own code does not run, or gives something else, with fewer)")
 
 
-@pytest.mark.slow
 def test_masks_and_the_state_of_an_optimizer_follow() -> None:
     model = net(Torchs)
     mask = torch.ones(16, 16)

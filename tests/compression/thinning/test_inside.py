@@ -16,6 +16,8 @@ from raydistill.models.decoder_lm import DecoderLM
 from tests.compression.thinning.attentions import Apart, Fixed
 from tests.compression.thinning.conftest import relative
 
+pytestmark = pytest.mark.slow
+
 
 class Two(nn.Module):
     """One class, two blocks; the second may be told to need all of its heads."""
@@ -38,7 +40,6 @@ class Whole(Apart):
         return super().forward(x) if not self.whole or self.heads == 4 else x
 
 
-@pytest.mark.slow
 def test_one_of_two_blocks_goes_where_the_other_cannot() -> None:
     torch.manual_seed(0)
     model = Two(Whole(False), Whole(True)).eval()
@@ -50,7 +51,6 @@ def test_one_of_two_blocks_goes_where_the_other_cannot() -> None:
     assert set(taken.reasons) == {f"second.{layer}" for layer in ("q", "k", "v", "out")}
 
 
-@pytest.mark.slow
 def test_blocks_may_lose_different_numbers_of_heads() -> None:
     torch.manual_seed(0)
     model = Two(Apart(), Apart()).eval()
@@ -64,7 +64,6 @@ def test_blocks_may_lose_different_numbers_of_heads() -> None:
     assert relative(expected, model(x).detach()) < 1e-5
 
 
-@pytest.mark.slow
 def test_nothing_is_tried_where_nothing_is_dead() -> None:
     taken = thin_inside(Two(Apart(), Fixed()).eval(), torch.randn(2, 5, 16), ("channels", "filters"))
     assert not taken.leaving
@@ -72,7 +71,6 @@ def test_nothing_is_tried_where_nothing_is_dead() -> None:
     assert set(taken.read) == {"first.out", "second.out"}
 
 
-@pytest.mark.slow
 def test_a_decoder_of_the_menu() -> None:
     torch.manual_seed(0)
     model = DecoderLM(50, 32, 2, 4, 0.0, 16).eval()
@@ -139,7 +137,6 @@ def hugging_face() -> dict[str, Callable[[Any], tuple[nn.Module, Any, int]]]:
     }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", hugging_face())
 def test_networks_of_transformers(kind: str) -> None:
     """Half of each attention's heads and of each hidden layer that is coupled with nothing else."""
@@ -176,7 +173,6 @@ def _first(model: nn.Module, example: Any) -> Tensor:
     return (model(**example) if isinstance(example, dict) else model(example)).logits
 
 
-@pytest.mark.slow
 def test_heads_go_only_where_all_that_writes_them_is_named() -> None:
     torch.manual_seed(0)
     model = Two(Apart(), Apart()).eval()

@@ -12,6 +12,8 @@ from raydistill.compression.thinning.coupling import couplings
 from raydistill.compression.thinning.mixers import mixers_of
 from tests.compression.thinning.conftest import relative
 
+pytestmark = pytest.mark.slow
+
 
 class Mixing(nn.Module):
     """A gated recurrence with a decay a channel, or one whose channels are not apart."""
@@ -35,7 +37,6 @@ def network(apart: bool = True) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), Mixing(apart), Mixing(apart), nn.Linear(6, 3)).eval()
 
 
-@pytest.mark.slow
 def test_its_channels_are_found_where_they_stand_by_themselves() -> None:
     x = torch.randn(2, 5, 4)
     found = mixers_of(network(), x)
@@ -45,7 +46,6 @@ def test_its_channels_are_found_where_they_stand_by_themselves() -> None:
     assert mixers_of(network(apart=False), x) == []
 
 
-@pytest.mark.slow
 def test_those_that_nobody_reads_go() -> None:
     model, x = network(), torch.randn(2, 5, 4)
     units = [each for each in couplings(model, x).couplings if each.kind == "Units"]
@@ -70,7 +70,6 @@ def test_those_that_nobody_reads_go() -> None:
     assert relative(expected, again(x).detach()) < 1e-5
 
 
-@pytest.mark.slow
 def test_of_a_mamba() -> None:
     t = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -93,7 +92,6 @@ def test_of_a_mamba() -> None:
         assert relative(expected, model(tokens).logits) < 1e-5
 
 
-@pytest.mark.slow
 def test_a_mamba2_loses_width_and_keeps_what_its_inner_norm_reads() -> None:
     """Its inner channels pass a norm over all of them: none stands by itself."""
     t = pytest.importorskip("transformers")

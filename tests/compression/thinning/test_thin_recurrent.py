@@ -13,6 +13,8 @@ from raydistill.compression.deployment import deploy
 from raydistill.compression.summaries import total_macs
 from raydistill.compression.thinning import thin
 
+pytestmark = pytest.mark.slow
+
 
 class Sequence(nn.Module):
     """Convs, a recurrent layer over the columns of an image, and a hidden linear layer behind it."""
@@ -51,7 +53,6 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_around_it_is_thinned(kind: str) -> None:
     torch.manual_seed(0)
@@ -70,7 +71,6 @@ def test_what_is_around_it_is_thinned(kind: str) -> None:
     assert any("reaches recurrent, which is" in str(kept) for kept in report.kept)
 
 
-@pytest.mark.slow
 def test_the_cost_of_a_pruned_one_is_not_that_of_the_dense_one() -> None:
     model = KINDS["GRU"]().eval()
     image = torch.zeros(1, 3, 8, 8)
@@ -82,7 +82,6 @@ def test_the_cost_of_a_pruned_one_is_not_that_of_the_dense_one() -> None:
     assert dense - total_macs(model, image) == 64 * 4 * 27 + 16 * 16 * 4 * 9
 
 
-@pytest.mark.slow
 def test_what_shifted_windows_reach_stays_and_the_rest_goes() -> None:
     from torchvision.models.swin_transformer import SwinTransformer
 

@@ -16,6 +16,8 @@ from raydistill.compression.structure import replay, structure_from, structure_s
 from raydistill.compression.thinning.coupling import couplings
 from tests.compression.thinning.conftest import masked_at_its_end, relative, unsettled
 
+pytestmark = pytest.mark.slow
+
 
 def shufflenet() -> nn.Module:
     from torchvision.models.shufflenetv2 import ShuffleNetV2
@@ -85,7 +87,6 @@ def narrowed(make: Callable[[], nn.Module], level: float = 0.5, structures: Sequ
     return model
 
 
-@pytest.mark.slow
 def test_of_a_shufflenet_goes_what_is_not_shuffled() -> None:
     model = narrowed(shufflenet)
     for stage, width in ((model.stage2, 8), (model.stage3, 16), (model.stage4, 32)):
@@ -98,7 +99,6 @@ def test_of_a_shufflenet_goes_what_is_not_shuffled() -> None:
     assert len([why for why in refused.values() if "shuffled" in why]) == 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [swin, swin_v2])
 def test_of_a_swin_go_heads_and_hidden_neurons(make: Callable[[], nn.Module]) -> None:
     model = narrowed(make)
@@ -111,7 +111,6 @@ def test_of_a_swin_go_heads_and_hidden_neurons(make: Callable[[], nn.Module]) ->
             assert len(per_head) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("make", [swin, swin_v2])
 def test_width_of_a_swin_goes_through_merged_patches(make: Callable[[], nn.Module]) -> None:
     model = narrowed(make, 0.25, ["Embedding"])
@@ -121,7 +120,6 @@ def test_width_of_a_swin_goes_through_merged_patches(make: Callable[[], nn.Modul
     assert model.head.in_features == 24
 
 
-@pytest.mark.slow
 def test_of_a_maxvit_go_heads_hidden_neurons_and_expansions() -> None:
     model = narrowed(maxvit)
     for block, width in ((model.blocks[0], 16), (model.blocks[1], 32)):
@@ -134,7 +132,6 @@ def test_of_a_maxvit_go_heads_hidden_neurons_and_expansions() -> None:
                 assert part.mlp_layer[1].out_features == 2 * width
 
 
-@pytest.mark.slow
 def test_width_of_a_maxvit() -> None:
     model = narrowed(maxvit, 0.25, ["Embedding"])
     assert [block.layers[0].layers.MBconv.proj[1].out_channels for block in model.blocks] == [12, 24]

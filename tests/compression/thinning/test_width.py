@@ -16,6 +16,8 @@ from raydistill.compression.thinning import thin
 from raydistill.models.decoder_lm import DecoderLM
 from tests.compression.thinning.conftest import masked_at_its_end, relative
 
+pytestmark = pytest.mark.slow
+
 TOKENS = torch.arange(18).view(2, 9)
 
 
@@ -77,7 +79,6 @@ def _on_the_stream(name: str) -> bool:
     return not name.endswith(inside)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE)
 def test_a_quarter_of_the_width_goes(kind: str) -> None:
     model = made(kind)
@@ -105,7 +106,6 @@ def test_a_quarter_of_the_width_goes(kind: str) -> None:
     assert model.get_submodule("norms.2" if kind != "decoder" else "norm").weight.shape == (9,)
 
 
-@pytest.mark.slow
 def test_a_channel_that_somebody_writes_stays() -> None:
     model = made("decoder")
     with torch.no_grad():
@@ -119,7 +119,6 @@ def test_a_channel_that_somebody_writes_stays() -> None:
     assert not report.inside
 
 
-@pytest.mark.slow
 def test_a_stream_that_the_network_gives_out_keeps_its_width() -> None:
     class States(DecoderLM):
         def forward(self, tokens: Tensor) -> Any:

@@ -13,6 +13,8 @@ from raydistill.export import asked_for, deployed, load, write_artifact
 from raydistill.export.formats.rebuilt import CONFIG
 from tests.export.conftest import keep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -21,7 +23,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-@pytest.mark.slow
 def test_a_factory_that_the_file_names_is_not_called(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     said = json.loads((folder / CONFIG).read_text())
     said["run"]["arch"] = "os:system"
@@ -35,7 +36,6 @@ def test_a_factory_that_the_file_names_is_not_called(folder: Path, capfd: pytest
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": 3}', "[" * 100_000, '{"run": {"arch": "x"}}'])
 def test_a_damaged_description_is_one_line(folder: Path, content: str) -> None:
     (folder / CONFIG).write_text(content)

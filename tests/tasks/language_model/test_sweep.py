@@ -18,6 +18,8 @@ from raydistill.sweep.planning.plan import check_plan, plan_sweep
 from raydistill.sweep.planning.task import sweep_task
 from tests.tasks.language_model.texts import folder_of
 
+pytestmark = pytest.mark.slow
+
 RUN = [sys.executable, "-c", "import sys; sys.argv[0] = 'raydistill'; from raydistill.cli.main import run; run()"]
 SWEEP: dict[str, Any] = {
     "version": 1,
@@ -48,7 +50,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_objectives_and_scores_are_its_own_and_a_value_is_drawn_for_each_layer(file: Path) -> None:
     sweep = load_sweep(file)
     assert [(o.name, o.direction) for o in sweep.objectives] == [("perplexity", "min"), ("sparsity", "max")]
@@ -61,7 +62,6 @@ def test_objectives_and_scores_are_its_own_and_a_value_is_drawn_for_each_layer(f
     ]
 
 
-@pytest.mark.slow
 def test_its_data_may_be_one_file_and_must_be_there(file: Path, tmp_path: Path) -> None:
     text = tmp_path / "grammar" / "grammar.train.txt"
     file.write_text(file.read_text().replace(str(tmp_path / "grammar"), str(text)))
@@ -72,7 +72,6 @@ def test_its_data_may_be_one_file_and_must_be_there(file: Path, tmp_path: Path) 
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 @pytest.mark.long
 def test_it_is_swept(file: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
