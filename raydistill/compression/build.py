@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -42,6 +42,7 @@ from raydistill.compression.structure import Change, Quantized
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.resolve import argument_faults, resolve_class, takes
 from raydistill.schedule import (
+    KINDS,
     NARROWED,
     NARROWING,
     WEIGHTS,
@@ -49,7 +50,6 @@ from raydistill.schedule import (
     PolicySpec,
     ScheduleSpec,
     named_instance,
-    named_weights,
 )
 
 T = TypeVar("T")
@@ -210,11 +210,8 @@ class _Builder:
         except ConfigError as error:
             self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
             return None
-        args = self.spelling.within(copy.deepcopy(dict(instance.args)))
-        try:
-            args = named_instance(instance.section, args, self.offered, where)
-        except ConfigError as error:
-            self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
+        args = self._named(instance.section, instance.args, where)
+        if args is None:
             return None
         if issubclass(cls, LRScheduler):
             return self._lr_scheduler(cls, instance, args, where)
@@ -235,14 +232,24 @@ class _Builder:
             except ConfigError as error:
                 self._add(where, error)
                 return None
-        if isinstance(built, (pruners.Pruner, regularizers.Regularizer)):
-            self._check_weights(built, instance, where)
-        if isinstance(built, pruners.Pruner) and not self.faults:
-            present = {name: self.known[name] for name in built.weights if name in self.known}
-            for name, rule in built.faults_together(present):
-                at = f"{where}.{_weights_argument(instance)}"
-                self.faults.append(Fault(at, rule, name, "couple weights of equal size"))
+            at = f"{where}.{_weights_argument(instance.args)}"
+            self._check_weights(built, at)
+            if isinstance(built, pruners.Pruner) and not self.faults:
+                present = {name: self.known[name] for name in built.weights if name in self.known}
+                for name, rule in built.faults_together(present):
+                    self.faults.append(Fault(at, rule, name, "couple weights of equal size"))
         return built
+
+    def _named(self, section: str, said: Mapping[str, object], where: str) -> dict[str, object] | None:
+        """The arguments in the model's own names; None where a pattern in them is at fault. A number names nothing."""
+        numbers = {key: value for key, value in said.items() if isinstance(value, int | float) and key not in NARROWING}
+        names = {key: value for key, value in said.items() if key not in numbers}
+        try:
+            named = named_instance(section, self.spelling.within(copy.deepcopy(names)), self.offered, where)
+        except ConfigError as error:
+            self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
+            return None
+        return {**numbers, **named}
 
     def _quantized(self, quantizer: quantizers.Quantizer, instance: InstanceSpec, where: str) -> Quantization | None:
         """The network, quantized, if a policy wants it. What it learns goes to the optimizer."""
@@ -293,15 +300,13 @@ class _Builder:
         stepped.__signature__ = inspect.signature(cls)  # type: ignore[attr-defined]
         return _construct(stepped, (self.optimizer,), args, where, self.faults)
 
-    def _check_weights(
-        self, built: pruners.Pruner | regularizers.Regularizer, instance: InstanceSpec, where: str
-    ) -> None:
-        argument = _weights_argument(instance)
+    def _check_weights(self, built: pruners.Pruner | regularizers.Regularizer, where: str) -> None:
+        """where: the argument that names its weights."""
         for index, name in enumerate(built.weights):
             if name not in self.known:
                 leads = index == 0 and getattr(built, "leader", False)
                 way_out = self.spelling.way_out(name)
-                fault = Fault(f"{where}.{argument}", "the model has no such weight", name, way_out)
+                fault = Fault(where, "the model has no such weight", name, way_out)
                 if self.strict or leads:
                     self.faults.append(fault)
                 else:
@@ -310,17 +315,14 @@ class _Builder:
             weight = self.known[name]
             reason = "the weight is empty" if weight.numel() == 0 else built.fault_of(name, weight)
             if reason:
-                self.faults.append(Fault(f"{where}.{argument}", reason, name))
+                self.faults.append(Fault(where, reason, name))
 
     def _policy(self, policy: PolicySpec, target: object) -> Policy | None:
         where = f"{self.spec.source}: {policy.path}.{policy.kind}.args"
         last = policy.last_epoch
         if isinstance(target, pruners.Pruner):
-            args = self.spelling.within(copy.deepcopy(dict(policy.args)))
-            try:
-                args = named_weights(args, self.offered, where)
-            except ConfigError as error:
-                self.faults.extend(fault for fault in error.faults if isinstance(fault, Fault))
+            args = self._named(KINDS[policy.kind], policy.args, where)
+            if args is None:
                 return None
             controls = _construct(PruningControls, (), args, where, self.faults)
             if controls is None:
@@ -366,7 +368,7 @@ class _Builder:
 
     def _with_levels(self, pruner: pruners.Pruner, levels: Mapping[str, float], where: str) -> pruners.Pruner:
         replaced = pruner.with_levels(levels)
-        self._check_weights(replaced, InstanceSpec("pruners", pruner.name, "", {"levels": levels}), where)
+        self._check_weights(replaced, f"{where}.levels")
         return replaced
 
     def _add(self, where: str, error: ConfigError) -> None:
@@ -377,10 +379,10 @@ class _Builder:
                 self.faults.append(Fault(where, fault))
 
 
-def _weights_argument(instance: InstanceSpec) -> str:
-    """The argument that names the weights."""
-    arguments = ("weights", "levels", "thresholds", "sensitivities", "reg_regims")
-    return next((key for key in arguments if key in instance.args), "weights")
+def _weights_argument(said: Iterable[str]) -> str:
+    """That of the arguments which names the weights."""
+    naming = (WEIGHTS, "levels", "thresholds", "sensitivities", "reg_regims")
+    return next((key for key in naming if key in said), WEIGHTS)
 
 
 def _construct(

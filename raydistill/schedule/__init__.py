@@ -2,7 +2,7 @@
 
 from raydistill.schedule.extent import policies_beyond
 from raydistill.schedule.load import dump_schedule, load_schedule, naming_weights, parse_schedule
-from raydistill.schedule.naming import NARROWED, Names, named_instance, named_schedule, named_weights
+from raydistill.schedule.naming import NARROWED, Names, named_instance, named_schedule
 from raydistill.schedule.override import get_value, of_weight, read_value, scale_epochs, split_per_weight, with_values
 from raydistill.schedule.spec import KINDS, SECTIONS, InstanceSpec, PolicySpec, ScheduleSpec
 from raydistill.schedule.targets import NARROWING, WEIGHTS, Named, Targets
@@ -28,7 +28,6 @@ __all__ = [
     "load_schedule",
     "named_instance",
     "named_schedule",
-    "named_weights",
     "naming_weights",
     "parse_schedule",
     "parse_yaml",

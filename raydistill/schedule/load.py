@@ -66,7 +66,8 @@ def parse_schedule(mapping: Mapping[str, object], source: str, warnings: tuple[s
     if raw.get("version", 1) != 1:
         faults.append(Fault(f"{source}: version", "must be 1", raw["version"], "only version 1 is known"))
     instances = _instances(raw, source, faults)
-    policies = _policies(raw, source, instances, faults)
+    names = {section: [one.name for one in instances if one.section == section] for section in SECTIONS}
+    policies = _policies(raw.get("policies"), source, names, faults)
     if faults:
         raise ConfigError(*faults)
     return ScheduleSpec(source, tuple(instances), tuple(policies), raw, warnings)
@@ -99,10 +100,8 @@ def _instances(raw: Mapping[str, object], source: str, faults: list[Fault]) -> l
     return instances
 
 
-def _policies(
-    raw: Mapping[str, object], source: str, instances: list[InstanceSpec], faults: list[Fault]
-) -> list[PolicySpec]:
-    entries = raw.get("policies")
+def _policies(entries: object, source: str, names: Mapping[str, list[str]], faults: list[Fault]) -> list[PolicySpec]:
+    """names: of the instances, by their sections."""
     if entries is None:
         entries = []
     if not isinstance(entries, list):
@@ -110,7 +109,7 @@ def _policies(
         return []
     policies = []
     for index, body in enumerate(entries):
-        policy = _policy(index, body, source, instances, faults)
+        policy = _policy(index, body, source, names, faults)
         if policy is not None:
             policies.append(policy)
     quantized = {policy.instance_name for policy in policies if policy.kind == "quantizer"}
@@ -124,7 +123,7 @@ def _policies(
 
 
 def _policy(
-    index: int, body: object, source: str, instances: list[InstanceSpec], faults: list[Fault]
+    index: int, body: object, source: str, names: Mapping[str, list[str]], faults: list[Fault]
 ) -> PolicySpec | None:
     where = f"{source}: policies[{index}]"
     if not isinstance(body, dict):
@@ -141,7 +140,7 @@ def _policy(
         faults.append(Fault(where, f"must have exactly one of {', '.join(KINDS)}", found))
         return None
     kind = kinds[0]
-    instance_name, args = _reference(body[kind], kind, where, instances, faults)
+    instance_name, args = _reference(body[kind], kind, where, names[KINDS[kind]], faults)
     start, end, frequency, epochs = _timing(body, where, faults)
     if len(faults) > before:
         return None
@@ -149,7 +148,7 @@ def _policy(
 
 
 def _reference(
-    body: object, kind: str, where: str, instances: list[InstanceSpec], faults: list[Fault]
+    body: object, kind: str, where: str, names: list[str], faults: list[Fault]
 ) -> tuple[str, dict[str, object]]:
     if not isinstance(body, dict) or "instance_name" not in body:
         faults.append(Fault(f"{where}.{kind}", "must have 'instance_name'", body, "name an instance of its section"))
@@ -159,7 +158,6 @@ def _reference(
             known = close_match(key, ("instance_name", "args"))
             faults.append(Fault(f"{where}.{kind}.{key}", "unknown key", ABSENT, known))
     name, args = str(body["instance_name"]), body.get("args") or {}
-    names = [instance.name for instance in instances if instance.section == KINDS[kind]]
     if name not in names:
         path = f"{where}.{kind}.instance_name"
         faults.append(Fault(path, f"no such entry in '{KINDS[kind]}'", name, close_match(name, names)))

@@ -3,7 +3,8 @@
 Draws are builtins (bool, int, float, str), never numpy scalars: they go into JSON, YAML and schedules as they are.
 
 Every distribution is also a map of [0, 1] onto its values, `from_unit`, with equal shares for equal chances; `to_unit`
-gives the middle of a value's share back. Searchers that mutate or fill space work there.
+gives the middle of a value's share back. Searchers that mutate or fill space work there. `ends` are its lowest and its
+highest value; of words, the first and the last.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class Uniform:
     low: float
     high: float
 
+    @property
+    def ends(self) -> tuple[Scalar, Scalar]:
+        return self.low, self.high
+
     def sample(self, rng: np.random.Generator) -> Scalar:
         return float(rng.uniform(self.low, self.high))
 
@@ -50,6 +55,10 @@ class LogUniform:
 
     low: float
     high: float
+
+    @property
+    def ends(self) -> tuple[Scalar, Scalar]:
+        return self.low, self.high
 
     def sample(self, rng: np.random.Generator) -> Scalar:
         drawn = math.exp(float(rng.uniform(math.log(self.low), math.log(self.high))))
@@ -87,6 +96,11 @@ class QUniform:
         low, high, q = (Decimal(repr(number)) for number in (self.low, self.high, self.q))
         return math.ceil(low / q), math.floor(high / q)
 
+    @property
+    def ends(self) -> tuple[Scalar, Scalar]:
+        first, last = self.steps
+        return self.value(first), self.value(last)
+
     def sample(self, rng: np.random.Generator) -> Scalar:
         first, last = self.steps
         return self.value(int(rng.integers(first, last, endpoint=True)))
@@ -122,6 +136,10 @@ class RandInt:
     low: int
     high: int
 
+    @property
+    def ends(self) -> tuple[Scalar, Scalar]:
+        return self.low, self.high - 1
+
     def sample(self, rng: np.random.Generator) -> Scalar:
         return int(rng.integers(self.low, self.high))
 
@@ -143,6 +161,12 @@ class Choice:
     """One of the options, every one as likely."""
 
     options: tuple[Scalar, ...]
+
+    @property
+    def ends(self) -> tuple[Scalar, Scalar]:
+        if any(isinstance(option, str) for option in self.options):
+            return self.options[0], self.options[-1]
+        return min(self.options), max(self.options)  # type: ignore[type-var]
 
     def sample(self, rng: np.random.Generator) -> Scalar:
         return self.options[int(rng.integers(len(self.options)))]

@@ -72,6 +72,11 @@ class SearchSpace:
         """(dimensions,) float64 in [0, 1]."""
         return np.array([d.distribution.to_unit(values[d.path]) for d in self.dimensions])
 
+    def ends(self) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+        """Every dimension at its lowest value, and every one at its highest."""
+        lowest, highest = ({d.path: d.distribution.ends[side] for d in self.dimensions} for side in (0, 1))
+        return lowest, highest
+
     def __len__(self) -> int:
         return len(self.dimensions)
 

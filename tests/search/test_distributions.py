@@ -119,6 +119,25 @@ def test_contains_rejects(distribution, outside: list) -> None:
     assert not any(distribution.contains(value) for value in outside)
 
 
+@pytest.mark.parametrize(
+    ("distribution", "lowest", "highest"),
+    [
+        (Uniform(0.1, 0.9), 0.1, 0.9),
+        (LogUniform(0.001, 1), 0.001, 1),
+        (QUniform(0.05, 0.95, 0.1), 0.1, 0.9),
+        (QUniform(33, 256, 32), 64, 256),
+        (RandInt(1, 5), 1, 4),
+        (Choice((8, 2, 4.5)), 2, 8),
+        (Choice((True, False)), False, True),
+        (Choice(("sgd", "adam", 3)), "sgd", 3),
+    ],
+)
+def test_ends_are_the_lowest_and_the_highest_that_are_drawn(distribution, lowest: object, highest: object) -> None:
+    assert distribution.ends == (lowest, highest)
+    assert [type(end) for end in distribution.ends] == [type(lowest), type(highest)]
+    assert all(distribution.contains(end) for end in distribution.ends)
+
+
 def test_randint_leaves_out_its_upper_bound_and_draws_all_else() -> None:
     rng = np.random.default_rng(0)
     assert {RandInt(1, 4).sample(rng) for _ in range(200)} == {1, 2, 3}

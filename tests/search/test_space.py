@@ -168,6 +168,11 @@ def test_seed_and_index_do_not_run_into_each_other() -> None:
     assert abs(np.corrcoef(grid[:-1].ravel(), grid[1:].ravel())[0, 1]) < 0.1
 
 
+def test_the_ends_of_a_space_are_those_of_its_dimensions() -> None:
+    space = SearchSpace((Dimension("a", Uniform(0.5, 2.0)), Dimension("b", Choice(("x", "y", "z")))))
+    assert space.ends() == ({"a": 0.5, "b": "x"}, {"a": 2.0, "b": "z"})
+
+
 def test_a_path_cannot_be_searched_twice() -> None:
     with pytest.raises(ConfigError, match=r"a\.b: is searched twice"):
         SearchSpace((Dimension("a.b", Uniform(0, 1)), Dimension("a.b", Uniform(0, 2))))

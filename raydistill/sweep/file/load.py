@@ -210,13 +210,12 @@ def training_values(training: TrainingSection, values: Mapping[str, object], sou
         ConfigError: a drawn value that the section does not take.
     """
     said = training.model_dump(exclude_unset=True)
-    for path in values:
-        if path.startswith(TRAINING):
-            *sections, name = path.removeprefix(TRAINING).split(".")
-            at = said
-            for section in sections:
-                at = at.setdefault(section, {})
-            at[name] = values[path]
+    for path, value in values.items():
+        *sections, name = path.removeprefix(TRAINING).split(".")
+        at = said
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[name] = value
     drawn, found = validate(TrainingSection, said, source, "search.training")
     faults = [*found] if found else check_optimization(drawn, f"{source}: search.training")
     if faults:

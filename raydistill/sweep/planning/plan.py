@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,17 +31,7 @@ from raydistill.schedule import (
     policies_beyond,
     with_values,
 )
-from raydistill.search import (
-    Choice,
-    Distribution,
-    LogUniform,
-    PerLayer,
-    QUniform,
-    RandInt,
-    SearchSpace,
-    Uniform,
-    expand,
-)
+from raydistill.search import PerLayer, SearchSpace, expand
 from raydistill.search.figures import own_figure
 from raydistill.search.searchers import Searcher
 from raydistill.search.searchers.damages import is_level
@@ -172,11 +163,8 @@ def plan_sweep(
         space = SearchSpace(tuple(dimensions))
     faults.stop()
     of_weights = {d.path: (d.weight, d.argument) for d in dimensions if d.weight and d.argument}
-
-    def drawn_trial(trial_id: str, values: Mapping[str, Scalar]) -> TrialPlan:
-        return _trial(sweep, model, inputs, of_weights, branches, trial_id, values)
-
-    for which, values in (("lowest", _ends(space, 0)), ("highest", _ends(space, 1))):
+    drawn_trial = partial(_trial, sweep, model, inputs, of_weights, branches)
+    for which, values in zip(("lowest", "highest"), space.ends(), strict=True):
         faults.collect(drawn_trial, which, values, context=f"with the {which} values of 'search'")
     faults.stop()
     with faults.collecting():
@@ -394,7 +382,8 @@ def _trial(
     (weight, argument) that is searched there. branches: see `Plan`.
     """
     source = sweep.schedule.source
-    training = training_values(sweep.sections.training, values, str(sweep.file))
+    of_training = {path: value for path, value in values.items() if path.startswith(TRAINING)}
+    training = training_values(sweep.sections.training, of_training, str(sweep.file))
     of_schedule = {path: value for path, value in values.items() if not path.startswith((TRAINING, LOOP, TRUNK))}
     schedule = parse_schedule(
         with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search", of_weights), source
@@ -466,24 +455,6 @@ def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inpu
     if faults:
         raise ConfigError(*faults)
     return planned
-
-
-def _ends(space: SearchSpace, side: int) -> dict[str, Any]:
-    """Every dimension at its lowest (0) or highest (1) value; words of a choice: the first or last."""
-    return {dimension.path: _end(dimension.distribution, side) for dimension in space.dimensions}
-
-
-def _end(distribution: Distribution, side: int) -> Scalar:
-    if isinstance(distribution, Uniform | LogUniform):
-        return (distribution.low, distribution.high)[side]
-    if isinstance(distribution, QUniform):
-        k = distribution.steps[side]
-        return k * distribution.q if isinstance(distribution.q, int) else round(k * distribution.q, 12)
-    if isinstance(distribution, RandInt):
-        return (distribution.low, distribution.high - 1)[side]
-    if isinstance(distribution, Choice) and all(isinstance(option, int | float) for option in distribution.options):
-        return (min(distribution.options), max(distribution.options))[side]  # type: ignore[type-var]
-    return distribution.options[-side]
 
 
 @contextlib.contextmanager
