@@ -84,8 +84,7 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
             continue  # an error's words are not the point; that it is raised is changed at its condition
         if isinstance(node, ast.FunctionDef):
             for part in (*node.args.defaults, *node.body):
-                if hasattr(part, "lineno"):
-                    yield part
+                yield part
                 yield from _nodes(part)
             continue
         if hasattr(node, "lineno"):
@@ -207,7 +206,8 @@ def main() -> None:
                 file.write_text(change.source)
                 noticed = ""
                 if (house / "tests" / of_its_name).exists():
-                    noticed = tests(house, [f"tests/{of_its_name}"], OF_ITS_NAME, asked.limit)
+                    for marks in (QUICK, f"slow and {OF_ITS_NAME}"):
+                        noticed = noticed or tests(house, [f"tests/{of_its_name}"], marks, asked.limit)
                 if not asked.of_its_name:
                     noticed = noticed or tests(house, [f"tests/{room}"], QUICK, asked.limit)
                     noticed = noticed or tests(house, ["tests", f"--ignore=tests/{room}"], QUICK, asked.limit)
