@@ -8,7 +8,10 @@ killed driver is resumed until the sweep is done. Then `soak_reader` compares jo
 and processes with each other and with the same sweep undisturbed: every epoch and every final weight must be the same
 bit for bit.
 
-    python benchmarks/soak.py [--sweeps 30] [--first 0] [--folder DIR]
+    python benchmarks/soak.py [--sweeps 30] [--first 0] [--folder DIR] [--kind trunk]
+
+Trials of ``--kind trunk`` fork from networks of one gradual pruning, those of ``--kind filtered`` are chosen of a
+hundred by what pruning at once costs; half of these sweeps are hit while that is trained or measured.
 
 Prints a line a sweep: its number, what was killed after which line of the journal, resumes, seconds, verdict.
 """
@@ -47,6 +50,8 @@ SIGNALS = {"term": signal.SIGTERM, "hup": signal.SIGHUP}
 INTERRUPTED = 130
 LINES = 33
 """Of the journal of an undisturbed sweep, about: four trials of five epochs."""
+EARLY_LINE, EARLY_S = 2, 8.0
+"""Behind the baseline's line a sweep trains its trunk or measures for some seconds."""
 MODEL = '''
 """A small network that takes its time, so that it can be hit."""
 import time
@@ -89,6 +94,16 @@ SWEEP = {
     "num_samples": 4,
     "max_failures": 5,
     "resources_per_trial": {"cpu": 1},
+}
+
+KINDS: Mapping[str, Mapping[str, object]] = {
+    "plain": {},
+    "trunk": {
+        "trunk": {"epochs": 12, "initial_sparsity": 0.2, "final_sparsity": 0.9},
+        "schedule": {"version": 1},
+        "search": {"training.lr": {"loguniform": [0.01, 0.05]}, "trunk.sparsity": {"uniform": [0.3, 0.9]}},
+    },
+    "filtered": {"warm_start": {"auto": 100}},
 }
 
 
@@ -260,6 +275,8 @@ def shoot(place: Range, number: int) -> Report:
     began = time.monotonic()
     sweep.start()
     lines = sorted(rng.randrange(1, LINES) for _ in kinds)
+    if place.changes and number % 2:
+        lines[0] = EARLY_LINE
     try:
         for kind, line in zip(kinds, lines, strict=True):
             _hit(kind, line, rng, sweep, place.server, report)
@@ -299,20 +316,22 @@ def left_running(marks: Sequence[str], wait_s: float, besides: str = "$^") -> li
 
 
 def _cut_in_half(sweep: Sweep, rng: random.Random) -> None:
-    """The checkpoint of the baseline, or of a trial that has not ended; the processes that write it are ended first."""
+    """The checkpoint of the baseline, of a trial that has not ended, or one of the trunk's; the processes that write it
+    are ended first."""
     sweep.end()
     story = soak_reader.read_story(sweep.journal)
     under_way = [Path(path) for trial_id, path in story.checkpoints.items() if not story.ends.get(trial_id)]
-    found = sorted({*under_way, *sweep.storage.glob("baselines/*/checkpoint.pt")})
+    of_trunk = [*sweep.storage.glob("trunks/*/*.pt")]
+    found = sorted({*under_way, *of_trunk, *sweep.storage.glob("baselines/*/checkpoint.pt")})
     if found:
         path = rng.choice([path for path in found if path.exists()])
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        sweep.lost_baselines += path not in under_way
+        sweep.lost_baselines += path not in under_way and path not in of_trunk
 
 
 def _hit(kind: str, line: int, rng: random.Random, sweep: Sweep, server: Server, report: Report) -> None:
     """Wait for the drawn moment and kill; a driver is resumed, a server is started again after a drawn time."""
-    delay, away = rng.uniform(0.0, 0.7), rng.uniform(0.5, 12.0)
+    delay, away = rng.uniform(0.0, EARLY_S if line == EARLY_LINE else 0.7), rng.uniform(0.5, 12.0)
     while sweep.running() and sweep.lines() < line:
         _revive(server)
         time.sleep(0.01)
@@ -390,13 +409,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Kill sweeps at random moments and look for what is lost.")
     parser.add_argument("--sweeps", type=int, default=30)
     parser.add_argument("--first", type=int, default=0, help="number of the first sweep; each number is one story")
+    parser.add_argument("--kind", choices=list(KINDS), default="plain", help="of sweep")
     parser.add_argument("--folder", type=Path, help="where to work; left out, a folder that is removed at the end")
     options = parser.parse_args(arguments)
     if options.folder is not None and options.folder.exists() and any(options.folder.iterdir()):
         parser.error(f"--folder: {options.folder} holds something already; name another, or remove it")
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak")))
-        place = stack.enter_context(open_range(folder.resolve()))
+        place = stack.enter_context(open_range(folder.resolve(), changes=KINDS[options.kind]))
         print(HEADER, flush=True)
         reports = []
         for number in range(options.first, options.first + options.sweeps):

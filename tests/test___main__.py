@@ -10,4 +10,5 @@ def test_the_package_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(sys, "argv", ["raydistill", "models"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("raydistill", run_name="__main__")
-    assert ended.value.code in (0, None) and "simplenet_cifar" in capsys.readouterr().out
+    assert ended.value.code in (0, None)
+    assert "simplenet_cifar" in capsys.readouterr().out

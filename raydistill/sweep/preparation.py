@@ -16,6 +16,7 @@ from raydistill.records import EpochMetrics
 from raydistill.storage import Store
 from raydistill.sweep.planning.resources import Share, baseline_share
 from raydistill.sweep.session import Session
+from raydistill.sweep.trial.checkpoint_damage import lost
 from raydistill.sweep.trial.local_files import here
 from raydistill.sweep.trial.trainable import left_by_its_code
 from raydistill.sweep.tune.callback import LOST_MACHINE, MOST_LOSSES, why_it_died
@@ -108,6 +109,9 @@ def _train(
     try:
         with witnessed(), store.workplace(str(run.out_dir), f"this {what}", _LOCK_WAIT_S, rivals=True) as place:
             clear_temporaries(place.folder)
+            for reference in (f"{run.out_dir}/{branch_name(epochs)}" for epochs in keep):
+                if lost(reference, store):
+                    store.local(reference).unlink(missing_ok=True)
             checkpoint = place.folder / FILE_NAME
             done = _epochs_done(checkpoint)
             if done in keep:
@@ -127,7 +131,7 @@ def _train(
 
 
 def _passed_by(run: RunConfig, store: Store, keep: Collection[int], done: int) -> bool:
-    """Whether a network that is to be kept is gone and was before the checkpoint, which is after so many epochs: only
+    """Whether a network that is to be kept is lost and was before the checkpoint, which is after so many epochs: only
     from its start does a run come by there again."""
     return any(epochs < done and not store.exists(f"{run.out_dir}/{branch_name(epochs)}") for epochs in keep)
 

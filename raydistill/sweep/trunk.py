@@ -14,6 +14,7 @@ from raydistill.sweep.baseline import baseline_hash
 from raydistill.sweep.planning.plan import trunk_config
 from raydistill.sweep.preparation import train_beforehand
 from raydistill.sweep.session import Session
+from raydistill.sweep.trial.checkpoint_damage import lost
 from raydistill.training import read_checkpoint
 from raydistill.training.branch import branch_name
 from raydistill.training.teacher import digest
@@ -38,8 +39,11 @@ def ensure_trunk(session: Session) -> bool:
     name = hashlib.sha256(hashed.encode()).hexdigest()[:16]
     folder = store.reference(store.root / "trunks" / name)
     session.branches = {epochs: f"{folder}/{branch_name(epochs)}" for epochs in section.kept}
-    if all(store.exists(reference) for reference in session.branches.values()):
+    damaged = {reference: why for reference in session.branches.values() if (why := lost(reference, store))}
+    if not damaged:
         return True
+    if there := [why for reference, why in damaged.items() if store.exists(reference)]:
+        session.observer.warning(f"the trunk is trained again: {there[0]}")
     levels = session.plan.branches
     passed = f"{100 * min(levels.values()):.1f} to {100 * max(levels.values()):.1f} % sparsity"
     session.observer.step(f"training the trunk, {section.epochs} epochs, {passed}")

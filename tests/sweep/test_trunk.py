@@ -46,3 +46,10 @@ def test_trials_branch_off_a_trunk_that_is_trained_once(
     said = sweep_here(file, "--storage", "sweeps", "--name", "again", "--num-samples", 1)
     assert "the trunk" not in said
     assert times == {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")}
+    cut = folder / "after-0002.pt"
+    whole = {path: read_checkpoint(path)["model"] for path in folder.glob("after-*")}
+    cut.write_bytes(cut.read_bytes()[:-100])
+    said = sweep_here(file, "--storage", "sweeps", "--name", "third", "--num-samples", 1)
+    assert f"warning: the trunk is trained again: {cut}" in said
+    for path, weights in whole.items():
+        assert all(torch.equal(weights[name], weight) for name, weight in read_checkpoint(path)["model"].items())
