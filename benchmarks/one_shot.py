@@ -4,8 +4,9 @@
 
 TEXT is a text file (split 80/10/10) or a folder of them. A small decoder-only transformer of bytes is trained for each
 seed; its blocks' matrices are pruned at once, without an epoch of training, and once more with a short recovery in
-which the masks stay. What is found is kept in FOLDER: a later call goes on where one ended. Recovery has one learning
-rate for all methods, so that validation selects nothing but a sweep's point; the table is of the test part.
+which the masks stay: of all weights, or of low-rank adapters alone (with --adapters). What is found is kept in FOLDER: a
+later call goes on where one ended. Recovery has one learning rate for all methods, so that validation selects nothing
+but a sweep's point; the table is of the test part.
 """
 
 from __future__ import annotations
@@ -35,21 +36,23 @@ METHODS = ("magnitude", "Wanda", "Wanda-layer", "SparseGPT")
 """The second compares weights of one row, as the paper has it, the third those of a layer, as magnitude does."""
 LEVELS: dict[str, float | tuple[int, int]] = {"50 %": 0.5, "70 %": 0.7, "2:4": (2, 4)}
 PERPLEXITY = "perplexity"
+RECOVERIES = {"": "no", "recovered": "short", "adapters": "lora"}
+"""By the end of a cell's name what the table calls it."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One network. level: a key of LEVELS; recovery: whether it is trained a little with its masks."""
+    """One network. level: a key of LEVELS; recovery: a key of RECOVERIES, how it is trained a little with its masks."""
 
     seed: int
     method: str = "dense"
     level: str = ""
-    recovery: bool = False
+    recovery: str = ""
 
     @property
     def name(self) -> str:
-        parts = [f"s{self.seed}", self.method, self.level.replace(" ", "").replace(":", "of").replace("%", "")]
-        return "-".join([part for part in parts if part] + (["recovered"] if self.recovery else []))
+        level = self.level.replace(" ", "").replace(":", "of").replace("%", "")
+        return "-".join(part for part in (f"s{self.seed}", self.method, level, self.recovery) if part)
 
 
 def cosine(epochs: int) -> dict[str, Any]:
@@ -111,6 +114,15 @@ class Bench:
         else:
             schedule = {"version": 1, "pruners": {"p": pruner(cell.method, LEVELS[cell.level])}, "policies": []}
             schedule["policies"] = [{"pruner": {"instance_name": "p"}, "epochs": [0]}]
+            if cell.recovery == "adapters":
+                adapters = {
+                    "class": "LowRankRecovery",
+                    "rank": options.rank,
+                    "alpha": 2 * options.rank,
+                    "lr": options.lr,
+                }
+                schedule["extensions"] = {"adapters": adapters}
+                schedule["policies"].append({"extension": {"instance_name": "adapters"}, "epochs": [0]})
             optimizer = Optimizer(name="AdamW", lr=options.lr / 4, clip_norm=1.0)
             shared |= {"epochs": 1 if cell.recovery else 0, "effective_train_size": options.recovery}
             shared |= {"optimizer": optimizer, "init_from": str(folder.parent / f"s{cell.seed}-dense/checkpoint.pt")}
@@ -173,10 +185,10 @@ def there(method: str, level: str) -> bool:
     return not (method == "Wanda-layer" and isinstance(LEVELS[level], tuple))
 
 
-def cells(seeds: list[int]) -> Iterator[Cell]:
+def cells(seeds: list[int], recoveries: list[str]) -> Iterator[Cell]:
     for seed in seeds:
         yield Cell(seed)
-        for recovery in (False, True):
+        for recovery in recoveries:
             for level in LEVELS:
                 yield from (Cell(seed, method, level, recovery) for method in METHODS if there(method, level))
 
@@ -194,9 +206,13 @@ def main() -> None:
     parser.add_argument("--searcher", default="gp")
     parser.add_argument("--lr", type=float, default=0.004)
     parser.add_argument("--recovery", type=float, default=0.1, help="of an epoch")
+    parser.add_argument("--adapters", action="store_true", help="also a recovery of low-rank adapters alone")
+    parser.add_argument("--rank", type=int, default=8, help="of the adapters")
     options = parser.parse_args()
     bench = Bench(options)
-    wanted = [cell for cell in cells(options.seeds) if options.only is None or options.only in cell.name]
+    recoveries = [name for name in RECOVERIES if name != "adapters" or options.adapters]
+    every = cells(options.seeds, recoveries)
+    wanted = [cell for cell in every if options.only is None or cell.method == "dense" or options.only in cell.name]
     if not options.finished:
         for cell in wanted:
             bench.run(cell)
@@ -223,7 +239,7 @@ def table(found: dict[Cell, dict[str, float]]) -> None:
     print(f"perplexity of bytes on the test part; dense {told(dense)}")
     heads = "".join(f"{method:>14}" for method in METHODS)
     print(f"{'at':<5}{'tuned':<6}{heads}{'S./m.':>7}{'seeds':>6}")
-    for recovery in (False, True):
+    for recovery, name in RECOVERIES.items():
         for level in LEVELS:
             methods = [method for method in METHODS if there(method, level)]
             seeds = [s for s in every if all(Cell(s, method, level, recovery) in found for method in methods)]
@@ -231,7 +247,7 @@ def table(found: dict[Cell, dict[str, float]]) -> None:
                 each = {m: [found[Cell(seed, m, level, recovery)]["test"] for seed in seeds] for m in methods}
                 ratio = statistics.mean(each["SparseGPT"]) / statistics.mean(each["magnitude"])
                 shown = "".join(f"{told(each[m]) if m in each else '':>14}" for m in METHODS)
-                print(f"{level:<5}{'short' if recovery else 'no':<6}{shown}{ratio:>7.3f}{len(seeds):>6}")
+                print(f"{level:<5}{name:<6}{shown}{ratio:>7.3f}{len(seeds):>6}")
 
 
 def told(values: list[float]) -> str:
