@@ -4,9 +4,9 @@
 
 TEXT is a text file (split 80/10/10) or a folder of them. A small decoder-only transformer of bytes is trained for each
 seed; its blocks' matrices are pruned at once, without an epoch of training, and once more with a short recovery in
-which the masks stay: of all weights, or of low-rank adapters alone (with --adapters). What is found is kept in FOLDER: a
-later call goes on where one ended. Recovery has one learning rate for all methods, so that validation selects nothing
-but a sweep's point; the table is of the test part.
+which the masks stay: of all weights, or of low-rank adapters alone (with --adapters). What is found is kept in FOLDER:
+a later call goes on where one ended. Each kind of recovery has one learning rate for all methods, so that validation
+selects nothing but a sweep's point; the table is of the test part.
 """
 
 from __future__ import annotations
@@ -115,12 +115,7 @@ class Bench:
             schedule = {"version": 1, "pruners": {"p": pruner(cell.method, LEVELS[cell.level])}, "policies": []}
             schedule["policies"] = [{"pruner": {"instance_name": "p"}, "epochs": [0]}]
             if cell.recovery == "adapters":
-                adapters = {
-                    "class": "LowRankRecovery",
-                    "rank": options.rank,
-                    "alpha": 2 * options.rank,
-                    "lr": options.lr,
-                }
+                adapters = {"class": "LowRankRecovery", "rank": options.rank, "lr": options.adapter_lr}
                 schedule["extensions"] = {"adapters": adapters}
                 schedule["policies"].append({"extension": {"instance_name": "adapters"}, "epochs": [0]})
             optimizer = Optimizer(name="AdamW", lr=options.lr / 4, clip_norm=1.0)
@@ -208,6 +203,7 @@ def main() -> None:
     parser.add_argument("--recovery", type=float, default=0.1, help="of an epoch")
     parser.add_argument("--adapters", action="store_true", help="also a recovery of low-rank adapters alone")
     parser.add_argument("--rank", type=int, default=8, help="of the adapters")
+    parser.add_argument("--adapter-lr", type=float, default=1e-3)
     options = parser.parse_args()
     bench = Bench(options)
     recoveries = [name for name in RECOVERIES if name != "adapters" or options.adapters]
