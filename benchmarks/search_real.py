@@ -25,7 +25,8 @@ from raydistill.analysis.network import read_network
 from raydistill.compression.masks import pruned_count
 from raydistill.records import Scalar
 from raydistill.sweep.file.load import Overrides, load_sweep
-from raydistill.sweep.planning.plan import baseline_config, plan_sweep
+from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.tasks.classification import Classification
 from raydistill.training import evaluate_checkpoint, fit, read_history
 

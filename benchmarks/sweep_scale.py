@@ -29,8 +29,9 @@ from raydistill.records import BASELINE, ENDED, EpochMetrics, TrialRecord
 from raydistill.storage import Folder
 from raydistill.sweep.baseline import baseline_record
 from raydistill.sweep.file.load import Overrides, load_sweep
-from raydistill.sweep.planning.plan import baseline_config, plan_sweep
+from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.sweep.planning.resources import Share
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.sweep.record.journal import Journal, read_journal
 from raydistill.sweep.record.ledger import Ledger
 from raydistill.sweep.record.observer import Observer

@@ -276,7 +276,8 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
     from raydistill.errors import ResourceError
     from raydistill.storage import open_store
     from raydistill.sweep.planning.packing import packing_of
-    from raydistill.sweep.planning.plan import baseline_config, check_plan, plan_sweep
+    from raydistill.sweep.planning.plan import check_plan, plan_sweep
+    from raydistill.sweep.planning.runs import baseline_config
     from raydistill.sweep.planning.seeds import find_seeds
     from raydistill.sweep.planning.task import sweep_task
     from raydistill.sweep.record.tracking_place import check_tracking

@@ -19,7 +19,7 @@ from raydistill.parts import hashed
 from raydistill.records import BASELINE, FINISHED, EpochMetrics, TrialRecord
 from raydistill.schedule import dump_schedule
 from raydistill.storage import Store
-from raydistill.sweep.planning.plan import baseline_config
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.sweep.preparation import train_beforehand
 from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import named

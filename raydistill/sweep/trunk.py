@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from raydistill.records import BASELINE
 from raydistill.sweep.baseline import baseline_hash
-from raydistill.sweep.planning.plan import trunk_config
+from raydistill.sweep.planning.runs import trunk_config
 from raydistill.sweep.preparation import train_beforehand
 from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import lost

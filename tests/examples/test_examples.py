@@ -22,7 +22,8 @@ from raydistill.schedule import read_yaml
 from raydistill.sweep.file.load import Overrides, Sweep, load_sweep
 from raydistill.sweep.file.run_file import load_run
 from raydistill.sweep.file.schema import run_schema, sweep_schema
-from raydistill.sweep.planning.plan import Plan, baseline_config, plan_sweep
+from raydistill.sweep.planning.plan import Plan, plan_sweep
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.sweep.planning.task import sweep_task
 from raydistill.training import fit, load_model
 from raydistill.training.footprint import footprint

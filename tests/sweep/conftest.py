@@ -75,7 +75,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from raydistill import datasets
     from raydistill.sweep.baseline import baseline_hash
     from raydistill.sweep.file.load import load_sweep
-    from raydistill.sweep.planning.plan import baseline_config
+    from raydistill.sweep.planning.runs import baseline_config
     from raydistill.training import fit
 
     storage = tmp_path_factory.mktemp("dense")

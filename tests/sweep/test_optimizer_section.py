@@ -13,7 +13,8 @@ from raydistill.errors import ConfigError
 from raydistill.parts import Optimizer, hashed, identity
 from raydistill.sweep.file.load import load_sweep
 from raydistill.sweep.file.space_file import training_section
-from raydistill.sweep.planning.plan import baseline_config, plan_sweep
+from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.training import RunConfig
 from tests.tasks.own import Line
 

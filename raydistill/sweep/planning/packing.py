@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from raydistill.sweep.file.load import Sweep
-from raydistill.sweep.planning.plan import Plan, run_config
+from raydistill.sweep.planning.plan import Plan
+from raydistill.sweep.planning.runs import run_config
 from raydistill.tasks import Task
 from raydistill.training.packing.cost import TrialBytes, bytes_of_trial, fits
 from raydistill.training.packing.member import always_alone

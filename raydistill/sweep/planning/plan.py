@@ -12,41 +12,41 @@ import torch
 from torch import nn
 
 from raydistill import models, tasks
-from raydistill.compression import CompressionScheduler, check, weights
-from raydistill.compression.build import planned_of, rehearsed
-from raydistill.compression.hidden_states import unknown_modules
+from raydistill.compression import weights
 from raydistill.compression.names import names_of
-from raydistill.compression.timeline import timeline
-from raydistill.errors import ABSENT, ConfigError, Fault, TrainingError
+from raydistill.errors import ConfigError, Fault
 from raydistill.parts import Optimizer
 from raydistill.parts.training import Precision
-from raydistill.records import BASELINE, Scalar
+from raydistill.records import Scalar
 from raydistill.schedule import (
     Names,
-    ScheduleSpec,
     Targets,
     dump_schedule,
     naming_weights,
     parse_schedule,
-    policies_beyond,
     with_values,
 )
 from raydistill.search import PerLayer, SearchSpace, expand
-from raydistill.search.figures import own_figure
 from raydistill.search.searchers import Searcher
-from raydistill.search.searchers.damages import is_level
 from raydistill.sweep.file.load import BRANCH_AT, LOOP, TRAINING, TRUNK, Sweep, relocate, training_values
-from raydistill.sweep.file.spec import TrainingSection
 from raydistill.sweep.file.warm_entries import auto_of
+from raydistill.sweep.planning.checks import (
+    check_baseline,
+    check_curves,
+    check_figures,
+    check_hidden,
+    check_loop,
+    check_schedule,
+    idle_bounds,
+    trunk_levels,
+)
 from raydistill.sweep.planning.methods import compared_too_early, make_placed, make_searcher, make_trial_scheduler
+from raydistill.sweep.planning.runs import distillation_of, run_config
 from raydistill.sweep.planning.seeds import Seeds
 from raydistill.sweep.planning.warm_start import WarmStart, resolve_warm_starts
 from raydistill.tasks import TaskShape
-from raydistill.training import Distillation, RunConfig
-from raydistill.training.ending import ending_faults
-from raydistill.training.footprint import measured
+from raydistill.training import RunConfig
 from raydistill.training.optimizer import make_optimizer
-from raydistill.training.own_loop import loop_of
 
 _FEW = 16
 """Trials that are drawn and checked before the data are read; all are with them."""
@@ -150,12 +150,12 @@ def plan_sweep(
     with faults.collecting():
         said = sweep.schedule
         sweep = replace(sweep, schedule=naming_weights(said, offered))
-    faults.collect(_check_schedule, sweep, sweep.schedule, model, inputs)
-    faults.collect(_check_baseline, sweep, model, inputs)
-    branches: Mapping[int, float] = faults.collect(_trunk_levels, sweep, model, inputs) or {}
-    faults.collect(_check_loop, sweep)
-    faults.collect(_check_hidden, sweep, model)
-    faults.collect(_check_figures, sweep, model, inputs)
+    faults.collect(check_schedule, sweep, sweep.schedule, model, inputs)
+    faults.collect(check_baseline, sweep, model, inputs)
+    branches: Mapping[int, float] = faults.collect(trunk_levels, sweep, model, inputs) or {}
+    faults.collect(check_loop, sweep)
+    faults.collect(check_hidden, sweep, model)
+    faults.collect(check_figures, sweep, model, inputs)
     dimensions = list(sweep.dimensions)
     with faults.collecting():
         dimensions += expand(sweep.per_layer, [name for name, _ in named], _meaning(offered))
@@ -178,7 +178,7 @@ def plan_sweep(
     else:
         searcher = make_searcher(section, space, sections.seed, sections.num_samples, where)
     if searcher.wants_curves:
-        faults.collect(_check_curves, sweep, space, searcher)
+        faults.collect(check_curves, sweep, space, searcher)
     with faults.collecting():
         where = f"{sweep.file}: trial_scheduler"
         make_trial_scheduler(sections.trial_scheduler, sweep.objectives, sections.training.epochs, where)
@@ -205,7 +205,7 @@ def plan_sweep(
     schedules = [sweep.schedule, *(trial.run.schedule for trial in known if trial.run.schedule is not None)]
     where = f"{sweep.file}: trial_scheduler"
     early = compared_too_early(sections.trial_scheduler, sections.training.epochs, schedules, where)
-    warnings = (*warnings, *early, *_idle_bounds(sweep, searcher))
+    warnings = (*warnings, *early, *idle_bounds(sweep, searcher))
     return Plan(space, known, named, count, searcher, draw, warnings, branches)
 
 
@@ -220,153 +220,10 @@ def check_plan(sweep: Sweep) -> None:
         plan_sweep(sweep, known, at_most=_FEW)
 
 
-def run_config(
-    sweep: Sweep,
-    training: TrainingSection,
-    schedule: ScheduleSpec | None,
-    values: Mapping[str, Scalar] | None = None,
-) -> RunConfig:
-    """The run of a trial with what was drawn for it, or of the baseline, before it is placed."""
-    sections = sweep.sections
-    drawn = values or {}
-    of_loop = {path.removeprefix(LOOP): value for path, value in drawn.items() if path.startswith(LOOP)}
-    return RunConfig(
-        arch=sections.model.arch,
-        model_args=sections.model.args,
-        task=sweep.task,
-        dataset=sweep.dataset,
-        seed=sections.seed,
-        schedule=schedule,
-        train=None if sections.train is None else sections.train.loop(of_loop),
-        values=dict(drawn) if sections.train is not None else {},
-        **dict(training),
-    )
-
-
-def baseline_config(sweep: Sweep) -> RunConfig:
-    """The run of the dense baseline.
-
-    Raises:
-        ConfigError: its schedule does more than change the learning rate.
-    """
-    section = sweep.sections.baseline
-    said = section.of_training(sweep.sections.training.optimizer)
-    training = sweep.sections.training.model_copy(update={**said, "trains": True})  # whatever trials do
-    schedule = None
-    if section.schedule is not None:
-        source = f"{sweep.file}: baseline.schedule"
-        try:
-            schedule = parse_schedule(section.schedule, source)
-        except ConfigError as error:
-            raise ConfigError(*relocate(error.faults)) from error
-        faults: list[Fault | str] = [
-            Fault(f"{source}.{instance.path}", "the baseline is dense, only lr_schedulers may act", ABSENT)
-            for instance in schedule.instances
-            if instance.section != "lr_schedulers"
-        ]
-        faults += policies_beyond(schedule, training.epochs, "baseline.epochs")
-        if faults:
-            raise ConfigError(*relocate(tuple(faults)))
-    return replace(run_config(sweep, training, schedule), mean=section.mean, std=section.std)
-
-
-def _check_baseline(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    """Raises ConfigError where the baseline's optimizer or schedule cannot be built: minutes before it is trained."""
-    run = baseline_config(sweep)
-    make_optimizer(model, run, f"{sweep.file}: training")
-    if run.schedule is not None:
-        check(run.schedule, model, inputs)
-
-
-def _check_curves(sweep: Sweep, space: SearchSpace, searcher: Searcher) -> None:
-    """Raises ConfigError where a searcher by the layers' damages has no layers, or not the two figures it weighs."""
-    where, name, other = f"{sweep.file}: searcher", sweep.sections.searcher.name, "choose another searcher"
-    if auto_of(sweep.warm_start) is not None:
-        where, name, other = f"{sweep.file}: warm_start", "auto", "leave auto out"
-    if not any(is_level(dimension) for dimension in space.dimensions):
-        way_out = f"search a fraction with per_layer, or {other}"
-        raise ConfigError(Fault(where, f"{name} is for levels of layers, and none is searched", ABSENT, way_out))
-    of_network = sum(objective.of_network for objective in sweep.objectives)
-    if (of_network, len(sweep.objectives)) != (1, 2):
-        rule = f"{name} weighs one metric of the task against one figure of the network"
-        said = [objective.name for objective in sweep.objectives]
-        raise ConfigError(Fault(where, rule, said, "as in objectives: {top1: max, sparsity: max}"))
-    figure = next(objective.name for objective in sweep.objectives if objective.of_network)
-    if searcher.wants_bound and figure not in {bound.figure for bound in sweep.constraints}:
-        sign = ">= 0.8" if figure == "sparsity" else "<= 0.5x"
-        way_out = f"as in constraints: ['{figure} {sign}'], or protocol: accuracy-guaranteed"
-        raise ConfigError(Fault(where, f"{name} wants a bound on {figure}", ABSENT, way_out))
-
-
-def _idle_bounds(sweep: Sweep, searcher: Searcher) -> list[str]:
-    """A line for each bound that a searcher with a model of its own does not see."""
-    blind = searcher.keeps_bounds and not searcher.bounds_beside
-    names = {objective.name for objective in sweep.objectives}
-    idle = [bound.figure for bound in sweep.constraints if blind and bound.of_network and bound.figure not in names]
-    where, name = f"{sweep.file}: constraints", sweep.sections.searcher.name
-    way_out = "it marks trials only; optimise it, or choose another searcher"
-    return [str(Fault(where, f"{name} does not steer by a bound that is no objective", each, way_out)) for each in idle]
-
-
-def trunk_config(sweep: Sweep) -> RunConfig:
-    """The run of the trunk, before it is placed; only for a sweep that has one."""
-    section = sweep.sections.trunk
-    assert section is not None
-    said = {"epochs": section.epochs, "trains": True, "checkpoint_every": 1}
-    said |= {key: value for key in ("lr", "batch_size") if (value := getattr(section, key)) is not None}
-    training = sweep.sections.training.model_copy(update=said)
-    return run_config(sweep, training, parse_schedule(section.schedule(), f"{sweep.file}: trunk"))
-
-
-def _trunk_levels(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[int, float]:
-    """The sparsity after each number of epochs that is kept.
-
-    Raises:
-        ConfigError: the trunk's pruner does not fit the network.
-    """
-    section = sweep.sections.trunk
-    if section is None:
-        return {}
-    run = trunk_config(sweep)
-    assert run.schedule is not None
-    try:
-        planned = rehearsed(naming_weights(run.schedule, names_of(model)), model, inputs, timeline)
-    except ConfigError as error:
-        faults = [fault for fault in error.faults if isinstance(fault, Fault)]
-        raise ConfigError(*(replace(f, where=f.where.replace(": pruners.trunk.", ".", 1)) for f in faults)) from error
-    by_epoch = {epoch: action.sparsity for action in planned for epoch in range(action.epochs[0], action.epochs[1] + 1)}
-    return {epochs: by_epoch[epochs - 1] for epochs in section.kept}
-
-
 def _meaning(offered: Names) -> Callable[[PerLayer], Sequence[str]]:
     """The weights that an entry of ``per_layer`` stands for."""
     held = [one for one in offered.weights if one.weight]
     return lambda entry: Targets(entry.weights, entry.types, entry.excluded).names(held, entry.where, strict=True)
-
-
-def _check_loop(sweep: Sweep) -> None:
-    """Raises ConfigError where the training loop of one's own cannot be had."""
-    if sweep.sections.train is not None:
-        several = sweep.sections.workers_per_trial > 1
-        loop_of(baseline_config(sweep), f"{sweep.file}: train.name", several)
-
-
-def _check_hidden(sweep: Sweep, model: nn.Module) -> None:
-    section = sweep.sections.distillation
-    names = (section and section.hidden) or {}
-    found = unknown_modules(names, model, "network")
-    if found:
-        raise ConfigError(*(replace(fault, where=f"{sweep.file}: {fault.where}") for fault in found))
-
-
-def _check_figures(sweep: Sweep, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    """Raises ConfigError where a figure of one's own fails on the untrained network."""
-    for path in sweep.own_figures:
-        figure = own_figure(path, str(sweep.file), sweep.metrics)
-        try:
-            measured(figure, model, inputs)
-        except TrainingError as error:
-            raise ConfigError(*(f"{sweep.file}: {fault}" for fault in error.faults)) from error
 
 
 def _trial(
@@ -388,10 +245,10 @@ def _trial(
     schedule = parse_schedule(
         with_values(sweep.schedule.mapping, of_schedule, f"{sweep.file}: search", of_weights), source
     )
-    planned = _check_schedule(sweep, schedule, model, inputs)
+    planned = check_schedule(sweep, schedule, model, inputs)
     if training.optimizer != Optimizer():
         make_optimizer(model, training, f"{sweep.file}: training")
-    run = replace(run_config(sweep, training, schedule, values), distillation=_distillation(sweep))
+    run = replace(run_config(sweep, training, schedule, values), distillation=distillation_of(sweep))
     if not branches:
         return TrialPlan(trial_id, values, run, planned)
     wanted = float(values[BRANCH_AT])
@@ -413,48 +270,10 @@ def _warm_trial(
     with faults.collecting(f"as a warm start of {sweep.file.name}"):
         if start.schedule is None:
             return replace(_trial(sweep, model, inputs, {}, branches, trial_id, start.values), origin=start.origin)
-        planned = _check_schedule(sweep, start.schedule, model, inputs)
-        run = replace(run_config(sweep, sweep.sections.training, start.schedule), distillation=_distillation(sweep))
+        planned = check_schedule(sweep, start.schedule, model, inputs)
+        run = replace(run_config(sweep, sweep.sections.training, start.schedule), distillation=distillation_of(sweep))
         return TrialPlan(trial_id, start.values, run, planned, start.origin)
     return None
-
-
-def _distillation(sweep: Sweep) -> Distillation | None:
-    """The teacher of every trial; without a checkpoint it is the baseline, which is not there yet."""
-    section = sweep.sections.distillation
-    if section is None:
-        return None
-    return Distillation(
-        teacher=section.arch,
-        checkpoint=None if section.teacher == BASELINE else section.teacher,
-        temperature=section.temperature,
-        distill_wt=section.distill_wt,
-        student_wt=section.student_wt,
-        start_epoch=section.start_epoch,
-        end_epoch=section.end_epoch,
-        hidden=section.hidden or {},
-        hidden_wt=section.hidden_wt,
-        hidden_loss=section.hidden_loss,
-    )
-
-
-def _check_schedule(sweep: Sweep, schedule: ScheduleSpec, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> float:
-    """The sparsity that a schedule is bound for, if it fits."""
-    training = sweep.sections.training
-    faults = policies_beyond(schedule, training.epochs, "training.epochs")
-
-    def read(scheduler: CompressionScheduler) -> float:
-        faults.extend(ending_faults(scheduler, training.epochs, training.optimizer))
-        return planned_of(scheduler)[0]
-
-    planned = 0.0
-    try:
-        planned = rehearsed(schedule, model, inputs, read)
-    except ConfigError as error:
-        faults += error.faults
-    if faults:
-        raise ConfigError(*faults)
-    return planned
 
 
 @contextlib.contextmanager

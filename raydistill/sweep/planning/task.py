@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raydistill.datasets import DatasetConfig
 from raydistill.sweep.file.load import Sweep
-from raydistill.sweep.planning.plan import baseline_config
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.tasks import Task, TaskConfig
 from raydistill.training.start import task_of
 

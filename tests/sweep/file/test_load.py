@@ -11,7 +11,8 @@ import torch
 
 from raydistill.errors import ConfigError
 from raydistill.sweep.file.load import Overrides, load_sweep
-from raydistill.sweep.planning.plan import baseline_config, plan_sweep
+from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.tasks import TaskShape
 from raydistill.tasks.classification import ImageShape
 from raydistill.tasks.detection import Detection

@@ -11,9 +11,9 @@ import yaml
 
 from raydistill.errors import ConfigError
 from raydistill.sweep.file.load import Overrides, load_sweep
-from raydistill.sweep.planning.plan import baseline_config, plan_sweep, trunk_config
+from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.tasks.classification import ImageShape
-from raydistill.training import Distillation
+from tests.sweep.planning.trunks import BRANCHES
 
 CIFAR = ImageShape(10, (3, 32, 32))
 
@@ -68,15 +68,6 @@ def test_placed_fills_in_where_a_trial_runs(write_sweep: WriteSweep) -> None:
     assert run.precision == "bf16"
 
 
-TRUNK = ("trunk", {"epochs": 8, "branches": 4, "initial_sparsity": 0.2, "final_sparsity": 0.9})
-BRANCHES = [
-    TRUNK,
-    ("search", {"trunk.sparsity": {"choice": [0.4, 0.75, 0.9]}}),
-    ("schedule", {"version": 1}),
-    ("num_samples", 9),
-]
-
-
 def test_a_trial_branches_off_the_trunk_where_it_comes_nearest_to_the_drawn_sparsity(write_sweep: WriteSweep) -> None:
     plan = plan_sweep(load_sweep(write_sweep(*BRANCHES)), CIFAR)
     # by hand: after n epochs the density is 0.8 * (0.1 / 0.8) ** ((n - 1) / 7)
@@ -89,13 +80,6 @@ def test_a_trial_branches_off_the_trunk_where_it_comes_nearest_to_the_drawn_spar
         assert run.init_from == f"/t/{trial.branch}.pt"
 
 
-def test_a_trunk_is_pruned_at_a_constant_rate_from_its_first_epoch(write_sweep: WriteSweep) -> None:
-    run = trunk_config(load_sweep(write_sweep(*BRANCHES, ("trunk/lr", 0.3))))
-    assert (run.epochs, run.lr, run.batch_size, run.checkpoint_every) == (8, 0.3, 128, 1)
-    assert run.schedule is not None
-    assert [policy.kind for policy in run.schedule.policies] == ["pruner"]
-
-
 def test_the_teacher_of_a_branch_is_the_baseline(write_sweep: WriteSweep) -> None:
     trial = plan_sweep(load_sweep(write_sweep(*BRANCHES, ("distillation", {"temperature": 3}))), CIFAR).trials[0]
     run = trial.placed("/b/dense.pt", "/s/t", 1, "cpu", "fp32", {n: f"/t/{n}.pt" for n in (2, 4, 6, 8)}).run
@@ -106,53 +90,6 @@ def test_the_teacher_of_a_branch_is_the_baseline(write_sweep: WriteSweep) -> Non
 def test_fewer_epochs_shorten_the_trunk_too_and_leave_it_a_branch(write_sweep: WriteSweep) -> None:
     sweep = load_sweep(write_sweep(*BRANCHES), Overrides(epochs=1))
     assert list(plan_sweep(sweep, CIFAR).branches) == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ([("trunk", ...)], "search.trunk.sparsity: is for a sweep with a trunk; add one, as in 'trunk: {"),
-        ([("search", {"training.lr": {"uniform": [0.1, 0.2]}})], "trunk: is not used: no trial branches off; add"),
-        ([("search", {"trunk.sparsty": {"choice": [0.5]}})], "search.trunk.sparsty: unknown key; did you mean"),
-        ([("search", {"trunk.sparsity": {"choice": [1, 2]}})], "search.trunk.sparsity: must draw fractions, got"),
-        ([("trunk/epochs", 0)], "trunk.epochs: must be at least 1, got 0"),
-        ([("trunk/final_sparsity", 0.1)], "trunk.final_sparsity: must be at least initial_sparsity (0.2), got 0.1"),
-        ([("trunk/final_sparsity", 1)], "trunk.final_sparsity: must be below 1, got 1"),
-        ([("trunk/weights", ["fcc*"])], "trunk.weights: no weight of the model matches, got 'fcc*'"),
-        ([("trunk/ranking", "magnitud")], "trunk.ranking: must be one of"),
-        ([("train", "own:loop")], "trunk: has no use beside a training loop of one's own"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_trunk_is_one_line(
-    write_sweep: WriteSweep, changes: list[tuple[str, object]], line: str
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        plan_sweep(load_sweep(write_sweep(*BRANCHES, *changes)), CIFAR)
-    found = [str(fault) for fault in caught.value.faults]
-    assert any(f"space.yaml: {line}" in fault for fault in found), found
-
-
-@pytest.mark.slow
-def test_the_baseline_teaches_every_trial_but_not_itself(write_sweep: WriteSweep) -> None:
-    taught = ("distillation", {"temperature": 3, "distill_wt": 0.6, "start_epoch": 2, "end_epoch": 4})
-    sweep = load_sweep(write_sweep(taught))
-    assert baseline_config(sweep).distillation is None
-    trial = plan_sweep(sweep, CIFAR).trials[0]
-    run = trial.placed("/b/checkpoint.pt", "/s/t0000", 1, "cpu", "fp32").run
-    assert run.distillation == Distillation(
-        checkpoint="/b/checkpoint.pt", temperature=3.0, distill_wt=0.6, student_wt=0.3, start_epoch=2, end_epoch=4
-    )
-    hidden = {"hidden": {"fc1": "fc1"}, "hidden_wt": 2, "hidden_loss": "cosine"}
-    run = plan_sweep(load_sweep(write_sweep(("distillation", hidden))), CIFAR).trials[0].run
-    assert run.distillation is not None
-    assert {key: getattr(run.distillation, key) for key in hidden} == hidden
-    with pytest.raises(ConfigError, match=r"distillation.hidden: the network has no such module, got 'fc9'"):
-        plan_sweep(load_sweep(write_sweep(("distillation", {"hidden": {"fc9": "fc1"}}))), CIFAR)
-    shorter = load_sweep(write_sweep(taught), Overrides(epochs=2))
-    found = plan_sweep(shorter, CIFAR).trials[0].run.distillation
-    assert found is not None
-    assert (found.start_epoch, found.end_epoch) == (1, 2)
-    assert plan_sweep(load_sweep(write_sweep()), CIFAR).trials[0].run.distillation is None
 
 
 @pytest.mark.parametrize(
@@ -176,15 +113,6 @@ def test_a_wrong_teacher_is_one_line(write_sweep: WriteSweep, change: dict, says
 def test_a_precision_that_the_file_names_stays(write_sweep: WriteSweep) -> None:
     trial = plan_sweep(load_sweep(write_sweep(("training/precision", "fp32"))), CIFAR).trials[0]
     assert trial.placed("b", Path("o"), 1, "cpu", "bf16").run.precision == "fp32"
-
-
-def test_the_baseline_follows_training_but_for_its_own_epochs_and_rate(write_sweep: WriteSweep) -> None:
-    run = baseline_config(load_sweep(write_sweep(("training/weight_decay", 0.01))))
-    assert (run.epochs, run.lr, run.batch_size, run.weight_decay, run.schedule) == (3, 0.05, 128, 0.01, None)
-    own = baseline_config(load_sweep(write_sweep(("baseline/batch_size", 64))))
-    assert (own.batch_size, own.epochs) == (64, 3)
-    plain = baseline_config(load_sweep(write_sweep(("baseline", {}))))
-    assert (plain.epochs, plain.lr) == (4, 0.02)
 
 
 def test_a_pruner_with_globs_is_searched_weight_by_weight(write_sweep: Callable[..., Path]) -> None:
@@ -277,22 +205,3 @@ def test_a_plan_warns_where_trials_are_weighed_before_their_masks_are_final(writ
     for said in ({"name": "moasha", "grace_period": 1}, {"name": "none"}, {**weighed, "grace_period": final}):
         plan = plan_sweep(load_sweep(write_sweep(("trial_scheduler", said))), CIFAR)
         assert not [line for line in plan.warnings if "trial_scheduler" in line]
-
-
-@pytest.mark.slow
-def test_a_quantizer_of_trained_networks_acts_in_the_last_epoch(write_sweep: WriteSweep) -> None:
-    def planned(epoch: int) -> None:
-        file = write_sweep(
-            ("training/epochs", 4),
-            ("schedule/quantizers", {"ints": {"class": "PostTrainLinearQuantizer", "bits_parameters": 4}}),
-            ("schedule/policies", [{"quantizer": {"instance_name": "ints"}, "epochs": [epoch]}]),
-            ("search", {"per_layer": [{"weights": ["fc*.weight"], "bits_weights": {"choice": [2, 8]}}]}),
-            ("searcher", {"name": "random"}),
-        )
-        trials = plan_sweep(load_sweep(file), CIFAR).trials
-        overrides = [yaml.safe_load(trial.schedule_text)["quantizers"]["ints"]["overrides"] for trial in trials]
-        assert {bits["bits_weights"] for said in overrides for bits in said.values()} == {2, 8}
-
-    planned(3)
-    with pytest.raises(ConfigError, match=r"so it acts in the last epoch alone, got \[2\]; give epochs: \[3\]"):
-        planned(2)
