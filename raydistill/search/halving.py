@@ -136,7 +136,7 @@ class Halving(TrialScheduler):
         """The last rung that the trial came to."""
         return next((rung for rung in reversed(self._rungs(trial)) if trial in rung.trials), None)
 
-    def _selected(self, rung: Rung, least: int = 0) -> np.ndarray:
+    def _selected(self, rung: Rung, least: int) -> np.ndarray:
         """Mask (trials of the rung,): as many as its arrivals are worth, of those that live."""
         keep = max(least, math.floor(len(rung.trials) / self._factor + 1e-9))
         living = np.array([trial not in self._failed for trial in rung.trials])

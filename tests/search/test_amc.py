@@ -125,3 +125,112 @@ def test_without_the_extra_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         amc.ConfigError, match=r"amc needs stable-baselines3; pip install 'raydistill\[amc\]', or agent"
     ):
         played(agent="DDPG")
+
+
+def alone(share: float, episodes: int = 3, low: float = 0.0, high: float = 0.95, **settings) -> tuple[list, list]:  # type: ignore[no-untyped-def,type-arg]
+    """A network of one layer of 10 that brings `share` of what its level says: the levels, and what was drawn."""
+    wanted = Settings(**{
+        "agent": "Random-policy", "target": 6.0, "heatup_episodes": episodes, "training_episodes": 0,
+        "action_range": (0.0, 0.95), "seed": 1, **settings,
+    })  # fmt: skip
+    layer = Layer((1.0,), 10.0, low, high)
+
+    def judge(levels: Levels) -> tuple[float, float]:
+        return 0.5, -10.0 + share * 10 * levels[0]
+
+    meaning = Meaning(-10.0, lambda figure: -figure, True)
+    found = run_episodes([layer], wanted, meaning, judge, lambda episode: None)
+    drawn = np.random.default_rng(wanted.seed).uniform(*wanted.action_range, size=episodes)
+    return [episode.levels[0] for episode in found], list(drawn)
+
+
+@pytest.mark.parametrize(
+    ("share", "leasts"),
+    [
+        (0.8, (0.6, 0.6 / 0.792, 0.6 / (0.792 + 0.02 * 0.008))),  # missed, so at once and a little more; then kept
+        (1.0, (0.6, 0.6, 0.6)),
+        (3.0, (0.6, 0.6 / 1.02, 0.6 / (1.02 + 0.02 * 0.98))),  # twice as much is the most that is believed, slowly
+        (0.1, (0.6, 0.95, 0.95)),
+        (-1.0, (0.6, 0.6, 0.6)),  # it grew: that says nothing
+    ],
+)
+def test_what_was_brought_together_says_how_far_the_next_has_to_go(share: float, leasts: tuple[float, ...]) -> None:
+    for seed in range(4):
+        levels, drawn = alone(share, seed=seed)
+        missed = share * max(drawn[0], 0.6) < 0.6 or share in (1.0, 3.0, -1.0)
+        if missed:
+            assert levels == pytest.approx([max(each, least) for each, least in zip(drawn, leasts, strict=True)])
+    assert sum(max(alone(share, seed=seed)[1][0], 0.6) < 0.75 for seed in range(4)) >= 2
+
+
+def test_a_fifth_of_what_was_meant_is_the_least_that_is_believed() -> None:
+    levels, drawn = alone(0.1, target=1.0)
+    assert levels[:2] == pytest.approx([max(drawn[0], 0.1), max(drawn[1], min(0.1 / 0.198, 0.95))])
+
+
+def test_no_layer_goes_beyond_its_own_ends() -> None:
+    within, _ = alone(1.0, 20, 0.3, 0.5, target=None)
+    assert (min(within), max(within)) == (0.3, 0.5)
+    assert len(set(within)) > 2
+    assert set(alone(1.0, 5, 0.3, 0.5, action_range=(0.6, 0.7), target=None)[0]) == {0.5}
+    assert set(alone(1.0, 5, 0.3, 0.5, action_range=(0.0, 0.2), target=None)[0]) == {0.3}
+    assert set(alone(1.0, 5, 0.3, 0.5)[0]) == {0.5}  # not even for the budget
+
+
+@pytest.mark.parametrize(
+    ("is_fraction", "metric", "figure", "protocol", "reward"),
+    [
+        (True, 0.7, -60.0, "mac-constrained", 0.7),  # just what is asked for
+        (True, 0.7, -60.5, "punish-agent", -0.005),
+        (False, -3.0, -60.0, "punish-agent", 0.25),
+        (False, math.nan, -50.0, "punish-agent", 1 / (1 + 1e6)),
+        (True, math.inf, -50.0, "punish-agent", 0.0),
+        (True, 0.7, -50.0, "accuracy-guaranteed", -0.3 * math.log(50.0)),
+        (False, -3.0, -50.0, "accuracy-guaranteed", -3 * math.log(50.0)),
+        (True, 0.7, -2.0, "accuracy-guaranteed", -0.3),  # below e a smaller cost is worth no more
+        (True, math.nan, -2.0, "accuracy-guaranteed", -1.0),
+    ],
+)
+def test_rewards_by_hand(is_fraction: bool, metric: float, figure: float, protocol: str, reward: float) -> None:
+    settings = Settings(protocol, "Random-policy", 1, 0, target=40.0)
+    meaning = Meaning(-100.0, lambda figure: -figure, is_fraction)
+    heard: list[Episode] = []
+    found = run_episodes(LAYERS, settings, meaning, lambda levels: (metric, figure), heard.append)
+    assert found == heard
+    assert found[0].reward == pytest.approx(reward)
+    assert found[0].figure == figure
+
+
+def test_without_a_target_whatever_shrinks_is_worth_its_metric() -> None:
+    for figure, reward in ((-100.0, 0.7), (-101.0, -0.01)):
+        settings = Settings(agent="Random-policy", heatup_episodes=1, training_episodes=0)
+        assert run_episodes(LAYERS, settings, MEANING, lambda levels, f=figure: (0.7, f), lambda e: None)[
+            0
+        ].reward == pytest.approx(reward)
+    assert Settings().episodes == 100
+
+
+def test_what_an_agent_sees_of_the_network() -> None:
+    """Section 3.1: which layer, its features over the largest, what is gone, what is still to come, the last action."""
+    pytest.importorskip("gymnasium")
+    settings = Settings(target=None, action_range=(0.1, 0.8))
+    search = amc._Search(LAYERS, settings, MEANING, judged, lambda episode: None)
+    network = amc._environment(search)
+    assert network.action_space.low.tolist() == pytest.approx([0.1])
+    assert network.action_space.high.tolist() == pytest.approx([0.8])
+    seen, _ = network.reset()
+    features = [8 / 16, 3 / 16, 1, 1, 1, 1, 1 / 3, 216 / 1152]
+    assert seen == pytest.approx([0.0, *features, 0.0, 0.5, 0.0])
+    assert network.observation_space.contains(seen)
+    seen, reward, ended, _, told = network.step(np.array([0.5]))
+    features = [1, 8 / 16, 0.5, 0.5, 1, 1, 1, 1]
+    assert seen == pytest.approx([1 / 3, *features, 0.25, 0.125, 0.5])
+    assert (reward, ended, told) == (0.0, False, {"carried_out": 0.5})
+    network.step(np.array([0.9]))
+    seen, reward, ended, _, told = network.step(np.array([0.0]))
+    features = [10 / 16, 1, 1 / 32, 1 / 32, 0, 1 / 3, 1 / 30, 160 / 1152]
+    assert seen == pytest.approx([2 / 3, *features, (20 + 24 + 1) / 80, 0.0, 0.1])
+    assert (ended, told) == (True, {"carried_out": pytest.approx(0.1)})
+    assert search.episodes == [Episode((0.5, 0.8, 0.1), reward, judged((0.5, 0.8, 0.1))[1], reward)]
+    assert network.reset()[0][0] == 0.0
+    assert network.step(np.array([0.3]))[2] is False

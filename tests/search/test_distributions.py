@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from raydistill.errors import ConfigError
 from raydistill.search import Choice, LogUniform, QUniform, RandInt, Uniform, parse_distribution
+from raydistill.search.distributions import is_distribution_name, looks_like_number, text_number
 
 
 def parse(text: str):
@@ -180,3 +182,68 @@ def test_quniform_stays_inside_for_any_bounds(low: int, width: int, q: float, se
     value = distribution.sample(np.random.default_rng(seed))
     assert any(math.isclose(value, k * q, abs_tol=1e-9) for k in multiples)
     assert low_f <= value <= high_f
+
+
+@pytest.mark.parametrize(
+    ("distribution", "units", "values"),
+    [
+        (Uniform(-1, 3), (-0.5, 0.0, 0.25, 1.0, 1.5), (-1, -1, 0, 3, 3)),
+        (LogUniform(0.001, 10), (-1.0, 0.0, 0.25, 0.5, 1.0, 2.0), (0.001, 0.001, 0.01, 0.1, 10, 10)),
+        (QUniform(0.1, 0.5, 0.1), (-0.1, 0.0, 0.19, 0.21, 0.99, 1.0), (0.1, 0.1, 0.1, 0.2, 0.5, 0.5)),
+        (RandInt(1, 5), (0.0, 0.24, 0.26, 0.99, 1.0), (1, 1, 2, 4, 4)),
+        (Choice(("a", "b", "c", "d")), (0.0, 0.24, 0.26, 0.99, 1.0), ("a", "a", "b", "d", "d")),
+    ],
+)
+def test_equal_shares_of_the_unit_interval_have_equal_chances(distribution, units: tuple, values: tuple) -> None:
+    found = [distribution.from_unit(unit) for unit in units]
+    assert found == [pytest.approx(value) if not isinstance(value, str) else value for value in values]
+
+
+@pytest.mark.parametrize(
+    ("distribution", "values", "units"),
+    [
+        (Uniform(-1, 3), (-9, -1, 0, 3, 9), (0, 0, 0.25, 1, 1)),
+        (LogUniform(0.001, 10), (0.0, 0.001, 0.1, 10, 100), (0, 0, 0.5, 1, 1)),
+        (QUniform(0.1, 0.5, 0.1), (-2.0, 0.1, 0.3, 0.5, 2.0), (0, 0.1, 0.5, 0.9, 1)),
+        (RandInt(1, 5), (-9, 1, 2, 4, 9), (0, 0.125, 0.375, 0.875, 1)),
+        (Choice(("a", "b", "c", "d")), ("a", "d", "unknown"), (0.125, 0.875, 0.625)),  # what it lacks: the middle
+        (Choice((1, True)), (1, True), (0.25, 0.75)),
+    ],
+)
+def test_a_value_is_the_middle_of_its_share(distribution, values: tuple, units: tuple) -> None:
+    assert [distribution.to_unit(value) for value in values] == pytest.approx(list(units))
+
+
+@pytest.mark.parametrize("distribution", SOME, ids=lambda d: d.describe())
+def test_a_distribution_is_a_value(distribution) -> None:
+    """Equal ones are one key, and nobody changes one that others hold too."""
+    again = type(distribution)(**vars(distribution))
+    assert {distribution: 1}[again] == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(distribution, next(iter(vars(distribution))), 0)
+
+
+def test_bounds_may_be_as_large_as_can_be_counted() -> None:
+    assert parse_distribution({"randint": [0, 2**63 - 1]}, "x") == RandInt(0, 2**63 - 1)
+    assert parse_distribution({"randint": [1 - 2**63, 0]}, "x") == RandInt(1 - 2**63, 0)
+    assert parse_distribution({"quniform": [0, 2**62 - 1, 1]}, "x") == QUniform(0, 2**62 - 1, 1)
+    for wrong in ({"randint": [0, 2**63]}, {"randint": [-(2**63), 0]}, {"quniform": [0, 2**62, 1]}):
+        with pytest.raises(ConfigError, match=r"64 bits|too many"):
+            parse_distribution(wrong, "x")
+    assert parse("{quniform: [0.1, 0.4, 0.3]}").ends == (0.3, 0.3)  # one multiple is enough
+
+
+def test_which_keys_are_taken_for_a_distribution() -> None:
+    assert all(is_distribution_name(name) for name in ("uniform", "unifrom", "choices", "randint"))
+    assert not any(is_distribution_name(name) for name in ("training.uniform", "level", "", 5, None))
+
+
+@pytest.mark.parametrize(
+    ("text", "way_out"),
+    [("1e-3", "1.0e-3"), ("1.5e3", "1.5e+3"), (" -2E7 ", "-2.0e+7"), ("1e+3", "1.0e+3"), ("3.e5", "3.e+5")],
+)
+def test_a_number_that_yaml_takes_for_text_is_spelt_so_that_it_does_not(text: str, way_out: str) -> None:
+    assert looks_like_number(text)
+    assert f"write {way_out}" in str(text_number("x", text))
+    assert yaml.safe_load(way_out) == float(text)
+    assert not any(looks_like_number(other) for other in ("1", "e3", "1e", "1e3x", "adam"))

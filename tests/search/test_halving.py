@@ -475,3 +475,38 @@ def test_a_number_freed_by_a_journal_is_passed_over() -> None:
     for trial in range(3):
         search.ended(trial)
     assert search.next() == Order(DONE)
+
+
+def test_brackets_are_dealt_to_whoever_is_owed_the_most() -> None:
+    """By hand, of 9 and 4 in 13: owed 9/13 and 4/13; -4/13 + 9/13 and 8/13; 14/13; 10/13 and 3/13; 6/13 and 7/13."""
+    assert [bracket_of(trial, (3, 2), 3.0) for trial in range(5)] == [0, 1, 0, 0, 1]
+
+
+def test_a_whole_share_of_a_rung_is_not_lost_to_a_last_bit() -> None:
+    """11 / 1.1 is 9.999999999999998."""
+    trial_scheduler = halving(TOP1, reduction_factor=1.1, max_epochs=3, promote=True)
+    for trial in range(11):
+        trial_scheduler.result(trial, 1, figures(0.5 + trial / 100))
+    assert "place 11 of 11, with 0.500; 10 of 11 go on" in trial_scheduler.why_not_promoted(0)
+    assert sorted(promoted_in_turn(trial_scheduler, set(range(11)))) == list(range(1, 11))
+
+
+def test_what_only_stops_promotes_nobody() -> None:
+    trial_scheduler = halving(TOP1)
+    trial_scheduler.result(0, 1, figures(0.5))
+    assert trial_scheduler.promotable({0}, drained=True) is None
+    assert trial_scheduler.until(0, 0) is None
+    trial_scheduler.promoted(7)  # who has reached no rung
+    assert trial_scheduler.brackets[0][0].promoted == set()
+    assert halving(TOP1, promote=True).promotable(set(), drained=True) is None
+
+
+def test_a_promoted_trial_that_died_has_promoted_nobody() -> None:
+    """Of a rung that nobody living was promoted from, the best goes on when nothing else is left."""
+    trial_scheduler = halving(TOP1, reduction_factor=3, promote=True, max_epochs=9)
+    for trial, top1 in enumerate((0.9, 0.5, 0.4)):
+        trial_scheduler.result(trial, 1, figures(top1))
+    assert promoted_in_turn(trial_scheduler, {0, 1, 2}) == [0]
+    assert promoted_in_turn(trial_scheduler, {1, 2}, drained=True) == []
+    trial_scheduler.failed(0)
+    assert promoted_in_turn(trial_scheduler, {1, 2}, drained=True) == [1]

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from raydistill.errors import ConfigError
+from raydistill.metrics import Metric, NetworkFigure
 from raydistill.search import Objective, parse_objectives, score_matrix
+from raydistill.search.objectives import usual_objectives
 from raydistill.tasks.classification.metrics import METRICS
 
 
@@ -50,3 +52,32 @@ def test_scores_stand_in_the_order_asked_for_and_nan_without_an_epoch(record) ->
     )
     np.testing.assert_array_equal(matrix, [[0.8, 0.9], [np.nan, np.nan]])
     assert score_matrix([], parse_objectives({"loss": "min"}, "x", METRICS)).shape == (0, 1)
+
+
+def test_what_a_sweep_optimises_that_does_not_say_it() -> None:
+    assert usual_objectives(METRICS) == {"top1": "max", "sparsity": "max"}
+    assert usual_objectives({"rmse": Metric("min")}) == {"rmse": "min", "sparsity": "max"}
+
+
+def test_which_figures_are_the_networks() -> None:
+    names = {"top1": False, "loss": False, "sparsity": True, "macs": True, "latency_ms": True}
+    for name, direction in (("top1", "max"), ("loss", "min")):
+        for objective in (Objective(name, direction), Objective(name, direction, "pkg.mod:f")):
+            assert objective.of_network is (bool(objective.path) or names[name])
+            assert objective.maximise is (direction == "max")
+    assert {name: Objective(name, "max").of_network for name in names} == names
+
+
+ENERGY = NetworkFigure("energy", Metric("min", "mJ"), lambda model, example_input: 0.0)
+AGAIN = NetworkFigure("energy", Metric("min", "mJ"), lambda model, example_input: 1.0)
+
+
+def test_two_figures_of_one_name_are_told_apart_by_their_user() -> None:
+    first, second = f"{__name__}:ENERGY", f"{__name__}:AGAIN"
+    assert parse_objectives({"top1": "max", first: "min"}, "s", METRICS) == (
+        Objective("top1", "max"),
+        Objective("energy", "min", first, ENERGY.metric),
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse_objectives({first: "min", "top1": "max", second: "min"}, "s", METRICS)
+    assert str(caught.value).splitlines() == ["s: two figures are named 'energy'; give one of them another name"]

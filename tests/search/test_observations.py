@@ -29,3 +29,9 @@ def test_at_takes_the_earliest_point_from_there_on() -> None:
     assert [seen.at(epochs) for epochs in (0, 1, 2, 3, 4, 9, 10)] == [
         (0.1,), (0.1,), (0.3,), (0.3,), (0.9,), (0.9,), None,
     ]  # fmt: skip
+
+
+def test_a_trial_without_points_runs() -> None:
+    assert not Observation(0, {}).ended
+    assert Observation(0, {}).at(0) is None
+    assert Observation(0, {}).points is not Observation(1, {}).points

@@ -10,7 +10,7 @@ import pytest
 from raydistill.errors import ConfigError, TrainingError
 from raydistill.records import Scalar
 from raydistill.search import Dimension, SearchSpace, Uniform
-from raydistill.search.decisions import GO_ON, Figures, Measure, Stopping, Verdict
+from raydistill.search.decisions import GO_ON, PAUSE, Figures, Measure, Stopping, TrialScheduler, Verdict
 from raydistill.search.observations import Observation
 from raydistill.search.own import own_searcher, own_trial_scheduler, searcher_class, trial_scheduler_class
 from raydistill.search.searchers import Searcher
@@ -109,3 +109,62 @@ def test_an_answer_has_to_be_a_verdict_or_a_paused_trial() -> None:
     with pytest.raises(ConfigError, match=r"failed\(\) fails \(ZeroDivisionError: oh\)"):
         made(None).failed(0)
     assert made(None).until(0, 1) is None
+
+
+class Pausing(TrialScheduler):
+    """Keeps what it is told."""
+
+    def __init__(self, measure: Measure, *, max_epochs: int) -> None:
+        self.told: list[object] = []
+        TOLD.append(self.told)
+
+    def result(self, trial: int, epochs_done: int, figures: Figures) -> Verdict:
+        return Verdict(PAUSE, "paused here")
+
+    def promotable(self, paused: object, drained: bool) -> int | None:
+        return 2 if drained else None
+
+    def promoted(self, trial: int) -> None:
+        self.told.append(("promoted", trial))
+
+    def failed(self, trial: int) -> None:
+        self.told.append(("failed", trial))
+
+    def until(self, trial: int, epochs_done: int) -> int | None:
+        return trial + epochs_done
+
+    def why_not_promoted(self, trial: int) -> str:
+        return f"{trial} was not good enough"
+
+
+TOLD: list[list[object]] = []
+
+
+def test_everything_is_passed_on_both_ways() -> None:
+    own = own_trial_scheduler(f"{__name__}:Pausing", {}, lambda f: (), 4, "s")
+    assert own.result(0, 1, {}) == Verdict(PAUSE, "paused here")
+    assert (own.promotable({2}, drained=True), own.promotable({2}, drained=False)) == (2, None)
+    own.promoted(2)
+    own.failed(1)
+    assert TOLD[-1] == [("promoted", 2), ("failed", 1)]
+    assert own.until(3, 4) == 7
+    assert own.why_not_promoted(3) == "3 was not good enough"
+
+
+def test_a_searcher_is_made_for_the_space_and_the_seed_of_the_sweep() -> None:
+    assert searcher(lambda: {"lr": 0}).suggest(0, (), ()) == {"lr": 0.0}
+    made = own_searcher(f"{__name__}:Seeded", {}, SPACE, 9, "s").suggest(5, ["seen"], [7])  # type: ignore[list-item]
+    assert made == {"lr": 0.9}
+    assert SAID[-1] == (SPACE, 9, 5, ["seen"], [7])
+
+
+class Seeded(Says):
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self.of = (space, seed)
+
+    def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar]:
+        SAID.append((*self.of, trial, seen, stages))
+        return {"lr": self.of[1] / 10}
+
+
+SAID: list[tuple[object, ...]] = []

@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from raydistill.records import BASELINE, FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPED
 from raydistill.search import Objective, front_rows, hypervolume, knee, pareto_rank
+from raydistill.search.constraints import Constraint
+from raydistill.search.pareto import mean_and_std
 
 MAX2 = ["max", "max"]
 OBJECTIVES = (Objective("top1", "max"), Objective("sparsity", "max"))
@@ -174,3 +176,50 @@ def test_front_rows_take_finished_trials_and_the_baseline_only(record) -> None:
 
 def test_front_rows_of_nothing() -> None:
     assert front_rows([], OBJECTIVES) == []
+
+
+def test_mean_and_deviation_of_what_is_known() -> None:
+    assert mean_and_std([1.0, None, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
+    assert mean_and_std([None, 4.0]) == (4.0, None)
+    assert mean_and_std([None]) == mean_and_std([]) == (None, None)
+
+
+def test_one_column_and_a_negative_zero() -> None:
+    assert pareto_rank([[0.0], [-0.0], [1.0], [math.nan], [-1.0]], ["max"]).tolist() == [1, 1, 0, -1, 2]
+    assert pareto_rank([[0.0], [-0.0], [1.0], [math.nan], [-1.0]], ["min"]).tolist() == [1, 1, 2, -1, 0]
+
+
+def test_of_equal_sums_the_most_balanced_is_the_knee_and_a_constant_does_not_count() -> None:
+    # of three objectives: sums of 1.5 in shares of the range; the third has the largest worst
+    points = [[1.0, 0.0, 0.5, 7], [0.0, 1.0, 0.5, 7], [0.4, 0.5, 0.6, 7], [0.5, 0.0, 1.0, 7], [0.3, 1.0, 0.0, 7]]
+    assert knee(points, ["max"] * 4) == 2
+    assert knee(np.array(points) * [1, -1, -1, 1], ["max", "min", "min", "min"]) == 2
+
+
+def test_a_repeated_trial_stands_with_its_means_and_one_that_breaks_a_constraint_has_no_rank(record) -> None:
+    again = [dataclasses.replace(record(f"r{i}", 0.8, 0.8), confirms="t0") for i in range(2)]
+    lone = dataclasses.replace(record("r9", 0.9, 0.9), confirms="t9")  # its trial is not known
+    unfinished = dataclasses.replace(record("r8", 0.1, 0.1, RUNNING), confirms="t0")
+    records = [record(BASELINE, 0.9, 0.0), record("t0", 0.5, 0.8), record("t1", 0.7, 0.8), *again, lone, unfinished]
+    rows = {row.record.trial_id: row for row in front_rows(records, OBJECTIVES)}
+    assert set(rows) == {BASELINE, "t0", "t1"}
+    assert rows["t0"].values == {"top1": 0.7, "sparsity": 0.8}  # to the last bit
+    assert (rows["t0"].rank, rows["t1"].rank) == (0, 0)
+    assert [run.trial_id for run in rows["t0"].runs] == ["t0", "r0", "r1"]
+    assert rows["t1"].runs == (rows["t1"].record,)
+    bound = (Constraint("top1_drop", "<=", 0.3),)
+    worse = [*records, record("t2", 0.5, 0.95)]
+    found = front_rows(worse, OBJECTIVES, bound)
+    assert [(row.record.trial_id, row.rank) for row in found] == [(BASELINE, 0), ("t1", 0), ("t0", -1), ("t2", -1)]
+    broken = next(row for row in found if row.record.trial_id == "t2")
+    assert (broken.pareto, broken.knee, broken.values) == (False, False, {"top1": 0.5, "sparsity": 0.95})
+    assert broken.violations
+    assert "top1_drop" in broken.violations[0]
+
+
+def test_directions_are_needed() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        pareto_rank(np.empty((0, 0)), [])
+    with pytest.raises(ValueError, match="shape"):
+        pareto_rank([1.0, 2.0], MAX2)
+    assert pareto_rank(np.empty((0, 2)), MAX2).tolist() == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,7 +30,10 @@ _RULES = {
     "string_too_long": "is too long",
 }
 
-_WORDS = {bool: ["true", "false"], str: ["text"], dict: ["a mapping"], list: ["a list"]}
+_WORDS = {
+    bool: ["true", "false"], str: ["text"], dict: ["a mapping"], list: ["a list"], int: ["a whole number"],
+    float: ["a number"],
+}  # fmt: skip
 
 
 def validate(model: type[BaseModel], data: object, source: str, prefix: str = "") -> tuple[Any, list[Fault]]:
@@ -80,7 +83,8 @@ def _kinds(holder: type | None, keys: list[str | int]) -> str:
         return ""
     words: list[str] = []
     for kind in kinds:
-        words += _WORDS.get(get_origin(kind) or kind) or [str(value) for value in get_args(kind)]
+        bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        words += _WORDS.get(get_origin(bare) or bare) or [str(value) for value in get_args(bare)]
     return "must be " + ", ".join(words[:-1]) + " or " + words[-1]
 
 

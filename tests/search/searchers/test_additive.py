@@ -9,7 +9,7 @@ import pytest
 
 from raydistill.search import Choice, Dimension, LogUniform, SearchSpace, Uniform, hypervolume
 from raydistill.search.observations import Observation
-from raydistill.search.searchers import AdditiveSearcher, Aim
+from raydistill.search.searchers import AdditiveSearcher, Aim, SobolSearcher
 from raydistill.search.searchers.additive import _added
 from raydistill.search.searchers.base import Bound
 
@@ -224,3 +224,45 @@ def test_a_bound_on_another_figure_is_kept_all_along(seed: int) -> None:
     assert lightest < 1.1 * min(lost(a, b) for a, b in grid if other(a, b) <= 20.0)
     gone = [10 * a + 30 * b for a, b in found]
     assert max(gone) - min(gone) > 15  # and along the front too
+
+
+def test_what_it_says_of_itself_before_the_first_trial() -> None:
+    searcher = AdditiveSearcher(space(), 0)
+    assert (searcher.startup, searcher.wants_curves, searcher.keeps_bounds, searcher.bounds_beside) == (0, *[True] * 3)
+
+
+def test_where_no_levels_are_searched_values_are_spread_evenly() -> None:
+    rates = SearchSpace((Dimension("training.lr", LogUniform(1e-3, 1e-1)),))
+    seen = [Observation(i, {"training.lr": 0.01}, {4: (0.5, 0.5)}, True) for i in range(5)]
+    found = [AdditiveSearcher(rates, 3, 2).suggest(trial, seen, [4]) for trial in range(4)]
+    assert found == [SobolSearcher(rates, 3).suggest(trial, (), ()) for trial in range(4)]
+
+
+def test_the_first_trials_and_those_without_results_are_by_the_curves() -> None:
+    rate = Dimension("training.lr", LogUniform(1e-3, 1e-1))
+    over = space(rate)
+    searcher = AdditiveSearcher(over, 3, 4, curves(a=1.0, b=2.0))
+    done = [Observation(i, over.sample_trial(1, i), {4: (0.5 + i / 50, 0.5)}, True) for i in range(3)]
+    even = SobolSearcher(over, 3)
+    for trial, seen in ((0, done), (3, done), (9, done[:2]), (9, [replace(done[0], points={3: (1.0, 1.0)})] * 5)):
+        units = over.to_unit(even.suggest(trial, (), ()))
+        share = searcher.damages.share(3, trial)
+        expected = over.from_unit(searcher.damages.by_curves(units, share))
+        assert searcher.suggest(trial, seen, [1, 4]) == expected
+    assert searcher.suggest(4, done, [1, 4]) != over.from_unit(searcher.damages.by_curves(units, share))
+
+
+def test_what_the_metric_is_explained_by() -> None:
+    """One, each layer's damage and bend between the places of the grid, what else is searched and its square."""
+    searcher = AdditiveSearcher(space(Dimension("training.lr", LogUniform(1e-3, 1e-1))), 3, 4, curves(a=1.0, b=3.0))
+    damages = searcher.damages
+    units = np.array([[0.0, 1.0, 0.5], [10.25 / 64, 63.5 / 64, 0.75], [1.0, 0.0, 0.0]])
+    found = searcher.features(units)
+
+    def between(table: np.ndarray, layer: int, place: float) -> float:
+        return float(np.interp(place, np.arange(65), table[layer]))
+
+    for row, (a, b, other) in zip(found, units, strict=True):
+        tables = (damages.damage, damages.bend)
+        by_layer = [between(table, layer, 64 * unit) for table in tables for layer, unit in enumerate((a, b))]
+        assert row == pytest.approx([1.0, *by_layer, other - 0.5, (other - 0.5) ** 2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from raydistill.search import Choice, QUniform, RandInt, Uniform
@@ -39,3 +41,21 @@ def test_a_grid_too_large_to_list(dimensions: int) -> None:
     assert points != [tuple(GridSearcher(over, 1).suggest(i, (), ()).values()) for i in range(200)]
     assert grid.suggest(grid.size - 1, (), ()) is not None
     assert grid.suggest(grid.size, (), ()) is None
+
+
+def test_one_point_is_the_middle_and_two_are_the_ends() -> None:
+    over = space(Uniform(0, 1), RandInt(0, 9), QUniform(1, 5, 1), Choice(("a", "b")), RandInt(4, 5))
+    one, two = GridSearcher(over, 0, points=1), GridSearcher(over, 0, points=2)
+    assert (one.size, two.size) == (2, 2 * 2 * 2 * 2)
+    assert {tuple(one.suggest(i, (), ()).values()) for i in range(2)} == {(0.5, 4, 3, w, 4) for w in "ab"}
+    columns = zip(*(two.suggest(i, (), ()).values() for i in range(16)), strict=True)
+    assert [set(column) for column in columns] == [{0.0, 1.0}, {0, 8}, {1, 5}, {"a", "b"}, {4}]
+    assert GridSearcher(space(Uniform(0, 1)), 0).size == 3
+
+
+def test_neighbours_in_a_large_grids_order_lie_far_apart() -> None:
+    """A step is between a third and a half of the grid: it always leads to another third."""
+    for seed in range(6):
+        grid = GridSearcher(space(*[Uniform(0, 1)] * 14), seed)
+        first = [grid.suggest(trial, (), ())["a.d0"] for trial in range(20)]
+        assert all(one != other for one, other in itertools.pairwise(first))

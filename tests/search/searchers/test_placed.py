@@ -142,3 +142,60 @@ def test_a_candidate_that_breaks_a_bound_is_not_chosen() -> None:
     alone = PlacedSearcher(RandomSearcher(SPACE, 3), SPACE, 3, 8, pool=60).with_curves(CURVES, sizes, aim)
     searcher = alone.with_evidence([one_shot(values) for values in alone.candidates()])
     assert min(sum(levels(searcher.suggest(trial, (), [4]))) / 2 for trial in range(8)) >= 0.6 - 1e-6
+
+
+def test_what_it_says_of_itself_before_the_first_trial() -> None:
+    usual = PlacedSearcher(RandomSearcher(SPACE, 3), SPACE, 3, 8)
+    assert (usual.startup, usual.wants_curves, usual.wants_allocations, usual.pool) == (0, True, True, 0)
+    assert usual.how == "8 trials by what each layer loses, measured first, then its own"
+    assert not PlacedSearcher(RandomSearcher(SPACE, 3), SPACE, 3, 8, rules=False).wants_allocations
+    chosen = PlacedSearcher(AdditiveSearcher(SPACE, 3), SPACE, 3, 8, pool=20)
+    assert chosen.how == "8 trials the best of 20 pruned at once, then its own"
+    assert (chosen.pool, chosen.wants_allocations, chosen.bounds_beside) == (20, False, True)
+
+
+def test_a_layer_that_a_rule_does_not_name_stays_dense() -> None:
+    searcher = placed(RandomSearcher(SPACE, 3), alone=[{"a.weight": float(total)} for total in TOTALS])
+    ruled = [trial for trial in range(8) if searcher.origin(trial) == "levels by alone"]
+    assert ruled == [3, 7]
+    for trial in ruled:
+        a, b = levels(searcher.suggest(trial, (), [4]))
+        assert (a > 0.05, b) == (True, 0.0)
+
+
+def test_rules_take_turns_where_each_says_something_else() -> None:
+    other = [dict(zip(NAMES, reversed(list(row.values())), strict=True)) for row in SAME]
+    searcher = placed(RandomSearcher(SPACE, 3), 16, uniform=UNIFORM, other=other, same=UNIFORM)
+    assert [searcher.origin(trial) for trial in (3, 7, 11, 15)].count("levels by same") == 0
+    assert {searcher.origin(trial) for trial in (3, 7, 11, 15)} == {"levels by uniform", "levels by other"}
+    assert {searcher.origin(trial) for trial in range(16) if trial % 4 != 3} == {"levels by curves"}
+
+
+def test_a_rules_trial_brings_what_the_curves_would_have() -> None:
+    plain, ruled = placed(RandomSearcher(SPACE, 3)), placed(RandomSearcher(SPACE, 3), uniform=UNIFORM)
+    for trial in (3, 7):
+        by_curves, by_rule = (levels(each.suggest(trial, (), [4])) for each in (plain, ruled))
+        assert sum(by_rule) == pytest.approx(sum(by_curves), abs=0.1)
+        assert by_rule != by_curves
+
+
+def test_of_a_small_pool_the_best_spread_is_chosen_by_evidence() -> None:
+    """What b loses says that a should stay: of 12 candidates those are chosen that no other beats in both."""
+    alone = PlacedSearcher(RandomSearcher(SPACE, 3), SPACE, 3, 4, pool=12).with_curves(CURVES, SIZES, Aim())
+    candidates = alone.candidates()
+    assert candidates == [SobolSearcher(SPACE, 3).suggest(number, (), ()) for number in range(12)]
+    losses = [float(levels(values)[0]) + 0.01 for values in candidates]
+    searcher = alone.with_evidence(losses)
+    chosen = [searcher.suggest(trial, (), [4]) for trial in range(4)]
+    assert {searcher.origin(trial) for trial in range(4)} == {"levels by evidence"}
+    gains = [sum(levels(values)) for values in candidates]
+    for values in chosen:
+        place = candidates.index(values)
+        assert not any(g > gains[place] and lost < losses[place] for g, lost in zip(gains, losses, strict=True))
+    brought = [gains[candidates.index(values)] for values in chosen]
+    assert sorted(brought) == [brought[2], brought[0], brought[3], brought[1]]  # every second one first
+    assert searcher.suggest(4, (), [4]) == RandomSearcher(SPACE, 3).suggest(0, (), [4])
+    assert alone.with_evidence([float("nan")] * 12).origin(0) == "levels by curves"
+    few = alone.with_evidence([1.0, *[float("inf")] * 11])
+    assert [few.origin(trial) for trial in range(4)] == ["levels by evidence", *["levels by curves"] * 3]
+    assert few.suggest(0, (), [4]) == candidates[0]

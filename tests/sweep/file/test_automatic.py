@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from raydistill.sweep.file.automatic import Choices
+from raydistill.metrics import Metric
+from raydistill.search import Choice, Dimension, Objective, PerLayer, Uniform
+from raydistill.sweep.file.automatic import Choices, chosen
 from raydistill.sweep.file.load import Overrides, Sweep, load_sweep
 from raydistill.sweep.file.spec import SearcherSection, TrialSchedulerSection
 from raydistill.sweep.file.warm_entries import AutoEntry, ValuesEntry
@@ -137,3 +139,47 @@ def test_a_resumed_sweep_begins_as_it_was_started(write_sweep: WriteSweep) -> No
     kept = now.as_started(earlier)
     assert kept.warm_start == ()
     assert kept.config()["warm_start"] is None
+
+
+def methods(write_sweep: WriteSweep, metric: Metric, per_layer: bool = False, **changes: Any) -> tuple[str, str]:
+    """The searcher and the trial scheduler for a task of one metric, of a file that names what it says here."""
+    auto = {"searcher": SearcherSection(name="auto"), "trial_scheduler": TrialSchedulerSection(name="auto")}
+    sections = loaded(write_sweep, search=ONE).sections.model_copy(update={**auto, **changes})
+    layers = (PerLayer(None, {"final_sparsity": Uniform(0.1, 0.9)}),) if per_layer else ()
+    objectives = (Objective("figure", metric.direction), Objective("sparsity", "max"))
+    drawn = (Dimension("a.b", Uniform(0.0, 1.0)),)
+    found = chosen(sections, drawn, layers, objectives, {"figure": metric}, 8)
+    return str(found.searcher.name), str(found.trial_scheduler.name)
+
+
+def test_only_what_lies_between_0_and_1_and_is_to_be_large_is_weighed_against_sparsity(write_sweep: WriteSweep) -> None:
+    assert methods(write_sweep, Metric("max", "fraction")) == ("sobol", "asha")
+    assert methods(write_sweep, Metric("min", "fraction")) == ("sobol", "moasha")
+    assert methods(write_sweep, Metric("max")) == ("sobol", "moasha")
+    assert methods(write_sweep, Metric("min")) == ("sobol", "moasha")
+
+
+def test_what_trains_whole_trials_is_not_stopped(write_sweep: WriteSweep) -> None:
+    of = Metric("max", "fraction")
+    for name in ("amc", "grid", "additive"):
+        assert methods(write_sweep, of, searcher=SearcherSection(name=name)) == (name, "none")
+    assert methods(write_sweep, of, searcher=SearcherSection(name="evolution")) == ("evolution", "moasha")
+    assert methods(write_sweep, of, trunk=object()) == ("sobol", "none")
+
+
+def test_levels_of_a_loop_of_ones_own_are_spread_evenly(write_sweep: WriteSweep) -> None:
+    of = Metric("max", "fraction")
+    assert methods(write_sweep, of, per_layer=True) == ("additive", "none")
+    assert methods(write_sweep, of, per_layer=True, train=object()) == ("sobol", "asha")
+
+
+def test_what_is_drawn_of_a_few_options_is_counted(write_sweep: WriteSweep) -> None:
+    sections = loaded(write_sweep, search=ONE).sections.model_copy(
+        update={"searcher": SearcherSection(name="auto"), "num_samples": 6}
+    )
+    objectives, metrics = (Objective("top1", "max"),), {"top1": Metric("max", "fraction")}
+    few = (Dimension("a", Choice((1, 2))), Dimension("b", Choice((1, 2, 3))))
+    found = chosen(sections, few, (), objectives, metrics, 8)
+    assert (found.searcher.name, found.why["searcher"]) == ("grid", "all 6 combinations")
+    layer = (PerLayer(None, {"bits": Choice((2, 4))}),)  # of how many weights is not known yet
+    assert chosen(sections, few, layer, objectives, metrics, 8).searcher.name == "sobol"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import make_dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raydistill.parts.kinds import Count, Fraction, Positive
 from raydistill.sweep.file.faults import section_of, validate
+from raydistill.sweep.file.spec import ResourcesSection
 
 
 class Strict(BaseModel):
@@ -18,6 +20,14 @@ class Strict(BaseModel):
 class Inner(Strict):
     rate: Positive = 1.0
     kind: Literal["plain", "biased"] = "plain"
+
+
+Plain = make_dataclass(  # its annotations are no strings: see `raydistill.parts.optimizer`
+    "Plain",
+    [("width", Count, 1), ("either", Count | Literal["all"], "all")],
+    namespace={"__pydantic_config__": {"extra": "forbid"}},
+)
+"""Stands for a section."""
 
 
 class Outer(Strict):
@@ -31,6 +41,9 @@ class Outer(Strict):
     several: list[Inner] = []
     size: tuple[Count, Count] | None = None
     values: dict[str, float] = {}
+    plain: Plain = Plain()  # type: ignore[valid-type]
+    named: dict[str, Inner] = {}
+    maybe: Plain | None = None  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _count_and_most(self) -> Outer:
@@ -63,6 +76,13 @@ class Outer(Strict):
         ({"size": [3]}, ["f.yaml: s.size[1]: is missing; the list is too short"]),
         ({"values": {"a": "x"}}, ["f.yaml: s.values.a: must be a number, got 'x'"]),
         ({"count": 5}, ["f.yaml: s: count must not be above most"]),
+        ({"plain": {"width": 0}}, ["f.yaml: s.plain.width: must be at least 1, got 0"]),
+        ({"plain": {"wdth": 1}}, ["f.yaml: s.plain.wdth: unknown key; did you mean 'width'?"]),
+        ({"plain": {"either": "some"}}, ["f.yaml: s.plain.either: must be a whole number or all, got 'some'"]),
+        ({"maybe": {"either": "some"}}, ["f.yaml: s.maybe.either: must be a whole number or all, got 'some'"]),
+        ({"named": {"a": {"rate": 0}}}, ["f.yaml: s.named.a.rate: must be above 0, got 0"]),
+        ({"named": {"a": {"rat": 1}}}, ["f.yaml: s.named.a.rat: unknown key; did you mean 'rate'?"]),
+        ({"most": 8.5}, ["f.yaml: s.most: must be a whole number, got 8.5"]),
     ],
 )
 def test_each_is_one_line_by_its_key(changed: dict[str, Any], lines: list[str]) -> None:
@@ -70,6 +90,12 @@ def test_each_is_one_line_by_its_key(changed: dict[str, Any], lines: list[str]) 
     found, faults = validate(Outer, said, "f.yaml", "s")
     assert [str(fault) for fault in faults] == lines
     assert (found is None) is bool(lines)
+
+
+def test_trials_that_are_packed_are_a_number_or_left_to_the_tool() -> None:
+    for wrong in ("some", 1.5):
+        (fault,) = validate(ResourcesSection, {"pack": wrong}, "f.yaml")[1]
+        assert str(fault) == f"f.yaml: pack: must be a whole number or auto, got {wrong!r}"
 
 
 def test_all_that_is_wrong_is_said_at_once_and_nothing_twice() -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from raydistill.datasets import DatasetConfig
 from raydistill.parts import Optimizer
 from raydistill.sweep.file.faults import validate
 from raydistill.sweep.file.spec import (
     BaselineSection,
+    DatasetSection,
+    DistillationSection,
+    ResourcesSection,
     SearcherSection,
+    SweepSections,
     TaskSection,
     TrainingSection,
     TrainSection,
     TrialSchedulerSection,
+    TrunkSection,
+    beside,
 )
 from raydistill.tasks import TaskConfig
 from raydistill.training import OwnLoop
@@ -87,3 +95,89 @@ def test_no_epochs_are_one_in_which_nothing_is_trained() -> None:
     found = TrainingSection.model_validate({"epochs": 0, "lr": 0.1})
     assert (found.epochs, found.trains, found.lr) == (1, False, 0.1)
     assert TrainingSection().trains
+
+
+LEAST = {"name": "s", "model": {"arch": "net"}, "schedule": "a.yaml", "search": {}}
+
+
+def test_a_file_that_says_the_least_has_sixteen_trials_of_one_worker_each() -> None:
+    found = SweepSections.model_validate(LEAST).model_dump()
+    numbers = ("version", "num_samples", "confirm", "seed", "workers_per_trial", "max_failures")
+    assert [found[name] for name in numbers] == [1, 16, 0, 0, 1, 1]
+    assert [found[name] for name in ("constraints", "aliases", "resources_per_trial")] == [[], {}, None]
+    scheduler = {key: value for key, value in found["trial_scheduler"].items() if value is not None}
+    assert scheduler == {"name": "auto", "reduction_factor": 2.0, "mode": "stop", "spread": "epsilon_net"}
+    assert {key: value for key, value in found["searcher"].items() if value is not None} == {"name": "auto"}
+    assert ResourcesSection().model_dump() == {"cpu": None, "gpu": 0.0, "pack": 1}
+    said = DistillationSection().model_dump()
+    assert {key: value for key, value in said.items() if value is not None} == {
+        "teacher": "baseline", "temperature": 4.0, "distill_wt": 0.7, "student_wt": 0.3, "start_epoch": 0,
+        "hidden_wt": 1.0, "hidden_loss": "mse",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "fits", "does_not", "more"),
+    [
+        (SweepSections, "num_samples", 1, 0, LEAST),
+        (SweepSections, "version", 1, 2, LEAST),
+        (SweepSections, "name", "a" * 100, "a" * 101, LEAST),
+        (TrunkSection, "branches", 1, 0, {"epochs": 3}),
+        (TrunkSection, "branches", 1000, 1001, {"epochs": 3}),
+        (TrunkSection, "initial_sparsity", 0.0, -0.1, {"epochs": 3}),
+        (TrunkSection, "initial_sparsity", 0.99, 1.0, {"epochs": 3}),
+        (TrunkSection, "final_sparsity", 0.01, 0.0, {"epochs": 3}),
+        (TrunkSection, "final_sparsity", 0.99, 1.0, {"epochs": 3}),
+        (TrunkSection, "weights", ["*"], [], {"epochs": 3}),
+        (TrialSchedulerSection, "reduction_factor", 1.01, 1.0, {"name": "asha"}),
+        (SearcherSection, "population", 2, 1, {"name": "nsga2"}),
+        (SearcherSection, "step", 1.0, 1.1, {"name": "evolution"}),
+        (SearcherSection, "step", 0.01, 0.0, {"name": "evolution"}),
+        (SearcherSection, "action_range", [0, 1], [0], {"name": "amc"}),
+        (SearcherSection, "action_range", [0, 1], [0, 0.5, 1], {"name": "amc"}),
+    ],
+)
+def test_how_far_a_value_may_go(
+    section: type[BaseModel], key: str, fits: object, does_not: object, more: dict[str, Any]
+) -> None:
+    assert validate(section, {**more, key: fits}, "f")[1] == []
+    _, faults = validate(section, {**more, key: does_not}, "f")
+    assert [fault.where.partition("[")[0] for fault in faults] == [f"f: {key}"]
+
+
+def test_a_trunk_keeps_its_branches_evenly_and_prunes_all_weights_together() -> None:
+    assert TrunkSection(epochs=4).kept == (1, 2, 3, 4)
+    assert TrunkSection(epochs=10, branches=4).kept == (2, 5, 8, 10)
+    assert TrunkSection(epochs=80).kept == tuple(range(2, 81, 2))
+    assert TrunkSection(epochs=9, branches=1).kept == (9,)
+    assert TrunkSection(epochs=6, final_sparsity=0.9, weights=["conv*"]).schedule() == {
+        "version": 1,
+        "pruners": {"trunk": {
+            "class": "RankedPruner", "rate": "exponential", "scope": "global", "initial_sparsity": 0.3,
+            "final_sparsity": 0.9, "weights": ["conv*"], "ranking": "magnitude", "granularity": "Element",
+        }},
+        "policies": [
+            {"pruner": {"instance_name": "trunk"}, "starting_epoch": 0, "ending_epoch": 6, "frequency": 1},
+        ],
+    }  # fmt: skip
+    assert TrunkSection(epochs=6).final_sparsity == 0.97
+
+
+def test_options_without_a_name_are_ashas_and_nothing_at_all_is_left_to_the_tool() -> None:
+    assert TrialSchedulerSection.model_validate({"grace_period": 2}).name == "asha"
+    assert TrialSchedulerSection.model_validate({}).name == "auto"
+    assert TrialSchedulerSection.model_validate({"name": "median", "grace_period": 2}).name == "median"
+
+
+def test_a_data_section_is_what_the_datasets_take() -> None:
+    said = DatasetSection(name="digits", validation=0.3, args={"a": 1})
+    assert said.config() == DatasetConfig(name="digits", validation=0.3, args={"a": 1})
+    assert type(said.config()) is DatasetConfig
+
+
+def test_a_path_in_a_file_starts_beside_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "spaces" / "space.yaml"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert beside(file, "../a.pt") == tmp_path / "a.pt"
+    assert beside(file, "/b.pt") == Path("/b.pt")
+    assert beside(file, "~/c.pt") == tmp_path / "home" / "c.pt"
