@@ -165,7 +165,7 @@ def test_sums_over_letters_that_are_no_products_of_matrices_stay_what_they_are()
             found = [
                 torch.einsum("bhid->b", q), torch.einsum("...id,...jd->...ij", q, k).sum((1, 2, 3)),
                 torch.einsum("bhid,bhjd", q, k).sum().expand(2), torch.einsum("bhid,bhid->bh", q, k).sum(1),
-                torch.einsum("bhid,bhjd,bhjd->bh", q, k, v).sum(1), 
+                torch.einsum("bhid,bhjd,bhjd->bh", q, k, v).sum(1),
                 torch.einsum("bhid,d->bhi", q, x[0, 0, :4]).sum((1, 2)),
                 torch.einsum("id,jd->ij", x[0], x[0]).sum().expand(2),
                 torch.einsum("bhij,bhkl->bhij", q, k).sum((1, 2, 3)),
