@@ -226,11 +226,10 @@ class _Pass(TorchFunctionMode):
     def _split(self, numbers: Tensor) -> list[Rows]:
         """By layer: `where` has -1 at positions of another."""
         whole = numbers.double()
-        if not bool((whole == whole.round()).all()) or not bool((whole >= _SPAN).all()):
+        known = (whole >= _SPAN) & (whole < (len(self.sources) + 1) * _SPAN)  # a product may be beyond all integers
+        if not bool(((whole == whole.round()) & known).all()):
             return []
         index, where = (whole.long() // _SPAN - 1).cpu(), (whole.long() % _SPAN).cpu()
-        if int(index.max()) >= len(self.sources):
-            return []
         found = []
         for source in index.unique().tolist():
             found.append(Rows(self.sources[source], torch.where(index == source, where, -1)))
@@ -276,6 +275,8 @@ class _Pass(TorchFunctionMode):
         if sides is None or result.dim() < 3:
             return result
         batch, (row, inner, column), (first, second, out) = sides
+        if out.index(column) < out.index(row):  # the second's come first: the product of the second and the first
+            one, other, first, second, row, column = other, one, second, first, column, row
 
         def matrices(tensor: Tensor, names: str, last: str) -> Tensor:
             return tensor.permute([names.index(name) for name in batch + last])
@@ -323,7 +324,7 @@ class _Pass(TorchFunctionMode):
             self.seen.unknown.append(module)
             return result
         heads, width = len(query.where), valued.where.shape[1]
-        base = self._source(f"{len(self.seen.sites)}")
+        base = self._source(f".{len(self.seen.sites)}")  # no layer's name begins with a dot
         self.mixed[self.sources[-1]] = (len(self.seen.sites), torch.Size((heads, width)))
         self.seen.sites.append(Site(module, query, key, valued))
         numbers = base + torch.arange(heads * width, dtype=torch.float64, device=value.device).view(heads, 1, width)

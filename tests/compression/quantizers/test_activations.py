@@ -144,3 +144,139 @@ def test_approximate_scales_are_distillers_which_are_one_over_ours() -> None:
 def test_half_precision() -> None:
     assert torch.equal(ReducedFloat(16)(X), X.half().float())
     assert ReducedFloat(16).grid() is None
+
+
+def test_a_tracked_range_by_hand_before_and_after_its_first_minibatches() -> None:
+    quantizer = TrackedRange(2, "ASYMMETRIC_UNSIGNED")
+    assert not quantizer.ready
+    before = quantizer.frozen()
+    assert isinstance(before, FixedGrid)
+    assert (float(before.grid().scale), before.low, before.high) == (pytest.approx(1 / 3), 0, 3)  # over [0, 1]
+    quantizer(torch.empty(0))
+    quantizer.tracking = False
+    assert torch.equal(quantizer(X), X)
+    assert not quantizer.ready
+    quantizer.tracking = True
+    quantizer(torch.tensor([0.0, 6.0]))
+    assert [float(end) for end in quantizer.range()] == pytest.approx([0.0, 6.0], rel=1e-3)  # of the first alone
+    quantizer(torch.tensor([0.0, 12.0]))
+    assert float(quantizer.steps) == 2
+    mean = (0.999 * 6.0 + 12.0) / 1.999  # which weighs the first by 0.999
+    assert [float(end) for end in quantizer.range()] == pytest.approx([0.0, mean], rel=1e-3)
+    grid, after = quantizer.grid(), quantizer.eval().frozen()
+    assert grid is not None
+    assert float(grid.scale) == pytest.approx(mean / 3, rel=1e-3)
+    values = torch.tensor([1.0, 4.0, 8.0, 30.0, -2.0])
+    assert quantizer(values).tolist() == pytest.approx([0.0, mean / 3, mean, mean, 0.0], rel=1e-3)
+    assert torch.allclose(after(values), quantizer(values))
+
+
+def test_a_tracked_range_is_as_wide_on_both_sides_where_the_numbers_are_and_passes_gradients_inside() -> None:
+    quantizer = TrackedRange(8)
+    assert quantizer.described() == {"bits": 8, "mode": "SYMMETRIC", "ema_decay": 0.999}
+    quantizer(torch.tensor([-5.0, 3.0]))
+    assert [float(end) for end in quantizer.range()] == pytest.approx([-5.0, 5.0], rel=1e-3)
+    quantizer.eval()
+    values = torch.tensor([-9.0, -4.0, 0.0, 4.0, 9.0], requires_grad=True)
+    quantizer(values).sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+
+
+def test_clips_over_zero_and_their_grids() -> None:
+    assert FixedClip(2).described() == {"bits": 2, "highest": 1.0}
+    wide = FixedClip(2, 6.0)
+    assert (float(wide.grid().scale), float(wide.grid().zero_point), wide.grid().high) == (2.0, 0.0, 3)
+    assert wide(torch.tensor([-1.0, 3.2, 9.0])).tolist() == [0.0, 4.0, 6.0]
+    frozen = wide.frozen()
+    assert torch.equal(frozen(X), wide(X))
+    learned = LearnedClip(2)
+    assert learned.described() == {"bits": 2, "initial": 8.0}
+    assert learned.clip_val.tolist() == [8.0]
+    assert float(learned.grid().scale) == pytest.approx(8 / 3)
+    assert learned(torch.tensor([5.0, 80.0, -1.0])).tolist() == pytest.approx([16 / 3, 8.0, 0.0])
+    assert torch.equal(learned.frozen()(X), learned(X))
+
+
+def test_a_learned_step_begins_with_the_first_minibatch_that_it_is_trained_on() -> None:
+    quantizer = LearnedStep(4)
+    assert (quantizer.low, quantizer.high, quantizer.described()) == (-8, 7, {"bits": 4, "signed": True})
+    assert (LearnedStep(4, signed=False).low, LearnedStep(4, signed=False).high) == (0, 15)
+    before = quantizer.frozen()
+    assert isinstance(before, FixedGrid)
+    assert (before.low, before.high, float(before.scale), float(before.zero_point)) == (-8, 7, 1.0, 0.0)
+    assert quantizer.grid() is None
+    assert torch.equal(quantizer.eval()(X), X)
+    quantizer.train()(torch.empty(0))
+    quantizer.tracking = False
+    assert torch.equal(quantizer(X), X)
+    assert not quantizer.ready
+    quantizer.tracking = True
+    values = torch.tensor([[0.0, 2.0], [-4.0, 1.0]], requires_grad=True)
+    step = 2 * (7 / 4) / 7**0.5  # 2 mean|v| / sqrt(high)
+    result = quantizer(values)
+    assert quantizer.ready
+    grid = quantizer.grid()
+    assert grid is not None
+    assert (float(grid.scale), float(grid.zero_point)) == (pytest.approx(step), 0.0)
+    assert result.flatten().tolist() == pytest.approx([round(v / step) * step for v in (0.0, 2.0, -4.0, 1.0)])
+    quantizer(values * 10)
+    assert float(quantizer.steps.size.detach()) == pytest.approx(step)
+    result.sum().backward()
+    # of each value round(v) - v in steps, over the root of the two values of a sample times the highest number
+    off = sum(round(v / step) - v / step for v in (0.0, 2.0, -4.0, 1.0))
+    assert float(quantizer.steps.size.grad) == pytest.approx(off / 14**0.5, rel=1e-4)
+    assert torch.equal(quantizer.frozen()(X), quantizer(X))
+
+
+def test_a_dynamic_range_is_clipped_as_it_is_told() -> None:
+    assert DynamicRange(8).described() == {
+        "bits": 8, "mode": "SYMMETRIC", "clip": "NONE", "num_stds": 2.0, "percentile": 99.99, "half_range": False,
+        "multiplier_bits": None,
+    }  # fmt: skip
+    values = torch.cat([torch.zeros(98), torch.tensor([-10.0, 10.0])])
+    spread = float(values.std())
+    for stds, told in ((2.0, {}), (3.0, {"num_stds": 3.0})):
+        grid = DynamicRange(8, "ASYMMETRIC_SIGNED", "N_STD", **told).grid_for(values)
+        assert float(grid.scale) == pytest.approx(2 * stds * spread / 255, rel=1e-2)
+    half = DynamicRange(4, "ASYMMETRIC_UNSIGNED", "GAUSS", half_range=True).grid_for(values.abs())
+    whole = DynamicRange(4, "ASYMMETRIC_UNSIGNED", "GAUSS").grid_for(values.abs())
+    assert float(half.scale) != float(whole.scale)
+    rough = DynamicRange(8, "ASYMMETRIC_UNSIGNED", multiplier_bits=3).grid_for(torch.tensor([0.0, 0.3 * 255]))
+    assert float(rough.scale) == pytest.approx(2 / 6)
+
+
+def test_sums_of_all_bits_are_left_as_they_are_and_of_fewer_are_whole_numbers_of_their_unit() -> None:
+    values, unit = torch.tensor([[0.25, -0.52]]), torch.tensor([0.1])
+    assert torch.equal(Accumulator(32).sums(values, unit, -1), values)
+    assert Accumulator(31).sums(values, unit, -1).flatten().tolist() == pytest.approx([0.2, -0.5])
+    rough = Accumulator(32, multiplier_bits=3).sums(values, unit, -1)  # one over the unit, 10, in three bits: 5 * 2
+    assert rough.flatten().tolist() == pytest.approx([0.2, -0.5])
+    grid = grid_under(Accumulator(8).sums(values, unit, -1))
+    assert grid is not None
+    assert (grid.low, grid.high, grid.zero_point.tolist()) == (-128, 127, [0.0])
+    assert Accumulator().described() == {"bits": 32, "multiplier_bits": None}
+    assert Accumulator().grid() is None
+    low = Accumulator(8).sums(torch.tensor([[-100.0]]), unit, -1)
+    assert float(low) == pytest.approx(-12.8)
+    assert float(Accumulator(8).bias(torch.tensor([-100.0]), unit)) == pytest.approx(-12.8)
+    assert float(Accumulator(8, 3).approximate(torch.tensor(0.3))) == pytest.approx(2 / 6)
+    assert float(Accumulator(8).approximate(torch.tensor(0.3))) == pytest.approx(0.3)
+
+
+def test_gradients_pass_sums_that_did_not_saturate() -> None:
+    values = torch.tensor([[-100.0, 1.0, 100.0]], requires_grad=True)
+    Accumulator(8).sums(values, torch.tensor([0.1]), -1).sum().backward()
+    assert values.grad is not None
+    assert values.grad.flatten().tolist() == [0.0, 1.0, 0.0]
+
+
+def test_floats_of_other_bits_than_half_precision_stay_as_they_are() -> None:
+    fine = torch.tensor([1.0001], requires_grad=True)
+    assert torch.equal(ReducedFloat(32)(fine), fine)
+    half = ReducedFloat(16)(fine)
+    assert half.tolist() == [1.0]
+    half.sum().backward()
+    assert fine.grad is not None
+    assert fine.grad.tolist() == [1.0]
+    assert ReducedFloat(16).frozen().bits == 16

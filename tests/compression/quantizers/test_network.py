@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from raydistill.compression.floats import as_floats
-from raydistill.compression.quantizers.activations import ActivationQuantizer, FixedClip, FixedGrid
-from raydistill.compression.quantizers.grid import Mode, grid_of
+from raydistill.compression.quantizers.activations import (
+    Accumulator,
+    ActivationQuantizer,
+    FixedClip,
+    FixedGrid,
+    LearnedClip,
+)
+from raydistill.compression.quantizers.grid import Grid, Mode, grid_of
 from raydistill.compression.quantizers.network import Quantization, attach, detach, modes_kept, quantization_of
-from raydistill.compression.quantizers.points import Point
-from raydistill.compression.quantizers.weights import LinearWeight
+from raydistill.compression.quantizers.points import ACCUMULATOR, Point
+from raydistill.compression.quantizers.weights import FixedWeight, LinearWeight
 from raydistill.errors import ConfigError
 
 
@@ -274,3 +280,140 @@ def test_a_network_is_quantized_once_and_has_no_such_child_of_its_own() -> None:
     named.quantization = nn.ReLU()
     with pytest.raises(ConfigError, match="has a 'quantization' of its own"):
         attach(named, held({}))
+
+
+def on(factor: float, high: int = 255) -> FixedGrid:
+    """A grid of whole numbers from 0, times a step."""
+    made = FixedGrid(8, 0, high)
+    made.take(Grid(torch.tensor([factor]), torch.zeros(1), 0, high))
+    return made
+
+
+class Sums(nn.Module):
+    """A layer whose factors have grids, unless what is between them and it is more than a move."""
+
+    def __init__(self, between: Any, layer: Any = F.linear, shape: tuple[int, ...] = (2, 3)) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full(shape, 0.5))
+        self.bias = nn.Parameter(torch.tensor([0.3, 0.0]))
+        self.between, self.layer = between, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.between(F.relu(x)), self.weight, self.bias)
+
+
+def summed(model: Sums, function: str, x: Tensor) -> Tensor:
+    """With numbers of 1 for activations, of 0.5 for weights, and sums of 4 bits, -8 to 7 in units of 0.5."""
+    weight = FixedWeight(8, -128, 127, [1] * model.weight.dim())
+    weight.take(Grid(torch.full([1] * model.weight.dim(), 0.5), torch.zeros([1] * model.weight.dim()), -128, 127))
+    points = (
+        (Point("relu_0", "", "relu", 0), on(1.0)),
+        (Point("sums", "", function, 0, ACCUMULATOR), Accumulator(4)),
+    )
+    attach(model, held({"weight": weight}, *points))
+    return model(x)
+
+
+MOVED: dict[str, Any] = {
+    "as it is": lambda y: y,
+    "transposed twice": lambda y: y.T.T,
+    "copied, in another shape": lambda y: y.clone().view(3, 1).reshape(1, 3),
+    "not below zero, again": F.relu,
+    "dropped out": lambda y: F.dropout(y, 0.5, False),
+}
+
+
+@pytest.mark.parametrize("moved", MOVED)
+def test_sums_know_the_grids_of_their_factors_through_whatever_moves_them(moved: str) -> None:
+    x = torch.tensor([[3.2, 4.0, 50.0]])
+    found = summed(Sums(MOVED[moved]), "linear", x)
+    assert found.tolist() == [[3.5, 3.5]]  # 57 / 2 is beyond 7 units of 0.5
+    small = summed(Sums(MOVED[moved]), "linear", torch.tensor([[1.0, 1.2, 0.0]]))
+    assert small.tolist() == [[1.5, 1.0]]  # the bias of 0.3 is one unit
+
+
+def test_sums_of_a_float_stay_what_they_are() -> None:
+    x = torch.tensor([[3.2, 4.0, 50.0]])
+    for between in (lambda y: y * 1.0, lambda y: y + 0.0, lambda y: y.exp().log()):
+        found = summed(Sums(between), "linear", x)
+        assert found.flatten().tolist() == pytest.approx([28.8, 28.5], rel=1e-4)  # the bias too: 57 / 2 + 0.3
+    named = Sums(lambda y: y, lambda y, weight, bias: F.linear(y, weight, bias=bias))
+    assert summed(named, "linear", x / 50).tolist() == [[1.0, 0.5]]
+    bare = Sums(lambda y: y, lambda y, weight, bias: F.linear(y, weight))
+    assert summed(bare, "linear", x).tolist() == [[3.5, 3.5]]
+
+
+@pytest.mark.parametrize(
+    ("layer", "function", "shape"),
+    [(F.conv1d, "conv1d", (2, 3, 1)), (F.conv2d, "conv2d", (2, 3, 1, 1)), (F.conv3d, "conv3d", (2, 3, 1, 1, 1))],
+)
+def test_convolutions_have_units_a_channel(layer: Any, function: str, shape: tuple[int, ...]) -> None:
+    size = shape[2:]
+    model = Sums(lambda y: y, layer, shape)
+    scale = torch.tensor([0.5, 0.25]).view(2, *[1] * (len(shape) - 1))
+    weight = FixedWeight(8, -128, 127, list(scale.shape))
+    weight.take(Grid(scale, torch.zeros_like(scale), -128, 127))
+    points = ((Point("relu_0", "", "relu", 0), on(1.0)), (Point("s", "", function, 0, ACCUMULATOR), Accumulator(4)))
+    attach(model, held({"weight": weight}, *points))
+    with torch.no_grad():
+        model.bias.zero_()
+        found = model(torch.full((1, 3, *(2 * n for n in size)), 50.0))
+    assert found.shape == (1, 2, *(2 * n for n in size))
+    assert found[0, 0].unique().tolist() == [3.5]
+    assert found[0, 1].unique().tolist() == [1.75]
+
+
+def test_an_argument_that_is_given_twice_and_tensors_in_lists_are_rounded() -> None:
+    class Lists(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.row = nn.Parameter(torch.ones(1, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x + x, self.row]) + torch.cat((x, self.row))
+
+    model = Lists()
+    points = (
+        (Point("add_0", "", "add", 0, 0), Times(3.0)),
+        (Point("cat_0", "", "cat", 0, 1), Times(5.0)),
+        (Point("cat_1", "", "cat", 1, 0), Times(7.0)),
+    )
+    x = torch.full((1, 3), 1.0)
+    attach(model, held({"row": Double(8)}, *points))
+    first, second = model(x)
+    assert first.tolist() == [3 + 3 + 7] * 3
+    assert second.tolist() in ([2 * 5 + 2] * 3, [2 + 2] * 3)
+
+
+def test_what_it_is_asked_and_told_of_its_points() -> None:
+    relu, other = Point("relu_0", "", "relu", 0), Point("add_0", "", "add", 0)
+    entry, first = Times(1.0), Times(2.0)
+    kept = held({"a.b": LinearWeight(3)}, (relu, first), (Point("add_0", "", "add", 0, 1), FixedGrid(5, 0, 31)),
+                inputs=(entry,))  # fmt: skip
+    assert kept.weight_names() == ["a.b"]
+    assert kept.weight("a.b").bits == 3
+    with pytest.raises(KeyError):
+        kept.weight("a")
+    assert (kept.bits_at(relu, -1), kept.bits_at(other, 1), kept.bits_at(other, 0)) == (8, 5, None)
+    assert list(kept.each_activation())[:2] == [entry, first]
+    kept.track(False)
+    assert [each.tracking for each in kept.each_activation()] == [False] * 3
+    kept.track(True)
+    assert all(each.tracking for each in kept.each_activation())
+    kept.replace_weight("a.b", LinearWeight(7))
+    kept.replace_activation(relu, FixedGrid(6, 0, 63))
+    assert (kept.weight("a.b").bits, kept.activation(relu).bits, kept.bits_at(relu, -1)) == (7, 6, 6)
+    assert [tuple(tensor.shape) for tensor in held({}, (relu, LearnedClip(4))).learned()] == [(1,)]
+
+
+def test_a_network_is_attached_in_the_mode_that_it_is_in_and_a_float_one_is_detached_without_harm() -> None:
+    for training in (True, False):
+        model = block().train(training)
+        attach(model, held({"fc.weight": Double(8)}))
+        assert quantization_of(model).training is training
+        detach(model)
+        detach(model)
+        assert torch.equal(model(X), block()(X))
+    empty = nn.ReLU()
+    attach(empty, held({}))
+    assert torch.equal(empty(X), X.relu())

@@ -70,3 +70,88 @@ def test_widths_in_which_something_is_not_written() -> None:
     with torch.no_grad():
         model.blocks[0].mlp.down.weight[3] = 0
     assert unwritten_widths(model) == {16}
+
+
+class Given(nn.Module):
+    """A stream of six channels that is given out beside what is read from it; neighbours are merged by twos."""
+
+    def __init__(self, out: bool) -> None:
+        super().__init__()
+        self.first, self.norm, self.pairs, self.head = (
+            nn.Linear(3, 6),
+            nn.LayerNorm(6),
+            nn.Linear(12, 2),
+            nn.Linear(6, 2),
+        )
+        self.out = out
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.first(x)
+        found = (self.head(self.norm(x)), self.pairs(x.unflatten(1, (-1, 2)).flatten(2)))
+        return (*found, x) if self.out else found
+
+
+def test_a_stream_that_is_given_out_escapes_and_pairs_of_neighbours_are_counted() -> None:
+    example = torch.randn(2, 8, 3).double()
+    for out in (True, False):
+        model = Given(out).double().eval()
+        (stream,) = streams(model, example)
+        assert (stream.escapes, stream.writers, stream.readers) == (out, {"first"}, {"head", "pairs"})
+        assert stream.times == {"pairs": 2}
+        assert stream.positions("pairs", torch.tensor([0, 5])).tolist() == [[0, 6], [5, 11]]
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        assert streams(model, example, {5}) == []
+        assert len(streams(model, example, {5, 6})) == 1
+
+
+class Token(nn.Module):
+    """A token of its own before the others, and places that are added to all: rows that differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.places = nn.Parameter(torch.randn(1, 1, 6)), nn.Parameter(torch.randn(1, 5, 6))
+        self.first, self.norm, self.head = nn.Linear(3, 6), nn.LayerNorm(6), nn.Linear(6, 2)
+        self.scale = nn.Parameter(torch.randn(6))  # of one dimension: no table
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.first(x)], 1) + self.places
+        return self.head(self.norm(x))[:, 0]
+
+
+def test_positions_that_are_written_by_unlike_layers_are_one_stream() -> None:
+    model = Token().double().eval()
+    kept = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    (stream,) = streams(model, torch.randn(2, 4, 3).double())
+    assert (stream.writers, stream.tables) == ({"first"}, {"token": 2, "places": 2})
+    assert (stream.readers, stream.norms, stream.times) == ({"head"}, {"norm"}, {})
+    assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == kept
+
+
+class Apart(nn.Module):
+    """Two streams of one width; what is squashed on its way is of nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 6), nn.Linear(3, 6)
+        self.norm_a, self.norm_b, self.norm_c = nn.LayerNorm(6), nn.LayerNorm(6), nn.LayerNorm(6)
+        self.head_a, self.head_b, self.head_c = nn.Linear(6, 2), nn.Linear(6, 2), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.a(x), self.b(x)
+        return self.head_a(self.norm_a(a)) + self.head_b(self.norm_b(b)) + self.head_c(self.norm_c(a.tanh() * b))
+
+
+def test_streams_of_one_width_that_never_meet_are_two() -> None:
+    found = streams(Apart().double().eval(), torch.randn(4, 3).double())
+    assert sorted((sorted(each.writers), sorted(each.readers), sorted(each.norms)) for each in found) == [
+        (["a"], ["head_a"], ["norm_a"]),
+        (["b"], ["head_b"], ["norm_b"]),
+    ]
+
+
+def test_a_width_counts_where_a_table_of_words_has_a_channel_of_zeros_too() -> None:
+    model = DecoderLM(50, 16, 1, 4, 0.0, 16)
+    with torch.no_grad():
+        model.positions.weight[:, 3] = 0
+    assert unwritten_widths(model) == {16}
+    assert unwritten_widths(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))) == set()
