@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -17,6 +19,7 @@ def space_of(
     num_samples: int | None,
     name: str | None,
     resume: bool,
+    searcher: Mapping[str, object] | None = None,
 ) -> tuple[Path, str | None]:
     """The sweep file, and what is to stand in it where it is to be written first.
 
@@ -41,6 +44,8 @@ def space_of(
     if file is not None:
         raise ConfigError(Fault("--goal", "takes the place of a file", str(file), "keep one; a file says 'goal: ...'"))
     subject = usual_subject(arch, checkpoint, dataset, data_dir, epochs, num_samples)
+    if searcher is not None:
+        subject = replace(subject, searcher=str(searcher["name"]))
     wanted = read_goal(goal, subject)
     assert wanted is not None
     space = file_for(f"{subject.arch}_{wanted.figure}")

@@ -106,7 +106,9 @@ def sweep(
 
         asked = AMC(**amc)
         wanted = goals_of(asked, goal, file)
-        space, text = space_of(file, wanted, arch, checkpoint, dataset, data_dir, epochs, num_samples, name, resume)
+        searcher = searcher_of(asked)
+        known = (arch, checkpoint, dataset, data_dir, epochs, num_samples, name, resume, searcher)
+        space, text = space_of(file, wanted, *known)
         if text is not None and not dry_run:
             write_atomically(space, text)
             text = None
@@ -119,7 +121,7 @@ def sweep(
             data_dir=None if data_dir is None else str(data_dir),
             tracking_uri=tracking_uri,
             cpu=cpu,
-            searcher=searcher_of(asked),
+            searcher=searcher,
         )
         return load_sweep(space, overrides, text)
 

@@ -56,6 +56,7 @@ def _with_space(said: dict[str, Any], file: Path, goal: Goal, metrics: Mapping[s
         checkpoint=beside(file, checkpoint) if isinstance(checkpoint, str) else None,
         epochs=training.get("epochs"),
         training={key: value for key, value in training.items() if key != "epochs"},
+        searcher=_mapping(said, "searcher").get("name"),
     )
     built = network_of(subject, f"{file}: model.arch")
     text = first_space(file, built.subject, built.model, goal, built.example)

@@ -23,7 +23,8 @@ from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.metrics import Metric, selecting
 from raydistill.parts import Optimizer
 from raydistill.parts.optimizer import SGD
-from raydistill.sweep.file.goal import ALIAS, Goal
+from raydistill.sweep.file import trunk_space
+from raydistill.sweep.file.goal import ALIAS, SPARSITY, Goal
 from raydistill.sweep.file.space_file import (
     LR_SHARE,
     SpaceFile,
@@ -63,7 +64,7 @@ class Subject:
     """What is to be searched. arch, model_args, task, dataset: as a sweep file says them. train: of one's own loop.
 
     checkpoint: the dense network that trials start from, with the epochs and the training section that it was trained
-    with, as far as it says them; None where the sweep trains one. command: what was typed.
+    with, as far as it says them; None where the sweep trains one. command: what was typed. searcher: that is named.
     """
 
     arch: str
@@ -77,6 +78,12 @@ class Subject:
     epochs: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     num_samples: int = 16
+    searcher: str | None = None
+
+    @property
+    def has_trunk(self) -> bool:
+        """Whether a goal of sparsity is reached along a trunk: of images that is what was measured."""
+        return self.task.name == CLASSIFICATION and self.train is None and self.searcher is None
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,7 @@ def first_space(
         found = structure_ranges(model, example)
     elif goal is not None:
         found = _wide(found)
+    trunk = goal is not None and goal.figure == SPARSITY and subject.has_trunk
     by_block = found[0].name not in ("agp", "structures")
     usual = _USUAL.get(subject.task.name, _OF_OWN_TASK)
     said = {**usual, **subject.training} if "optimizer" not in subject.training else dict(subject.training)
@@ -191,7 +199,8 @@ def first_space(
         sections["dataset"] = {key: value for key, value in dataset.items() if key != "name" or _is_named(subject)}
     own_loop = subject.train is not None
     notes = {} if own_loop else {"training": f"lr: {LR_SHARE:g} of the dense network's"}
-    sections["training"] = {"epochs": epochs} if own_loop else training_section(epochs, said)
+    training = {"epochs": epochs} if own_loop else training_section(epochs, said)
+    sections["training"] = training
     name = selecting(subject.metrics)
     metric = subject.metrics[name]
     written = SpaceFile(
@@ -203,7 +212,7 @@ def first_space(
         else given_baseline(subject.checkpoint, file),
         pruned=_pruned(found, [entry for entry, _ in weights_of(model)]),
         epochs=epochs,
-        search=_search(found, dense, by_block, sections["training"]),
+        search=_search(found, dense, by_block, training),
         ends=_ends(subject, name, metric, epochs, by_layer=not by_block and not own_loop)
         if goal is None
         else _ends_of_goal(subject, goal),
@@ -211,6 +220,15 @@ def first_space(
     )
     if structures:
         written = replace(written, pruner="CoupledPruner", pruned_until=STRUCTURES_UNTIL)
+    if trunk:
+        assert goal is not None
+        pruned = [name for one in found for name in one.weights] if dense else []
+        written = replace(
+            written,
+            trunk=trunk_space.trunk_lines(goal, epochs, pruned),
+            pruned={},
+            search=trunk_space.search_lines(goal, training),
+        )
     return written.text(file)
 
 

@@ -57,7 +57,7 @@ class SpaceFile:
     their comments. sections: those before the baseline, each on one line; notes: what stands behind them.
 
     baseline: that section's lines. pruned: the weights (or globs) of each instance of gradual pruning, by its name.
-    quantizers: each one's class and arguments, by its name; they act in all epochs.
+    quantizers: each one's class and arguments, by its name; they act in all epochs. trunk: that section's lines.
     epochs: of a trial. decays: whether the schedule lowers the learning rate too.
     """
 
@@ -74,6 +74,7 @@ class SpaceFile:
     quantizers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     pruner: str = _AGP
     pruned_until: float = PRUNED_UNTIL
+    trunk: Sequence[str] = ()
 
     def text(self, file: Path) -> str:
         """The whole file. file: where it will stand; the sweep is named after it."""
@@ -89,6 +90,7 @@ class SpaceFile:
                 note = ""
             yield f"{line}    # {note}" if note else line
         yield from ("", *self.baseline, *([""] if self.baseline else []))
+        yield from (*self.trunk, *([""] if self.trunk else []))
         yield from ("schedule:", "  version: 1", *(["  pruners:"] if self.pruned else []))
         for name, weights in self.pruned.items():
             if len(self.pruned) > 1:

@@ -48,6 +48,8 @@ from raydistill.tasks import TaskShape
 from raydistill.training import RunConfig
 from raydistill.training.optimizer import make_optimizer
 
+_NEAR = 5e-4
+"""What is lost of a sparsity where whole weights are counted."""
 _FEW = 16
 """Trials that are drawn and checked before the data are read; all are with them."""
 
@@ -252,7 +254,7 @@ def _trial(
     if not branches:
         return TrialPlan(trial_id, values, run, planned)
     wanted = float(values[BRANCH_AT])
-    branch = min(branches, key=lambda epochs: abs(branches[epochs] - wanted))
+    branch = next((epochs for epochs in sorted(branches) if branches[epochs] >= wanted - _NEAR), max(branches))
     return TrialPlan(trial_id, values, run, max(planned, branches[branch]), branch=branch)
 
 

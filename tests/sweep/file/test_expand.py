@@ -58,11 +58,29 @@ def test_each_coupling_of_a_residual_network_has_one_weight(write: Callable[...,
 
 @pytest.mark.slow
 def test_a_drop_is_spent_on_single_weights(write: Callable[..., Path]) -> None:
-    sweep = load_sweep(write(goal=["top1_drop <= 0.01"]))
+    sweep = load_sweep(write(goal=["top1_drop <= 0.01"], searcher={"name": "additive"}))
     assert [d.weight for d in plan_sweep(sweep, SHAPE).space.dimensions] == [
         f"{layer}.weight" for layer in ("conv1", "conv2", "fc1", "fc2", "fc3")
     ]
     assert [(alias.name, alias.rule.best) for alias in sweep.aliases] == [("goal", "sparsity")]
+
+
+def test_sparsity_of_a_classifier_is_reached_along_a_trunk(write: Callable[..., Path], tmp_path: Path) -> None:
+    sweep = load_sweep(write(goal="sparsity >= 0.9", training={"epochs": 10}, num_samples=6))
+    assert sweep.sections.trunk is not None
+    assert (sweep.sections.trunk.epochs, sweep.sections.trunk.final_sparsity) == (40, 0.92)
+    assert "pruners" not in sweep.schedule.mapping
+    plan = plan_sweep(sweep, SHAPE)
+    assert [d.path for d in plan.space.dimensions] == ["trunk.sparsity", "training.lr"]
+    assert all(trial.planned_sparsity >= 0.9 for trial in plan.trials)
+    assert len({trial.branch for trial in plan.trials}) > 1
+    other = load_sweep(write(goal="parameters <= 0.3x"))
+    assert other.sections.trunk is None
+    words = {"name": "language_model", "args": {"tokens": "bytes"}}
+    (tmp_path / "text.txt").write_text("all that is said " * 400)
+    text = {"data_dir": "text.txt"}
+    of_words = load_sweep(write(goal="sparsity >= 0.9", task=words, model={"arch": "decoder_lm"}, dataset=text))
+    assert of_words.sections.trunk is None
 
 
 def test_what_the_file_says_stays(write: Callable[..., Path]) -> None:
@@ -84,7 +102,7 @@ def test_what_the_file_says_stays(write: Callable[..., Path]) -> None:
 
 @pytest.mark.slow
 def test_a_goal_beside_a_search_bounds_it(write: Callable[..., Path]) -> None:
-    whole = load_sweep(write(goal="sparsity >= 0.8"))
+    whole = load_sweep(write(goal="sparsity >= 0.8", searcher={"name": "additive"}))
     own = {"per_layer": {"weights": ["fc1.weight"], "final_sparsity": {"uniform": [0.1, 0.9]}}}
     sweep = load_sweep(write(goal="sparsity >= 0.8", schedule=dict(whole.schedule.mapping), search=own))
     assert [d.weight for d in plan_sweep(sweep, SHAPE).space.dimensions] == ["fc1.weight"]

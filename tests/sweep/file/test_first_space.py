@@ -225,7 +225,7 @@ def test_a_block_is_pruned_as_far_as_its_largest_layer_bears() -> None:
 
 def test_for_a_goal_every_layer_may_go_from_nothing_to_nearly_all() -> None:
     bounds = parse_constraints(["sparsity >= 0.8"], "x", METRICS)
-    said, lines = written(CONVS, Goal(bounds, "sparsity", "top1"))
+    said, lines = written(CONVS, Goal(bounds, "sparsity", "top1"), searcher="additive")
     assert [entry["final_sparsity"]["uniform"] for entry in said["search"]["per_layer"]] == [
         [0.0, 0.9], [0.0, 0.98], [0.0, 0.9],
     ]  # fmt: skip
@@ -234,4 +234,21 @@ def test_for_a_goal_every_layer_may_go_from_nothing_to_nearly_all() -> None:
     assert "searcher" not in said
     assert lines[0] == "# Which net is the best in top1 with sparsity >= 0.8?"
     deep = nn.Sequential(*[nn.Linear(4, 4) for _ in range(MOST_DIMENSIONS + 1)])
-    assert len(written(deep, Goal(bounds, "sparsity", "top1"))[0]["search"]["per_layer"]) == MOST_DIMENSIONS + 1
+    whole, _ = written(deep, Goal(bounds, "sparsity", "top1"), searcher="additive")
+    assert len(whole["search"]["per_layer"]) == MOST_DIMENSIONS + 1
+
+
+def test_a_trunk_prunes_the_weights_of_layers_and_its_trials_prune_no_further() -> None:
+    class Tabled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.table = CONVS, nn.Parameter(torch.zeros(3, 3))
+
+    bounds = parse_constraints(["sparsity >= 0.8"], "x", METRICS)
+    said, _ = written(CONVS, Goal(bounds, "sparsity", "top1"))
+    assert said["trunk"] == {"epochs": 240, "initial_sparsity": 0.3, "final_sparsity": 0.84}
+    assert said["search"] == {"trunk.sparsity": {"uniform": [0.8, 0.84]}, "training.lr": {"loguniform": [0.005, 0.02]}}
+    assert "pruners" not in said["schedule"]
+    assert said["constraints"] == ["sparsity >= 0.8"]
+    said, _ = written(Tabled(), Goal(bounds, "sparsity", "top1"))
+    assert said["trunk"]["weights"] == ["layers.0.weight", "layers.1.weight", "layers.3.weight"]
