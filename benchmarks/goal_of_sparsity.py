@@ -31,7 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {"trunk": {}, "levels": {"searcher": {"name": 
 
 
 def delivered(way: str, seed: int, given: argparse.Namespace) -> tuple[float, float, float] | None:
-    """(test top1, sparsity) of the goal's network, and the dense network's top1; None where no trial keeps the bound."""
+    """(test top1, sparsity) of the goal's network, and the dense one's top1; None where no trial keeps the bound."""
     given.work.mkdir(parents=True, exist_ok=True)
     title = f"{way}-{given.samples}x{given.epochs}-{seed}"
     file = given.work / f"{title}.yaml"
