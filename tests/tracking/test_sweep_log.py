@@ -393,7 +393,7 @@ def test_a_run_by_itself_is_its_own_parent(storage: Path, runs, epoch, state: st
     assert (log.registered, log.aliases) == ("", {})
     assert log.finish(state) == 0
     assert not (storage / "waiting" / "mlflow_pending").exists()
-    ((name, run),) = runs(log.uri).items()
+    ((name, run),) = runs(log.uri, "runs").items()
     assert (name, run.info.status) == ("my run", status)
     assert run.data.tags["state"] == state
     assert (run.data.metrics["top1"], run.data.metrics["test_top1"], run.data.metrics["macs"]) == (0.6, 0.55, 7.0)
