@@ -93,7 +93,7 @@ def locate(uri: str | None, storage: Path, artifacts: str | None = None) -> Plac
     if scheme in ("http", "https"):
         check_server(uri)
         return Place(uri, None, False)
-    if scheme in ("databricks", "databricks-uc"):
+    if (scheme or uri) in ("databricks", "databricks-uc"):  # the bare word is its default profile
         return Place(uri, None, False)
     way_out = "use http(s)://host:port, sqlite:///file.db or postgresql://..., or leave it out for the embedded store"
     raise TrackingError(Fault(OPTION, "not a tracking URI that MLflow can keep runs in", uri, way_out))

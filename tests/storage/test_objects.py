@@ -252,3 +252,38 @@ def test_keys_below_a_folder(objects: Objects) -> None:
     assert objects.written("f/never") is None
     objects.delete("never/was", "f/a", "f/b/1")  # one that is missing does not keep the others
     assert objects.names("f") == ["f/b/2"]
+
+
+def test_an_address_and_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of S3 what was said stands before the environment; of the others everything is passed on."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    assert parse_bucket_uri("s3://b/p") == BucketUri("s3://b/p", {})
+    assert parse_bucket_uri("s3://b/p").full == "s3://b/p"
+    assert parse_bucket_uri("gs://b/p/?project=x&empty=") == BucketUri("gs://b/p", {"project": "x", "empty": ""})
+    bare = parse_bucket_uri("s3://b/p?endpoint_override=minio:9000/")
+    assert bare.options == {"endpoint_override": "minio:9000", "scheme": "https", "region": "us-east-1"}
+    plain = parse_bucket_uri("s3://b/p?endpoint_override=https://minio:9000&scheme=http")
+    assert plain.options["scheme"] == "http"
+    assert parse_bucket_uri("s3://b/p?region=eu-west-1").options == {"region": "eu-west-1"}
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "second")
+    assert parse_bucket_uri("s3://b/p").options == {"region": "second"}
+    monkeypatch.setenv("AWS_REGION", "first")
+    assert parse_bucket_uri("s3://b/p").options == {"region": "first"}
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://general:1")
+    assert parse_bucket_uri("s3://b/p").options["endpoint_override"] == "general:1"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://of-s3:1")
+    found = parse_bucket_uri("s3://b/p")
+    assert found.options == {"endpoint_override": "of-s3:1", "scheme": "http", "region": "first"}
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://me:word@of-s3:1")
+    with pytest.raises(ConfigError, match="without credentials") as caught:
+        parse_bucket_uri("s3://b/p")
+    assert "word" not in str(caught.value)
+    assert parse_bucket_uri("s3://b/p?endpoint_override=http://mine:2").options["endpoint_override"] == "mine:2"
+
+
+def test_somebody_with_less_patience_has_the_same_objects(address: BucketUri) -> None:
+    objects = Objects(address)
+    hasty = objects.briefly(1.0)
+    assert (objects.outage_s, hasty.outage_s) == (600.0, 1.0)
+    assert hasty.address is objects.address

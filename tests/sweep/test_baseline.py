@@ -14,12 +14,23 @@ import torch
 from raydistill import datasets
 from raydistill.datasets import Dataset, DatasetConfig
 from raydistill.errors import CheckpointError
-from raydistill.schedule import parse_schedule
-from raydistill.sweep.baseline import adopted, baseline_hash, finished, given_baseline
+from raydistill.records import BASELINE, FINISHED
+from raydistill.schedule import dump_schedule, parse_schedule
+from raydistill.sweep.baseline import (
+    adopted,
+    baseline_hash,
+    baseline_record,
+    ensure_baseline,
+    finished,
+    given_baseline,
+)
+from raydistill.sweep.planning.plan import baseline_config
 from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
 from raydistill.training import RunConfig, fit, read_checkpoint
+from raydistill.training.checkpoint import write_checkpoint
 from raydistill.training.start import task_of
+from tests.sweep import sessions
 
 DECAY = {
     "lr_schedulers": {"decay": {"class": "CosineAnnealingLR", "T_max": 3}},
@@ -162,3 +173,91 @@ def test_plain_weights_are_adopted_with_the_pixels_that_are_said_of_them(trained
         losses.append(given_baseline(str(path), run, task).metrics["loss"])
         paths.append(path)
     assert len(set(losses)) == len(set(paths)) == 3
+
+
+def kept(path: Path, task: Classification, epochs: int) -> Path:
+    """A dense network that was trained so long."""
+    torch.manual_seed(0)
+    history = [sessions.epoch(number, 0.5 + number / 10, 0.0).to_json() for number in range(epochs)]
+    run = {"arch": "simplenet_cifar", "model_args": {}}
+    model = task.network("simplenet_cifar", {}).state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {**task.described(), "run": run, "precision": "fp32", "dataset": "digits"}
+    write_checkpoint(path, {**about, "model": model, "history": history})
+    return path
+
+
+def test_what_is_trained_to_its_end_and_what_is_not(digits: Dataset, tmp_path: Path) -> None:
+    path = kept(tmp_path / "checkpoint.pt", Classification(digits), 2)
+    assert [metrics.epoch for metrics in finished(path, 2)] == [0, 1]
+    assert len(finished(path, 1)) == 2
+    assert finished(path, 3) == []
+    assert finished(tmp_path / "other.pt", 2) == []
+    path.write_bytes(path.read_bytes()[:1000])
+    assert finished(path, 2) == []
+    assert finished(kept(path, Classification(digits), 0), 0) == []
+
+
+def test_the_record_of_the_dense_network() -> None:
+    schedule = parse_schedule(DECAY, "s")
+    last = sessions.epoch(3, 0.9, 0.0, "/dense.pt")
+    for said, text in ((schedule, dump_schedule(schedule)), (None, "")):
+        record = baseline_record(RunConfig("simplenet_cifar", seed=7, schedule=said), "digits", last, "because")
+        assert (record.trial_id, record.state, record.reason, record.arch) == (
+            BASELINE, FINISHED, "because", "simplenet_cifar",
+        )  # fmt: skip
+        assert (record.dataset, record.seed, record.epochs, record.last) == ("digits", 7, 4, last)
+        assert (record.checkpoint, record.started_ms, record.schedule_text) == ("/dense.pt", last.timestamp_ms, text)
+        assert record.ended_ms is not None
+        assert record.ended_ms > 1_700_000_000_000  # milliseconds
+
+
+@pytest.mark.slow
+def test_a_baseline_that_another_sweep_trained_is_taken_and_a_lost_one_is_not_missed_for_long(
+    write_sweep: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    task = Classification(digits)
+    session = sessions.session_of(write_sweep, tmp_path)
+    session.task = task
+    run = baseline_config(session.sweep)
+    path = kept(tmp_path / "baselines" / baseline_hash(run, "f") / "checkpoint.pt", task, run.epochs)
+    sessions.is_in(sessions.finished(BASELINE, 0.9, 0.0, str(tmp_path / "gone.pt")), session)
+    assert ensure_baseline(session)
+    observer = session.observer
+    assert isinstance(observer, sessions.Heard)
+    assert observer.steps == []
+    assert observer.warnings == [f"the dense baseline is trained again: {tmp_path / 'gone.pt'} is not there any more"]
+    record = session.ledger.records[BASELINE]
+    assert (record.reason, record.checkpoint) == ("trained 3 epochs by an earlier sweep", str(path))
+    assert record.last is not None
+    assert (record.last.epoch, record.last.checkpoint) == (2, str(path))
+    assert record.last.footprint["macs"] == 3 * 6 * 25 * 28 * 28 + 6 * 16 * 25 * 100 + 400 * 120 + 120 * 84 + 840
+    assert ensure_baseline(session)  # it is there now
+    assert session.ledger.records[BASELINE] is record
+    (tmp_path / "damaged.pt").write_bytes(path.read_bytes()[:1000])
+    sessions.is_in(sessions.finished(BASELINE, 0.9, 0.0, str(tmp_path / "damaged.pt")), session)
+    assert ensure_baseline(session)
+    assert observer.warnings[1].startswith(f"the dense baseline is trained again: {tmp_path / 'damaged.pt'}")
+    assert "damaged" in observer.warnings[1]
+
+
+@pytest.mark.slow
+def test_a_given_network_is_evaluated_once_and_is_never_said_to_be_trained_again(
+    write_sweep: Callable[..., Path], digits: Dataset, tmp_path: Path
+) -> None:
+    task = Classification(digits)
+    path = kept(tmp_path / "mine.pt", task, 1)
+    session = sessions.session_of(write_sweep, tmp_path, ("baseline", {"checkpoint": str(path)}))
+    session.task = task
+    sessions.is_in(sessions.finished(BASELINE, 0.9, 0.0, str(tmp_path / "gone.pt")), session)
+    assert ensure_baseline(session)
+    observer = session.observer
+    assert isinstance(observer, sessions.Heard)
+    assert (observer.steps, observer.warnings) == (["evaluating the dense baseline"], [])
+    record = session.ledger.records[BASELINE]
+    assert (record.reason, record.checkpoint) == ("taken from baseline.checkpoint", str(path))
+    assert record.last is not None
+    assert record.last.metrics["top1"] != 0.5  # it was 0.5 when it was trained, on other images
+    assert record.last.footprint["parameters"] > 60_000
+    assert ensure_baseline(session)
+    assert len(observer.steps) == 1

@@ -9,11 +9,22 @@ import numpy as np
 import pytest
 
 from raydistill.errors import StorageError
+from raydistill.metrics import Metric
 from raydistill.records import BASELINE
 from raydistill.search import Objective, front_rows
+from raydistill.search.constraints import Constraint
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import front_png, front_table
-from raydistill.tracking.figures import axes, draw_front, front_title
+from raydistill.tracking.figures import (
+    SPREAD,
+    axes,
+    axis_label,
+    draw_front,
+    figure_of,
+    front_title,
+    known_figures,
+    with_spread,
+)
 from raydistill.tracking.front_files import write_front
 from tests.tracking.test_front_page import data_of
 
@@ -174,3 +185,86 @@ def test_title_counts(records) -> None:
         "simplenet: simplenet_cifar on digits, 2 finished trials, 2 of 3 points on the front"
     )
     assert front_title([], "x") == "x: no finished trial yet"
+
+
+def test_a_line_of_the_table_says_all_of_its_trial(records, evaluation, trial, epoch) -> None:
+    runs = confirmed(records, evaluation, trial, epoch)
+    table = front_table(front_rows(runs, TWO, (Constraint("sparsity", ">=", 0.45),)), METRICS).set_index("trial_id")
+    line = table.loc["t0000"].to_dict()
+    assert {key: line[key] for key in ("pareto", "pareto_rank", "sparsity", "seeds", "macs", "epochs", "seed")} == {
+        "pareto": True, "pareto_rank": 0, "sparsity": 0.5, "seeds": 3, "macs": 300e3, "epochs": 3, "seed": 7,
+    }  # fmt: skip
+    assert (line["dataset"], line["arch"], line["infeasible"]) == ("digits", "simplenet_cifar", "")
+    assert line["top1_mean"] == pytest.approx(0.82)
+    assert line["top1_std"] == pytest.approx(0.0264575, abs=1e-6)
+    assert (line["test_top1_mean"], line["test_top1_std"]) == (pytest.approx(0.75), pytest.approx(0.03))
+    other = table.loc["t0001"].to_dict()
+    assert (other["seeds"], other["pareto"], other["top1_mean"]) == (1, False, 0.8)
+    assert np.isnan(other["top1_std"])
+    assert np.isnan(other["test_top1_mean"])
+    assert "sparsity" in other["infeasible"]
+
+
+def test_a_trial_without_an_epoch_has_a_line_all_the_same(records, trial) -> None:
+    table = front_table(front_rows([*records[:2], trial("t0010", last=None)], TWO), METRICS).set_index("trial_id")
+    line = table.loc["t0010"]
+    assert line["epochs"] == 0
+    assert line[["sparsity", "top1", "top1_mean", "test_top1"]].isna().all()
+
+
+def test_what_a_figure_is_called_and_told_as(records) -> None:
+    energy = Metric("min", "mJ", "energy of one sample")
+    known = known_figures((*TWO, Objective("energy", "min", "pkg.mod:ENERGY", energy)), METRICS)
+    assert known["energy"] is energy
+    assert axis_label("energy", known, METRICS, "digits") == "energy of one sample"
+    assert axis_label("macs", known, METRICS, "digits") == "multiply-accumulates of one sample"
+    label = METRICS["top1"].label or "top1"
+    assert axis_label("top1", known, METRICS, "digits") == f"validation {label} (digits)"
+    assert axis_label("top1", known, METRICS, "") == f"validation {label}"
+    assert axis_label("plain", {"plain": Metric("min")}, {}, "digits") == "plain"
+    assert with_spread(Metric("max", "fraction"), 0.5, None) == "50.00 %"
+    assert with_spread(Metric("max", "fraction"), 0.5, 0.01) == "50.00 % ± 1.00 %"
+    rows = front_rows([dataclasses.replace(records[1], last=None)], TWO)
+    assert np.isnan(figure_of(rows[0], "loss"))
+    assert figure_of(front_rows(records[:1], TWO)[0], "loss") == records[0].last.metrics["loss"]
+    assert "1 finished trial, " in front_title(front_rows(records[:2], TWO), "x")
+
+
+@pytest.mark.slow
+def test_members_have_bars_and_what_was_tested_stands_hollow(records, evaluation, trial, epoch) -> None:
+    (plot,) = draw_front(front_rows(confirmed(records, evaluation, trial, epoch), TWO), TWO, METRICS, "t").axes
+    (bars,) = [each for each in plot.containers if each.get_label() == SPREAD]
+    (segment,) = [bar.get_segments() for bar in bars[2]]
+    assert np.array(segment[0]) == pytest.approx(np.array([[0.5, 0.82 - 0.0264575], [0.5, 0.82 + 0.0264575]]), abs=1e-5)
+    points = {each.get_label(): each.get_offsets().tolist() for each in plot.collections}
+    assert points["front on the test split"] == [[0.5, pytest.approx(0.75)]]
+    assert plot.get_xlabel() == axis_label("sparsity", known_figures(TWO, METRICS), METRICS, "digits")
+    assert plot.xaxis.get_major_formatter()(0.5) == "50%"
+    assert plot.get_title(loc="left") == "t"
+    (line,) = [each for each in plot.lines if len(each.get_xdata()) == 2 and each.get_color() == "#1f5fa8"][:1]
+    assert list(line.get_xdata()) == [0.0, 0.5]  # the dense network is where the front begins
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("third", "shade", "text"), [("macs", 300e3, "300 k"), ("sparsity", 0.5, "50.0%"), ("loss", 1.25, "")]
+)
+def test_a_third_objective_is_the_colour(
+    records, evaluation, trial, epoch, third: str, shade: float, text: str
+) -> None:
+    first = (Objective("top1", "max"), Objective("size_bytes", "min"))
+    runs = [
+        dataclasses.replace(r, last=dataclasses.replace(r.last, footprint={**r.last.footprint, "size_bytes": 9e3 - i}))
+        for i, r in enumerate(confirmed(records, evaluation, trial, epoch))
+    ]
+    objectives = (*first, Objective(third, "max" if third == "sparsity" else "min"))
+    plot, bar = draw_front(front_rows(runs, objectives), objectives, METRICS, "t").axes
+    (shaded,) = [each for each in plot.collections if each.get_label() == "trials (Pareto front ringed)"]
+    assert shade in shaded.get_array().tolist()
+    assert len(shaded.get_offsets()) == 2
+    assert not any(each.get_label() == "dominated" for each in plot.collections)
+    assert bar.get_ylabel() == axis_label(third, known_figures(objectives, METRICS), METRICS, "digits")
+    if text:
+        assert bar.yaxis.get_major_formatter()(shade) == text
+    else:
+        assert "%" not in bar.yaxis.get_major_formatter()(shade)

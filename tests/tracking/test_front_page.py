@@ -81,6 +81,39 @@ def test_importance_by_hand() -> None:
     assert importance(rows[:4], ["a"], "sparsity") == {}
 
 
+def test_importance_of_what_says_nothing() -> None:
+    """Of five trials something is said; of values or figures that are all alike, or not known, nothing."""
+    records = searched()
+    rows = [row for row in front_rows(records, OBJECTIVES, ()) if row.record.trial_id != BASELINE]
+    rows.sort(key=lambda row: row.record.trial_id)
+    assert importance(rows[:5], ["a"], "sparsity")["a"] == pytest.approx(1.0)
+    falling = importance(rows, ["a"], "loss")["a"]
+    assert 0.0 < falling < 1.0
+    assert importance(rows, ["b"], "loss")["b"] == pytest.approx(1.0)  # the size of it, whatever its sign
+    assert importance(rows, ["a"], "macs") == {}  # all have 50
+    assert importance(rows, ["a"], "latency_ms") == {}
+    mixed = [
+        replace(each, values={"a": 1.0, "on": number % 2 == 0, "mixed": 3 if number else "x"})
+        for number, each in enumerate(records[1:])
+    ]
+    same = front_rows(mixed, OBJECTIVES, ())
+    found = importance(same, ["a", "on", "mixed"], "sparsity")
+    assert set(found) == {"on", "mixed"}
+    assert found["on"] == pytest.approx((1.5 / 17.5) ** 0.5)  # true and false are no numbers
+    assert found["mixed"] == pytest.approx((2.5**2 * (1 + 1 / 5) / 17.5) ** 0.5)  # the lowest against all others
+
+
+def test_costs_are_told_in_their_units_and_once() -> None:
+    last = record("t0000", 0.9, 0.5, 1_234_567).last
+    assert last is not None
+    last = replace(last, footprint={"macs": 1_234_567.0, "latency_ms": 1.25, "odd": 2.5, "top1": 0.9})
+    rows = front_rows([replace(RECORDS[BASELINE]), replace(record("t0000", 0.9, 0.5, 1), last=last)], OBJECTIVES, ())
+    lines = next(row for row in page_data(rows, OBJECTIVES, METRICS, "t", "n")["rows"] if row["id"] == "t0000")["lines"]  # type: ignore[attr-defined]
+    assert lines[:3] == ["top1: 90.00 %", "sparsity: 50.00 %", "macs: 1,234,567"]
+    assert lines[3].startswith("latency_ms: 1.25")
+    assert lines[4:] == ["odd: 2.5"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 def test_in_a_browser(tmp_path: Path) -> None:

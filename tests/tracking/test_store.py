@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import TrackingError
-from raydistill.tracking.store import embedded_uri, hush, locate, undisturbed
+from raydistill.tracking.store import Place, check_port, embedded_uri, has_runs, hush, locate, undisturbed
 
 
 def fault_of(uri: str | None, storage: Path) -> str:
@@ -140,6 +140,62 @@ def test_the_users_environment_and_log_levels_come_back(monkeypatch) -> None:
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
     assert logging.getLogger("alembic").level == logging.WARNING
+
+
+@pytest.mark.parametrize("status", [200, 401, 499])
+def test_whoever_answers_is_taken_for_a_server(tmp_path: Path, status: int) -> None:
+    """One that asks who we are is there; MLflow itself says later what it thinks of us."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            asked.append(connection.recv(4096))
+            connection.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}/at/"
+        assert locate(uri, tmp_path) == Place(uri, None, False)
+        thread.join()
+    assert asked[0].startswith(b"GET /at/health ")
+    assert list(tmp_path.iterdir()) == []  # nothing is made for it here
+
+
+def test_a_port_that_is_not_said_is_the_databases_own(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        check_port("postgresql://127.0.0.1/db", port)
+        check_port(f"postgresql://127.0.0.1:{port}/db", 1)
+        place = locate(f"mysql+pymysql://127.0.0.1:{port}/db", tmp_path)
+        assert place == Place(f"mysql+pymysql://127.0.0.1:{port}/db", (tmp_path / "mlartifacts").as_uri(), False)
+        assert locate(place.uri, tmp_path, "s3://b/a").artifacts == "s3://b/a"
+    with pytest.raises(TrackingError, match=r"^--there: nothing answers there \("):
+        check_port("postgresql://127.0.0.1/db", port, "--there")
+    check_port("postgresql:///db?host=/var/run", 1)  # a socket is the driver's own business
+    for wrong in ("http://127.0.0.1:0", "http://:5000", "http://host:99999"):
+        assert "must be http(s)://host:port" in fault_of(wrong, tmp_path)
+    for uri in ("databricks", "databricks-uc", "databricks://profile"):  # the bare word is what MLflow's pages have
+        assert locate(uri, tmp_path) == Place(uri, None, False)
+
+
+def test_whether_there_are_runs(tmp_path: Path) -> None:
+    assert not has_runs(tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as tables:
+        tables.execute("CREATE TABLE other (x)")
+    assert not has_runs(tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as tables:
+        tables.execute("CREATE TABLE runs (x)")
+    assert not has_runs(tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as tables:
+        tables.execute("INSERT INTO runs VALUES (1)")
+    assert has_runs(tmp_path)
+
+
+def test_a_place_is_shown_without_its_password() -> None:
+    assert Place("sqlite:////a b/mlflow.db", None, True).shown == "/a b/mlflow.db"
+    assert Place("postgresql://me:secret@host/db", None, False).shown == "postgresql://me:***@host/db"
 
 
 @pytest.mark.slow

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from raydistill.errors import TrackingError
-from raydistill.records import BASELINE, FINISHED, INTERRUPTED, RUNNING, TrialRecord
+from raydistill.records import BASELINE, FAILED, FINISHED, INTERRUPTED, RUNNING, Evaluation, TrialRecord
 from raydistill.search import Objective, front_rows
+from raydistill.search.constraints import Constraint
 from raydistill.tasks.classification.metrics import METRICS
 from raydistill.tracking import SweepLog
+from raydistill.tracking.sweep_log import DatasetCard
 
 pytestmark = pytest.mark.slow
 
@@ -363,3 +365,71 @@ def test_the_front_is_in_the_storage_even_if_mlflow_is_not_there(storage: Path, 
     assert log.finish(FINISHED, timeout_s=0.2) > 0
     assert "t0000" in (storage / "pareto.csv").read_text()
     holder.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [(FINISHED, "FINISHED"), (FAILED, "FAILED"), (INTERRUPTED, "KILLED"), (RUNNING, "KILLED")]
+)
+def test_a_run_by_itself_is_its_own_parent(storage: Path, runs, epoch, state: str, status: str) -> None:
+    """What has no trials: its epochs, what it came to, its files; and how it ended."""
+    log = SweepLog(
+        None, storage, "runs", "one", {"lr": 0.1}, dataset=DatasetCard("digits" * 100, "a" * 50), run_name="my run",
+        pending=storage / "waiting",
+    )  # fmt: skip
+    (storage / "waiting" / "mlflow_pending").mkdir(parents=True)
+    (storage / "checkpoint.pt").write_text("weights")
+    (storage / "folder").mkdir()
+    (storage / "folder" / "inside.txt").write_text("x")
+    log.start()
+    assert log.front_page == "" or "experiments" in log.front_page
+    log.run_epoch(epoch(0, metrics={"top1": 0.5}))
+    last = dataclasses.replace(epoch(1, metrics={"top1": 0.6}), footprint={"macs": 7.0}, timestamp_ms=START_MS + 5)
+    log.run_epoch(last)
+    files = [storage / "checkpoint.pt", storage / "folder", storage / "absent.txt"]
+    log.run_result(Evaluation("test", {"top1": 0.55}, 10), last, files)
+    assert log.flush(60.0) == 0
+    assert log.errors == []
+    assert not log.broken
+    assert (log.registered, log.aliases) == ("", {})
+    assert log.finish(state) == 0
+    assert not (storage / "waiting" / "mlflow_pending").exists()
+    ((name, run),) = runs(log.uri, "runs").items()
+    assert (name, run.info.status) == ("my run", status)
+    assert run.data.tags["state"] == state
+    assert (run.data.metrics["top1"], run.data.metrics["test_top1"], run.data.metrics["macs"]) == (0.6, 0.55, 7.0)
+    assert metric_points(log.uri, run.info.run_id, "macs") == [(1, START_MS + 5, 7.0)]
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == (("digits" * 100)[:500], "a" * 36)
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=log.uri)
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["checkpoint.pt", "folder"]
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "folder")] == ["folder/inside.txt"]
+
+
+def test_the_fronts_figures_are_the_parents_and_what_breaks_a_constraint_is_marked(
+    storage: Path, runs, records
+) -> None:
+    log = open_log(storage)
+    for record in records:
+        send(log, record)
+    rows = front_rows(records, OBJECTIVES, (Constraint("sparsity", ">=", 0.6),))
+    log.front(rows, OBJECTIVES, METRICS, {"front_size": 1.0})
+    assert log.flush(60.0) == 0
+    assert log.front_page.startswith(("http", "/", "#")) or "experiments" in log.front_page
+    assert log.finish() == 0
+    by_name = runs(log.uri)
+    points = metric_points(log.uri, by_name["simplenet"].info.run_id, "front_size")
+    assert [(step, value) for step, _, value in points] == [(len(rows), 1.0)]
+    assert points[0][1] > START_MS
+    assert {row.record.trial_id: by_name[row.record.trial_id].data.tags["feasible"] for row in rows} == {
+        row.record.trial_id: "false" if row.violations else "true" for row in rows
+    }
+    assert any(row.violations for row in rows)
+    assert not (storage / "mlflow_pending").exists()
+
+
+def test_nothing_can_be_asked_before_the_start(storage: Path) -> None:
+    with pytest.raises(RuntimeError, match="has not been called"):
+        _ = SweepLog(None, storage, "x", "y").uri
