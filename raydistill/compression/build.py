@@ -34,6 +34,7 @@ from raydistill.compression.policies import (
 )
 from raydistill.compression.policies.extension import Extension
 from raydistill.compression.policies.one_shot import OneShotPolicy, Together
+from raydistill.compression.quantizers.kept_statistics import KeptStatistics
 from raydistill.compression.quantizers.network import Quantization, detach, quantization_of
 from raydistill.compression.ranks import Ranks
 from raydistill.compression.scheduler import CompressionScheduler, ScheduledPolicy
@@ -80,6 +81,7 @@ def build(
     strict: bool = True,
     ranks: Ranks | None = None,
     calibration: Batches | None = None,
+    kept_statistics: KeptStatistics | None = None,
 ) -> CompressionScheduler:
     """Build the scheduler of `model` from a schedule.
 
@@ -87,12 +89,13 @@ def build(
     strict: a weight that the model lacks is an error; if not, it is left out and listed in the scheduler's `warnings`,
     as Distiller's users are used to. ranks: of a model that several processes train together. calibration: gives
     batches of training data as the model is called with them; pruners that decide layer by layer need it.
+    kept_statistics: where quantizers find, and leave, statistics of these batches.
 
     Raises:
         ConfigError: unknown classes, wrong arguments, weights that the model lacks or cannot be pruned so; one fault
             each.
     """
-    return _Builder(spec, model, optimizer, example_input, strict, ranks, calibration).build()
+    return _Builder(spec, model, optimizer, example_input, strict, ranks, calibration, kept_statistics).build()
 
 
 def check(
@@ -161,7 +164,9 @@ class _Builder:
         strict: bool,
         ranks: Ranks | None = None,
         calibration: Batches | None = None,
+        kept_statistics: KeptStatistics | None = None,
     ) -> None:
+        self.kept_statistics = kept_statistics
         self.spec, self.model, self.optimizer = spec, model, optimizer
         self.example_input, self.strict = example_input, strict
         self.faults: list[Fault] = []
@@ -363,8 +368,9 @@ class _Builder:
             f"{self.spec.source}: {self.spec.instance('quantizer', quantizer.name).path}",
         )
         return PostTrainingPolicy(
-            quantizer, self.model, self.masks, self.example_input, self.together.calibration, controls
-        )
+            quantizer, self.model, self.masks, self.example_input, self.together.calibration, controls,
+            self.kept_statistics,
+        )  # fmt: skip
 
     def _with_levels(self, pruner: pruners.Pruner, levels: Mapping[str, float], where: str) -> pruners.Pruner:
         replaced = pruner.with_levels(levels)

@@ -13,6 +13,7 @@ from raydistill.compression.deployment import folding
 from raydistill.compression.equalization import equalize
 from raydistill.compression.quantizers.adaptive_rounding import Learning, round_adaptively
 from raydistill.compression.quantizers.gptq import compensate
+from raydistill.compression.quantizers.kept_statistics import KeptStatistics
 from raydistill.compression.quantizers.network import Quantization
 from raydistill.compression.quantizers.plan import Plan, plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
@@ -73,15 +74,16 @@ def rounded_over_ranges(
     batches: Batches,
     dynamic: bool = False,
     steps: Steps = PLAIN,
+    kept: KeptStatistics | None = None,
 ) -> PostTrained:
     """Calibrate and quantize a trained network, in place, to the nearest numbers; it is in eval mode then. `mended`
     does the rest of the steps.
 
     example: its positional inputs. batches: of training data, looked at where the quantizer names no statistics.
-    dynamic: ranges are found anew in each forward pass.
+    dynamic: ranges are found anew in each forward pass. kept: statistics of other runs.
 
     Raises:
-        ConfigError, DataError: as `post_train` and `statistics.collect`.
+        ConfigError, DataError: as `post_train` and `statistics.collect`. StorageError: as `KeptStatistics.of`.
     """
     known = None if dynamic else statistics_named(quantizer)
     first = Folded({})
@@ -95,7 +97,7 @@ def rounded_over_ranges(
         equalize(model, example)
     if known is None and not dynamic:
         model.eval()
-        known = calibrate(model, example, batches, quantizer)
+        known = calibrate(model, example, batches, quantizer, kept)
     report = post_train(model, quantizer, example, known)
     return replace(report, folded=Folded({**first.norms, **report.folded.norms}))
 
@@ -168,14 +170,21 @@ def moved(statistics: Statistics, norms: Mapping[str, str]) -> dict[str, LayerRe
 
 
 def calibrate(
-    model: nn.Module, example: Sequence[object], batches: Batches, quantizer: PostTrainLinearQuantizer | None = None
+    model: nn.Module,
+    example: Sequence[object],
+    batches: Batches,
+    quantizer: PostTrainLinearQuantizer | None = None,
+    kept: KeptStatistics | None = None,
 ) -> dict[str, LayerRecords]:
     """What a network's activations are like over calibration data; as far as the quantizer needs it: without a
-    second pass over the data where it clips nothing, or by averages.
+    second pass over the data where it clips nothing, or by averages. Histograms are not kept.
 
     Raises:
         ConfigError, DataError: as `statistics.collect`.
     """
     if quantizer is None:
         return collect(model, example, batches)
-    return collect(model, example, batches, quantizer.needs_spread, quantizer.needs_histograms)
+    wanted = (quantizer.needs_spread, quantizer.needs_histograms)
+    if kept is None or quantizer.needs_histograms:
+        return collect(model, example, batches, *wanted)
+    return kept.of(model, f"spread: {quantizer.needs_spread}", lambda: collect(model, example, batches, *wanted))

@@ -98,6 +98,7 @@ class Output:
     """What it leaves behind."""
 
     out_dir: Annotated[str | None, Setting(option=None, role=Role.FREE)] = None
+    statistics_dir: Annotated[str | None, Setting(option=None, role=Role.FREE)] = None
     resume: Annotated[bool, Setting(option=None, role=Role.FREE)] = True
     checkpoint_every: Annotated[Count, Setting(option=None, role=Role.FREE)] = 1
     tensorboard: Annotated[bool, Setting(option=None, role=Role.FREE)] = True

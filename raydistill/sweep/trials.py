@@ -37,6 +37,8 @@ from raydistill.training import load_model, read_checkpoint
 
 TUNE = "tune"
 """Ray Tune's own folder in the sweep's, while it runs."""
+STATISTICS = "statistics"
+"""The folder in the sweep's in which its trials share what calibration has found."""
 
 _ENDLESS = 10**9
 """Legs that Tune may be given: the search knows when it is done."""
@@ -174,6 +176,7 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
             precision = read_checkpoint(path)["precision"]
     plans: dict[int, TrialPlan] = dict(enumerate(session.plan.trials))
     warm = len(session.plan.warm)
+    shared = None if store.outlives_this_machine else str(session.folder / STATISTICS)
     placed: dict[int, TrialPlan] = {}
 
     def draw(number: int, values: Mapping[str, Scalar]) -> TrialPlan:
@@ -185,7 +188,7 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
             plan = taught_by(plan, store)
             folder = store.reference(session.folder / "trials" / plan.trial_id)
             where = (folder, share.threads, share.device, precision)
-            plan = plan.placed(checkpoint, *where, session.branches)
+            plan = plan.placed(checkpoint, *where, session.branches, shared)
             if wants_foresight(session.sweep):
                 plan = replace(plan, planned=_foreseen(session, plan))
             placed[number] = plan

@@ -63,6 +63,8 @@ class RunConfig(Output, Place, Pixels, Shares, Chance, Training):
     effective_train_size, effective_valid_size, effective_test_size: fractions in (0, 1] of the splits that are used;
     of train other images in each epoch, of the others always the same.
     out_dir: where ``checkpoint.pt``, TensorBoard events and tables go; None writes nothing.
+    statistics_dir: where statistics of calibration are found that other runs of the same data have left, and are left
+    for them.
     tensorboard: write events beside the checkpoint; parameter_histograms: with a histogram of each parameter.
     train: a loop of one's own, in the place of the engine's. values: what a sweep has drawn for this run, by key path.
     resume: go on from ``out_dir/checkpoint.pt`` if it is there. deterministic: same bits on every run (CPU).

@@ -36,7 +36,7 @@ from raydistill.training import memory
 from raydistill.training import precision as arithmetic
 from raydistill.training.allocator import keep_freed_memory
 from raydistill.training.average import AveragedWeights
-from raydistill.training.calibration import calibration_of
+from raydistill.training.calibration import calibration_of, kept_statistics
 from raydistill.training.config import RunConfig
 from raydistill.training.determinism import epoch_seed, seed_everything, training_environment
 from raydistill.training.distiller_checkpoint import read_any
@@ -186,7 +186,7 @@ class Run:
         self.optimizer: Optimizer = make_optimizer(self.model, config)
         self.scheduler: CompressionScheduler = build(
             self.schedule, self.model, self.optimizer, self.task.example_input(), config.strict, ranks,
-            calibration_of(task, config, self.device),
+            calibration_of(task, config, self.device), kept_statistics(config, self.device),
         )  # fmt: skip
         self.scheduled = len(self.scheduler.scheduled)
         if not config.trains:

@@ -42,7 +42,7 @@ from raydistill.schedule import ScheduleSpec, dump_schedule
 from raydistill.tasks import Task
 from raydistill.tasks.of_checkpoint import asked_for
 from raydistill.training import checkpoint as saved
-from raydistill.training.calibration import calibration_of
+from raydistill.training.calibration import calibration_of, kept_statistics
 from raydistill.training.config import RunConfig
 from raydistill.training.distiller_checkpoint import read_any
 from raydistill.training.identity import run_identity
@@ -175,7 +175,8 @@ class Trial:
         calibration = calibration_of(self.task, self.config, self.device)
         said = self.config.schedule or _DENSE
         settle(itertools.chain(model.named_parameters(), model.named_buffers()), self.ranks)
-        scheduler = build(said, model, optimizer, inputs, self.config.strict, self.ranks, calibration)
+        kept = kept_statistics(self.config, self.device)
+        scheduler = build(said, model, optimizer, inputs, self.config.strict, self.ranks, calibration, kept)
         scheduler.structure = (*self._begun, *scheduler.structure)
         if self.config.distillation is not None:
             self._identity["distillation"] = add_teacher(self.config, self.task, model, scheduler, self.device)

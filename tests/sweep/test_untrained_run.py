@@ -47,6 +47,7 @@ def test_trials_of_no_epochs_prune_validate_and_are_trials_like_any_other(
     shown = sweep_here("space.yaml", "--cpu")
     assert "Pareto front" in shown
     records = read_journal(tmp_path / "sweeps/tiny/journal.jsonl").records
+    assert len(list((tmp_path / "sweeps/tiny/statistics").iterdir())) == 2, "their weights differ"
     dense = read_checkpoint(next((tmp_path / "sweeps/baselines").rglob("checkpoint.pt")))["model"]
     for trial in (record for key, record in records.items() if key != BASELINE):
         assert trial.state == FINISHED

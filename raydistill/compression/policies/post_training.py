@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from raydistill.compression.copying import copy_of
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.policies.base import Policy
 from raydistill.compression.post_training import PostTrained, Steps, mended, post_train, rounded_over_ranges
+from raydistill.compression.quantizers.kept_statistics import KeptStatistics
 from raydistill.compression.quantizers.network import quantization_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
 from raydistill.compression.rates import PolicyTime
@@ -58,7 +59,7 @@ class PostTrainingPolicy(Policy):
     """Folds batch norms, calibrates, and rounds weights and activations from then on.
 
     example_input: the network's positional inputs. calibration: None where there are none, which is an error once they
-    are needed: the quantizer names no statistics, or a step looks at data.
+    are needed: the quantizer names no statistics, or a step looks at data. kept: statistics of other runs.
     """
 
     ends = True
@@ -71,12 +72,14 @@ class PostTrainingPolicy(Policy):
         example_input: Sequence[Any] | None,
         calibration: Batches | None,
         controls: PostTrainingControls,
+        kept: KeptStatistics | None = None,
     ) -> None:
         if example_input is None:
             rule = "needs an example of the network's input, to see what follows what"
             raise ConfigError(Fault("example_input", rule, ABSENT, "give build(..., example_input=...)"))
         self._quantizer, self._model, self._masks = quantizer, model, masks
         self._example, self._calibration, self._controls = tuple(example_input), calibration, controls
+        self._kept = kept and replace(kept, about=f"{kept.about}, {controls.evidence_minibatches} minibatches")
         self._done = False
         self._check()
 
@@ -100,7 +103,9 @@ class PostTrainingPolicy(Policy):
         def by_first() -> None:
             nonlocal report
             batches, steps = self._batches(), self._controls.steps
-            rounded = rounded_over_ranges(self._model, self._quantizer, self._inputs(), batches, steps=steps)
+            rounded = rounded_over_ranges(
+                self._model, self._quantizer, self._inputs(), batches, steps=steps, kept=self._kept
+            )
             report = mended(self._model, rounded, batches, steps)
 
         ranks.by_first(by_first)

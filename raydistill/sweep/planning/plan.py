@@ -83,12 +83,15 @@ class TrialPlan:
         device: str,
         precision: Precision,
         branches: Mapping[int, str] | None = None,
+        statistics_dir: str | None = None,
     ) -> TrialPlan:
         """baseline, out_dir: references into the sweep's storage. precision: what ``auto`` stands for here, so that no
         trial is faster or coarser than another. branches: the trunk's networks, by numbers of its epochs.
+        statistics_dir: see `RunConfig`, for all trials of the sweep.
         """
         start = baseline if self.branch is None or branches is None else branches[self.branch]
-        run = replace(self.run, init_from=start, out_dir=out_dir, threads=threads, device=device)
+        where = {"out_dir": out_dir, "threads": threads, "device": device, "statistics_dir": statistics_dir}
+        run = replace(self.run, init_from=start, **where)  # type: ignore[arg-type]
         if run.distillation is not None and run.distillation.checkpoint is None:  # the baseline teaches
             run = replace(run, distillation=replace(run.distillation, checkpoint=baseline))
         return replace(self, run=replace(run, precision=precision) if run.precision == "auto" else run)
