@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,30 @@ def test_yaml_is_read_by_safe_loaders_only() -> None:
         text = path.read_text()
         for unsafe in ("UnsafeLoader", "FullLoader", "yaml.Loader", "yaml.CLoader"):
             assert unsafe not in text, path
+
+
+@functools.cache
+def written_to(folder: Path) -> set[str]:
+    """Names of attributes that something in a folder is assigned to."""
+    text = "\n".join(path.read_text() for path in folder.glob("*.py"))
+    return set(re.findall(r"\.(\w+)(?:, [\w.]+)* [-+|&*/]?= ", text))
+
+
+def test_values_that_nothing_is_written_to_are_frozen() -> None:
+    """A dataclass whose fields nobody in its folder writes to, and which collects nothing, is the same to all who hold
+    it: as it is passed from room to room, nobody can change it behind another's back."""
+    open_ones = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text()
+        if "@dataclass" not in text:
+            continue
+        written = written_to(path.parent)
+        for value in (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)):
+            said = [ast.unparse(decorator) for decorator in value.decorator_list]
+            if not any(each.startswith("dataclass") for each in said) or any("frozen=True" in each for each in said):
+                continue
+            fields = [node for node in value.body if isinstance(node, ast.AnnAssign)]
+            collects = any(ast.unparse(node.annotation).startswith(("list[", "dict[", "set[")) for node in fields)
+            if not collects and not written & {ast.unparse(node.target) for node in fields}:
+                open_ones.append(f"{path.name}: {value.name}")
+    assert open_ones == []

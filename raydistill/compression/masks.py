@@ -155,7 +155,7 @@ class MaskSet:
         for name in {**self._masks, **dict.fromkeys(wanted)}:
             if name not in present:
                 rule = "is gone from the model since the scheduler was built"
-            elif present[name].shape != self._parameters[name].shape:
+            elif present[name].shape != self._parameters.get(name, present[name]).shape:
                 rule = f"is of shape {tuple(present[name].shape)}, it had another when the scheduler was built"
             else:
                 continue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from raydistill.compression.deployment import deploy, tensors
-from raydistill.compression.structure import replay
+from raydistill.compression.deployment import Deployment, deploy, noise, tensors
+from raydistill.compression.structure import Folded, replay
 from raydistill.models import MENU
 from tests.compression.structure.test_thinned import pruned
 from tests.compression.thinning.conftest import relative, unsettled
@@ -179,3 +180,98 @@ def test_all_that_a_network_gives_is_compared() -> None:
     assert [id(tensor) for tensor in tensors(given)] == [id(one), id(other), id(third)]
     assert tensors(one)[0] is one
     assert tensors(3) == []
+
+
+def folded(model: nn.Module, *inputs: Tensor) -> Deployment:
+    """What is done to a model whose norms are unsettled; its outputs stay."""
+    torch.manual_seed(0)
+    unsettled(model).eval()
+    with torch.no_grad():
+        expected = tensors(model(*inputs))
+        done = deploy(model, inputs)
+        for one, other in zip(tensors(model(*inputs)), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ((nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (2, 3, 6, 6)),
+        ((nn.Conv1d(3, 4, 3, bias=False), nn.BatchNorm1d(4)), (2, 3, 6)),
+        ((nn.Linear(3, 4), nn.BatchNorm1d(4)), (5, 3)),
+        ((nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4)), (2, 3, 2, 2, 2)),
+    ],
+)
+def test_a_norm_behind_a_layer_of_its_channels_is_folded(layers: tuple[nn.Module, ...], shape: tuple[int, ...]) -> None:
+    done = folded(nn.Sequential(*layers), torch.randn(shape))
+    assert (done.folded, done.removed, done.rounded, done.notes) == (1, 0, 0, ())
+    assert done.lines == ("1 batch norm folded",)
+    assert [type(change) for change in done.changes] == [Folded]
+
+
+def test_two_norms_are_told_as_several_and_outputs_of_every_form_are_compared() -> None:
+    class Forms(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(3, 4)
+            self.norm_a, self.norm_b = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            a = self.norm_a(self.a(x))
+            return {"a": a, "rest": [self.norm_b(self.b(x)), (a > 0, None)], "none": x[:0]}
+
+    done = folded(Forms(), torch.randn(5, 3))
+    assert done.lines == ("2 batch norms folded",)
+    found = tensors({"a": torch.ones(1), "b": [torch.zeros(2), (torch.ones(3),)], "c": "text", "d": None})
+    assert [tensor.numel() for tensor in found] == [1, 2, 3]
+
+
+def test_noise_is_ever_the_same_and_numbers_of_things_are_kept() -> None:
+    words = torch.tensor([3, 1])
+    assert noise(words) is words
+    assert noise("text") == "text"
+    given = torch.zeros(2, 3, dtype=torch.float64)
+    assert torch.equal(noise(given), noise(given))
+    assert (noise(given).dtype, noise(given).shape) == (torch.float64, given.shape)
+    assert noise(given).unique().numel() == 6
+
+
+def test_what_is_zero_as_a_whole_goes_and_is_counted() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.inner(x)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), Residual(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
+    with torch.no_grad():
+        model[1].inner.weight.zero_()
+        model[1].inner.bias.zero_()
+        model[2].weight[1] = model[2].bias[1] = 0
+    x = torch.randn(6, 3)
+    expected, before = model(x).detach(), sum(p.numel() for p in model.parameters())
+    done = deploy(model, (x,))
+    torch.testing.assert_close(model(x), expected)
+    assert done.removed == before - sum(p.numel() for p in model.parameters()) == 20 + (4 + 1 + 2)
+    assert done.lines == ("27 parameters removed that were zero as a whole", "1 block gone that did nothing: 1")
+    assert len(done.changes) == 2
+    columns = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval()
+    columns[1].weight.data[:, 2] = 0
+    assert deploy(columns, (x,)).removed == 3 + 1 + 2
+
+
+def test_a_scale_of_zero_is_looked_for_too() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    unsettled(model).eval()
+    model[1].weight.data[2] = 0
+    model[1].bias.data[2] = -1.0  # behind the ReLU it is zero
+    x = torch.randn(6, 3)
+    expected = model(x).detach()
+    done = deploy(model, (x,))
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    assert done.removed > 0
+    assert model[0].out_features == 3

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from raydistill.compression.granularity import MENU, granularity
+from raydistill.compression.granularity import MENU, fault_of, granularity
 from raydistill.errors import ConfigError
+from tests.compression.own import Pairs
 
 CONV = torch.arange(4 * 6 * 2 * 3, dtype=torch.float32).reshape(4, 6, 2, 3)
 MATRIX = torch.arange(24, dtype=torch.float32).reshape(4, 6)
@@ -90,3 +91,78 @@ def test_a_weight_that_has_no_such_groups_is_named() -> None:
 def test_of_how_many_dimensions_a_weight_may_be(name: str, dimensions: str) -> None:
     for count in range(1, 8):
         assert (count in MENU[name].dimensions) == (str(count) in dimensions), count
+
+
+class Flat(Pairs):
+    """Groups that are told flat."""
+
+    def groups(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.flatten()
+
+
+class Half(Pairs):
+    """Half of the elements are in no group."""
+
+    def groups(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.reshape(-1, 2)[::2]
+
+
+class Mirrored(Pairs):
+    """Each group's value goes to another."""
+
+    def expand(self, keep: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return super().expand(keep.flip(0), weight)
+
+
+class Column(Pairs):
+    """Values in a row, in place of the weight's shape."""
+
+    def expand(self, keep: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return super().expand(keep, weight).flatten()
+
+
+class Raises(Pairs):
+    def groups(self, weight: torch.Tensor) -> torch.Tensor:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        (Pairs, ""),
+        (Flat, r"group type g: groups() must give every element once, as (groups, elements): of (4, 6) it gives (24,)"),
+        (Half, r"groups() must give every element once, as (groups, elements): of (4, 6) it gives (6, 2)"),
+        (Mirrored, "group type g: expand() must give each element of (4, 6) its group's value"),
+        (Column, "group type g: expand() must give each element of (4, 6) its group's value"),
+        (Raises, "group type g fails on (4, 6) (ValueError: no)"),
+    ],
+)
+def test_what_is_wrong_with_a_granularity_of_ones_own_is_said(kind: type[Pairs], fault: str) -> None:
+    found = fault_of(kind("g", None, (2,)), MATRIX.clone().requires_grad_())
+    assert fault in found
+    assert bool(found) == bool(fault)
+    assert "needs a weight of 2 dimensions, this one has 4" in fault_of(kind("g", None, (2,)), CONV)
+
+
+def test_names_that_are_none_and_shapes_of_blocks() -> None:
+    assert fault_of(MENU["Filters"], CONV) == fault_of(granularity("g", "Blocks", (1, 6, 1, 1)), CONV) == ""
+    assert granularity("g", "tests.compression.own:PAIRS").name == "Pairs"
+    for name, shape, said in (
+        ("Filter", None, "g: must be one of Element, .*did you mean 'Filters'"),
+        (3, None, "g: must be one of Element"),
+        ("Filters", [1, 1, 1, 1], "block_shape: is for group type Blocks only"),
+        ("tests.compression.own:PAIRS", [1, 1, 1, 1], "block_shape: is for group type Blocks only"),
+        ("Blocks", None, "block_shape: is missing"),
+        ("Blocks", [1, 1, 1], "block_shape: must be four whole numbers"),
+        ("Blocks", [0, 1, 1, 1], "block_shape: must be four whole numbers"),
+        ("Blocks", [True, 1, 1, 1], "block_shape: must be four whole numbers"),
+        ("Blocks", [1.0, 1, 1, 1], "block_shape: must be four whole numbers"),
+        ("Blocks", [1, 1, 2, 1], "block_shape: must end in 1, 1"),
+        ("Blocks", [1, 1, 1, 2], "block_shape: must end in 1, 1"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            granularity("g", name, shape)
+    with pytest.raises(ConfigError, match="g: must be one of Filters, got 'Element'"):
+        granularity("g", "Element", allowed=lambda name: name == "Filters")
+    with pytest.raises(ConfigError, match="g: must be one of"):
+        granularity("g", "tests.compression.own:PAIRS", own=False)

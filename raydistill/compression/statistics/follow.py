@@ -154,8 +154,8 @@ def layers(model: nn.Module) -> list[str]:
 
 @functools.cache
 def _stem(name: str) -> str:
-    """``relu_`` is ``relu``, ``__iadd__`` is ``iadd``, ``max_pool2d`` is ``max_pool``."""
-    return re.sub(r"[123]d$", "", name.strip("_"))
+    """``relu_`` is ``relu``, ``__iadd__`` is ``iadd``, ``max_pool2d``, with its indices too, is ``max_pool``."""
+    return re.sub(r"[123]d(_with_indices)?$", "", name.strip("_"))
 
 
 class _Mode(TorchFunctionMode):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import ConvolutionKind, kind_of
+from raydistill.compression.layer_kinds.convolution import kernel_text
 from raydistill.compression.thinning import thin
 
 LAYERS = {
@@ -85,3 +86,69 @@ def test_what_stands_around_a_grouped_transposed_conv_is_thinned() -> None:
     expected = model(x).detach()
     assert thin(model, None, x[:1]).removed == {"4": 2}
     torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(4, 6, 3), nn.Conv2d(4, 6, (3, 2), stride=(1, 2), padding=(1, 0), dilation=(1, 2)),
+        nn.Conv2d(4, 6, 3, groups=2, padding=1), nn.Conv2d(4, 4, 3, groups=4), nn.Conv1d(4, 6, 3, stride=2, padding=1),
+        nn.Conv1d(4, 6, 3, groups=2, dilation=2), nn.Conv2d(4, 6, 3, padding="same", padding_mode="circular"),
+        nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+    ],
+)  # fmt: skip
+def test_patches_times_the_weight_are_what_it_gives(module: nn.Module) -> None:
+    maps = torch.randn(3, 4, *(7, 6)[: len(module.kernel_size)])
+    for inputs in (maps, maps[0]):
+        read = kind_of(module).patches(module, inputs)
+        assert read is not None
+        groups, outputs = module.groups, module(inputs if inputs is maps else inputs.unsqueeze(0))
+        weight = module.weight.flatten(1).view(groups, module.out_channels // groups, -1)
+        assert read.shape == (groups, outputs[:, 0].numel(), weight.shape[-1])
+        given = torch.einsum("gpk,gok->pgo", read, weight).flatten(1) + module.bias
+        torch.testing.assert_close(given, outputs.flatten(2).transpose(1, 2).flatten(0, 1))
+
+
+def test_samples_are_patches_at_so_many_places_and_what_stands_there() -> None:
+    torch.manual_seed(0)
+    module, inputs = nn.Conv2d(4, 6, 3, padding=1, stride=2), torch.randn(3, 4, 8, 8)
+    found = kind_of(module).samples(module, inputs, module(inputs), 5)
+    assert found is not None
+    read, gave = found
+    assert (read.shape, gave.shape) == ((15, 36), (15, 6))
+    torch.testing.assert_close(read @ module.weight.flatten(1).T + module.bias, gave)
+    assert len({tuple(row.tolist()) for row in read[:5]}) > 1
+
+
+def test_of_which_convolutions_no_patches_are_known() -> None:
+    known = {
+        nn.Conv3d(2, 3, 1): (False, False, ()), nn.ConvTranspose2d(2, 3, 1): (False, False, ()),
+        nn.ConvTranspose1d(2, 3, 1): (False, False, ()), nn.Conv1d(2, 3, 1): (False, True, ("weight",)),
+        nn.Conv2d(2, 3, 1): (True, True, ("weight",)), nn.Conv2d(2, 4, 1, groups=2): (False, True, ("weight",)),
+        nn.Conv2d(2, 3, 3, padding="same"): (False, True, ("weight",)),
+    }  # fmt: skip
+    for module, (samples, patches, multiplies) in known.items():
+        kind = kind_of(module)
+        inputs = torch.randn(1, 2, *[4] * len(module.kernel_size))
+        assert (kind.samples(module, inputs, module(inputs), 2) is not None) == samples
+        assert (kind.patches(module, inputs) is not None) == patches
+        assert kind.multiplies(module) == multiplies
+        assert kind.channel_axis(module, inputs.dim()) == -1 - len(module.kernel_size)
+        assert kind.adds_evenly(module) == (not module.transposed)
+
+
+def test_sizes_follow_what_is_left_of_a_weight() -> None:
+    def fitted(module: nn.Module, rows: int, columns: int) -> tuple[int, int, int]:
+        module.weight.data = module.weight.data[:rows, :columns]
+        kind_of(module).fit(module)
+        return module.out_channels, module.in_channels, module.groups
+
+    assert fitted(nn.Conv2d(4, 6, 3), 5, 3) == (5, 3, 1)
+    assert fitted(nn.Conv2d(4, 6, 3, groups=2), 4, 1) == (4, 2, 2)
+    assert fitted(nn.Conv2d(6, 6, 3, groups=6), 4, 1) == (4, 4, 4)
+    assert fitted(nn.ConvTranspose2d(4, 6, 3), 3, 5) == (5, 3, 1)
+    assert not kind_of(nn.Conv2d(1, 1, 1)).is_depthwise(nn.Conv2d(1, 1, 3))
+    assert kind_of(nn.Conv2d(1, 1, 1)).may_be_cut(nn.Conv2d(1, 1, 3))
+    assert not kind_of(nn.Conv2d(1, 1, 1)).may_be_cut(nn.Conv2d(4, 2, 3, groups=2))
+    assert kind_of(nn.Conv2d(1, 1, 1)).attributes(nn.Conv2d(2, 2, 1)) == "k=1x1"
+    assert kernel_text(()) == ""

@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raydistill.compression import CompressionScheduler, build
+from raydistill.compression.masks import MaskSet
+from raydistill.compression.policies.base import Step
+from raydistill.compression.policies.pruning import PruningControls, PruningPolicy
+from raydistill.compression.pruners import LotteryTicketPruner, Pruner, RankedPruner, SparsityLevelParameterPruner
+from raydistill.compression.rates import PolicyTime
+from raydistill.compression.structure import Dropped, StructureChange
 from raydistill.errors import ConfigError
 from raydistill.schedule import parse_schedule
 
@@ -437,3 +443,96 @@ def test_of_two_pruners_that_prune_as_many_the_later_one_chooses() -> None:
         model.weight.copy_(torch.tensor([[1.0, 4.0, 3.0, 2.0]]).view_as(model.weight))
     scheduler.on_epoch_begin(1)
     assert model.weight.flatten().tolist() == [0.0, 4.0, 3.0, 0.0]
+
+
+class Told(Pruner):
+    """Masks that it is told, one a decision."""
+
+    def __init__(self, *masks: list[float], releases: bool = True, evidence: str = "none") -> None:
+        super().__init__("told", ("weight",))
+        self.decided, self.releases, self.evidence = [torch.tensor([mask]) for mask in masks], releases, evidence
+
+    def mask(self, weight_name: str, weight: Tensor, when: PolicyTime) -> Tensor:
+        return self.decided.pop(0)
+
+
+def policy_of(pruner: Pruner, **controls: Any) -> tuple[Line, MaskSet, PruningPolicy]:
+    model = Line()
+    masks = MaskSet(model)
+    return model, masks, PruningPolicy(pruner, model, masks, ["weight"], 3, PruningControls(**controls))
+
+
+NOW = PolicyTime(0, 0, 4, 1)
+
+
+def test_what_a_policy_says_of_its_levels() -> None:
+    def level(*fractions: float) -> str:
+        model = Net()
+        names = ["conv.weight", "fc.weight"][: len(fractions)]
+        pruner = SparsityLevelParameterPruner("p", dict(zip(names, fractions, strict=True)))
+        return PruningPolicy(pruner, model, MaskSet(model), names, 3).says(NOW)
+
+    assert level(0.5).endswith(" to 50.0%")
+    assert level(0.5, 0.5).endswith(" to 50.0%")
+    assert level(0.75, 0.25).endswith(" to 25.0% ... 75.0%")
+    assert policy_of(Told())[2].says(NOW).endswith(" by Told")
+
+
+def test_at_once_masks_are_in_force_on_the_weights_as_they_are() -> None:
+    model, masks, policy = policy_of(Told([1, 0, 0, 1], [2, 1, 1, 0], releases=True))
+    policy.at_once(NOW)
+    assert model.weight.tolist() == [[4, 0, 0, 10]]
+    policy.at_once(NOW)  # it may bring back; a scaled mask is one of ones and zeros
+    assert masks["weight"].tolist() == [[1, 1, 1, 0]]
+    model, masks, policy = policy_of(Told([1, 0, 0, 1], [1, 1, 1, 0], releases=False))
+    policy.at_once(NOW)
+    policy.at_once(NOW)
+    assert masks["weight"].tolist() == [[1, 0, 0, 0]]
+    model, masks, policy = policy_of(Told([0, 0, 0, 1], evidence="gradients"))
+    policy.at_once(NOW)  # nothing is seen yet, and it does not rank by magnitude
+    assert masks.names() == ()
+    assert model.weight.tolist() == [[4, 3, 20, 10]]
+
+
+def test_at_once_what_is_ranked_by_gradients_goes_by_magnitude() -> None:
+    pruner = RankedPruner("p", 0.5, ["weight"], ranking="snip")
+    model, _, policy = policy_of(pruner)
+    assert policy.waits > 0
+    assert policy.needs_gradients
+    policy.at_once(PolicyTime(3, 0, 4, 1))
+    assert model.weight.tolist() == [[0, 0, 20, 10]]
+
+
+def test_scaled_masks_scale_copies_only() -> None:
+    for copies, seen in ((False, [0.0, 3.0, 20.0, 10.0]), (True, [0.0, 6.0, 20.0, 5.0])):
+        model, _, policy = policy_of(Told([0, 2, 1, 0.5]), use_double_copies=copies)
+        policy.on_epoch_begin(NOW)
+        policy.on_minibatch_begin(Step(0, 0, 2))
+        assert model.weight.tolist() == [seen]
+
+
+def test_what_is_remembered_of_early_weights_is_cut_and_goes_into_a_state() -> None:
+    model, _, policy = policy_of(LotteryTicketPruner("p", ["weight"], 0.5))
+    policy.on_epoch_begin(NOW)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    state = copy.deepcopy(policy.state_dict())
+    other, _, again = policy_of(LotteryTicketPruner("p", ["weight"], 0.5))
+    with torch.no_grad():
+        other.weight.copy_(model.weight)
+    again.load_state_dict(state)
+    again.on_epoch_begin(PolicyTime(1, 0, 4, 1))
+    assert other.weight.tolist() == [[0, 0, 20, 10]], "the smallest go, the others are what they were"
+    policy.on_structure_change(StructureChange(Dropped(()), {"weight": lambda tensor: tensor[:, 1:]}))
+    assert policy.state_dict()["early"]["weight"].tolist() == [[3, 20, 10]]  # type: ignore[index]
+
+
+def test_a_policy_says_whether_it_may_still_draw() -> None:
+    _, _, policy = policy_of(Told([1, 1, 1, 0], [1, 1, 1, 0]), skip_first_minibatch=True)
+    assert policy.waits == 1
+    policy.on_epoch_begin(NOW)
+    assert policy.may_draw
+    policy.on_minibatch_begin(Step(0, 1, 2))
+    assert not policy.may_draw
+    assert policy_of(Told(), mini_batch_pruning_frequency=1)[2].may_draw
+    assert policy_of(Told())[2].waits == 0

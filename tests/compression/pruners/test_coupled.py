@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from raydistill.compression.build import build, check
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.pruners import CoupledPruner, Moment
+from raydistill.compression.pruners.coupled import NORMALIZERS, REDUCTIONS
 from raydistill.compression.rates import PolicyTime
+from raydistill.compression.structure import Dropped, StructureChange
 from raydistill.compression.thinning import thin
 from raydistill.errors import ConfigError
 from raydistill.models.decoder_lm import DecoderLM
@@ -259,3 +261,100 @@ def test_faults(line: str, fault: str) -> None:
 def test_it_needs_an_example() -> None:
     with pytest.raises(ConfigError, match="are found out on an example input"):
         check(parse_schedule(yaml.safe_load(SCHEDULE), "s.yaml"), DecoderLM(50, 32, 2, 4, 0.0, 16))
+
+
+def test_scores_of_couplings_are_made_comparable_by_hand() -> None:
+    scores = torch.tensor([1.0, 2.0, 6.0])
+    expected = {
+        "none": [1, 2, 6], "mean": [1 / 3, 2 / 3, 2], "sum": [1 / 9, 2 / 9, 6 / 9], "max": [1 / 6, 2 / 6, 1],
+        "standardization": [0, 0.2, 1], "lamp": [1 / 9, 2 / 8, 1],
+        "gaussian": [-2 / 7**0.5, -1 / 7**0.5, 3 / 7**0.5],
+    }  # fmt: skip
+    assert set(expected) == set(NORMALIZERS)
+    for name, values in expected.items():
+        assert NORMALIZERS[name](scores).tolist() == pytest.approx(values, abs=1e-6), name
+    assert NORMALIZERS["standardization"](torch.ones(3)).tolist() == [0, 0, 0]
+    assert NORMALIZERS["gaussian"](torch.ones(3)).tolist() == [0, 0, 0]
+    assert NORMALIZERS["mean"](torch.zeros(3)).tolist() == [0, 0, 0]
+    parts = torch.tensor([[1.0, 5.0], [3.0, 1.0]])
+    assert {name: reduce(parts).tolist() for name, reduce in REDUCTIONS.items()} == {
+        "sum": [4, 6], "mean": [2, 3], "max": [3, 5], "first": [1, 5],
+    }  # fmt: skip
+
+
+def small(**arguments: Any) -> tuple[nn.Sequential, CoupledPruner]:
+    """Four neurons, the larger the later, that two read."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        for neuron in range(4):
+            model[0].weight[neuron] = model[2].weight[:, neuron] = float(neuron + 1)
+    pruner = CoupledPruner("p", **{"final_sparsity": 0.5, "weights": ["0.weight"], **arguments})
+    pruner.bind(model, (torch.randn(2, 3),))
+    return model, pruner
+
+
+def decided(model: nn.Module, pruner: CoupledPruner, masks: dict[str, Tensor] | None = None) -> list[Tensor]:
+    weights = {name: model.get_parameter(name).detach() for name in pruner.weights}
+    found = pruner.masks(weights, Moment(LAST, masks or {}))
+    assert set(found) == {"0.weight", "2.weight"}
+    return [found["0.weight"], found["2.weight"]]
+
+
+def test_neurons_go_from_rows_and_columns_and_what_others_have_masked_stays_so() -> None:
+    model, pruner = small()
+    rows, columns = decided(model, pruner)
+    assert rows.tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]]
+    assert columns.tolist() == [[0, 0, 1, 1]] * 2
+    other = torch.ones(2, 4)
+    other[0, 3] = 0
+    rows, columns = decided(model, pruner, {"2.weight": other})
+    assert rows.sum(1).tolist() == [0, 0, 3, 3]
+    assert columns.tolist() == [[0, 0, 1, 0], [0, 0, 1, 1]]
+    assert pruner.fraction("0.weight", model[0].weight, LAST) == 0.5
+    assert pruner.fraction("2.weight", model[2].weight, LAST) == 0.5
+    assert pruner.level("0.weight", LAST) == 0.5
+    assert small(scope="global")[1].fraction("0.weight", model[0].weight, LAST) is None
+    with torch.no_grad():  # a neuron that is gone goes first, whatever the others are
+        model[0].weight[3] = model[2].weight[:, 3] = 0
+    assert decided(model, pruner)[0].sum(1).tolist() == [0, 3, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        ({"min_sparsity": 0.25, "max_sparsity": 0.25}, 1),
+        ({"max_sparsity": 0.3}, 1),
+        ({"final_sparsity": 0.0, "min_sparsity": 0.6}, 3),
+        ({"final_sparsity": 0.9, "max_sparsity": 1.0}, 3),
+        ({"round_to": 3}, 1),
+        ({"round_to": 8}, 0),
+        ({"scope": "global"}, 2),
+        ({"scope": "isomorphic", "normalizer": "gaussian"}, 2),
+    ],
+)
+def test_how_many_neurons_go(arguments: dict[str, Any], gone: int) -> None:
+    assert int((decided(*small(**arguments))[0].sum(1) == 0).sum()) == gone
+
+
+def test_couplings_are_found_anew_after_a_change_and_one_neuron_is_no_choice() -> None:
+    model, pruner = small()
+    assert [each.count for each in pruner.couplings] == [4]
+    model[0], model[2] = nn.Linear(3, 3), nn.Linear(3, 2)
+    assert [each.count for each in pruner.couplings] == [4]
+    pruner.on_structure_change(StructureChange(Dropped(()), {}))
+    assert [each.count for each in pruner.couplings] == [3]
+    single = nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 2))
+    lone = CoupledPruner("p", 0.5, ["0.weight"])
+    with pytest.raises(ConfigError, match="write no Filters or Neurons or Heads or Units that can go"):
+        lone.bind(single, (torch.randn(2, 3),))
+    last = CoupledPruner("p", 0.5, ["1.weight"])
+    with pytest.raises(ConfigError, match=r"that can go \(an output of the network\)"):
+        last.bind(single, (torch.randn(2, 3),))
+
+
+def test_by_magnitude_it_needs_nothing_but_the_weights() -> None:
+    model, pruner = small(ranking="taylor")
+    assert pruner.evidence != "none"
+    plain = pruner.by_magnitude()
+    assert (plain.evidence, pruner.evidence) == ("none", pruner.ranking.evidence)
+    assert decided(model, plain)[0].sum(1).tolist() == [0, 0, 3, 3]

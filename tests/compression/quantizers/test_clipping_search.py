@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from raydistill.compression.quantizers.clipping_search import (
+    Clipping,
     best_norm,
     clippings,
     least_norm,
     search_clipping,
     stretched,
 )
-from raydistill.compression.quantizers.grid import Mode, grid_of
-from raydistill.compression.quantizers.histograms import Histogram
+from raydistill.compression.quantizers.grid import Grid, Mode, grid_of
+from raydistill.compression.quantizers.histograms import Histogram, histogram_of
 from raydistill.compression.quantizers.network import Quantization
 from raydistill.compression.quantizers.plan import plan_of
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
@@ -135,3 +138,104 @@ def test_what_cannot_be_is_said() -> None:
         search_clipping(found, lambda: 0.0, init="GUESS")
     with pytest.raises(ConfigError, match="has no ranges to search"):
         search_clipping([], lambda: 0.0)
+
+
+class Taken:
+    """A range that is searched: the grid it was told last."""
+
+    def __init__(self, key: str, grid: Grid, values: Histogram | None = None) -> None:
+        self.grid = grid
+        self.clipping = Clipping(key, grid, self.take, values)
+
+    def take(self, grid: Grid) -> None:
+        self.grid = grid
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        low, high = self.grid.ends
+        return float(low), float(high)
+
+
+def test_which_ranges_have_two_ends() -> None:
+    two = {mode: Taken("a", grid_of(-1.0, 3.0, 4, mode)).clipping.two_sided for mode in Mode}
+    assert two == {Mode.SYMMETRIC: False, Mode.SYMMETRIC_RESTRICTED: False, Mode.ASYMMETRIC_UNSIGNED: True,
+                   Mode.ASYMMETRIC_SIGNED: True}  # fmt: skip
+    assert not Taken("a", grid_of(0.0, 3.0, 4, Mode.ASYMMETRIC_UNSIGNED)).clipping.two_sided
+    assert not Taken("a", grid_of(0.0, 3.0, 4, Mode.ASYMMETRIC_SIGNED)).clipping.two_sided
+    one = stretched(grid_of(-1.0, 3.0, 8, Mode.ASYMMETRIC_UNSIGNED), 1.0, 1 / 3)
+    assert one.zero_point.tolist() == 128.0  # zero is in the middle of -1 ... 1
+    assert one.nearest(torch.tensor([-5.0, 5.0])).tolist() == pytest.approx([-1.0, 1.0], abs=0.02)
+
+
+@pytest.mark.parametrize("both_ends", [False, True])
+def test_the_search_finds_the_ranges_that_the_loss_wants_and_leaves_them_so(both_ends: bool) -> None:
+    a = Taken("a", grid_of(-8.0, 8.0, 8, Mode.SYMMETRIC_RESTRICTED))
+    b = Taken("b", grid_of(-4.0, 4.0, 8, Mode.ASYMMETRIC_UNSIGNED))
+    below = -1.0 if both_ends else -3.0
+    asked = []
+
+    def loss() -> float:
+        asked.append((a.ends[1] - 4.0) ** 2 + (b.ends[0] - below) ** 2 + (b.ends[1] - 3.0) ** 2)
+        return asked[-1]
+
+    found = search_clipping([a.clipping, b.clipping], loss, init="NONE", both_ends=both_ends)
+    assert found.scales["a"] == pytest.approx((0.5, 0.5), abs=0.02)
+    assert found.scales["b"] == pytest.approx((0.25 if both_ends else 0.75, 0.75), abs=0.03)
+    assert (a.ends[1], *b.ends) == pytest.approx((4.0, below, 3.0), abs=0.15)
+    assert (
+        found.losses["before"]
+        == found.losses["each by itself"]
+        == asked[0]
+        == pytest.approx(16 + (4 + below) ** 2 + 1, abs=0.2)
+    )
+    assert found.losses["together"] == asked[-1] == min(asked)
+    assert found.evaluations == len(asked)
+
+
+def test_a_loss_that_is_no_number_is_never_the_best_and_ranges_keep_within_bounds() -> None:
+    a = Taken("a", grid_of(-8.0, 8.0, 8, Mode.SYMMETRIC_RESTRICTED))
+    seen = []
+
+    def loss() -> float:
+        seen.append(a.ends[1] / 8)
+        return math.nan if a.ends[1] < 4.0 else a.ends[1]
+
+    for method in ("Nelder-Mead", "COBYLA", "Powell"):
+        found = search_clipping([a.clipping], loss, init="NONE", method=method, max_iterations=20)
+        assert 0.499 <= found.scales["a"][0] < 0.7
+    wide = search_clipping([a.clipping], lambda: -a.ends[1], init="NONE", max_iterations=5)
+    assert wide.scales["a"][0] == pytest.approx(1.5, abs=0.05)
+    assert 0.049 <= min(seen) <= max(seen) <= 1.51
+
+
+def test_where_the_search_begins() -> None:
+    values = histogram_of(torch.cat([torch.linspace(-1.0, 1.0, 200), torch.tensor([8.0])]), -1.0, 8.0)
+    grid = grid_of(-8.0, 8.0, 3, Mode.SYMMETRIC_RESTRICTED)
+    a, b = Taken("a", grid, values), Taken("b", grid)
+    assert least_norm(b.clipping, 2.0) == 1.0
+    shares = {p: least_norm(a.clipping, p) for p in (1.0, 2.0, 4.0)}
+
+    def error(by: float, p: float) -> float:
+        off = (stretched(grid, by, by).nearest(values.middles.float()) - values.middles.float()).abs().double()
+        return float((values.counts * off**p).sum())
+
+    for p, share in shares.items():
+        assert share == min((step / 80 for step in range(80, 0, -1)), key=lambda by, p=p: error(by, p))
+    assert shares[1.0] < shares[4.0]
+    tried: list[float] = []
+
+    def flat() -> float:
+        tried.append(a.ends[1] / 8)
+        return 1.0
+
+    for init, first in ((1.0, shares[1.0]), ("NONE", 1.0)):
+        tried.clear()
+        found = search_clipping([a.clipping, b.clipping], flat, init, max_evaluations=2)
+        assert tried == pytest.approx([1.0, first, 1.0], abs=1e-4)
+        assert found.evaluations == 3
+        assert found.scales == {"a": (1.0, 1.0), "b": (1.0, 1.0)}
+    tried.clear()
+    search_clipping([a.clipping], flat, max_evaluations=1)
+    assert len(tried) == 1 + 5 + 1 + 1
+    assert tried[0] == pytest.approx(1.0)
+    assert tried[1:6] == pytest.approx([least_norm(a.clipping, p) for p in (2.0, 2.5, 3.0, 3.5, 4.0)], abs=1e-4)

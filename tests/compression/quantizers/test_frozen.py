@@ -12,7 +12,18 @@ from torch import nn
 from raydistill.compression.deployment import deploy
 from raydistill.compression.floats import as_floats
 from raydistill.compression.quantizers import MENU, quantization_of
-from raydistill.compression.quantizers.frozen import FrozenWeight, freeze, frozen_weight, of_equal_groups
+from raydistill.compression.quantizers.activations import FixedClip, FixedGrid, TrackedRange
+from raydistill.compression.quantizers.frozen import (
+    FrozenWeight,
+    floats_put_away,
+    freeze,
+    frozen_weight,
+    of_equal_groups,
+)
+from raydistill.compression.quantizers.grid import Grid
+from raydistill.compression.quantizers.network import Quantization, attach
+from raydistill.compression.quantizers.points import Point
+from raydistill.compression.quantizers.weights import LinearWeight, ReducedFloatWeight, WeightQuantizer
 from raydistill.compression.structure import Frozen, Quantized, replay
 
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -138,3 +149,64 @@ def test_groups_of_columns_are_told_as_rows(shape: tuple[int, ...], groups: int)
             told = found[row * groups + group].tolist()
             assert told[: len(own)] == own
             assert not any(told[len(own) :])
+
+
+def small(**weights: WeightQuantizer) -> nn.Sequential:
+    """Two layers with weights by hand, the first behind a clip at 1."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.9, -0.3], [0.2, 1.2], [0.0, -2.4]]))
+        model[2].weight.copy_(torch.tensor([[1.0 + 2.0**-12, 0.5, -0.25]]))
+    named = {name.replace("_", "."): quantizer for name, quantizer in weights.items()}
+    attach(model, Quantization(named, [(Point("1", "1", "relu", 0), FixedClip(8))], [TrackedRange(8)]))
+    return model
+
+
+def test_a_network_is_settled_once_its_ranges_have_seen_something() -> None:
+    weights = {"0_weight": LinearWeight(3, "SYMMETRIC_RESTRICTED"), "2_weight": ReducedFloatWeight(16)}
+    model = small(**weights)
+    assert not freeze(model)
+    model.train()(torch.tensor([[1.0, -2.0]]))
+    model.eval()
+    x = torch.tensor([[0.7, -1.0], [2.0, 0.3]])
+    before = model(x).detach()
+    assert freeze(model)
+    assert torch.allclose(model(x), before)
+    frozen = frozen_weight(model, "0.weight")
+    assert frozen is not None
+    step = 2.4 / 3
+    assert float(frozen.scale) == pytest.approx(step)
+    assert model[0].weight.flatten().tolist() == pytest.approx([step, 0.0, 0.0, 2 * step, 0.0, -3 * step])
+    assert frozen.numbers(model[0].weight).tolist() == [[1, 0], [0, 2], [0, -3]]
+    assert frozen.numbers(model[0].weight).dtype == torch.int32
+    assert model[2].weight.tolist() == [[1.0, 0.5, -0.25]], "half precision lies on no grid, but is rounded for good"
+    assert frozen_weight(model, "2.weight") is None
+    assert frozen_weight(model, "0.bias") is None
+    assert frozen_weight(nn.Linear(1, 1), "weight") is None
+    held = quantization_of(model)
+    assert held is not None
+    assert {type(each) for each in held.each_activation()} == {FixedGrid}
+    assert not held.training
+    model.train()(x * 100)
+    assert torch.allclose(model.eval()(x), before), "nothing is tracked any more"
+    with floats_put_away(model):
+        assert model[0].weight.shape == (3, 2), "it is told as whole numbers while it is written only"
+
+
+def test_scaled_rows_keep_their_numbers() -> None:
+    weight = torch.tensor([[0.5, -1.0], [1.5, 0.0]])
+    for zero_point, low, high in ((0.0, -4, 3), (1.0, 0, 7)):
+        held = FrozenWeight(3, low, high)
+        held.take(Grid(torch.tensor([0.5]), torch.tensor([zero_point + (0 if low else 2)]), low, high))
+        factors = torch.tensor([2.0, -1.0])
+        held.scale_rows(weight, factors, 0)
+        scaled = weight * factors[:, None]
+        numbers = held.numbers(scaled)
+        assert torch.allclose((numbers - held.zero_point) * held.scale, scaled)
+        assert held.scale.flatten().tolist() == [1.0, 0.5]
+        assert held.shape == [2, 1]
+    columns = FrozenWeight(3, -4, 3)
+    columns.take(Grid(torch.tensor([0.5]), torch.zeros(1), -4, 3))
+    columns.scale_rows(weight, torch.tensor([0.0, 1.0]), 1)
+    assert columns.scale.tolist() == [[1.0, 0.5]]
+    assert columns.zero_point.tolist() == [[0.0, 0.0]]

@@ -9,7 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydistill.compression.quantizers.grid import Grid, Mode, as_multiplier_and_shift, grid_of, grid_under, on_grid
+from raydistill.compression.quantizers.grid import (
+    Grid,
+    Mode,
+    as_multiplier_and_shift,
+    grid_of,
+    grid_under,
+    of_groups,
+    on_grid,
+)
 from raydistill.compression.quantizers.ranges import Clip, value_range
 from tests.compression.quantizers.oracle_nets import Oracles
 
@@ -138,3 +146,55 @@ def test_a_tensor_tells_the_grid_it_lies_on_until_it_is_told_otherwise() -> None
     assert grid_under(tensor) is grid
     assert grid_under(tensor + 1) is None
     assert grid_under(on_grid(tensor, None)) is None
+
+
+def test_one_bit_and_ranges_of_one_side_by_hand() -> None:
+    assert {mode: mode.numbers(1) for mode in Mode} == {
+        Mode.SYMMETRIC: (-1, 0), Mode.SYMMETRIC_RESTRICTED: (0, 0), Mode.ASYMMETRIC_UNSIGNED: (0, 1),
+        Mode.ASYMMETRIC_SIGNED: (-1, 0),
+    }  # fmt: skip
+    assert float(grid_of(-1.0, 1.0, 1, Mode.SYMMETRIC).scale) == 2.0
+    assert float(grid_of(-1.0, 1.0, 1, Mode.SYMMETRIC_RESTRICTED).scale) == 2.0
+    above = grid_of(2.0, 6.0, 2, Mode.ASYMMETRIC_UNSIGNED)  # zero is taken into it
+    assert (float(above.scale), float(above.zero_point)) == (2.0, 0.0)
+    below = grid_of(-6.0, -2.0, 2, Mode.ASYMMETRIC_UNSIGNED)
+    assert (float(below.scale), float(below.zero_point)) == (2.0, 3.0)
+    assert [float(end) for end in below.ends] == [-6.0, 0.0]
+    assert [mode.symmetric for mode in Mode] == [True, True, False, False]
+    tiny = grid_of(-1e-45, 1e-45, 8, Mode.SYMMETRIC)
+    assert bool(torch.isfinite(1 / tiny.scale))
+    assert grid_of(1.0, 1.0, 4, Mode.ASYMMETRIC_UNSIGNED).high == 15
+
+
+def test_rounding_is_the_same_by_every_way_that_computes_it() -> None:
+    """One scale in single precision, in double precision, and one a channel that is the same for all."""
+    values = torch.linspace(-1.31, 2.69, 41)  # none of them half way between two numbers
+    for bits, mode in ((3, Mode.ASYMMETRIC_UNSIGNED), (4, Mode.ASYMMETRIC_SIGNED), (25, Mode.SYMMETRIC)):
+        grid = grid_of(-1.0, 2.0, bits, mode)
+        expected = torch.tensor([
+            (min(max(round(float(value) / float(grid.scale)) + float(grid.zero_point), grid.low), grid.high)
+             - float(grid.zero_point)) * float(grid.scale) for value in values
+        ])  # fmt: skip
+        several = Grid(grid.scale.expand(41), grid.zero_point.expand(41), grid.low, grid.high)
+        for found in (grid.nearest(values), several.nearest(values), grid.nearest(values.double())):
+            assert torch.allclose(found.float(), expected, atol=float(grid.scale) * 1e-3)
+        assert grid.nearest(values.double()).dtype == torch.float64
+        assert several.nearest(values.half()).dtype == torch.float16
+
+
+def test_a_scale_for_each_group_of_columns_is_told_once_a_column() -> None:
+    held = torch.tensor([[1.0, 2.0, 3.0]])
+    assert of_groups(held, 6).tolist() == [[1, 1, 2, 2, 3, 3]]
+    assert of_groups(held, 5).tolist() == [[1, 1, 2, 2, 3]]  # the last is smaller
+    assert of_groups(held, 3) is held
+    assert of_groups(held[:, :1], 6).tolist() == [[1]]
+    assert of_groups(held[0], 6) is not None
+    assert of_groups(held[0], 6).shape == (3,)
+    taps = torch.tensor([[[1.0], [2.0]]])
+    assert of_groups(taps, 4).tolist() == [[[1], [1], [2], [2]]]
+
+
+def test_multipliers_and_shifts_by_hand() -> None:
+    for scale, bits, expected in ((0.3, 3, (4, 4)), (0.5, 4, (8, 4)), (3.0, 2, (3, 0)), (10.0, 3, (5, -1))):
+        multiplier, shift = as_multiplier_and_shift(torch.tensor(scale), bits)
+        assert (float(multiplier), float(shift)) == expected

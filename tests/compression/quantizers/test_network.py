@@ -417,3 +417,15 @@ def test_a_network_is_attached_in_the_mode_that_it_is_in_and_a_float_one_is_deta
     empty = nn.ReLU()
     attach(empty, held({}))
     assert torch.equal(empty(X), X.relu())
+
+
+def test_a_linear_layer_has_units_a_channel_in_its_last_dimension() -> None:
+    model = Sums(lambda y: y)
+    scale = torch.tensor([[0.5], [0.25]])
+    weight = FixedWeight(8, -128, 127, [2, 1])
+    weight.take(Grid(scale, torch.zeros_like(scale), -128, 127))
+    points = ((Point("relu_0", "", "relu", 0), on(1.0)), (Point("s", "", "linear", 0, ACCUMULATOR), Accumulator(4)))
+    attach(model, held({"weight": weight}, *points))
+    with torch.no_grad():
+        assert model(torch.full((2, 5, 3), 50.0)).unique(dim=1).tolist() == [[[3.5, 1.75]]] * 2
+    assert on(1.0).frozen().grid().high == 255  # for good already

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from torch.nn import functional
 from torch.overrides import _get_current_function_mode
 
 from raydistill import models
+from raydistill.compression.ranks import Ranks
 from raydistill.compression.statistics import ChannelActivations, activation_table
 from raydistill.errors import CheckpointError, ConfigError
 
@@ -293,3 +295,28 @@ def test_what_cannot_be_asked() -> None:
         collector.mean("conv")
     with pytest.raises(ConfigError, match="'apoz' is not collected"):
         collector.apoz("conv")
+
+
+class Alike(Ranks):
+    """Two processes that have seen the same."""
+
+    def gather(self, value: object) -> list[object]:  # type: ignore[override]
+        return [copy.deepcopy(value), copy.deepcopy(value)]
+
+
+def test_figures_of_several_ranks_are_of_what_all_have_seen() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.randn(6, 3)
+    collector = ChannelActivations(model, statistics=("apoz", "mean", "l1"))
+    collector.attach()
+    model(x)
+    before = [collector.apoz("0"), collector.mean("0"), collector.l1("0")]
+    collector.add_up(Alike())
+    for one, both in zip(before, (collector.apoz("0"), collector.mean("0"), collector.l1("0")), strict=True):
+        torch.testing.assert_close(one, both)
+    model(-x)  # the figures go on from those of twelve rows
+    collector.detach()
+    model(x * 100)  # which nobody sees
+    check(collector, "0", [model(x), model(x), model(-x)])
+    collector.reset()
+    assert collector.seen() == ()

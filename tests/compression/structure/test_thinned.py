@@ -247,3 +247,61 @@ def test_numbers_and_parameters_that_do_not_fit_are_a_line_and_change_nothing(st
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
     assert (model[0].heads, model[0].scale, model[0].table.shape) == (4, 0.5, (4, 3))
+
+
+def test_what_stays_is_written_down_and_comes_back_with_numbers_and_tables() -> None:
+    """Rows 1 and 3 and column 0 of the first layer go, a number of the network's own code and a table follow."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.heads, self.scale = 4, 0.5
+            self.table = nn.Parameter(torch.arange(8.0).view(2, 4))
+
+    model = Own()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    leaving = {("first", False): torch.tensor([3, 1]), ("first", True): torch.tensor([0]),
+               ("last", True): torch.tensor([1, 3])}  # fmt: skip
+    made = Thinned.of(model, leaving)
+    assert made.outputs == {"first": Selection(4, (0, 2))}
+    assert made.inputs == {"first": Selection(3, (1, 2)), "last": Selection(4, (0, 2))}
+    change = Thinned(made.outputs, made.inputs, {"": {"heads": (4, 2), "scale": (0.5, 0.7)}},
+                     {"table": (1, Selection(4, (0, 2)))})  # fmt: skip
+    (again,) = structure_from(through_a_file(structure_state([change])))
+    assert again == change
+    assert "attributes" not in made.to_state()
+    assert "tables" not in made.to_state()
+    again.apply(model)
+    assert torch.equal(model.first.weight, before["first.weight"][[0, 2]][:, [1, 2]])
+    assert torch.equal(model.first.bias, before["first.bias"][[0, 2]])
+    assert torch.equal(model.last.weight, before["last.weight"][:, [0, 2]])
+    assert model.table.tolist() == [[0, 2], [4, 6]]
+    assert (model.heads, model.scale, model.first.out_features, model.first.in_features) == (2, 0.7, 2, 2)
+    under = change.under(lambda name: f"part.{name}" if name else "part")
+    assert set(under.outputs) == {"part.first"}
+    assert set(under.inputs) == {"part.first", "part.last"}
+    assert (set(under.attributes), set(under.tables)) == ({"part"}, {"part.table"})
+    assert change.sides()["last"][0] is None
+    assert change.sides()["last"][1].tolist() == [0, 2]  # type: ignore[union-attr]
+    for attributes, tables, said in (
+        (
+            {"": {"heads": (3, 2)}},
+            {},
+            r"x\.attributes\.\.heads: must be a number of the module's that goes down from 3",
+        ),
+        ({"": {"heads": (2, 2)}}, {}, "goes down from 2"),
+        ({"": {"heads": (2, 0)}}, {}, "goes down from 2"),
+        ({"": {"scale": (0.7, 0.0)}}, {}, "goes down from 0.7"),
+        ({"": {"none": (1, 1)}}, {}, "goes down from 1"),
+        ({"other": {}}, {}, r"x\.attributes\.other: the model has no such module"),
+        (
+            {},
+            {"table": (1, Selection(3, (0,)))},
+            r"x\.tables\.table: must be a parameter with 3 entries in dimension 1",
+        ),
+        ({}, {"table": (2, Selection(2, (0,)))}, "must be a parameter with 2 entries in dimension 2"),
+        ({}, {"gone": (0, Selection(2, (0,)))}, "must be a parameter with 2 entries in dimension 0"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            Thinned({}, {}, attributes, tables).apply(model, "x")

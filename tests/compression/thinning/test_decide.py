@@ -251,3 +251,13 @@ def test_a_constant_that_meets_padding_is_carried_where_outputs_have_to_stay_exa
     assert (plan.folded, plan.carried) == ({"1.bias"}, {})
     inside = (..., slice(1, 4), slice(1, 4))
     assert torch.allclose(work(example)[inside], model(example)[inside], atol=1e-5)
+
+
+def test_a_constant_that_meets_padding_in_groups_stays() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.Conv2d(4, 2, 1)).eval()
+    with torch.no_grad():
+        model[0].weight[[0, 2]], model[0].bias[[0, 2]] = 0, 0.5
+    plan, graph, _ = decided(model, torch.randn(2, 3, 5, 5))
+    assert rows(plan, graph, "0") == []
+    assert why(plan, graph, "0")["filters", 0] == "no bias of 1 can stand for its constant"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from raydistill.compression.thinning.ends import left_as_they_are, recurrent
 
@@ -71,3 +73,79 @@ def test_a_shuffle_of_channels_ends_it_and_other_views_do_not() -> None:
     assert marked == [why]
     assert [reason for _, reason in reached] == [why]
     assert torch.equal(reached[0][0], model.before(x))
+
+
+class ByHand(nn.Module):
+    """A block of two layers, whose weights its own code multiplies by, or which are called."""
+
+    def __init__(self, called: bool) -> None:
+        super().__init__()
+        self.first, self.into, self.out, self.last = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(4, 2)
+        self.called = called
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        if self.called:
+            return self.last(self.out(self.into(x)))
+        inside = nn.functional.linear(x, self.into.weight, self.into.bias)
+        return self.last(nn.functional.linear(inside, self.out.weight, self.out.bias))
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_what_goes_into_a_block_ends_and_what_reads_from_one_begins_anew(called: bool) -> None:
+    model, marked = ByHand(called), []
+
+    def mark(tensor: Tensor, why: str) -> Tensor:
+        marked.append((tensor, why))
+        return tensor * 0
+
+    x = torch.randn(2, 3)
+    inside = model.into(model.first(x))
+    with left_as_they_are(model, mark, {"into": "goes in"}, {"out": "comes out"}) as reached:
+        result = model(x)
+    assert {(why, torch.equal(tensor, inside)) for tensor, why in reached} == {("goes in", True)}
+    assert (marked[0][1], torch.equal(marked[0][0], inside)) == ("comes out", True)
+    assert torch.equal(result, model.last(model.out.bias.expand(2, 4)))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shuffled"),
+    [
+        ((2, 6, 4, 4), (2, 2, 3, 4, 4), True),
+        ((2, 6, 4, 4), (2, 3, 2, 4, 4), True),
+        ((2, 6, 4, 4), (2, 6, 1, 4, 4), False),
+        ((2, 6, 4, 4), (2, 1, 6, 4, 4), False),
+        ((2, 6, 4, 4), (2, 2, 3, 2, 8), False),  # another map
+        ((2, 6, 4, 4), (4, 3, 1, 4, 4), False),  # another batch
+        ((2, 6, 4, 4), (2, 6, 16), False),
+        ((2, 6, 16), (2, 2, 3, 4, 4), False),
+    ],
+)
+def test_which_views_split_channels_into_groups(
+    before: tuple[int, ...], after: tuple[int, ...], shuffled: bool
+) -> None:
+    marked: list[str] = []
+
+    def mark(tensor: Tensor, why: str) -> Tensor:
+        marked.append(why)
+        return tensor + 1
+
+    for views in (Tensor.view, Tensor.reshape):
+        with left_as_they_are(nn.Identity(), mark, {}, {}) as reached:
+            result = views(torch.zeros(before, requires_grad=True), after)
+            views(torch.zeros(before), after)  # which nobody follows
+        assert len(reached) == len(marked) == shuffled
+        assert bool(result.any()) == shuffled
+        marked.clear()
+
+
+def test_packed_outputs_are_marked_and_states_that_are_given_end_it() -> None:
+    model = nn.GRU(3, 4)
+    state = torch.zeros(1, 2, 4, requires_grad=True)
+    packed = pack_padded_sequence(torch.randn(5, 2, 3), torch.tensor([5, 2]))
+    with left_as_they_are(model, lambda tensor, why: tensor * 0, {}, {}) as reached:
+        output, last = model(packed, hx=state)
+    assert not output.data.any()
+    assert not last.any()
+    assert [tensor is state for tensor, _ in reached] == [True]

@@ -102,3 +102,78 @@ def test_another_image_size_or_number_of_classes_is_not_taken_for_thinning() -> 
         reshape_like(net(), net(size=6).state_dict())
     with pytest.raises(CheckpointError, match=r"'9.weight' must have shape \(4, 384\), got \(3, 384\)"):
         reshape_like(net(), net(classes=3).state_dict())
+
+
+def chain() -> nn.Sequential:
+    """Everything that can be narrower, none of it called: rows 6 and 8 may shrink, with what reads them."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 8, 1, groups=2),
+        nn.ConvTranspose2d(8, 4, 2), nn.Conv2d(4, 5, 1), nn.Linear(5, 2),
+    )  # fmt: skip
+
+
+def narrow() -> dict[str, torch.Tensor]:
+    """What is left with 4 channels of 6, 6 of 8, and 1 of 4."""
+    shapes = {
+        "0.weight": (4, 3, 3, 3), "0.bias": (4,), "1.weight": (4,), "1.bias": (4,), "1.running_mean": (4,),
+        "1.running_var": (4,), "2.weight": (4, 1, 3, 3), "2.bias": (4,), "3.weight": (6, 2, 1, 1), "3.bias": (6,),
+        "4.weight": (6, 1, 2, 2), "4.bias": (1,), "5.weight": (5, 1, 1, 1),
+    }  # fmt: skip
+    return {**chain().state_dict(), **{name: torch.rand(shape) for name, shape in shapes.items()}}
+
+
+def test_every_kind_of_layer_takes_the_shapes_and_says_which_positions_stand_for_them() -> None:
+    model, state = chain(), narrow()
+    parameters = dict(model.named_parameters())
+    changed = reshape_like(model, {**state, "another": torch.zeros(9)})
+    model.load_state_dict(state)
+    assert all(parameter is parameters[name] for name, parameter in model.named_parameters())
+    assert {name: (each.width, each.kept) for name, each in changed.outputs.items()} == {
+        "0": (6, (0, 1, 2, 3)), "1": (6, (0, 1, 2, 3)), "2": (6, (0, 1, 2, 3)), "3": (8, (0, 1, 2, 4, 5, 6)),
+        "4": (4, (0,)),
+    }  # fmt: skip
+    assert {name: (each.width, each.kept) for name, each in changed.inputs.items()} == {
+        "3": (6, (0, 1, 3, 4)), "4": (8, (0, 1, 2, 3, 4, 5)), "5": (4, (0,)),
+    }  # fmt: skip
+    assert (model[1].num_features, model[2].groups, model[3].in_channels, model[4].in_channels) == (4, 4, 4, 6)
+    assert reshape_like(model, state) == Thinned({}, {})
+
+
+@pytest.mark.parametrize(
+    ("other", "odd"),
+    [
+        ({"0.weight": (4, 3, 5, 3)}, "0.weight"),  # another kernel
+        ({"0.weight": (4, 3, 3)}, "0.weight"),
+        ({"0.weight": (0, 3, 3, 3), "0.bias": (0,)}, "0.weight"),  # something stays
+        ({"5.weight": (5, 9, 1, 1)}, "5.weight"),  # wider than it was built
+        ({"1.running_var": (3,)}, "1.weight"),  # not what the rest of its layer has
+        ({"0.bias": (3,)}, "0.weight"),
+        ({"3.weight": (5, 2, 1, 1), "3.bias": (5,)}, "3.weight"),  # two groups cannot have five filters
+        ({"2.weight": (4, 1, 2, 3)}, "2.weight"),
+        ({"6.weight": (1, 5), "6.bias": (1,)}, "6.weight"),  # the network's outputs stay
+        ({"4.weight": (6, 2, 2, 2)}, "4.weight"),  # in dim 1 it has its rows
+    ],
+)
+def test_shapes_that_thinning_does_not_leave_are_told_by_name_and_nothing_changes(
+    other: dict[str, tuple[int, ...]], odd: str
+) -> None:
+    model = chain()
+    state = {**narrow(), **{name: torch.zeros(shape) for name, shape in other.items()}}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=rf"^c.pt: '{odd}' must have shape .* choose its architecture or dataset"):
+        reshape_like(model, state, "c.pt")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_narrower_last_layer_is_only_thinned_where_another_of_its_kind_reads_as_many() -> None:
+    listed_last = nn.Sequential(nn.Linear(4, 2), nn.Linear(6, 4))  # called the other way round
+    state = {"0.weight": torch.zeros(2, 3), "1.weight": torch.zeros(3, 6), "1.bias": torch.zeros(3)}
+    changed = reshape_like(listed_last, state)
+    assert (set(changed.outputs), set(changed.inputs)) == ({"1"}, {"0"})
+    with pytest.raises(CheckpointError, match=r"'1.weight' must have shape \(4, 6\), got \(3, 6\)"):
+        reshape_like(nn.Sequential(nn.Linear(5, 2), nn.Linear(6, 4)), {**state, "0.weight": torch.zeros(2, 4)})
+    with pytest.raises(CheckpointError, match=r"'weight' must have shape"):
+        reshape_like(nn.Linear(3, 2), {"weight": torch.zeros(1, 3), "bias": torch.zeros(1)})
+    one = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 3))
+    cut = reshape_like(one, {"0.weight": torch.zeros(1, 3), "1.weight": torch.zeros(3, 1)})
+    assert cut.outputs["0"].kept == cut.inputs["1"].kept == (0,)

@@ -155,3 +155,13 @@ def test_a_width_counts_where_a_table_of_words_has_a_channel_of_zeros_too() -> N
         model.positions.weight[:, 3] = 0
     assert unwritten_widths(model) == {16}
     assert unwritten_widths(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))) == set()
+
+
+def test_a_table_of_rows_that_is_no_layers_is_written_too() -> None:
+    class Places(Token):
+        def __init__(self) -> None:
+            super().__init__()
+            self.places = nn.Parameter(torch.randn(5, 6))
+
+    (stream,) = streams(Places().double().eval(), torch.randn(2, 4, 3).double())
+    assert stream.tables == {"token": 2, "places": 1}
