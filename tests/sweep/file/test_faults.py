@@ -82,6 +82,7 @@ class Outer(Strict):
         ({"maybe": {"either": "some"}}, ["f.yaml: s.maybe.either: must be a whole number or all, got 'some'"]),
         ({"named": {"a": {"rate": 0}}}, ["f.yaml: s.named.a.rate: must be above 0, got 0"]),
         ({"named": {"a": {"rat": 1}}}, ["f.yaml: s.named.a.rat: unknown key; did you mean 'rate'?"]),
+        ({"count": {"a": 1}}, ["f.yaml: s.count: must be a whole number, got {'a': 1}"]),
         ({"most": 8.5}, ["f.yaml: s.most: must be a whole number, got 8.5"]),
     ],
 )

@@ -92,6 +92,9 @@ def test_another_task_has_its_own_optimizer_and_reads_what_the_folder_holds() ->
     assert "  # training.optimizer.lr: {loguniform: [0.0008, 0.0032]}" in lines
     assert "  # Left dense, as no weights of a layer: one, two, three and 1 more." in lines
     assert any('"perplexity_rise <= 0.1"' in line for line in lines)
+    del model.four
+    _, lines = written(model, metrics=PERPLEXITY)
+    assert "  # Left dense, as no weights of a layer: one, two, three." in lines
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def test_a_file_that_says_the_least_has_sixteen_trials_of_one_worker_each() -> N
     ("section", "key", "fits", "does_not", "more"),
     [
         (SweepSections, "num_samples", 1, 0, LEAST),
+        (SweepSections, "num_samples", 100_000, 100_001, LEAST),
         (SweepSections, "version", 1, 2, LEAST),
         (SweepSections, "name", "a" * 100, "a" * 101, LEAST),
         (TrunkSection, "branches", 1, 0, {"epochs": 3}),
@@ -181,3 +182,10 @@ def test_a_path_in_a_file_starts_beside_it(monkeypatch: pytest.MonkeyPatch, tmp_
     assert beside(file, "../a.pt") == tmp_path / "a.pt"
     assert beside(file, "/b.pt") == Path("/b.pt")
     assert beside(file, "~/c.pt") == tmp_path / "home" / "c.pt"
+
+
+def test_a_journals_section_has_what_its_method_has_no_use_for_too() -> None:
+    section = SearcherSection(name="evolution", step=0.2)
+    assert SearcherSection.of_journal(section.model_dump()) == section
+    told = TrialSchedulerSection.of_journal({"name": "none", "grace_period": 3, "odd": 1})
+    assert (told.name, told.grace_period) == ("none", 3)
