@@ -24,7 +24,7 @@ from raydistill.sweep.baseline import (
     finished,
     given_baseline,
 )
-from raydistill.sweep.planning.plan import baseline_config
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.tasks.classification import Classification
 from raydistill.tasks.classification.fingerprint import fingerprint_of_dataset
 from raydistill.training import RunConfig, fit, read_checkpoint
