@@ -82,6 +82,8 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
             continue
         if isinstance(node, (ast.arg, ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)):
             continue  # an error's words are not the point; that it is raised is changed at its condition
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            continue  # of zip: what is of one length stays so
         if isinstance(node, ast.FunctionDef):
             for part in (*node.args.defaults, *node.body):
                 yield part

@@ -192,6 +192,21 @@ def test_the_search_finds_the_ranges_that_the_loss_wants_and_leaves_them_so(both
     assert found.evaluations == len(asked)
 
 
+def test_hops_leave_a_well_for_a_deeper_one() -> None:
+    a = Taken("a", grid_of(-8.0, 8.0, 8, Mode.SYMMETRIC_RESTRICTED))
+
+    def wells() -> float:
+        share = a.ends[1] / 8
+        return min(20 * (share - 1.0) ** 2 + 0.03, 20 * (share - 0.85) ** 2)
+
+    stays, hops = (
+        search_clipping([a.clipping], wells, init="NONE", method="Nelder-Mead", basin_hops=hops) for hops in (0, 20)
+    )
+    assert stays.scales["a"][0] == pytest.approx(1.0, abs=0.02)
+    assert hops.scales["a"][0] == pytest.approx(0.85, abs=0.02)
+    assert hops.evaluations > 5 * stays.evaluations
+
+
 def test_a_loss_that_is_no_number_is_never_the_best_and_ranges_keep_within_bounds() -> None:
     a = Taken("a", grid_of(-8.0, 8.0, 8, Mode.SYMMETRIC_RESTRICTED))
     seen = []

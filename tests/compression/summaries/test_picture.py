@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.path import Path as Line
 from torch import Tensor, nn
 
 from raydistill import models
 from raydistill.compression.summaries import draw, trace
 from raydistill.compression.summaries.graph import boxes
-from raydistill.compression.summaries.picture import _Drawing
+from raydistill.compression.summaries.picture import _CORNER, _Drawing, _rounded
 from raydistill.errors import ConfigError
 
 IMAGES = torch.zeros(1, 3, 32, 32)
@@ -115,6 +117,21 @@ def test_functions_and_modules_used_twice(tmp_path: Path) -> None:
     assert [found[4].inputs, found[5].inputs] == [(3,), (0, 4)]
     draw(model, IMAGES, tmp_path / "mixed.svg")
     assert texts(tmp_path / "mixed.svg").count("twice") == 2
+
+
+def test_a_corner_is_a_curve_no_wider_than_half_of_its_arms() -> None:
+    move, line, curve = (int(code) for code in (Line.MOVETO, Line.LINETO, Line.CURVE3))
+    radius = _CORNER
+    long = [(0.0, 0.0), (4.0, 0.0), (10.0, 0.0), (10.0, 10.0)]  # the second goes straight on
+    vertices, codes = _rounded(long)
+    wanted = [(0.0, 0.0), (10 - radius, 0.0), (10.0, 0.0), (10.0, radius), (10.0, 10.0)]
+    assert np.allclose(vertices, wanted, rtol=0, atol=1e-9)
+    assert codes == [move, line, curve, curve, line]
+    short = [(0.0, 0.0), (0.0, -0.5 * radius), (-8.0, -0.5 * radius)]
+    vertices, _ = _rounded(short)
+    half = 0.25 * radius
+    assert np.allclose(vertices[1:4], [(0.0, -half), (0.0, -2 * half), (-half, -2 * half)], rtol=0, atol=1e-9)
+    assert _rounded([(0.0, 0.0), (0.0, 5.0)]) == ([(0.0, 0.0), (0.0, 5.0)], [move, line])
 
 
 def test_a_name_that_is_no_picture(tmp_path: Path) -> None:
