@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.layer_kinds import kind_of
 from raydistill.compression.thinning import thin
 from tests.compression.thinning.conftest import relative
 
@@ -81,3 +82,15 @@ def test_keys_of_every_sequence_keep_their_heads() -> None:
         net.own.out_proj.weight[:, :8] = 0
     thin(net, None, (torch.randn(3, 5, 16), torch.randn(3, 7, 16)))
     assert net.own.num_heads == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "has_heads"),
+    [({}, True), ({"add_bias_kv": True}, False), ({"add_zero_attn": True}, False), ({"kdim": 8}, False)],
+)
+def test_what_is_added_to_keys_or_of_another_width_keeps_all_heads(arguments: dict, has_heads: bool) -> None:
+    attention = nn.MultiheadAttention(16, 4, **arguments)
+    kind = kind_of(attention)
+    assert kind.may_be_cut(attention) is has_heads
+    assert kind.can_lose(attention, True) is kind.can_lose(attention, False) is has_heads
+    assert (kind.heads(attention) is not None) is has_heads

@@ -119,6 +119,19 @@ def test_functions_and_modules_used_twice(tmp_path: Path) -> None:
     assert texts(tmp_path / "mixed.svg").count("twice") == 2
 
 
+@pytest.mark.slow
+def test_a_title_takes_a_line_above_the_picture() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    steps = boxes(trace(model, torch.zeros(1, 4)), model)
+    plain, named = (_Drawing(steps, title).figure for title in ("", "n"))
+    assert named.get_figheight() - plain.get_figheight() == pytest.approx(0.35)
+    low, high = plain.axes[0].get_ylim()
+    assert named.axes[0].get_ylim() == pytest.approx((low, high - 0.35))
+    assert low - high == pytest.approx(plain.get_figheight())
+    wide = _Drawing(steps, "a title that is wider than all that stands below it, and far").figure
+    assert wide.get_figwidth() > named.get_figwidth()
+
+
 def test_a_corner_is_a_curve_no_wider_than_half_of_its_arms() -> None:
     move, line, curve = (int(code) for code in (Line.MOVETO, Line.LINETO, Line.CURVE3))
     radius = _CORNER
