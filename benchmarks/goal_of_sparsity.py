@@ -21,7 +21,7 @@ import yaml
 
 from raydistill.errors import ConfigError
 from raydistill.records import BASELINE
-from raydistill.search.pick import Rule, pick
+from raydistill.search.pick import pick
 from raydistill.sweep.file.load import Overrides, load_sweep
 from raydistill.sweep.file.trunk_space import EPOCHS
 from raydistill.sweep.from_python import run_sweep
@@ -50,7 +50,6 @@ def delivered(way: str, seed: int, given: argparse.Namespace) -> tuple[float, fl
     except ConfigError as error:
         print(f"{title}: {error}")
         return None
-    assert isinstance(rule, Rule)
     assert found.test is not None
     assert found.last is not None
     assert dense.test is not None

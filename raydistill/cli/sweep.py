@@ -107,8 +107,9 @@ def sweep(
         asked = AMC(**amc)
         wanted = goals_of(asked, goal, file)
         searcher = searcher_of(asked)
-        known = (arch, checkpoint, dataset, data_dir, epochs, num_samples, name, resume, searcher)
-        space, text = space_of(file, wanted, *known)
+        space, text = space_of(
+            file, wanted, arch, checkpoint, dataset, data_dir, epochs, num_samples, name, resume, searcher
+        )
         if text is not None and not dry_run:
             write_atomically(space, text)
             text = None

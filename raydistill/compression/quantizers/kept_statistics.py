@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from raydistill.compression.quantizers.statistics import LayerRecords, as_mapping, statistics_of
+from raydistill.compression.ranks import digest
 from raydistill.errors import ConfigError
 from raydistill.files import write_atomically
 
@@ -43,11 +44,8 @@ class KeptStatistics:
         return found
 
     def _name(self, model: nn.Module, extent: str) -> str:
-        content = hashlib.sha256(f"{self.about}\n{extent}\n{torch.__version__}".encode())
-        for name, tensor in model.state_dict().items():
-            content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return content.hexdigest()[:32]
+        weights = digest(model.state_dict().items())
+        return hashlib.sha256(f"{self.about}\n{extent}\n{torch.__version__}\n{weights}".encode()).hexdigest()[:32]
 
 
 def _read(path: Path) -> dict[str, LayerRecords] | None:

@@ -90,8 +90,8 @@ class TrialPlan:
         statistics_dir: see `RunConfig`, for all trials of the sweep.
         """
         start = baseline if self.branch is None or branches is None else branches[self.branch]
-        where = {"out_dir": out_dir, "threads": threads, "device": device, "statistics_dir": statistics_dir}
-        run = replace(self.run, init_from=start, **where)  # type: ignore[arg-type]
+        run = replace(self.run, init_from=start, out_dir=out_dir, statistics_dir=statistics_dir)
+        run = replace(run, threads=threads, device=device)
         if run.distillation is not None and run.distillation.checkpoint is None:  # the baseline teaches
             run = replace(run, distillation=replace(run.distillation, checkpoint=baseline))
         return replace(self, run=replace(run, precision=precision) if run.precision == "auto" else run)
