@@ -90,7 +90,7 @@ def first_space(
         found = structure_ranges(model, example)
     elif goal is not None:
         found = wide(found)
-    trunk = goal is not None and goal.figure == SPARSITY and subject.has_trunk
+    trunk = goal if goal is not None and goal.figure == SPARSITY and subject.has_trunk else None
     by_block = found[0].name not in ("agp", "structures")
     usual = _USUAL.get(subject.task.name, _OF_OWN_TASK)
     said = {**usual, **subject.training} if "optimizer" not in subject.training else dict(subject.training)
@@ -116,9 +116,11 @@ def first_space(
         baseline=_trained_baseline(epochs, said, own_loop)
         if subject.checkpoint is None
         else given_baseline(subject.checkpoint, file),
-        pruned=_pruned(found, [entry for entry, _ in weights_of(model)]),
+        pruned={} if trunk is not None else _pruned(found, [entry for entry, _ in weights_of(model)]),
         epochs=epochs,
-        search=_search(found, dense, by_block, training),
+        search=_search(found, dense, by_block, training)
+        if trunk is None
+        else trunk_space.search_lines(trunk, training),
         ends=_ends(subject, name, metric, epochs, by_layer=not by_block and not own_loop)
         if goal is None
         else _ends_of_goal(subject, goal),
@@ -126,15 +128,9 @@ def first_space(
     )
     if structures:
         written = replace(written, pruner="CoupledPruner", pruned_until=STRUCTURES_UNTIL)
-    if trunk:
-        assert goal is not None
+    if trunk is not None:
         pruned = [name for one in found for name in one.weights] if dense else []
-        written = replace(
-            written,
-            trunk=trunk_space.trunk_lines(goal, epochs, pruned),
-            pruned={},
-            search=trunk_space.search_lines(goal, training),
-        )
+        written = replace(written, trunk=trunk_space.trunk_lines(trunk, epochs, pruned))
     return written.text(file)
 
 
