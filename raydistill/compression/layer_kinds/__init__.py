@@ -25,7 +25,16 @@ from raydistill.compression.layer_kinds.convolution import (
     kernel_text,
 )
 from raydistill.compression.layer_kinds.layer_norm import EMBEDDING, LAYER_NORM, RMS_NORM, LayerNormKind
-from raydistill.compression.layer_kinds.norm import BATCH_NORM, GROUP_NORM, INSTANCE_NORM, PRELU, NormKind, SlopeKind
+from raydistill.compression.layer_kinds.norm import (
+    BATCH_NORM,
+    GROUP_NORM,
+    INSTANCE_NORM,
+    PRELU,
+    RESPONSE_NORM,
+    NormKind,
+    ResponseNormKind,
+    SlopeKind,
+)
 from raydistill.compression.layer_kinds.recurrent import CELL, RECURRENT, RecurrentKind
 from raydistill.compression.layer_kinds.rewritten import RewrittenKind
 from raydistill.compression.layer_kinds.weighted import LINEAR, WeightedKind
@@ -56,6 +65,7 @@ def _rewritten(replacement: str, *numbers: str) -> RewrittenKind:
 _OF_T5 = ("n_heads", "key_value_proj_dim", "inner_dim")
 BY_NAME: dict[str, LayerKind] = {
     "transformers.pytorch_utils.Conv1D": WeightedKind(out_dim=1, in_dim=0, out_size="nf", in_size="nx"),
+    "timm.layers.grn.GlobalResponseNorm": RESPONSE_NORM,
     "torchvision.models.swin_transformer.ShiftedWindowAttention": _rewritten("windows:WindowAttention", "num_heads"),
     "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": _rewritten("windows:CosineAttention", "num_heads"),
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": _rewritten("windows:GridAttention", "n_heads"),
@@ -87,7 +97,9 @@ __all__ = [
     "NormKind",
     "PRELU",
     "RECURRENT",
+    "RESPONSE_NORM",
     "RecurrentKind",
+    "ResponseNormKind",
     "RewrittenKind",
     "SlopeKind",
     "TRANSPOSED_CONVOLUTION",

@@ -26,6 +26,7 @@ class LayerKind:
     norm: it normalizes each channel, or each group of channels, by itself. batch_norm: over the batch, so that a layer
         before it can take up its scale. recurrent: it runs over time. cell: by one step
         a call, what it gives is its state. embedding: its inputs are indices.
+    counts_all: it divides by a mean over all channels, so that only one that it reads as zero can go.
     counted: its multiply-accumulates are one row of a summary, under its name and class.
     whole: why its channels are never taken out (completes "reaches NAME, ..."); empty where they can be.
     weight: the name of its weight; out_dim, in_dim: that one's dimensions of rows and of columns.
@@ -35,6 +36,7 @@ class LayerKind:
 
     norm: bool = False
     batch_norm: bool = False
+    counts_all: bool = False
     recurrent: bool = False
     cell: bool = False
     embedding: bool = False
@@ -131,6 +133,16 @@ class LayerKind:
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         names = [name for name, tensor in own if tensor.dim() == 1 and len(tensor) > 1]
         return {} if keep_rows is None else {name: partial(select, 0, keep_rows) for name in names}
+
+    def factors(self, module: nn.Module, kept: int) -> dict[str, float]:
+        """What its tensors are taken times where so many of its rows stay, by their names in the module."""
+        del module, kept
+        return {}
+
+    def moved_numbers(self, module: nn.Module, kept: int) -> dict[str, tuple[float, float]]:
+        """Its numbers that are others where so many of its rows stay: before and after."""
+        del module, kept
+        return {}
 
     def before_cut(self, module: nn.Module, stays: Mapping[str, Tensor]) -> None:
         """Make ready for layers of this module to lose rows or columns. stays: by the name of such a layer in it, the

@@ -72,10 +72,48 @@ class SlopeKind(LayerKind):
         set_sizes(module, {"num_parameters": len(cast(nn.PReLU, module).weight)})
 
 
+@dataclass(frozen=True)
+class ResponseNormKind(LayerKind):
+    """Global response norms (Woo et al. 2023, arXiv 2301.00808, section 3.2): x + bias + weight * x * g / (m + eps), g
+    the L2 norm of a channel's map and m the mean of g over all C channels.
+
+    A channel of zeros gives its bias and adds nothing to m but counts in C. Where C' channels are left, m is C / C'
+    times what it was; with weight and eps taken times C / C' the others stay as they were. The module holds weight and
+    bias of shape (C,), the number eps, and, unless channels are last, their dimension as channel_dim.
+    """
+
+    norm: bool = True
+    counts_all: bool = True
+    numbers: tuple[str, ...] | None = ()
+
+    def rows(self, module: nn.Module) -> int:
+        return len(cast(Tensor, module.weight))
+
+    def may_be_cut(self, module: nn.Module) -> bool:
+        held = getattr(module, "weight", None), getattr(module, "bias", None)
+        one_each = all(isinstance(each, nn.Parameter) and each.dim() == 1 for each in held)
+        return one_each and type(getattr(module, "eps", None)) is float
+
+    def can_lose(self, module: nn.Module, is_column: bool) -> bool:
+        return not is_column and self.may_be_cut(module)
+
+    def channel_axis(self, module: nn.Module, dims: int) -> int:
+        axis = int(getattr(module, "channel_dim", -1))
+        return axis if axis < 0 else axis - dims
+
+    def factors(self, module: nn.Module, kept: int) -> dict[str, float]:
+        return {"weight": self.rows(module) / kept}
+
+    def moved_numbers(self, module: nn.Module, kept: int) -> dict[str, tuple[float, float]]:
+        eps = cast(float, module.eps)
+        return {"eps": (eps, eps * self.rows(module) / kept)}
+
+
 BATCH_NORM = NormKind(batch_norm=True)
 INSTANCE_NORM = NormKind()
 GROUP_NORM = GroupNormKind()
 PRELU = SlopeKind()
+RESPONSE_NORM = ResponseNormKind()
 
 
 def _norm(module: nn.Module) -> _NormBase:

@@ -65,11 +65,15 @@ class Thinned:
         """What stays of a model where these positions go: by layer and whether they are columns (else rows)."""
         outputs: dict[str, Selection] = {}
         inputs: dict[str, Selection] = {}
+        attributes: dict[str, Mapping[str, tuple[float, float]]] = {}
         for (layer, is_column), positions in leaving.items():
             module = model.get_submodule(layer)
             width = (kind_of(module).columns if is_column else kind_of(module).rows)(module)
-            (inputs if is_column else outputs)[layer] = Selection.without(width, positions)
-        return cls(outputs, inputs)
+            stays = (inputs if is_column else outputs)[layer] = Selection.without(width, positions)
+            numbers = {} if is_column else kind_of(module).moved_numbers(module, len(stays.kept))
+            if numbers:
+                attributes[layer] = numbers
+        return cls(outputs, inputs, attributes)
 
     def under(self, named: Callable[[str], str]) -> Thinned:
         """The same change to a network that this one is a part of. named: what it calls a module or parameter."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,8 @@ class Read:
 
 @torch.no_grad()
 def read_constants(model: nn.Module, example: Example, training: bool) -> dict[str, Read]:
-    """What each weighted layer reads, by its name; the model is left in eval mode."""
+    """What each weighted layer reads, and each norm that counts all channels, by its name; the model is left in eval
+    mode."""
     reads: dict[str, Read] = {}
     hooks: list[RemovableHandle] = []
 
@@ -70,7 +71,7 @@ def read_constants(model: nn.Module, example: Example, training: bool) -> dict[s
 
     for name, module in model.named_modules():
         kind = kind_of(module)
-        if weighted(module):
+        if weighted(module) or kind.counts_all:
             hooks.append(module.register_forward_pre_hook(reader(name)))
         if weighted(module) or kind.norm or kind.embedding:
             hooks.append(module.register_forward_hook(_write))
@@ -89,7 +90,6 @@ def read_constants(model: nn.Module, example: Example, training: bool) -> dict[s
 
 def _write(module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> Tensor:
     """What a layer gives out: NaN where it has weights, its constant where these are zero."""
-    del inputs
     kind = kind_of(module)
     if kind.embedding:
         return torch.full_like(output, torch.nan)
@@ -97,9 +97,13 @@ def _write(module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> Ten
     bias = kind.bias_of(module)
     shape = [1] * output.dim()
     shape[kind.channel_axis(module, output.dim())] = -1
-    dead = kind.zero_rows(module).to(output.device).view(shape)
+    if kind.counts_all:  # a mean over channels: what is not zero moves all that are not
+        dead = cast(Tensor, inputs[0]) == 0
+    else:
+        dead = kind.zero_rows(module).to(output.device).view(shape)
+    apart = kind.keeps_apart(module) and not kind.counts_all
     constant = torch.zeros(1, dtype=output.dtype, device=output.device) if bias is None else bias.view(shape)
-    return torch.where(dead, constant, output if kind.keeps_apart(module) else torch.nan).expand_as(output).contiguous()
+    return torch.where(dead, constant, output if apart else torch.nan).expand_as(output).contiguous()
 
 
 def _read(tensor: Tensor, dim: int) -> Read:

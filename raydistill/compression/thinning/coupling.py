@@ -181,6 +181,8 @@ def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterat
             refused.update(dict.fromkeys(writers, f"{member.layer} reads its channels in groups of another kind"))
             return
         slices += made
+    if any(kind_of(model.get_submodule(member.layer)).counts_all for member in group.side("through")):
+        slices += _beside(group, together or 1, adjacent or 1, model)[2]  # one that is zero as a whole can go
     matrices = all(model.get_submodule(name).get_parameter(_matrix(model, name)).dim() == 2 for name in writers)
     names = tuple(f"{name}.{_matrix(model, name)}" for name in writers)
     kind_ = NEURONS if matrices else FILTERS

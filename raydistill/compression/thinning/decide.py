@@ -98,6 +98,7 @@ class _Decision:
             new |= self._unread()
         if FILTERS in structures:
             new |= self._constant()
+        new &= ~self._counted()
         carriers = self._carriers(new) if new.any() else {}
         new[list(carriers.values())] = False
         if new.any():
@@ -127,6 +128,19 @@ class _Decision:
             read[member.channels[~zero]] = True
             self._reason(CHANNELS, member.channels[~zero], f"{member.layer} reads the channel too")
         return candidate & ~read & ~self.removed
+
+    def _counted(self) -> Tensor:
+        """Channels that count in a mean over all, as they are not known to be zero there."""
+        found = torch.zeros_like(self.removed)
+        for member in self.group.side("through"):
+            if kind_of(self.modules[member.layer]).counts_all:
+                read = self.reads.get(member.layer)
+                silent = torch.zeros(0) if read is None else (read.fixed & (read.scale == 0)).cpu()[member.where]
+                channels = member.channels if read is None else member.channels[~silent]
+                found[channels] = True
+                for structure in STRUCTURES:
+                    self._reason(structure, channels, f"{member.layer} counts the channel, which is not zero there")
+        return found
 
     def _constant(self) -> Tensor:
         """Channels of which some writer is zero, and that carry a constant that can go somewhere."""

@@ -111,7 +111,7 @@ class Taken:
             name: (dim, Selection.without(model.get_parameter(name).shape[dim], positions))
             for name, (dim, positions) in self.tables.items()
         }
-        return replace(made, tables=tables, attributes=self.attributes)
+        return replace(made, tables=tables, attributes={**made.attributes, **self.attributes})
 
     @torch.no_grad()
     def fold(self, model: nn.Module) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from raydistill.compression.copying import copy_of
 from raydistill.compression.structure import Thinned
-from raydistill.compression.structure.cut import cut
 from raydistill.compression.thinning.decide import STRUCTURES, Plan, decide
 from raydistill.compression.thinning.graph import Graph, set_training
 from raydistill.compression.thinning.inputs import Example, call, kind, noise_like, tensors, to_device
@@ -37,7 +36,7 @@ def settle(
         if not leaving:
             return plan, folded, 0.0
         thin = copy_of(folded)
-        cut(thin, Thinned.of(thin, leaving).sides())
+        Thinned.of(thin, leaving).make(thin)
         try:
             wanted = expected if exact else outputs_of(folded, noise)
             found = outputs_of(thin, noise)

@@ -1,0 +1,121 @@
+"""Hidden channels behind a global response norm go, and what stays is as it was."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from raydistill.compression.layer_kinds import ResponseNormKind
+from raydistill.compression.structure import Thinned, replay
+from raydistill.compression.thinning import thin
+from raydistill.compression.thinning.coupling import couplings
+
+
+class ResponseNorm(nn.Module):
+    """Channels last; x + bias + weight * x * g / (mean of g + eps)."""
+
+    layer_kind = ResponseNormKind()
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = nn.Parameter(torch.randn(width)), nn.Parameter(torch.randn(width)), 0.3
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.square().sum((1, 2), keepdim=True).sqrt()
+        return x + self.bias + self.weight * x * size / (size.mean(-1, keepdim=True) + self.eps)
+
+
+class Net(nn.Module):
+    """(B, H, W, 3) to (B, 5)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.act, self.grn, self.down = nn.Linear(3, 8), nn.GELU(), ResponseNorm(8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.grn(self.act(self.up(x)))).mean((1, 2))
+
+
+GONE = torch.tensor([1, 4, 6])
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture
+def maps() -> Tensor:
+    return torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_channels_of_zeros_go_and_their_biases_are_taken_up(net: Net, maps: Tensor) -> None:
+    net.up.weight[GONE] = 0
+    net.up.bias[GONE] = 0
+    before, larger = net(maps), torch.randn(1, 9, 7, 3)
+    before_larger = net(larger)
+    report = thin(net, None, maps)
+    assert report.removed == {"up": 3}
+    assert net.grn.weight.shape == (5,)
+    assert net.grn.eps == pytest.approx(0.3 * 8 / 5)
+    torch.testing.assert_close(net(maps), before, rtol=0, atol=1e-5)
+    torch.testing.assert_close(net(larger), before_larger, rtol=0, atol=1e-5)  # of another size, too
+
+
+@torch.no_grad()
+def test_a_channel_that_is_not_zero_at_the_norm_stays(net: Net, maps: Tensor) -> None:
+    net.up.weight[GONE] = 0  # its bias is left, so the norm counts a constant
+    net.down.weight[:, GONE] = 0
+    report = thin(net, None, maps)
+    assert not report.removed
+    assert net.up.out_features == 8
+    assert "grn counts the channel" in report.kept[0].reason
+
+
+@torch.no_grad()
+def test_a_channel_that_nobody_reads_but_the_norm_stays(net: Net, maps: Tensor) -> None:
+    net.down.weight[:, GONE] = 0
+    assert not thin(net, None, maps).removed
+    assert net.up.out_features == 8
+
+
+@torch.no_grad()
+def test_what_is_pruned_together_has_the_bias_before_the_norm(net: Net, maps: Tensor) -> None:
+    (coupling,) = couplings(net, maps).couplings
+    weights = dict(net.named_parameters())
+    keep = torch.ones(8)
+    keep[GONE] = 0
+    masks = coupling.expand(keep, {each.weight: weights[each.weight] for each in coupling.slices})
+    assert masks["up.bias"].tolist() == keep.tolist()
+    assert thin(net, masks, maps).removed == {"up": 3}
+
+
+@torch.no_grad()
+def test_the_record_gives_a_fresh_network_the_shapes_and_eps(net: Net, maps: Tensor) -> None:
+    net.up.weight[GONE] = 0
+    net.up.bias[GONE] = 0
+    report = thin(net, None, maps)
+    states = [change.to_state() for change in report.changes]
+    fresh = replay(Net().eval(), [Thinned.from_state(state) for state in states])
+    fresh.load_state_dict(net.state_dict())
+    assert torch.equal(fresh(maps), net(maps))
+
+
+def test_timms_norm_is_known() -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    torch.manual_seed(0)
+    net = timm.create_model("convnextv2_atto", depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), num_classes=3).eval()
+    images = torch.randn(1, 3, 32, 32)
+    block = net.stages[0].blocks[0].mlp
+    with torch.no_grad():
+        for module in net.modules():
+            if type(module).__name__ == "GlobalResponseNorm":
+                module.weight.normal_()
+                module.bias.normal_()
+        block.fc1.weight[:5] = 0
+        block.fc1.bias[:5] = 0
+        before = net(images)
+        thin(net, None, images)
+        assert len(block.fc1.weight) == 11
+        torch.testing.assert_close(net(images), before, rtol=0, atol=1e-5)
