@@ -4,8 +4,8 @@
 
 step: a training step of resnet20_cifar with each quantizer against the same step with floats (1.6 times is allowed).
 calibration: quantizing resnet50 after training with 512 images of 224 x 224 (three minutes are allowed).
-latency: the ONNX file of the quantized network against that of the float one, in onnxruntime, and its bytes. Weights
-are random there, and how far outputs lie apart is told.
+latency: the files that are delivered of the quantized network against the floats: ONNX in onnxruntime, and, where
+torchao is installed, torch.compile. Weights are random there, and how far outputs lie apart is told.
 """
 
 from __future__ import annotations
@@ -14,19 +14,25 @@ import argparse
 import copy
 import functools
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from raydistill import models
-from raydistill.compression.deployment import deploy
-from raydistill.compression.post_training import calibrate, post_train
+from raydistill.compression.post_training import PostTrained, calibrate, post_train
 from raydistill.compression.quantizers import MENU
 from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
-from raydistill.export.formats.onnx import onnx_model
+from raydistill.compression.structure import Change, Quantized, structure_state
+from raydistill.compression.thinning.verify import difference
+from raydistill.export import Deployed, asked_for, deployed, load, write_artifact
+from raydistill.export.formats.packages import has
+from raydistill.export.outputs import parts
+from raydistill.training.checkpoint import write_checkpoint
 
 STEPS: Mapping[str, Mapping[str, Any]] = {
     "QuantAwareTrainRangeLinearQuantizer": {"bits_weights": 8, "bits_activations": 8, "per_channel_wts": True},
@@ -36,6 +42,7 @@ STEPS: Mapping[str, Mapping[str, Any]] = {
     "PACTQuantizer": {"bits_weights": 4, "bits_activations": 4},
 }
 NETWORKS = ("resnet20_cifar", "resnet50", "mobilenet_v2", "vit_b_16")
+ENDS = {"onnx": ".onnx", "pt2e": ".pt2"}
 FOR_SPEED = {"weights": "SYMMETRIC", "activations": "ASYMMETRIC_UNSIGNED"}
 
 
@@ -83,12 +90,11 @@ def random_network(arch: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     return model, example
 
 
-def quantized(model: nn.Module, example: tuple[Tensor, ...], images: Sequence[Tensor]) -> nn.Module:
+def quantized(model: nn.Module, example: tuple[Tensor, ...], images: Sequence[Tensor]) -> tuple[nn.Module, PostTrained]:
     quantizer = PostTrainLinearQuantizer("q", per_channel_wts=True, mode=FOR_SPEED)
     with torch.no_grad():
         found = calibrate(model, example, lambda: iter([(batch,) for batch in images]), quantizer)
-        post_train(model, quantizer, example, found)
-    return model
+        return model, post_train(model, quantizer, example, found)
 
 
 def calibration() -> None:
@@ -99,36 +105,65 @@ def calibration() -> None:
     print(f"quantizing resnet50 after training with 512 images: {time.perf_counter() - begun:.0f} s")
 
 
-def latency(networks: Sequence[str], threads: int) -> None:
-    import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore]
+def kept(model: nn.Module, arch: str, folder: Path, *changes: Change) -> Deployed:
+    """What is delivered of it, by way of a checkpoint. changes: what made the model of a new one."""
+    classes = 10 if "cifar" in arch else 1000
+    image = [*models.example_input(arch)[0].shape[1:]]
+    described = {"run": {"arch": arch, "model_args": {}}, "num_classes": classes, "image_shape": image}
+    state = {"structure": structure_state(changes), "model": model.state_dict()}
+    write_checkpoint(folder / "checkpoint.pt", {**described, **state, "precision": "fp32"})
+    return deployed(folder / "checkpoint.pt")
 
-    print(f"ONNX files in onnxruntime, {threads} thread(s), one image")
+
+def compiled(model: nn.Module, one: tuple[Tensor, ...]) -> Callable[[], object]:
+    """torch.compile's kernels for a network of floats, its weights frozen as those of a quantized one are."""
+    from torch._inductor import config
+
+    network = torch.compile(model)
+
+    def run() -> object:
+        with config.patch(freezing=True):
+            return network(*one)
+
+    return run
+
+
+@torch.no_grad()
+def latency(networks: Sequence[str], threads: int) -> None:
+    torch.set_num_threads(threads)
+    wanted = ["onnx", "pt2e"] if has("torchao") else ["onnx"]
+    print(f"one image, {threads} thread(s); onnx: in onnxruntime; pt2e: through torch.compile, as the floats beside it")
     for arch in networks:
         model, example = random_network(arch)
-        rounded = quantized(copy.deepcopy(model), example, [torch.randn_like(example[0]) for _ in range(4)])
-        with torch.no_grad():
-            floats, expected = model(*example), rounded(*example)
-        sessions, sizes = [], []
-        for network in (model, rounded):
-            deploy(network, example)
-            content = onnx_model(network, example, (0,)).SerializeToString()
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads, options.log_severity_level = threads, 3
-            sessions.append(onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
-            sizes.append(len(content))
-        fed = {sessions[0].get_inputs()[0].name: example[0].numpy()}
-        found = torch.from_numpy(sessions[1].run(None, fed)[0])
-        one = {name: value[:1] for name, value in fed.items()}
-        passes = [functools.partial(session.run, None, one) for session in sessions]
-        times = side_by_side(passes, 15)
-        span = float(expected.abs().max())
-        print(
-            f"  {arch:16} {1000 * times[0]:8.2f} ms {1000 * times[1]:8.2f} ms {times[0] / times[1]:5.2f} times faster; "
-            f"{sizes[0]:11,} {sizes[1]:11,} bytes {sizes[1] / sizes[0]:5.2f}; the file differs from the simulation by "
-            f"{float((found - expected).abs().max()) / span:.1%}, that from floats by "
-            f"{float((floats - expected).abs().max()) / span:.1%}",
-            flush=True,
-        )
+        rounded, report = quantized(copy.deepcopy(model), example, [torch.randn_like(example[0]) for _ in range(4)])
+        with tempfile.TemporaryDirectory() as name:
+            places = [Path(name) / "floats", Path(name) / "whole numbers"]
+            floats = kept(model, arch, places[0])
+            whole = kept(rounded, arch, places[1], report.folded, Quantized(report.plan))
+            for network, place, formats in ((floats, places[0], ["onnx"]), (whole, places[1], wanted)):
+                chosen = asked_for(formats, "formats")
+                written = write_artifact(network, chosen, place / "artifact", source={}, latency=False)
+            for form, why in written.left_out.items():
+                print(f"  {arch:15} {form:5} left out: {why}", flush=True)
+            one = tuple(value[:1] for value in whole.inputs)
+            for form in written.formats:
+                dense, small = (place / "artifact" for place in places)
+                run = load(small, form, threads=threads)
+                floats_run = functools.partial(load(dense, "onnx", threads=threads), one)
+                beside = compiled(floats.model, one) if form == "pt2e" else floats_run
+                times = side_by_side([beside, functools.partial(run, one)], 15)
+                files = [dense / "model.onnx", next(small.glob(f"*{ENDS[form]}"))]
+                sizes = [file.stat().st_size for file in files]
+                simulated = [*parts(whole.outputs)]
+                off = difference(simulated, [*parts(run(whole.inputs))])
+                lost = difference([floats.model(*whole.inputs)], simulated)
+                print(
+                    f"  {arch:15} {form:5} {1000 * times[0]:7.2f} ms {1000 * times[1]:7.2f} ms "
+                    f"{times[0] / times[1]:5.2f} x; {sizes[0]:11,} {sizes[1]:10,} bytes {sizes[1] / sizes[0]:4.2f}; "
+                    f"{off:5.1%} {lost:5.1%}",
+                    flush=True,
+                )
+    print("last columns: how far the file's outputs are from the simulated ones, and those from the floats'")
 
 
 def main() -> None:
