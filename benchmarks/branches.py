@@ -27,6 +27,8 @@ USUAL: Mapping[str, Any] = {"epochs": 60, "lr": 0.02, "weight_decay": 1e-4}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as the file says": {},
     "twice the epochs": {"epochs": 120},
+    "half the epochs": {"epochs": 30},
+    "a quarter of the epochs": {"epochs": 15},
     "twice the rate": {"lr": 0.04},
     "no weight decay": {"weight_decay": 0.0},
     "cropped, not flipped": {"augment": "crop"},

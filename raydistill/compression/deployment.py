@@ -176,8 +176,8 @@ def _close(after: Tensor, before: Tensor) -> bool:
 
 
 def _scales_to_nothing(module: nn.Module) -> bool:
-    scale = getattr(module, "weight", None) if kind_of(module).norm else None
-    return isinstance(scale, Tensor) and bool((scale == 0).any())
+    kind = kind_of(module)
+    return kind.norm and bool(kind.zero_rows(module).any())
 
 
 def _has_dead_structure(weight: Tensor) -> bool:
