@@ -93,7 +93,17 @@ def traced(network: Deployed, language: Language) -> torch.export.ExportedProgra
         program = torch.export.export(network.model, network.batch(2), dynamic_shapes=shapes)
     if network.rounded:
         _drop_unread(program)
+    _drop_circumstances(program)
     return program
+
+
+def _drop_circumstances(program: torch.export.ExportedProgram) -> None:
+    """Leave out the lines of code that made each node, and the numbers of the sample inputs: compilers read shapes."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    values, named = program.example_inputs
+    program.example_inputs = tuple(torch.zeros((), dtype=v.dtype).expand(v.shape) for v in values), named
 
 
 def _drop_unread(program: torch.export.ExportedProgram) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import raydistill
 from raydistill.errors import ConfigError
 from raydistill.export import MENU, asked_for, deployed, load, write_artifact
 from raydistill.export.artifact import may_differ
@@ -66,7 +68,23 @@ def test_onnx_holds_integers_that_onnxruntime_computes_with(written: tuple[Path,
 
 def test_no_file_names_places_of_this_machine(written: tuple[Path, Manifest]) -> None:
     folder, _ = written
-    assert str(Path(torch.__file__).parent).encode() not in (folder / "model.onnx").read_bytes()
+    places = [str(Path(module.__file__).parent).encode() for module in (torch, raydistill) if module.__file__]
+    assert len(places) == 2
+    held = [(folder / "model.onnx").read_bytes()]
+    for file in folder.glob("*.pt2"):
+        with zipfile.ZipFile(file) as archive:
+            held += [archive.read(member) for member in archive.namelist()]
+    assert len(held) > 10
+    assert not [place for place in places for content in held if place in content]
+
+
+def test_archives_hold_the_shapes_of_sample_inputs_and_no_samples(written: tuple[Path, Manifest]) -> None:
+    folder, _ = written
+    for file in folder.glob("*.pt2"):
+        (images,), named = torch.export.load(file).example_inputs
+        assert (tuple(images.shape), images.dtype, named) == ((2, 3, 32, 32), torch.float32, {})
+        with zipfile.ZipFile(file) as archive:
+            assert sum(one.file_size for one in archive.infolist() if "sample_inputs" in one.filename) < 4096
 
 
 def test_weights_take_the_bytes_that_a_sweep_would_say(written: tuple[Path, Manifest]) -> None:
