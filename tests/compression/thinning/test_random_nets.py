@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -123,6 +123,7 @@ def zeros(model: nn.Module) -> Counter[tuple[str, str]]:
     st.booleans(),
     st.integers(0, 99),
 )
+@example(["grouped", "grouped"], "pooled", False, True, 98)
 def test_outputs_stay_and_every_zero_goes_or_is_accounted_for(
     kinds: list[str], end: str, norm: bool, bias: bool, seed: int
 ) -> None:
@@ -145,7 +146,8 @@ def test_outputs_stay_and_every_zero_goes_or_is_accounted_for(
         assert thin(model, None, IMAGE).removed == {}
     assert report.parameters_after == sum(p.numel() for p in model.parameters())
     loose_report = thin(loose, None, IMAGE, exact=False)
-    assert loose_report.parameters_after <= report.parameters_after
+    if "grouped" not in kinds:  # whose groups keep equal sizes: what goes first decides what else can go
+        assert loose_report.parameters_after <= report.parameters_after
     if end == "pooled" and not norm and not bias and {"conv", "padded"}.issuperset(kinds):
         # Nothing couples the layers and nothing is constant but zero: only inputs, outputs and last channels stay.
         allowed = ("reads an input of the network", "an output of the network")
