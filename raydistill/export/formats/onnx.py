@@ -19,7 +19,7 @@ from raydistill.errors import ABSENT, CheckpointError, ConfigError, Fault
 from raydistill.export.formats.base import Format, Runner
 from raydistill.export.formats.packages import need
 from raydistill.export.formats.quiet import quietly
-from raydistill.export.integers.onnx import OPSET_OF_4_BITS, OnnxOperators, in_4_bits, translations
+from raydistill.export.integers.onnx import OPSET_OF_4_BITS, OnnxOperators, drop_idle_relus, in_4_bits, translations
 from raydistill.export.outputs import Output, together
 from raydistill.files import write_atomically
 
@@ -145,6 +145,7 @@ def onnx_model(
         whole = Path(folder) / "model.onnx"
         program.save(str(whole))
         written = onnx.load(whole)
+    drop_idle_relus(written)
     if opset is not None and opset_of(written) >= opset:
         in_4_bits(written)
     graph = written.graph

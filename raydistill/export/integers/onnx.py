@@ -13,7 +13,7 @@ from raydistill.compression.quantizers.integers import Step, of_4_bits
 from raydistill.compression.storage import pack_bits
 
 if TYPE_CHECKING:
-    from onnx import ModelProto  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from onnx import ModelProto, NodeProto  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 OPSET_OF_4_BITS = 21
 """The first operator set of ONNX that knows numbers of 4 bits."""
@@ -107,3 +107,32 @@ def in_4_bits(written: ModelProto) -> None:
         written.graph.node.insert(0, helper.make_node("Cast", [kept], [name], to=stored[name].data_type))
         packed = pack_bits(numbers.view(np.uint8) & 15, 4).tobytes()
         stored[name].CopyFrom(helper.make_tensor(kept, few, numbers.shape, packed, raw=True))
+
+
+def drop_idle_relus(written: ModelProto) -> None:
+    """Leave out, in place, what sets negative values to zero where the numbers before it stand for none.
+
+    Between two layers it would keep onnxruntime from computing either with whole numbers.
+    """
+    from onnx import numpy_helper
+
+    graph = written.graph
+    numbers = {tensor.name: tensor for tensor in graph.initializer}
+    zeros = {node.output[0]: node.input[2] for node in graph.node if _reads_numbers(node) and len(node.input) > 2}
+    given = {output.name for output in graph.output}
+    instead: dict[str, str] = {}
+    for node in list(graph.node):
+        zero = numbers.get(zeros.get(node.input[0], "")) if node.op_type == "Relu" else None
+        if zero is None or node.output[0] in given:
+            continue
+        lowest = numpy_helper.to_array(zero)
+        if lowest.dtype.kind == "u" and not lowest.any():
+            instead[node.output[0]] = node.input[0]
+            graph.node.remove(node)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = instead.get(name, name)
+
+
+def _reads_numbers(node: NodeProto) -> bool:
+    return bool(node.op_type == "DequantizeLinear")

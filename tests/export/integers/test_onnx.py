@@ -10,7 +10,7 @@ from torch import nn
 from raydistill.compression.quantizers.activations import FixedGrid
 from raydistill.compression.quantizers.grid import Grid
 from raydistill.export.formats.onnx import onnx_model
-from raydistill.export.integers.onnx import of_numbers
+from raydistill.export.integers.onnx import drop_idle_relus, of_numbers
 
 pytestmark = pytest.mark.slow  # exporters take seconds
 
@@ -53,3 +53,30 @@ def test_what_whole_numbers_stand_for(axis: int) -> None:
         1: [[0.5, -6.0], [1.5, 6.0]],
     }
     assert of_numbers(numbers, scale, zero, axis).tolist() == expected[axis]
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "is_output", "left"),
+    [(np.uint8(0), False, 0), (np.uint8(3), False, 1), (np.int8(0), False, 1), (np.uint8(0), True, 1)],
+)
+def test_a_relu_of_unsigned_numbers_is_left_out(zero_point: np.generic, is_output: bool, left: int) -> None:
+    from onnx import TensorProto, checker, helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    numbers = {"scale": np.float32(0.5), "zero": zero_point}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("Relu", ["d"], ["r"]),
+        *([] if is_output else [helper.make_node("Neg", ["r"], ["n"])]),
+    ]
+    shaped = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "r", "n")}
+    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in numbers.items()]
+    graph = helper.make_graph(nodes, "g", [shaped["x"]], [shaped["r" if is_output else "n"]], held)
+    model = helper.make_model(graph)
+    fed = {"x": np.array([-3.0, -0.6, 0.4, 9.0], dtype=np.float32)}
+    before = ReferenceEvaluator(model).run(None, fed)[0]
+    drop_idle_relus(model)
+    checker.check_model(model)
+    assert [node.op_type for node in model.graph.node].count("Relu") == left
+    assert np.array_equal(ReferenceEvaluator(model).run(None, fed)[0], before)
