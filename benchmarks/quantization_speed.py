@@ -149,8 +149,10 @@ def latency(networks: Sequence[str], threads: int) -> None:
             for form in written.formats:
                 dense, small = (place / "artifact" for place in places)
                 run = load(small, form, threads=threads)
-                floats_run = functools.partial(load(dense, "onnx", threads=threads), one)
-                beside = compiled(floats.model, one) if form == "pt2e" else floats_run
+                if form == "onnx":
+                    beside: Callable[[], object] = functools.partial(load(dense, form, threads=threads), one)
+                else:
+                    beside = compiled(floats.model, one)
                 times = side_by_side([beside, functools.partial(run, one)], 15)
                 files = [dense / "model.onnx", next(small.glob(f"*{ENDS[form]}"))]
                 sizes = [file.stat().st_size for file in files]

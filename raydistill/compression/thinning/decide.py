@@ -135,8 +135,9 @@ class _Decision:
         for member in self.group.side("through"):
             if kind_of(self.modules[member.layer]).counts_all:
                 read = self.reads.get(member.layer)
-                silent = torch.zeros(0) if read is None else (read.fixed & (read.scale == 0)).cpu()[member.where]
-                channels = member.channels if read is None else member.channels[~silent]
+                channels = member.channels
+                if read is not None:
+                    channels = channels[~(read.fixed & (read.scale == 0)).cpu()[member.where]]
                 found[channels] = True
                 for structure in STRUCTURES:
                     self._reason(structure, channels, f"{member.layer} counts the channel, which is not zero there")

@@ -13,7 +13,7 @@ from raydistill.compression.quantizers.integers import Step, of_4_bits
 from raydistill.compression.storage import pack_bits
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from onnx import ModelProto  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 OPSET_OF_4_BITS = 21
 """The first operator set of ONNX that knows numbers of 4 bits."""
@@ -118,7 +118,8 @@ def drop_idle_relus(written: ModelProto) -> None:
 
     graph = written.graph
     numbers = {tensor.name: tensor for tensor in graph.initializer}
-    zeros = {node.output[0]: node.input[2] for node in graph.node if _reads_numbers(node) and len(node.input) > 2}
+    grids = (node for node in graph.node if node.op_type == "DequantizeLinear" and len(node.input) > 2)
+    zeros = {node.output[0]: node.input[2] for node in grids}
     given = {output.name for output in graph.output}
     instead: dict[str, str] = {}
     for node in list(graph.node):
@@ -132,7 +133,3 @@ def drop_idle_relus(written: ModelProto) -> None:
     for node in graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = instead.get(name, name)
-
-
-def _reads_numbers(node: NodeProto) -> bool:
-    return bool(node.op_type == "DequantizeLinear")
