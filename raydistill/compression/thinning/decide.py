@@ -30,13 +30,14 @@ class Plan:
 
     removed: for each group the channels that go (bool, one a channel). folded: names of the biases and running means
     that took up constants. carried: for each layer the columns into which others were added. reasons: by group, why a
-    zeroed structure of a channel stays.
+    zeroed structure of a channel stays. balanced: something stays for the groups of a conv to keep equal sizes.
     """
 
     removed: dict[int, Tensor]
     folded: set[str] = field(default_factory=set)
     carried: dict[str, set[int]] = field(default_factory=dict)
     reasons: dict[int, dict[tuple[str, int], str]] = field(default_factory=dict)
+    balanced: bool = False
 
     def leaving(self, graph: Graph) -> dict[tuple[str, bool], Tensor]:
         """The positions that go, sorted, by layer and whether they are columns (else rows)."""
@@ -261,7 +262,9 @@ class _Decision:
         room = int(counts.min()) if len(member.where) == size else 0
         for group, count in enumerate(counts.tolist()):
             mine = member.channels[(owner == group) & new[member.channels]]
-            self._keep(new, mine[len(mine) - (count - room) :], f"the groups of {member.layer} keep equal sizes")
+            stay = mine[len(mine) - (count - room) :]
+            self._keep(new, stay, f"the groups of {member.layer} keep equal sizes")
+            self.plan.balanced |= len(stay) > 0
 
     def _keep(self, new: Tensor, channels: Tensor, reason: str) -> None:
         new[channels] = False

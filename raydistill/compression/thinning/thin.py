@@ -24,7 +24,7 @@ from raydistill.compression.thinning.inside import thin_inside
 from raydistill.compression.thinning.parts import Taken
 from raydistill.compression.thinning.pieces import Piece, pieces
 from raydistill.compression.thinning.report import ThinningReport
-from raydistill.compression.thinning.verify import settle
+from raydistill.compression.thinning.verify import parameter_count, settle
 from raydistill.errors import ConfigError, Fault, close_match
 
 
@@ -98,7 +98,7 @@ def thin(
         for name, mask in values.items():
             weight = model.get_parameter(name).data
             weight.masked_fill_(mask.to(weight.device) == 0, 0)
-    before = _size(model)
+    before = parameter_count(model)
     device, dtype = kind(model)
 
     def make(change: Thinned) -> None:
@@ -118,7 +118,7 @@ def thin(
         masks.update(values)
     return ThinningReport(
         before,
-        _size(model),
+        parameter_count(model),
         {layer: count for report in reports for layer, count in report.removed.items()},
         (*(kept for report in reports for kept in report.kept), *account.outside(model, found, structures)),
         max(report.drift for report in reports),
@@ -155,7 +155,7 @@ def _thin_piece(
             changes.append(change.under(piece.named))
             make(changes[-1])
 
-    before = _size(part)
+    before = parameter_count(part)
     work = working_copy(part, piece.own(masks), wide)
     inside = thin_inside(work, example, structures, writers)
     if inside.leaving:
@@ -168,7 +168,8 @@ def _thin_piece(
     if chosen:
         original = copy_of(work)
         prune_instead(work, chosen, {})
-    plan, folded, drift = settle(work, original, graph, example, structures, asked.exact)
+    found = settle(work, original, graph, example, structures, asked.exact)
+    plan, folded = found.plan, found.folded
     own = piece.own(masks)
     prune_instead(part, chosen, own)
     _take_over(part, folded, plan, own)
@@ -176,13 +177,13 @@ def _thin_piece(
     cut(Thinned.of(part, plan.leaving(graph)))
     return ThinningReport(
         before,
-        _size(part),
+        parameter_count(part),
         {piece.named(layer): count for layer, count in account.removed(plan, graph, folded).items()},
         tuple(
             replace(kept, weight=piece.named(kept.weight), reason=piece.said(kept.reason))
             for kept in account.kept(plan, graph, folded, structures, inside.reasons)
         ),
-        max(drift, inside.drift),
+        max(found.drift, inside.drift),
         tuple(changes),
         tuple(f"{piece.named(one.block) or 'the network'}: {one} removed" for one in inside.parts),
     )
@@ -240,10 +241,6 @@ def _check(model: nn.Module, masks: object, structures: Collection[str], weights
             if mask.shape != parameters[name].shape:
                 rule = f"must have the shape {tuple(parameters[name].shape)} of its weight"
                 raise ConfigError(Fault(f"masks.{name}", rule, tuple(mask.shape)))
-
-
-def _size(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def working_copy(model: nn.Module, masks: Mapping[str, Tensor], dtype: torch.dtype) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,26 +18,48 @@ _TOLERANCE = 1e-5
 """Of the largest output."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Settled:
+    """plan: keeps the outputs. folded: the model with its constants folded. drift: how far it is from the original."""
+
+    plan: Plan
+    folded: nn.Module
+    drift: float
+
+    def cut(self, graph: Graph) -> nn.Module:
+        thin = copy_of(self.folded)
+        if leaving := self.plan.leaving(graph):
+            Thinned.of(thin, leaving).make(thin)
+        return thin
+
+
 def settle(
     work: nn.Module, original: nn.Module, graph: Graph, example: Example, structures: Collection[str], exact: bool
-) -> tuple[Plan, nn.Module, float]:
-    """The plan that keeps the outputs of `work`, `work` with its constants folded, and how far it is from `original`.
+) -> Settled:
+    """What may go from `work`. Where grouped convs keep equal sizes, what goes first decides what else can: there the
+    exact way may remove more than the other, which then is taken."""
+    found = _settle(work, original, graph, example, structures, exact)
+    if exact or not found.plan.balanced:
+        return found
+    exactly = _settle(work, original, graph, example, structures, True)
+    return min(found, exactly, key=lambda one: parameter_count(one.cut(graph)))
 
-    A group that is coupled with others in a way that the trace does not show breaks the cut model or its outputs; it is
-    found by halves and left alone.
-    """
+
+@torch.no_grad()
+def _settle(
+    work: nn.Module, original: nn.Module, graph: Graph, example: Example, structures: Collection[str], exact: bool
+) -> Settled:
+    """A group that is coupled with others in a way that the trace does not show breaks the cut model or its outputs; it
+    is found by halves and left alone."""
     noise = noise_like(example)
     expected = outputs_of(work, noise)
 
-    def attempt(groups: Collection[int]) -> tuple[Plan, nn.Module, float] | None:
+    def attempt(groups: Collection[int]) -> Settled | None:
         folded = copy_of(work)
         plan = decide(folded, graph, groups, example, structures, exact)
-        leaving = plan.leaving(graph)
-        if not leaving:
-            return plan, folded, 0.0
-        thin = copy_of(folded)
-        Thinned.of(thin, leaving).make(thin)
+        if not plan.leaving(graph):
+            return Settled(plan, folded, 0.0)
+        thin = Settled(plan, folded, 0.0).cut(graph)
         try:
             wanted = expected if exact else outputs_of(folded, noise)
             found = outputs_of(thin, noise)
@@ -47,11 +70,11 @@ def settle(
                 call(thin, noise)
         except Exception:  # whatever the model's own code raises where widths no longer fit each other
             return None
-        return plan, folded, difference(outputs_of(original, noise), found)
+        return Settled(plan, folded, difference(outputs_of(original, noise), found))
 
     accepted: list[int] = []
     rejected: list[int] = []
-    best: tuple[Plan, nn.Module, float] | None = None
+    best: Settled | None = None
     parts = [[index for index, group in enumerate(graph.groups) if group.blocked is None]]
     while parts:
         part = parts.pop(0)
@@ -67,8 +90,14 @@ def settle(
     assert best is not None
     for index in rejected:
         channels = range(graph.groups[index].width)
-        best[0].reasons[index] = {(s, channel): "the outputs would change" for s in STRUCTURES for channel in channels}
+        best.plan.reasons[index] = {
+            (s, channel): "the outputs would change" for s in STRUCTURES for channel in channels
+        }
     return best
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def outputs_of(model: nn.Module, example: Example, without: Collection[int] = ()) -> list[Tensor]:

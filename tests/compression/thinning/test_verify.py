@@ -48,12 +48,12 @@ def test_what_moves_the_outputs_is_left_alone_and_the_rest_goes(hidden: bool) ->
         for layer in (model.a, model.b):
             layer.weight[1], layer.bias[1] = 0, 0
     graph = trace(model, example)
-    plan, folded, drift = settle(copy_of(model), model, graph, example, STRUCTURES, True)
-    leaving = plan.leaving(graph)
+    found = settle(copy_of(model), model, graph, example, STRUCTURES, True)
+    leaving = found.plan.leaving(graph)
     gone = {layer: positions.tolist() for (layer, is_column), positions in leaving.items() if not is_column}
     assert gone == ({"a": [1]} if hidden else {"a": [1], "b": [1]})
-    assert drift < 1e-5
-    assert ("the outputs would change" in {r for of in plan.reasons.values() for r in of.values()}) == hidden
-    thin = copy_of(folded)
+    assert found.drift < 1e-5
+    assert ("the outputs would change" in {r for of in found.plan.reasons.values() for r in of.values()}) == hidden
+    thin = copy_of(found.folded)
     cut(thin, Thinned.of(thin, leaving).sides())
     assert torch.allclose(thin(example), model(example), atol=1e-5)
