@@ -59,7 +59,7 @@ class Pt2e(Format):
             shapes = tuple(tuple(value.shape) for value in inputs)
             with torch.no_grad():
                 if shapes not in compiled:  # kernels are made for one size each
-                    compiled[shapes] = _lowered(model, tuple(inputs))
+                    compiled[shapes] = _compiled(model, tuple(inputs))
                 return compiled[shapes](*inputs)
 
         return run
@@ -67,26 +67,37 @@ class Pt2e(Format):
     def use(self, manifest: Manifest) -> tuple[str, ...]:
         name = manifest.inputs[0].name
         return (
-            "import torch, torchao.quantization.pt2e.quantize_pt2e; torch._inductor.config.freezing = True",
+            "import torch; torch._inductor.config.freezing = True",
+            "import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # brings the integer kernels",
             "from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86",
             f'network = lower_pt2e_quantized_to_x86(torch.export.load("{_FILE}").module(), ({name},))',
             f"with torch.no_grad(): {manifest.output.name} = torch.compile(network)({name})",
         )
 
 
-def _lowered(model: Any, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    from torch._inductor import config  # torchao's way of telling it that weights stay as they are
+def lowered(model: Any, inputs: tuple[Tensor, ...]) -> Any:
+    """The network with what runs as integers in integer kernels, packed for inputs of these sizes.
+
+    torchao teaches torch.compile its kernels where its quantizer is imported; without that all of it runs in floats.
+    """
+    import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
     from torchao.quantization.pt2e.lowering import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
         lower_pt2e_quantized_to_x86,
     )
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        compiled = torch.compile(lower_pt2e_quantized_to_x86(model, inputs))
+        return lower_pt2e_quantized_to_x86(model, inputs)
+
+
+def _compiled(model: Any, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    from torch._inductor import config  # torchao's way of telling it that weights stay as they are
+
+    network = torch.compile(lowered(model, inputs))
 
     def run(*values: Tensor) -> Tensor:
         with config.patch(freezing=True):
-            found: Tensor = compiled(*values)
+            found: Tensor = network(*values)
         return found
 
     return run

@@ -15,6 +15,9 @@ from raydistill.errors import ConfigError
 from raydistill.export import MENU, asked_for, deployed, load, write_artifact
 from raydistill.export.artifact import may_differ
 from raydistill.export.formats.packages import has
+from raydistill.export.formats.pt2 import load_archive
+from raydistill.export.formats.pt2e import lowered
+from raydistill.export.integers.pt2e import OPERATORS
 from raydistill.export.manifest import Manifest
 from raydistill.training import load_model
 
@@ -64,6 +67,16 @@ def test_onnx_holds_integers_that_onnxruntime_computes_with(written: tuple[Path,
     assert nodes["Conv"] == 0
     assert nodes["QLinearConv"] == 21
     assert nodes["QLinearAdd"] == 9
+
+
+def test_pt2e_is_computed_in_integer_kernels(written: tuple[Path, Manifest]) -> None:
+    if "pt2e" not in HERE:
+        pytest.skip("torchao is not installed")
+    model = load_archive(written[0] / "model.pt2e.pt2", OPERATORS)
+    kernels = Counter(str(node.target) for node in lowered(model, (torch.randn(1, 3, 32, 32),)).graph.nodes)
+    assert kernels["onednn.qconv_pointwise.default"] == 21
+    assert kernels["onednn.qlinear_pointwise.default"] == 1
+    assert kernels["aten.convolution.default"] == kernels["aten.addmm.default"] == 0
 
 
 def test_no_file_names_places_of_this_machine(written: tuple[Path, Manifest]) -> None:
