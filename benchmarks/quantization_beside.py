@@ -4,12 +4,12 @@
 
 step: a training step of resnet20_cifar with rounding against the same step with floats, in turns.
 calibration: seconds that quantizing resnet50 takes with 512 images of 224 x 224, each method twice, in turns.
-accuracy: top1 of a checkpoint on the test split, its ranges from 512 training images, the same for all, for three seeds.
+accuracy: top1 of a checkpoint on the test split, ranges from 512 training images, the same for all, for three seeds.
 
-All three round weights by a range a channel. torchao: PT2E with the quantizer for Inductor on x86; NNCF: `nncf.quantize`
-with its defaults, which also corrects biases. Neither is a dependency: install them beside,
-`pip install --no-deps --target FOLDER torchao nncf ninja pydot tabulate openvino-telemetry`, and name FOLDER in PYTHONPATH.
-NNCF compiles kernels the first time, which NNCF_EXTENSION_LOAD_TIMEOUT=0 lets it.
+All three have a range a channel for weights. torchao: PT2E with the quantizer for Inductor on x86; NNCF:
+`nncf.quantize` with its defaults, which also corrects biases. Neither is a dependency: install them beside,
+`pip install --no-deps --target FOLDER torchao nncf ninja pydot tabulate openvino-telemetry`, and name FOLDER in
+PYTHONPATH. NNCF compiles kernels the first time, which NNCF_EXTENSION_LOAD_TIMEOUT=0 lets it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from quantization_speed import quantized, random_network, side_by_side, step_of
 from torch import Tensor, nn
 from torchao.quantization.pt2e import (  # type: ignore[import-not-found]
     allow_exported_model_train_eval,
-    move_exported_model_to_eval,
     move_exported_model_to_train,
 )
 from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not-found]

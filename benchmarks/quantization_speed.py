@@ -86,7 +86,8 @@ def random_network(arch: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     model = models.create(arch, 10 if "cifar" in arch else 1000).eval()
     example = models.example_input(arch, batch=2)
     if arch.startswith("vit"):
-        nn.init.normal_(model.get_parameter("heads.head.weight"), std=0.02)  # zero as it is made
+        nn.init.normal_(model.get_parameter("heads.head.weight"), std=0.02)  # zero as it is made, as is the next
+        nn.init.normal_(model.get_parameter("class_token"))  # else far smaller than the step of the sum it is in
     return model, example
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from raydistill.compression.copying import copy_of
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, StorageError
 from raydistill.export import classify, semi_structured
 from raydistill.export.deployed import Deployed
@@ -33,6 +34,10 @@ REFERENCE = "reference.safetensors"
 """Reference samples, by the names of the inputs, and what the masked network gives for them."""
 
 TORCH = "torch"
+
+_AS_ITSELF = 2.0
+"""Times that by which a quantized network moves itself, a file of it may: values between two numbers go either way, and
+after some dozen layers all of them have gone one way or the other."""
 
 
 def write_artifact(
@@ -148,6 +153,7 @@ def _described(
         changes=(*network.deployment.lines, *semi_structured.said(halves, size)),
         semi_structured=tuple(each.name for each in halves),
         rounded=network.rounded,
+        moved_by_rounding=_moved_by_rounding(network) if network.rounded else 0.0,
         largest_output=max((float(v.abs().max()) for v in parts(network.outputs) if v.numel()), default=0.0),
         versions={"torch": torch.__version__},
     )
@@ -164,6 +170,16 @@ def _task(content: Mapping[str, Any], data: str) -> dict[str, Any]:
     except ConfigError:
         return {"name": "", "dataset": {"name": data}, "data": data}
     return {"name": said.name, "args": dict(said.args), "dataset": {"name": data}, "data": data}
+
+
+@torch.no_grad()
+def _moved_by_rounding(network: Deployed) -> float:
+    exact = copy_of(network.model).double()
+    try:
+        found = exact(*(value.double() if value.is_floating_point() else value for value in network.inputs))
+    except Exception:  # whatever code of one's own raises that wants single precision
+        return 0.0
+    return network.kind.difference(found, network.outputs)
 
 
 def _cost(network: Deployed) -> dict[str, float]:
@@ -207,8 +223,10 @@ def _with_format(manifest: Manifest, form: Format, network: Deployed, work: Path
 
 
 def may_differ(manifest: Manifest) -> float:
-    """By how much an output may differ from the masked network's."""
-    return manifest.kind.may_differ(manifest.rounded, manifest.largest_output)
+    """By how much an output may differ from the masked network's: a deep quantized one is no closer to itself."""
+    return max(
+        manifest.kind.may_differ(manifest.rounded, manifest.largest_output), _AS_ITSELF * manifest.moved_by_rounding
+    )
 
 
 def too_far(manifest: Manifest, difference: float) -> str:

@@ -46,7 +46,8 @@ class Manifest:
     figures: by split, the metrics of the masked network's evaluation; samples beside them. network: sparsity and the
     footprint (see `training.footprint`); dense: that of the dense network, as far as it is known. agreement: by format,
     the largest difference of an output to the masked network's, of `outputs_range`. changes: lines on what was removed
-    and folded, and what could not be. rounded: it is a quantized network. latency: see `latency.side_by_side`. gives:
+    and folded, and what could not be. rounded: it is a quantized network. moved_by_rounding: by how much the outputs of
+    such a one differ where floats have double precision. latency: see `latency.side_by_side`. gives:
     of `outputs.MENU`; others: what it gives beside `output`. partial: the network gives
     more than is delivered, as the state that it would go on from: its `figures` were had with that. semi_structured:
     weights that keep two of every four inputs.
@@ -67,6 +68,7 @@ class Manifest:
     files: tuple[File, ...] = ()
     agreement: Mapping[str, float] = field(default_factory=dict)
     largest_output: float = 0.0
+    moved_by_rounding: float = 0.0
     rounded: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
     latency: Sequence[Mapping[str, Any]] = ()

@@ -42,7 +42,10 @@ class Pt2e(Format):
         buffer = io.BytesIO()
         with quietly(), torch.no_grad():
             try:
-                torch.export.save(traced(network, Pt2eOperators()), buffer)
+                operators = Pt2eOperators()
+                program = traced(network, operators)
+                operators.meet_kernels(program)
+                torch.export.save(program, buffer)
             except Exception as error:  # tracing fails in many ways
                 rule = f"torch.export cannot trace the network ({innermost(error)})"
                 raise ConfigError(Fault(self.NAME, rule, ABSENT, "use onnx")) from error
@@ -52,15 +55,11 @@ class Pt2e(Format):
     def runner(self, folder: Path, manifest: Manifest, threads: int | None = None, arch: str | None = None) -> Runner:
         self.check(self.NAME)
         Pt2eOperators()  # an archive that calls them cannot be read without
-        model = load_archive(folder / _FILE, OPERATORS)
-        compiled: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
+        network = _compiled(load_archive(folder / _FILE, OPERATORS))
 
         def run(inputs: Sequence[Tensor]) -> Tensor:
-            shapes = tuple(tuple(value.shape) for value in inputs)
             with torch.no_grad():
-                if shapes not in compiled:  # kernels are made for one size each
-                    compiled[shapes] = _compiled(model, tuple(inputs))
-                return compiled[shapes](*inputs)
+                return network(*inputs)
 
         return run
 
@@ -69,34 +68,21 @@ class Pt2e(Format):
         return (
             "import torch; torch._inductor.config.freezing = True",
             "import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # brings the integer kernels",
-            "from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86",
-            f'network = lower_pt2e_quantized_to_x86(torch.export.load("{_FILE}").module(), ({name},))',
-            f"with torch.no_grad(): {manifest.output.name} = torch.compile(network)({name})",
+            f'network = torch.compile(torch.export.load("{_FILE}").module())',
+            f"with torch.no_grad(): {manifest.output.name} = network({name})",
         )
 
 
-def lowered(model: Any, inputs: tuple[Tensor, ...]) -> Any:
-    """The network with what runs as integers in integer kernels, packed for inputs of these sizes.
-
-    torchao teaches torch.compile its kernels where its quantizer is imported; without that all of it runs in floats.
-    """
+def _compiled(model: Any) -> Callable[..., Tensor]:
+    """In integer kernels, which torchao brings where its quantizer is imported; without that all of it is in floats."""
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
-    from torchao.quantization.pt2e.lowering import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        lower_pt2e_quantized_to_x86,
-    )
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return lower_pt2e_quantized_to_x86(model, inputs)
-
-
-def _compiled(model: Any, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
     from torch._inductor import config  # torchao's way of telling it that weights stay as they are
 
-    network = torch.compile(lowered(model, inputs))
+    network = torch.compile(model)
 
     def run(*values: Tensor) -> Tensor:
-        with config.patch(freezing=True):
+        with config.patch(freezing=True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             found: Tensor = network(*values)
         return found
 

@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import raydistill
 from raydistill.errors import ConfigError
 from raydistill.export import MENU, asked_for, deployed, load, write_artifact
 from raydistill.export.artifact import may_differ
 from raydistill.export.formats.packages import has
-from raydistill.export.formats.pt2 import load_archive
-from raydistill.export.formats.pt2e import lowered
-from raydistill.export.integers.pt2e import OPERATORS
 from raydistill.export.manifest import Manifest
 from raydistill.training import load_model
 
@@ -72,11 +70,16 @@ def test_onnx_holds_integers_that_onnxruntime_computes_with(written: tuple[Path,
 def test_pt2e_is_computed_in_integer_kernels(written: tuple[Path, Manifest]) -> None:
     if "pt2e" not in HERE:
         pytest.skip("torchao is not installed")
-    model = load_archive(written[0] / "model.pt2e.pt2", OPERATORS)
-    kernels = Counter(str(node.target) for node in lowered(model, (torch.randn(1, 3, 32, 32),)).graph.nodes)
-    assert kernels["onednn.qconv_pointwise.default"] == 21
-    assert kernels["onednn.qlinear_pointwise.default"] == 1
-    assert kernels["aten.convolution.default"] == kernels["aten.addmm.default"] == 0
+    run = load(written[0], "pt2e")
+    for rows in (1, 5, 3):  # the first size has kernels of its own, what comes later those for any
+        images = torch.randn(rows, 3, 32, 32)
+        run((images,))
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            run((images,))
+        kernels = Counter({event.key: event.count for event in profiled.key_averages()})
+        assert kernels["onednn::qconv_pointwise"] == 21
+        assert kernels["onednn::qlinear_pointwise"] == 1
+        assert kernels["aten::convolution"] == kernels["aten::addmm"] == kernels["mkldnn::_convolution_pointwise"] == 0
 
 
 def test_no_file_names_places_of_this_machine(written: tuple[Path, Manifest]) -> None:
