@@ -53,6 +53,7 @@ AWARE, AFTER = "QuantAwareTrainRangeLinearQuantizer", "PostTrainLinearQuantizer"
 EIGHT = {pattern: {"bits_weights": 8, "bits_activations": 8} for pattern in ("conv1", "fc")}
 ENDS = {pattern: {"bits_weights": None, "bits_activations": None} for pattern in ("conv1", "relu", "fc")}
 FOUR = {"bits_parameters": 4, "bits_activations": 4, "per_channel_wts": True, "clip_acts": "AVG", "overrides": EIGHT}
+LSQ, AS_PUBLISHED = "LSQQuantizer", {"num_bits_inputs": 8, "quantize_residuals": False}
 ROWS = (
     Row("8 bits, one range a tensor", AFTER, {}),
     Row("8 bits, a range a channel", AFTER, {"per_channel_wts": True}),
@@ -64,8 +65,8 @@ ROWS = (
     Row("trained: 8 bits", AWARE, {"bits_weights": 8, "bits_activations": 8, "per_channel_wts": True}, True),
     Row("trained: 4 bits", AWARE, {"bits_weights": 4, "bits_activations": 4, "per_channel_wts": True}, True),
     Row("trained: DoReFa, weights 3 bits", "DorefaQuantizer", {"bits_weights": 3, "bits_activations": 8}, True),
-    Row("trained: LSQ, 4 bits", "LSQQuantizer", {"bits_weights": 4, "bits_activations": 4}, True),
-    Row("trained: LSQ, weights 2 bits", "LSQQuantizer", {"bits_weights": 2, "bits_activations": 4}, True),
+    Row("trained: LSQ, 4 bits", LSQ, {**AS_PUBLISHED, "bits_weights": 4, "bits_activations": 4}, True),
+    Row("trained: LSQ, weights 2 bits", LSQ, {**AS_PUBLISHED, "bits_weights": 2, "bits_activations": 4}, True),
     Row("trained: PACT, 4 bits", "PACTQuantizer", {"bits_weights": 4, "bits_activations": 4}, True),
 )
 

@@ -120,6 +120,7 @@ def assert_nothing_is_left(workers: Sequence[Joined]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long  # tests/training/test_distributed.py has ranks, and one that is killed, without Ray
 def test_two_workers_and_one_that_is_killed_train_what_one_process_does(
     shared: Any, one_process: RunConfig, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ PARTS = {
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long  # tests/cli/test_own_folder.py checks such a sweep, and test_run.py sweeps
 def test_it_is_swept(write_sweep: Callable[..., Path], sweep_here: Callable[..., str], tmp_path: Path) -> None:
     file = write_sweep(
         ("training/epochs", 2),

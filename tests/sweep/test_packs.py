@@ -27,7 +27,7 @@ def kill_the_pack(pid: int) -> None:
     host.kill()
 
 
-@pytest.mark.long  # a test below has a pack in a sweep, tests/training/packing what each trains
+@pytest.mark.long  # trial/test_packed.py has trials in a pack, tests/training/packing what each trains
 def test_its_process_and_its_driver_are_killed_and_the_trials_are_what_they_are_by_themselves(
     write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path
 ) -> None:
@@ -89,6 +89,7 @@ def test_a_trial_that_ends_every_process_is_found_out_and_rungs_stop_and_refill(
     assert dead in out
 
 
+@pytest.mark.long  # trial/test_packed.py has trials in a pack, tests/training/packing what each trains
 @pytest.mark.usefixtures("spared")
 def test_two_trials_in_a_pack_are_trials_like_any_other(
     write_sweep: WriteSweep, sweep_here: SweepHere, tmp_path: Path

@@ -12,7 +12,7 @@ from raydistill.records import BASELINE, FINISHED
 from raydistill.sweep.record.journal import read_journal
 from raydistill.training import read_checkpoint
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]  # tests/training/test_untrained.py: such a run
 
 
 @pytest.mark.usefixtures("spared")

@@ -168,7 +168,7 @@ def test_types_and_exclusions_are_searched_weight_by_weight(write_sweep: Callabl
 def test_bits_are_searched_beside_sparsity(tmp_path: Path) -> None:
     file = Path(__file__).resolve().parents[3] / "search_spaces" / "simplenet_bits.yaml"
     said = yaml.safe_load(file.read_text())
-    said["dataset"] = {"name": "digits"}
+    said["dataset"], said["searcher"] = {"name": "digits"}, {"name": "sobol"}
     (tmp_path / "bits.yaml").write_text(yaml.safe_dump(said))
     plan = plan_sweep(load_sweep(tmp_path / "bits.yaml", Overrides(num_samples=4)), CIFAR)
     found = set()

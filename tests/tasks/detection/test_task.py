@@ -70,6 +70,7 @@ def test_it_is_learned(config: RunConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # a large network
+@pytest.mark.long  # the tests above prune and train a smaller one
 def test_torchvisions_mask_rcnn_runs_under_a_schedule_as_distillers_users_have_them(
     config: RunConfig, tmp_path: Path
 ) -> None:
