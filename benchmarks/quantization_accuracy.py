@@ -1,12 +1,12 @@
 """What quantization costs a trained network in accuracy, on the test split, for several seeds.
 
-    python benchmarks/quantization_accuracy.py CHECKPOINT --data-dir CIFAR10 [--seeds 3] [--epochs 2] [--part 0.25]
+    python benchmarks/quantization_accuracy.py [CHECKPOINT] --data-dir CIFAR10 [--seeds 3] [--epochs 2] [--part 0.25]
         [--rows AdaRound PACT]
 
 Quantized after training: ranges from 512 training images, others for each seed, of which AdaRound learns and by whose
-loss LAPQ searches. Quantized in training: so many epochs
-from the checkpoint on, each on a part of the training split, and the same in floats beside it. Validation data are not
-looked at; nothing is chosen by these figures.
+loss LAPQ searches. Quantized in training: so many epochs from the checkpoint on, each on a part of the training split,
+and the same in floats beside it. Without a checkpoint a simplenet_cifar is trained and pruned to 85 % first, one of
+each seed. Validation data are not looked at; nothing is chosen by these figures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from raydistill.training.distiller_checkpoint import read_any
 
 _CALIBRATION = 512
 _BATCH = 128
+_SPARSITY = 0.85
 
 
 @dataclass(frozen=True)
@@ -111,35 +112,63 @@ def trained(row: Row, checkpoint: Path, task: Task, seed: int, given: argparse.N
         return on_test(load_model(str(last.checkpoint)).eval(), task)
 
 
+def pruned(seed: int, given: argparse.Namespace, folder: Path) -> Path:
+    """A simplenet_cifar of this seed, pruned gradually to 85 % by one threshold, with the training of its sweeps."""
+    epochs, cosine = given.first_epochs, {"class": "CosineAnnealingLR", "T_max": given.first_epochs}
+    agp = {"class": "RankedPruner", "initial_sparsity": 0.05, "final_sparsity": _SPARSITY, "scope": "global"}
+    weights = [f"{layer}.weight" for layer in ("conv1", "conv2", "fc1", "fc2", "fc3")]
+    span = {"starting_epoch": 0, "frequency": 1}
+    said = {
+        "pruners": {"agp": {**agp, "weights": weights}},
+        "lr_schedulers": {"decay": cosine},
+        "policies": [
+            {"pruner": {"instance_name": "agp"}, **span, "ending_epoch": 3 * epochs // 4},
+            {"lr_scheduler": {"instance_name": "decay"}, **span, "ending_epoch": epochs},
+        ],
+    }
+    config = RunConfig(
+        "simplenet_cifar", DatasetConfig("cifar10", given.data_dir), epochs=epochs, batch_size=256, lr=0.05,
+        weight_decay=1e-4, seed=seed, out_dir=str(folder / str(seed)), tensorboard=False, device="cpu",
+        schedule=parse_schedule(said, "pruned first"),
+    )  # fmt: skip
+    *_, last = fit(config)
+    return Path(last.checkpoint)
+
+
+def told(name: str, found: Sequence[float], floats: float | None = None) -> None:
+    middle = statistics.mean(found)
+    beside = "" if floats is None else f"  {middle - floats:+.2f}"
+    print(f"{name:36} {middle:6.2f}  from {min(found):.2f} to {max(found):.2f}{beside}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="left out: a simplenet_cifar pruned to 85 % first")
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-epochs", type=int, default=60, help="of what is pruned first")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--part", type=float, default=0.25, help="of the training split that an epoch takes")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--rows", nargs="*", default=[], help="those whose names have one of these in them")
     given = parser.parse_args()
-    content = read_any(given.checkpoint)
-    given.arch = content["run"]["arch"]
-    task = Classification(load(DatasetConfig("cifar10", given.data_dir)))
-    task = task.wanted_by(Weights.of_checkpoint(content, str(given.checkpoint), None))
-    floats = on_test(read_network(given.checkpoint, None).model.eval(), task)
-    print(f"{given.arch}, {given.checkpoint.name}: top1 on the test split, {given.seeds} seeds")
-    print(f"{'floats':36} {100 * floats:6.2f}", flush=True)
-    for row in (row for row in ROWS if not given.rows or any(part in row.name for part in given.rows)):
-        one: Callable[[int], float] = (
-            (lambda seed, row=row: trained(row, given.checkpoint, task, seed, given))  # type: ignore[misc]
-            if row.trained
-            else (lambda seed, row=row: after(row, given.checkpoint, task, seed))  # type: ignore[misc]
-        )
-        found = [100 * one(seed) for seed in range(given.seeds)]
-        middle = statistics.mean(found)
-        print(
-            f"{row.name:36} {middle:6.2f}  from {min(found):.2f} to {max(found):.2f}  {middle - 100 * floats:+.2f}",
-            flush=True,
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = range(given.seeds)
+        checkpoints = [given.checkpoint or pruned(seed, given, Path(folder)) for seed in seeds]
+        content = read_any(checkpoints[0])
+        given.arch = content["run"]["arch"]
+        task = Classification(load(DatasetConfig("cifar10", given.data_dir)))
+        task = task.wanted_by(Weights.of_checkpoint(content, str(checkpoints[0]), None))
+        one_each = checkpoints[:1] if given.checkpoint else checkpoints
+        floats = [100 * on_test(read_network(path, None).model.eval(), task) for path in one_each]
+        print(f"{given.arch}, {checkpoints[0].name}: top1 on the test split, {given.seeds} seeds")
+        told("floats", floats)
+        for row in (row for row in ROWS if not given.rows or any(part in row.name for part in given.rows)):
+            found = [
+                trained(row, path, task, seed, given) if row.trained else after(row, path, task, seed)
+                for seed, path in zip(seeds, checkpoints, strict=True)
+            ]
+            told(row.name, [100 * top1 for top1 in found], statistics.mean(floats))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python benchmarks/sparsity_and_bits.py [--data-dir CIFAR10] [--samples 16] [--epochs 60] [--seeds 3] [--work FOLDER]
 
-The three are made of search_spaces/simplenet_bits.yaml: as it is; without quantizer and bits; without pruner and
-sparsities. Fronts are chosen on the validation split, by top1 and the bytes that a compressed checkpoint takes,
-and told on the test split. *covered*: how many members of the other front a member of this one is at least as good as
-in both. *volume*: the hypervolume, bytes on a logarithmic scale, from the dense network's bytes and its top1 less five
-points. Sweeps are kept in the work folder; what is there already is not trained again.
+The three are made of search_spaces/simplenet_bits.yaml: as it is; without quantizer and bits; without the trunk, whose
+epochs are then those of more trials. Fronts are chosen on the validation split, by top1 and the bytes that a compressed
+checkpoint takes, and told on the test split. *covered*: how many members of the other front a member of this one is at
+least as good as in both. *volume*: the hypervolume, bytes on a logarithmic scale, from the dense network's bytes and
+its top1 less five points. Sweeps are kept in the work folder; what is there already is not trained again.
 """
 
 from __future__ import annotations
@@ -33,35 +33,28 @@ _ALLOWED = 0.05
 Point = tuple[float, float]
 
 
-def without(space: Mapping[str, Any], section: str, kind: str, searched: str) -> dict[str, Any]:
-    """The space without one of its two ways to make a network smaller."""
-    found = copy.deepcopy(dict(space))
-    found["schedule"].pop(section)
-    found["schedule"]["policies"] = [policy for policy in found["schedule"]["policies"] if kind not in policy]
-    for layer in found["search"]["per_layer"]:
-        layer.pop(searched)
-    return found
-
-
 def spaces() -> dict[str, dict[str, Any]]:
+    """The file as it is; without quantizer and bits; without the trunk, which prunes."""
     both = yaml.safe_load(SPACE.read_text())
-    return {
-        "both": both,
-        "sparsity": without(both, "quantizers", "quantizer", "bits_weights"),
-        "bits": without(both, "pruners", "pruner", "final_sparsity"),
-    }
+    sparsity, bits = copy.deepcopy(both), copy.deepcopy(both)
+    sparsity["schedule"].pop("quantizers")
+    sparsity["schedule"]["policies"] = [one for one in sparsity["schedule"]["policies"] if "quantizer" not in one]
+    sparsity["search"].pop("per_layer")
+    bits.pop("trunk")
+    bits["search"].pop("trunk.sparsity")
+    return {"both": both, "sparsity": sparsity, "bits": bits}
 
 
 def front_of(name: str, space: Mapping[str, Any], seed: int, given: argparse.Namespace) -> tuple[list[Point], Point]:
     """(top1 on the test split, bytes) of the front's trials, and of the dense network."""
     given.work.mkdir(parents=True, exist_ok=True)
     title = f"{name}-{given.samples}x{given.epochs}-{seed}"
-    file = given.work / f"{title}.yaml"
+    file, trunk = given.work / f"{title}.yaml", int(space.get("trunk", {}).get("epochs", 0))
     file.write_text(yaml.safe_dump({**space, "name": title}))
     given_data = {} if given.data_dir is None else {"data_dir": given.data_dir}
     outcome = run_sweep(
         file, given.work / "sweeps", resume=(given.work / "sweeps" / title / "journal.jsonl").exists(), seed=seed,
-        num_samples=given.samples, epochs=given.epochs, cpu=True, **given_data,
+        num_samples=given.samples - trunk // given.epochs, epochs=given.epochs, cpu=True, **given_data,
     )  # fmt: skip
     tested = {
         row.record.trial_id: (float(row.record.test.metrics[TOP1]), float(row.values[BYTES]))
