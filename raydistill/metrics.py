@@ -21,11 +21,13 @@ LOSS = "loss"
 
 @dataclass(frozen=True)
 class Metric:
-    """direction: `MAX` or `MIN`, what is better. label: for an axis; "" is the metric's name."""
+    """direction: `MAX` or `MIN`, what is better. label: for an axis; "" is the metric's name. counts_bits: of a network,
+    those in which its numbers are kept."""
 
     direction: str
     unit: str = NUMBER
     label: str = ""
+    counts_bits: bool = False
 
     @property
     def maximise(self) -> bool:
@@ -46,10 +48,10 @@ LATENCY, LATENCY_SPREAD, LATENCY_BUSY = "latency_ms", "latency_iqr_ms", "latency
 
 FOOTPRINT: Mapping[str, Metric] = {
     "macs": Metric(MIN, COUNT, "multiply-accumulates of one sample"),
-    "bops": Metric(MIN, COUNT, "bit operations of one sample"),
+    "bops": Metric(MIN, COUNT, "bit operations of one sample", counts_bits=True),
     "parameters": Metric(MIN, COUNT, "parameters that are not zero"),
-    "size_bytes": Metric(MIN, BYTES, "size in bytes"),
-    "compressed_size_bytes": Metric(MIN, BYTES, "compressed size in bytes"),
+    "size_bytes": Metric(MIN, BYTES, "size in bytes", counts_bits=True),
+    "compressed_size_bytes": Metric(MIN, BYTES, "compressed size in bytes", counts_bits=True),
     LATENCY: Metric(MIN, MILLISECONDS, "latency of one sample in ms"),
 }
 """What a trained trial costs: `raydistill.training.footprint` says how each is counted or measured."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from raydistill.metrics import Metric, selecting
+from raydistill.metrics import OF_NETWORK, Metric, selecting
 from raydistill.search import Dimension, Objective, PerLayer
 from raydistill.search.searchers import LEARNS
 from raydistill.search.searchers.damages import draws_levels
@@ -85,7 +85,8 @@ def _searcher(
     objectives: Sequence[Objective],
 ) -> tuple[str, str]:
     stops = sections.trial_scheduler.name not in (AUTO, "none")
-    if _levels_for_two(sections, per_layer, objectives) and not stops:
+    levels = _levels_for_two(sections, per_layer, objectives)
+    if levels and not stops and not _bits_count(dimensions, per_layer, objectives):
         return "additive", "levels of layers are searched"
     points = _points(dimensions, per_layer)
     if points is not None and points <= sections.num_samples:
@@ -108,6 +109,15 @@ def _levels_for_two(sections: SweepSections, per_layer: Sequence[PerLayer], obje
     levels = any(LEVEL in each.arguments and draws_levels(each.arguments[LEVEL]) for each in per_layer)
     weighs = sorted(objective.of_network for objective in objectives) == [False, True]
     return levels and weighs and not any(o.path for o in objectives) and sections.train is None
+
+
+def _bits_count(
+    dimensions: Sequence[Dimension], per_layer: Sequence[PerLayer], objectives: Sequence[Objective]
+) -> bool:
+    """Whether bits are searched for a figure that counts them: `additive` foresees what levels bring, and no more."""
+    names = [d.path.rpartition(".")[2] for d in dimensions] + [name for each in per_layer for name in each.arguments]
+    figures = [OF_NETWORK[o.name] for o in objectives if o.name in OF_NETWORK]
+    return any(name.startswith("bits_") for name in names) and any(figure.counts_bits for figure in figures)
 
 
 def _points(dimensions: Sequence[Dimension], per_layer: Sequence[PerLayer]) -> int | None:

@@ -20,6 +20,7 @@ from raydistill.sweep.record.resume import check_same
 
 WriteSweep = Callable[..., Path]
 LEVELS = {"per_layer": {"final_sparsity": {"uniform": [0.1, 0.9]}}}
+WITH_BITS = {"per_layer": {"final_sparsity": {"uniform": [0.1, 0.9]}, "bits_weights": {"choice": [4, 8]}}}
 ONE = {"pruners.agp.final_sparsity": {"uniform": [0.1, 0.9]}}
 FEW = {"pruners.agp.final_sparsity": {"choice": [0.5, 0.7]}, "training.lr": {"choice": [0.01, 0.02, 0.05]}}
 
@@ -35,6 +36,9 @@ def loaded(write_sweep: WriteSweep, overrides: Overrides | None = None, **change
         ({"search": LEVELS}, "additive", "none"),
         ({"search": LEVELS, "objectives": {"top1": "max", "macs": "min"}}, "additive", "none"),
         ({"search": LEVELS, "constraints": ["macs <= 0.5x", "sparsity >= 0.5"]}, "additive", "none"),
+        ({"search": WITH_BITS, "objectives": {"top1": "max", "macs": "min"}}, "additive", "none"),
+        ({"search": WITH_BITS, "objectives": {"top1": "max", "size_bytes": "min"}}, "sobol", "asha"),
+        ({"search": LEVELS, "objectives": {"top1": "max", "size_bytes": "min"}}, "additive", "none"),
         ({"search": LEVELS, "objectives": {"top1": "max"}}, "sobol", "asha"),  # it weighs two figures
         ({"search": LEVELS, "objectives": {"top1": "max", "sparsity": "max", "macs": "min"}}, "sobol", "asha"),
         ({"search": LEVELS, "trial_scheduler": {"name": "asha"}}, "sobol", "asha"),  # it wants whole trials
