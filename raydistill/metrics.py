@@ -21,8 +21,8 @@ LOSS = "loss"
 
 @dataclass(frozen=True)
 class Metric:
-    """direction: `MAX` or `MIN`, what is better. label: for an axis; "" is the metric's name. counts_bits: those in which
-    a network's numbers are kept."""
+    """direction: `MAX` or `MIN`, what is better. label: for an axis; "" is the metric's name. counts_bits: whether it
+    depends on how many bits a network's numbers have."""
 
     direction: str
     unit: str = NUMBER
