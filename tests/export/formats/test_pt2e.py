@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -80,6 +83,20 @@ def test_pt2e_is_computed_in_integer_kernels(written: tuple[Path, Manifest]) -> 
         assert kernels["onednn::qconv_pointwise"] == 21
         assert kernels["onednn::qlinear_pointwise"] == 1
         assert kernels["aten::convolution"] == kernels["aten::addmm"] == kernels["mkldnn::_convolution_pointwise"] == 0
+
+
+def test_the_lines_that_use_pt2e_run_as_they_stand(written: tuple[Path, Manifest], rounded: Path) -> None:
+    if "pt2e" not in HERE:
+        pytest.skip("torchao is not installed")
+    folder, manifest = written
+    code = ["import torch", "torch.manual_seed(0)", "images = torch.randn(3, 3, 32, 32)", *MENU["pt2e"].use(manifest)]
+    code += ["print(logits.tolist())"]
+    ended = subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=folder, check=True, capture_output=True)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        expected = load_model(rounded)(torch.randn(3, 3, 32, 32))
+    found = torch.tensor(json.loads(ended.stdout))
+    assert float((found - expected).abs().max()) <= may_differ(manifest)
 
 
 def test_no_file_names_places_of_this_machine(written: tuple[Path, Manifest]) -> None:
