@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,21 @@ def test_onnx_holds_integers_that_onnxruntime_computes_with(written: tuple[Path,
     assert nodes["Conv"] == 0
     assert nodes["QLinearConv"] == 21
     assert nodes["QLinearAdd"] == 9
+
+
+@torch.no_grad()
+def test_a_file_may_be_twice_as_far_off_as_the_network_is_from_itself(
+    written: tuple[Path, Manifest], rounded: Path
+) -> None:
+    _, manifest = written
+    network = deployed(rounded)
+    (images,) = network.inputs
+    exact = copy.deepcopy(network.model).double()(images.double())
+    off = float((exact - network.outputs).abs().max())
+    assert 0 < off < 0.05 * manifest.largest_output
+    assert manifest.moved_by_rounding == pytest.approx(off, rel=1e-3)
+    assert may_differ(manifest) == pytest.approx(0.05 * manifest.largest_output)
+    assert may_differ(replace(manifest, moved_by_rounding=manifest.largest_output)) == 2 * manifest.largest_output
 
 
 def test_pt2e_is_computed_in_integer_kernels(written: tuple[Path, Manifest]) -> None:
