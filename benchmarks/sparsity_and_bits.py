@@ -4,8 +4,8 @@
 
 The three are made of search_spaces/simplenet_bits.yaml: as it is; without quantizer and bits; without the trunk, whose
 epochs are then those of more trials. Fronts are chosen on the validation split, by top1 and the bytes that a compressed
-checkpoint takes, and told on the test split. *covered*: how many members of the other front a member of this one is at
-least as good as in both. *volume*: the hypervolume, bytes on a logarithmic scale, from the dense network's bytes and
+checkpoint takes, and told on the test split too. *covered*: how many members of the other front a member of this one is
+at least as good as in both. *volume*: the hypervolume, bytes on a logarithmic scale, from the dense network's bytes and
 its top1 less five points. Sweeps are kept in the work folder; what is there already is not trained again.
 """
 
@@ -16,6 +16,7 @@ import copy
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,16 @@ def spaces() -> dict[str, dict[str, Any]]:
     return {"both": both, "sparsity": sparsity, "bits": bits}
 
 
-def front_of(name: str, space: Mapping[str, Any], seed: int, given: argparse.Namespace) -> tuple[list[Point], Point]:
-    """(top1 on the test split, bytes) of the front's trials, and of the dense network."""
+@dataclass(frozen=True)
+class Front:
+    """(top1, bytes) of its trials on either split, in one order, and of the dense network on the test split."""
+
+    chosen: list[Point]
+    tested: list[Point]
+    dense: Point
+
+
+def front_of(name: str, space: Mapping[str, Any], seed: int, given: argparse.Namespace) -> Front:
     given.work.mkdir(parents=True, exist_ok=True)
     title = f"{name}-{given.samples}x{given.epochs}-{seed}"
     file, trunk = given.work / f"{title}.yaml", int(space.get("trunk", {}).get("epochs", 0))
@@ -56,12 +65,15 @@ def front_of(name: str, space: Mapping[str, Any], seed: int, given: argparse.Nam
         file, given.work / "sweeps", resume=(given.work / "sweeps" / title / "journal.jsonl").exists(), seed=seed,
         num_samples=given.samples - trunk // given.epochs, epochs=given.epochs, cpu=True, **given_data,
     )  # fmt: skip
-    tested = {
-        row.record.trial_id: (float(row.record.test.metrics[TOP1]), float(row.values[BYTES]))
-        for row in outcome.rows
-        if row.record.test is not None
-    }
-    return [point for trial, point in tested.items() if trial != BASELINE], tested[BASELINE]
+    chosen: list[Point] = []
+    tested: dict[str, Point] = {}
+    for row in (row for row in outcome.rows if row.record.test is not None):
+        size = float(row.values[BYTES])
+        tested[row.record.trial_id] = float(row.record.test.metrics[TOP1]), size
+        if row.record.trial_id != BASELINE:
+            chosen.append((float(row.values[TOP1]), size))
+    dense = tested.pop(BASELINE)
+    return Front(chosen, list(tested.values()), dense)
 
 
 def covered(by: Sequence[Point], others: Sequence[Point]) -> int:
@@ -88,26 +100,28 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "sparsity_and_bits")
     given = parser.parse_args()
     ratios: dict[str, list[float]] = {"sparsity": [], "bits": []}
-    shares: dict[str, list[int]] = {"sparsity": [], "bits": []}
-    members = dict.fromkeys(ratios, 0)
+    shares = {name: [0, 0, 0] for name in ratios}
     for seed in range(given.seeds):
         found = {name: front_of(name, space, seed, given) for name, space in spaces().items()}
-        together, dense = found["both"]
+        both, dense = found["both"], found["both"].dense
         print(f"seed {seed}: dense test top1 {100 * dense[0]:.2f} %, {dense[1]:,.0f} bytes")
-        print("  searched   front  bytes of dense within 1 point  within 3   volume  covered by both")
-        for name, (front, _) in found.items():
-            line = f"  {name:9} {len(front):>6}  {smallest(front, dense, 1):>29}  {smallest(front, dense, 3)}"
-            line += f"  {volume(front, dense):7.3f}"
+        print("                   bytes of dense                         covered by both")
+        print("  searched   front  within 1 point  within 3   volume  by test  by validation")
+        for name, front in found.items():
+            line = f"  {name:9} {len(front.tested):>6}  {smallest(front.tested, dense, 1):>14}"
+            line += f"  {smallest(front.tested, dense, 3)}  {volume(front.tested, dense):7.3f}"
             if name in ratios:
-                shares[name].append(covered(together, front))
-                members[name] += len(front)
-                ratios[name].append(volume(together, dense) / max(volume(front, dense), 1e-9))
-                line += f"  {shares[name][-1]:>8} of {len(front)}"
+                counts = covered(both.tested, front.tested), covered(both.chosen, front.chosen), len(front.tested)
+                shares[name] = [before + count for before, count in zip(shares[name], counts, strict=True)]
+                ratios[name].append(volume(both.tested, dense) / max(volume(front.tested, dense), 1e-9))
+                line += f"  {counts[0]:>7}  {counts[1]:>13} of {counts[2]}"
             print(line, flush=True)
     for name, found_ratios in ratios.items():
+        by_test, by_validation, members = shares[name]
         print(
             f"both against {name}: {statistics.mean(found_ratios):.2f} times the volume "
-            f"({min(found_ratios):.2f} to {max(found_ratios):.2f}); {sum(shares[name])} of {members[name]} covered"
+            f"({min(found_ratios):.2f} to {max(found_ratios):.2f}); of {members} members {by_test} are covered "
+            f"by test, {by_validation} by validation"
         )
 
 
