@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raydistill.errors import Fault, TrackingError
+from raydistill.tracking.importing import import_mlflow
 from raydistill.tracking.keys import model_name
 from raydistill.tracking.serving import serve_images
 from raydistill.tracking.sink import PARENT, SWEEP_TAG, TRIAL_TAG, first_line, is_permanent
@@ -79,6 +80,7 @@ def export(
     example = np.ascontiguousarray(input_example, dtype=np.int64 if integers else np.float32)
     if example.ndim < 2 or len(example) < 2:
         raise ValueError(f"input_example needs shape (2 or more, ...), got {example.shape}")
+    import_mlflow()
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raydistill import image_file
+from raydistill.tracking.importing import import_mlflow
 
 if TYPE_CHECKING:
     from mlflow.types import Schema
@@ -69,6 +70,7 @@ def serve_boxes(network: bytes, folder: Path, example: np.ndarray, about: Mappin
     """
     import importlib.metadata
 
+    import_mlflow()
     import mlflow.pyfunc
     import pandas
     from mlflow.models import ModelSignature

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from raydistill.tracking.importing import import_mlflow
 from raydistill.tracking.keys import tag_text
 from raydistill.tracking.store import Place, hush
 from raydistill.tracking.writer import Batch, Broken, Operation, Refused, Unavailable
@@ -64,11 +65,12 @@ class MlflowSink:
             Broken: this store or this experiment cannot be used.
         """
         try:
+            import_mlflow()
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
         except ModuleNotFoundError as error:
             raise Broken(f"MLflow cannot be imported ({error})") from error
-        except (ImportError, AttributeError) as error:  # another thread is in the middle of the same import
+        except (ImportError, AttributeError) as error:  # somebody else's thread is in the middle of the same import
             raise Unavailable(first_line(error)) from error
 
         hush()

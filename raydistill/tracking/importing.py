@@ -1,0 +1,9 @@
+"""MLflow is imported where it is first needed, by whichever thread needs it first."""
+
+from __future__ import annotations
+
+
+def import_mlflow() -> None:
+    """Before any import of a part of it, as ``mlflow.models``: the whole imports its parts, so one thread that has begun
+    with the whole and another with a part would wait for each other, and Python hands both what is half there."""
+    import mlflow  # noqa: F401
