@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from raydistill.export.manifest import Manifest
 
 _FILE = "model.pt2e.pt2"
+_SIZES = 64
+"""Of batches, before torch.compile gives up and computes in floats."""
 
 
 class Pt2e(Format):
@@ -68,20 +70,24 @@ class Pt2e(Format):
         return (
             "import torch; torch._inductor.config.freezing = True",
             "import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # brings the integer kernels",
-            f'network = torch.compile(torch.export.load("{_FILE}").module())',
+            f'network = torch.compile(torch.export.load("{_FILE}").module(), dynamic=False)',
             f"with torch.no_grad(): {manifest.output.name} = network({name})",
         )
 
 
 def _compiled(model: Any) -> Callable[..., Tensor]:
-    """In integer kernels, which torchao brings where its quantizer is imported; without that all of it is in floats."""
+    """In integer kernels, which torchao brings where its quantizer is imported; without that all of it is in floats.
+
+    Each size of a batch has kernels of its own: of sizes that vary torchao's patterns fail in transformers.
+    """
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
+    from torch._dynamo import config as dynamo
     from torch._inductor import config  # torchao's way of telling it that weights stay as they are
 
-    network = torch.compile(model)
+    network = torch.compile(model, dynamic=False)
 
     def run(*values: Tensor) -> Tensor:
-        with config.patch(freezing=True), warnings.catch_warnings():
+        with config.patch(freezing=True), dynamo.patch(recompile_limit=_SIZES), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found: Tensor = network(*values)
         return found

@@ -12,6 +12,8 @@ from raydistill.compression.quantizers.integers import Step, of_8_bits
 OPERATORS = "torch.ops.quantized_decomposed."
 """What their names begin with."""
 
+_UP = 128
+"""From numbers of int8 to those of uint8, the only ones that the kernels read; what they stand for stays."""
 _GRID_KEPT = {
     torch.ops.aten.relu.default, torch.ops.aten.relu_.default,
     torch.ops.aten.max_pool2d.default, torch.ops.aten.dropout.default,
@@ -34,7 +36,8 @@ class Pt2eOperators:
 
     def activation(self, values: Tensor, step: Step) -> Tensor:
         kind = of_8_bits(step.low, step.high)
-        grid = (step.scale, step.zero_point, step.low, step.high, kind)
+        up = _UP if kind == torch.int8 else 0
+        grid = (step.scale, step.zero_point + up, step.low + up, step.high + up, torch.uint8 if up else kind)
         found: Tensor = self._ops.dequantize_per_tensor(self._ops.quantize_per_tensor(values, *grid), *grid)
         return found
 

@@ -17,12 +17,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import raydistill
+from raydistill.compression.post_training import calibrate, post_train
+from raydistill.compression.quantizers.post_train import PostTrainLinearQuantizer
+from raydistill.compression.structure import Quantized, structure_state
 from raydistill.errors import ConfigError
 from raydistill.export import MENU, asked_for, deployed, load, write_artifact
 from raydistill.export.artifact import may_differ
 from raydistill.export.formats.packages import has
 from raydistill.export.manifest import Manifest
 from raydistill.training import load_model
+from tests.export.conftest import keep
+from tests.export.tokens import Tokens
 
 pytestmark = pytest.mark.slow  # exporters take seconds
 NEEDS = {"openvino": "openvino", "pt2e": "torchao"}
@@ -91,7 +96,7 @@ def test_pt2e_is_computed_in_integer_kernels(written: tuple[Path, Manifest]) -> 
     if "pt2e" not in HERE:
         pytest.skip("torchao is not installed")
     run = load(written[0], "pt2e")
-    for rows in (1, 5, 3):  # the first size has kernels of its own, what comes later those for any
+    for rows in (1, 5, 3):  # each size has kernels of its own
         images = torch.randn(rows, 3, 32, 32)
         run((images,))
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -100,6 +105,24 @@ def test_pt2e_is_computed_in_integer_kernels(written: tuple[Path, Manifest]) -> 
         assert kernels["onednn::qconv_pointwise"] == 21
         assert kernels["onednn::qlinear_pointwise"] == 1
         assert kernels["aten::convolution"] == kernels["aten::addmm"] == kernels["mkldnn::_convolution_pointwise"] == 0
+
+
+def test_pt2e_of_tokens_takes_batches_of_any_size(tmp_path: Path) -> None:
+    """torchao's patterns of three-dimensional linear layers fail where the size of the batch is left open."""
+    if "pt2e" not in HERE:
+        pytest.skip("torchao is not installed")
+    arch, model, images = "tests.export.tokens:Tokens", Tokens().eval(), torch.randn(16, 3, 32, 32)
+    quantizer = PostTrainLinearQuantizer("q", per_channel_wts=True)
+    report = post_train(model, quantizer, (images,), calibrate(model, (images,), lambda: iter([(images,)]), quantizer))
+    said = {"structure": structure_state([report.folded, Quantized(report.plan)]), "model": model.state_dict()}
+    path = keep(tmp_path / "checkpoint.pt", "simplenet_cifar", 0.0, run={"arch": arch, "model_args": {}}, **said)
+    network = deployed(path, arch=arch)
+    manifest = write_artifact(network, asked_for(["pt2e"], "f"), tmp_path / "a", source={}, latency=False, arch=arch)
+    run = load(tmp_path / "a", "pt2e", arch=arch)
+    for rows in (1, 2, 7):
+        with torch.no_grad():
+            expected = model(images[:rows])
+        assert float((run((images[:rows],)) - expected).abs().max()) <= may_differ(manifest)
 
 
 def test_the_lines_that_use_pt2e_run_as_they_stand(written: tuple[Path, Manifest], rounded: Path) -> None:
