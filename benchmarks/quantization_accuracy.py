@@ -87,6 +87,13 @@ def schedule_of(row: Row, epochs: int) -> ScheduleSpec:
     return parse_schedule(said, row.name)
 
 
+def arch_and_task(checkpoint: Path, data_dir: str) -> tuple[str, Task]:
+    """Of a checkpoint, with CIFAR-10's images as it wants them."""
+    content = read_any(checkpoint)
+    task = Classification(load(DatasetConfig("cifar10", data_dir)))
+    return content["run"]["arch"], task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), None))
+
+
 @torch.no_grad()
 def on_test(model: nn.Module, task: Task) -> float:
     loading = Loading(torch.device("cpu"), 500)
@@ -155,10 +162,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         seeds = range(given.seeds)
         checkpoints = [given.checkpoint or pruned(seed, given, Path(folder)) for seed in seeds]
-        content = read_any(checkpoints[0])
-        given.arch = content["run"]["arch"]
-        task = Classification(load(DatasetConfig("cifar10", given.data_dir)))
-        task = task.wanted_by(Weights.of_checkpoint(content, str(checkpoints[0]), None))
+        given.arch, task = arch_and_task(checkpoints[0], given.data_dir)
         one_each = checkpoints[:1] if given.checkpoint else checkpoints
         floats = [100 * on_test(read_network(path, None).model.eval(), task) for path in one_each]
         print(f"{given.arch}, {checkpoints[0].name}: top1 on the test split, {given.seeds} seeds")

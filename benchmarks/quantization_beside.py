@@ -25,8 +25,8 @@ from pathlib import Path
 import nncf  # type: ignore[import-not-found]
 import torch
 import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86  # type: ignore[import-not-found]
-from quantization_accuracy import on_test
-from quantization_speed import quantized, random_network, side_by_side, step_of
+from quantization_accuracy import arch_and_task, on_test
+from quantization_speed import STEPS, quantized, random_network, side_by_side, step_of
 from torch import Tensor, nn
 from torchao.quantization.pt2e import (  # type: ignore[import-not-found]
     allow_exported_model_train_eval,
@@ -41,11 +41,8 @@ from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not
 from raydistill import models
 from raydistill.analysis.network import read_network
 from raydistill.compression.quantizers import MENU
-from raydistill.datasets import DatasetConfig, load
-from raydistill.tasks import Loading, Weights
-from raydistill.tasks.classification import Classification
+from raydistill.tasks import Loading
 from raydistill.tasks.feeds import training_batches
-from raydistill.training.distiller_checkpoint import read_any
 
 _IMAGES, _BATCH = 512, 32
 Batches = Sequence[Tensor]
@@ -80,8 +77,8 @@ AFTER: dict[str, After] = {"raydistill": here, "torchao": torchao, "NNCF": by_nn
 
 
 def trained_here(model: nn.Module, images: Tensor) -> nn.Module:
-    arguments = {"bits_weights": 8, "bits_activations": 8, "per_channel_wts": True}
-    MENU["QuantAwareTrainRangeLinearQuantizer"]("q", **arguments).plan(model, (images[:2],)).carry_out(model)
+    name = "QuantAwareTrainRangeLinearQuantizer"
+    MENU[name]("q", **STEPS[name]).plan(model, (images[:2],)).carry_out(model)
     return model.train()
 
 
@@ -141,9 +138,7 @@ def calibration() -> None:
 
 @torch.no_grad()
 def accuracy(checkpoint: Path, data_dir: str, seeds: int) -> None:
-    content = read_any(checkpoint)
-    task = Classification(load(DatasetConfig("cifar10", data_dir)))
-    task = task.wanted_by(Weights.of_checkpoint(content, str(checkpoint), None))
+    _, task = arch_and_task(checkpoint, data_dir)
     floats = read_network(checkpoint, None).model.eval()
     print(f"top1 of {checkpoint.name} on the test split, {seeds} seeds")
     print(f"  {'floats':10} {100 * on_test(floats, task):6.2f}", flush=True)

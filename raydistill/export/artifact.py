@@ -18,6 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from raydistill.compression.copying import copy_of
+from raydistill.compression.thinning.inputs import kind, to_device
+from raydistill.compression.thinning.verify import parameter_count
 from raydistill.errors import ABSENT, ConfigError, Fault, RaydistillError, StorageError
 from raydistill.export import classify, semi_structured
 from raydistill.export.deployed import Deployed
@@ -134,7 +136,7 @@ def _described(
         for name, shape, value in zip(network.output_names, shapes, parts(network.outputs), strict=True)
     )
     halves = semi_structured.two_of_four(network.network_itself)
-    size = sum(parameter.numel() for parameter in network.model.parameters())
+    size = parameter_count(network.model)
     return Manifest(
         arch=network.network.arch,
         model_args=dict(run["model_args"]),
@@ -176,7 +178,7 @@ def _task(content: Mapping[str, Any], data: str) -> dict[str, Any]:
 def _moved_by_rounding(network: Deployed) -> float:
     exact = copy_of(network.model).double()
     try:
-        found = exact(*(value.double() if value.is_floating_point() else value for value in network.inputs))
+        found = exact(*to_device(network.inputs, *kind(exact)))
     except Exception:  # whatever code of one's own raises that wants single precision
         return 0.0
     return network.kind.difference(found, network.outputs)

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from raydistill.errors import ABSENT, Fault, TrackingError, close_match
 from raydistill.masking import masked
 from raydistill.records import BASELINE, FINISHED
-from raydistill.tracking.importing import import_mlflow
 from raydistill.tracking.sink import SWEEP_TAG, TRIAL_TAG, first_line, root_cause
 from raydistill.tracking.store import DATABASES, check_port, check_server, hush, undisturbed
 
@@ -65,7 +64,6 @@ def ranked_trials(uri: str, name: str, where: str) -> RankedSweep:
     _check(uri, where)
     shown = masked(uri)
     with _reading():
-        import_mlflow()
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from raydistill.tracking.importing import import_mlflow
 from raydistill.tracking.keys import tag_text
 from raydistill.tracking.store import Place, hush
 from raydistill.tracking.writer import Batch, Broken, Operation, Refused, Unavailable
@@ -65,7 +64,6 @@ class MlflowSink:
             Broken: this store or this experiment cannot be used.
         """
         try:
-            import_mlflow()
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
         except ModuleNotFoundError as error:

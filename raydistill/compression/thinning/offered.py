@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from raydistill.compression.thinning.coupling import Coupling, Offer, couplings
 from raydistill.compression.thinning.depth import Blocks, blocks_of
 from raydistill.compression.thinning.inputs import Example
+from raydistill.compression.thinning.verify import parameter_count
 
 BLOCKS = "Blocks"
 NO_BLOCKS = Blocks()
@@ -54,7 +55,7 @@ class StayRow:
 
 def structures_by_kind(offer: Offer, model: nn.Module, blocks: Blocks = NO_BLOCKS) -> tuple[KindRow, ...]:
     """What a network offers, in a few lines."""
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = parameter_count(model)
     by_kind: dict[str, list[Coupling]] = {}
     for each in offer.couplings:
         by_kind.setdefault(each.kind, []).append(each)
@@ -73,7 +74,7 @@ def _depth(blocks: Blocks, model: nn.Module) -> StructureRow | None:
     names = {parameter for name in blocks.innermost for parameter in blocks.parameters[name]}
     if not names:
         return None
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = parameter_count(model)
     share = sum(model.get_parameter(name).numel() for name in names) / total
     return StructureRow(blocks.innermost[0], BLOCKS, len(blocks.innermost), len(names), share, "")
 
@@ -95,7 +96,7 @@ def structure_table(model: nn.Module, example: Example) -> tuple[StructureRow, .
     """
     offer = couplings(model, example)
     order = _order(model)
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = parameter_count(model)
     found = sorted(offer.couplings, key=lambda each: order.get(each.name, -1))
     rows = [
         StructureRow(

@@ -20,17 +20,13 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Settled:
-    """plan: keeps the outputs. folded: the model with its constants folded. drift: how far it is from the original."""
+    """plan: keeps the outputs. folded: the model with its constants folded. parameters: of what is left of it. drift:
+    how far its outputs are from the original's."""
 
     plan: Plan
     folded: nn.Module
+    parameters: int
     drift: float
-
-    def cut(self, graph: Graph) -> nn.Module:
-        thin = copy_of(self.folded)
-        if leaving := self.plan.leaving(graph):
-            Thinned.of(thin, leaving).make(thin)
-        return thin
 
 
 def settle(
@@ -42,7 +38,7 @@ def settle(
     if exact or not found.plan.balanced:
         return found
     exactly = _settle(work, original, graph, example, structures, True)
-    return min(found, exactly, key=lambda one: parameter_count(one.cut(graph)))
+    return min(found, exactly, key=lambda one: one.parameters)
 
 
 @torch.no_grad()
@@ -57,9 +53,11 @@ def _settle(
     def attempt(groups: Collection[int]) -> Settled | None:
         folded = copy_of(work)
         plan = decide(folded, graph, groups, example, structures, exact)
-        if not plan.leaving(graph):
-            return Settled(plan, folded, 0.0)
-        thin = Settled(plan, folded, 0.0).cut(graph)
+        leaving = plan.leaving(graph)
+        if not leaving:
+            return Settled(plan, folded, parameter_count(folded), 0.0)
+        thin = copy_of(folded)
+        Thinned.of(thin, leaving).make(thin)
         try:
             wanted = expected if exact else outputs_of(folded, noise)
             found = outputs_of(thin, noise)
@@ -70,7 +68,7 @@ def _settle(
                 call(thin, noise)
         except Exception:  # whatever the model's own code raises where widths no longer fit each other
             return None
-        return Settled(plan, folded, difference(outputs_of(original, noise), found))
+        return Settled(plan, folded, parameter_count(thin), difference(outputs_of(original, noise), found))
 
     accepted: list[int] = []
     rejected: list[int] = []

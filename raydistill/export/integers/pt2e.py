@@ -14,15 +14,14 @@ OPERATORS = "torch.ops.quantized_decomposed."
 
 _UP = 128
 """From numbers of int8 to those of uint8, the only ones that the kernels read; what they stand for stays."""
-_GRID_KEPT = {
-    torch.ops.aten.relu.default, torch.ops.aten.relu_.default,
+_NEGATIVE_TO_ZERO = {torch.ops.aten.relu.default, torch.ops.aten.relu_.default}
+_GRID_KEPT = _NEGATIVE_TO_ZERO | {
     torch.ops.aten.max_pool2d.default, torch.ops.aten.dropout.default,
     torch.ops.aten.flatten.using_ints, torch.ops.aten.view.default, torch.ops.aten.reshape.default,
     torch.ops.aten.permute.default, torch.ops.aten.transpose.int,
     torch.ops.aten.select.int, torch.ops.aten.slice.Tensor,
 }  # fmt: skip
 """What gives only values that it reads, or zero, which every grid has."""
-_NEGATIVE_TO_ZERO = {torch.ops.aten.relu.default, torch.ops.aten.relu_.default}
 _IN_KERNELS = {torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default, torch.ops.aten.linear.default}
 
 

@@ -32,6 +32,7 @@ from tests.export.tokens import Tokens
 pytestmark = pytest.mark.slow  # exporters take seconds
 NEEDS = {"openvino": "openvino", "pt2e": "torchao"}
 HERE = [name for name in MENU if name not in NEEDS or has(NEEDS[name])]
+with_torchao = pytest.mark.skipif("pt2e" not in HERE, reason="torchao is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +93,8 @@ def test_a_file_may_be_twice_as_far_off_as_the_network_is_from_itself(
     assert may_differ(replace(manifest, moved_by_rounding=manifest.largest_output)) == 2 * manifest.largest_output
 
 
+@with_torchao
 def test_pt2e_is_computed_in_integer_kernels(written: tuple[Path, Manifest]) -> None:
-    if "pt2e" not in HERE:
-        pytest.skip("torchao is not installed")
     run = load(written[0], "pt2e")
     for rows in (1, 5, 3):  # each size has kernels of its own
         images = torch.randn(rows, 3, 32, 32)
@@ -107,10 +107,9 @@ def test_pt2e_is_computed_in_integer_kernels(written: tuple[Path, Manifest]) -> 
         assert kernels["aten::convolution"] == kernels["aten::addmm"] == kernels["mkldnn::_convolution_pointwise"] == 0
 
 
+@with_torchao
 def test_pt2e_of_tokens_takes_batches_of_any_size(tmp_path: Path) -> None:
     """torchao's patterns of three-dimensional linear layers fail where the size of the batch is left open."""
-    if "pt2e" not in HERE:
-        pytest.skip("torchao is not installed")
     arch, model, images = "tests.export.tokens:Tokens", Tokens().eval(), torch.randn(16, 3, 32, 32)
     quantizer = PostTrainLinearQuantizer("q", per_channel_wts=True)
     report = post_train(model, quantizer, (images,), calibrate(model, (images,), lambda: iter([(images,)]), quantizer))
@@ -125,9 +124,8 @@ def test_pt2e_of_tokens_takes_batches_of_any_size(tmp_path: Path) -> None:
         assert float((run((images[:rows],)) - expected).abs().max()) <= may_differ(manifest)
 
 
+@with_torchao
 def test_the_lines_that_use_pt2e_run_as_they_stand(written: tuple[Path, Manifest], rounded: Path) -> None:
-    if "pt2e" not in HERE:
-        pytest.skip("torchao is not installed")
     folder, manifest = written
     code = ["import torch", "torch.manual_seed(0)", "images = torch.randn(3, 3, 32, 32)", *MENU["pt2e"].use(manifest)]
     code += ["print(logits.tolist())"]
@@ -184,9 +182,8 @@ def test_pt2_holds_no_floats_beside_the_numbers(written: tuple[Path, Manifest]) 
     assert sizes["float"] < 0.1 * sizes["whole"]
 
 
+@with_torchao
 def test_a_float_network_has_no_pt2e(resnet: Path, tmp_path: Path) -> None:
-    if "pt2e" not in HERE:
-        pytest.skip("torchao is not installed")
     with pytest.raises(ConfigError, match="pt2e: is for quantized networks, and this one is not"):
         MENU["pt2e"].write(deployed(resnet), tmp_path)
 
