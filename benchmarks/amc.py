@@ -29,7 +29,7 @@ from raydistill.search.observations import Observation
 from raydistill.search.searchers import Aim, AMCSearcher, EvolutionSearcher
 from raydistill.sweep.curves import by_itself, damage_of
 from raydistill.sweep.episodes import layers_of, write_curve
-from raydistill.sweep.file.load import load_sweep
+from raydistill.sweep.file.load import Sweep, load_sweep
 from raydistill.sweep.planning.foresight import foreseen
 from raydistill.sweep.planning.plan import Plan, plan_sweep
 from raydistill.sweep.planning.task import sweep_task
@@ -44,17 +44,12 @@ Found = list[tuple[Values, float, float]]
 class Judge:
     """The metric and the MACs of an allocation, each asked once."""
 
-    def __init__(self, checkpoint: Path, data_dir: Path | None, density: float, samples: int) -> None:
-        arch = str(read_checkpoint(checkpoint)["run"]["arch"])
-        data = "{name: digits}" if data_dir is None else f"{{name: cifar10, data_dir: {data_dir}}}"
-        text = (
-            f"version: 1\nname: amc\nmodel: {{arch: {arch}}}\ndataset: {data}\ngoal: macs <= {density}x\n"
-            f"training: {{epochs: 4}}\nbaseline: {{checkpoint: {checkpoint.resolve()}}}\n"
-        )
-        self.sweep = load_sweep("amc.yaml", text=text)
+    def __init__(self, sweep: Sweep, checkpoint: Path, density: float, samples: int) -> None:
+        """samples: of the validation split, which judge."""
+        self.sweep = sweep
         self.task = sweep_task(self.sweep)
         self.plan: Plan = plan_sweep(self.sweep, self.task)
-        self.model, self.example = load_model(checkpoint, arch).eval(), self.task.example_input()
+        self.model, self.example = load_model(checkpoint).eval(), self.task.example_input()
         cpu = torch.device("cpu")
         whole = self.task.feed(VALIDATION, Loading(cpu, 512)).samples
         self.loading = Loading(cpu, 512, fraction=min(1.0, samples / whole))
@@ -81,6 +76,16 @@ class Judge:
         loading = Loading(torch.device("cpu"), 512)
         pruned = pruned_at_once(self.plan.draw(0, values).run.schedule, self.model, self.example)
         return self.task.evaluate(pruned.eval(), self.task.feed(TEST, loading), loading)["top1"]
+
+
+def sweep_of(checkpoint: Path, data_dir: Path | None, density: float) -> Sweep:
+    arch = str(read_checkpoint(checkpoint)["run"]["arch"])
+    data = "{name: digits}" if data_dir is None else f"{{name: cifar10, data_dir: {data_dir}}}"
+    text = (
+        f"version: 1\nname: amc\nmodel: {{arch: {arch}}}\ndataset: {data}\ngoal: macs <= {density}x\n"
+        f"training: {{epochs: 4}}\nbaseline: {{checkpoint: {checkpoint.resolve()}}}\n"
+    )
+    return load_sweep("amc.yaml", text=text)
 
 
 def _nothing(judge: Judge):  # type: ignore[no-untyped-def]
@@ -143,7 +148,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="of the validation split, that judge")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    judge = Judge(options.checkpoint, options.data_dir, options.density, options.samples)
+    sweep = sweep_of(options.checkpoint, options.data_dir, options.density)
+    judge = Judge(sweep, options.checkpoint, options.density, options.samples)
     schedule = naming_weights(judge.sweep.schedule, _names(judge))
     names = [str(dimension.weight) for dimension in judge.plan.space.dimensions]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from raydistill.errors import Fault
 from raydistill.parts.kinds import FINITE, LARGEST
@@ -30,10 +30,16 @@ def out_of_bounds(values: object, prefix: str) -> list[Fault]:
     return faults
 
 
+def _below(value: Any, high: float | None, most: float | None) -> bool:
+    """Below `high`, and no more than `most`; None bounds nothing."""
+    return (high is None or value < high) and (most is None or value <= most)
+
+
 def _rule(field: Described, value: object, kind: type) -> str:
     """What `value` breaks, "" where it is good or has no bounds."""
     lows = [bound for bound in field.said if isinstance(bound, Ge | Gt)]
     highs: list[Any] = [bound.lt for bound in field.said if isinstance(bound, Lt)]
+    most: Any = next((bound.le for bound in field.said if isinstance(bound, Le)), None)
     if FINITE in field.said:
         highs.append(LARGEST)
     if not lows:
@@ -42,11 +48,13 @@ def _rule(field: Described, value: object, kind: type) -> str:
     high = min(highs, default=None)
     number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
     open_ = isinstance(lows[0], Gt) and not field.setting.excluded_too
-    if number and (low < value if open_ else low <= value) and (high is None or value < high):
+    if number and (low < value if open_ else low <= value) and _below(value, high, most):
         return ""
     if kind is int:
         return f"must be a whole number from {low} up"
     first = f"above {low:g}" if open_ else f"from {low:g}"
+    if most is not None:
+        return f"must be a number {first} {'and ' if open_ else ''}up to {most:g}"
     if high is None or high == LARGEST:
         rule = f"must be a number {first}" + ("" if open_ else " up")
         return rule + (f", below {high:g}" if number and high is not None and value >= high else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from annotated_types import Ge, GroupedMetadata, Gt, Lt
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 
 def _no_bool(value: object) -> object:
@@ -48,6 +48,7 @@ Count = Annotated[int, NUMBER, Ge(1)]
 Whole = Annotated[int, NUMBER, Ge(0)]
 Number = Annotated[float, NUMBER, FINITE]
 Fraction = Annotated[float, NUMBER, Gt(0), Lt(1)]
+Share = Annotated[float, NUMBER, Gt(0), Le(1)]
 Positive = Annotated[float, NUMBER, Gt(0), FINITE]
 NotNegative = Annotated[float, NUMBER, Ge(0), FINITE]
 Own = Annotated[str, _OwnName()]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt
 
-from raydistill.parts.kinds import NUMBER, Count, NotNegative, Positive, Whole
+from raydistill.parts.kinds import NUMBER, Count, NotNegative, Positive, Share, Whole
 from raydistill.parts.optimizer import Optimizer
 from raydistill.parts.setting import HASH, IDENTITY, Role, Setting
 
@@ -61,7 +61,15 @@ class Arithmetic:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Arithmetic, Optimization, Batches):
+class ShareOfTrain:
+    effective_train_size: Annotated[
+        Share,
+        Setting("Fraction of train that an epoch takes, others in each.", ("--etrs",), younger=(IDENTITY,)),
+    ] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(ShareOfTrain, Arithmetic, Optimization, Batches):
     """What a sweep file's ``training`` section says."""
 
 
@@ -71,17 +79,14 @@ class Chance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shares:
+class Shares(ShareOfTrain):
     """Fractions in (0, 1] of the splits that are used."""
 
-    effective_train_size: Annotated[
-        float, Setting("Fraction of train that an epoch takes, others in each.", ("--etrs",), younger=(IDENTITY,))
-    ] = 1.0
     effective_valid_size: Annotated[
-        float, Setting("Fraction of the validation split that is used.", ("--evs",), role=Role.MAY_CHANGE)
+        Share, Setting("Fraction of the validation split that is used.", ("--evs",), role=Role.MAY_CHANGE)
     ] = 1.0
     effective_test_size: Annotated[
-        float, Setting("Fraction of the test split that is used.", ("--etes",), role=Role.MAY_CHANGE)
+        Share, Setting("Fraction of the test split that is used.", ("--etes",), role=Role.MAY_CHANGE)
     ] = 1.0
 
 

@@ -196,7 +196,11 @@ def test_data_options_reach_the_run(run: Command, tmp_path: Path) -> None:
         (("--gpus", "99"), "device: is not here"),
         (("--evaluate",), "--evaluate: needs a checkpoint; add --resume-from CHECKPOINT"),
         (("--reset-optimizer",), "--reset-optimizer: needs a checkpoint"),
-        (("--effective-train-size", "0"), "training.effective_train_size: must be a fraction above 0 and up to 1"),
+        (
+            ("--effective-train-size", "0"),
+            "training.effective_train_size: must be a number above 0 and up to 1, got 0.0",
+        ),
+        (("--evs", "1.5"), "effective_valid_size: must be a number above 0 and up to 1, got 1.5"),
         (("--validation-split", "1.5"), "dataset.validation"),
         (("--resume-from", "none.pt"), "none.pt: no such checkpoint"),
     ],

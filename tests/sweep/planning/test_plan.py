@@ -10,8 +10,10 @@ import torch
 import yaml
 
 from raydistill.errors import ConfigError
+from raydistill.parts import identity
 from raydistill.sweep.file.load import Overrides, load_sweep
 from raydistill.sweep.planning.plan import plan_sweep
+from raydistill.sweep.planning.runs import baseline_config
 from raydistill.tasks.classification import ImageShape
 from tests.sweep.planning.trunks import BRANCHES
 
@@ -113,6 +115,24 @@ def test_a_wrong_teacher_is_one_line(write_sweep: WriteSweep, change: dict, says
 def test_a_precision_that_the_file_names_stays(write_sweep: WriteSweep) -> None:
     trial = plan_sweep(load_sweep(write_sweep(("training/precision", "fp32"))), CIFAR).trials[0]
     assert trial.placed("b", Path("o"), 1, "cpu", "bf16").run.precision == "fp32"
+
+
+def test_a_part_of_the_training_split_is_for_the_baseline_too_and_a_trial_of_its_own_identity(
+    write_sweep: WriteSweep,
+) -> None:
+    whole, part = (load_sweep(write_sweep(*changes)) for changes in ((), (("training/effective_train_size", 0.25),)))
+    assert [baseline_config(sweep).effective_train_size for sweep in (whole, part)] == [1.0, 0.25]
+    runs = [plan_sweep(sweep, CIFAR).trials[0].run for sweep in (whole, part)]
+    assert [run.effective_train_size for run in runs] == [1.0, 0.25]
+    assert "effective_train_size" not in identity(runs[0])
+    assert identity(runs[1])["effective_train_size"] == 0.25
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True])
+def test_a_part_of_the_training_split_is_a_fraction(write_sweep: WriteSweep, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"training.effective_train_size: must be .*, got {value}") as caught:
+        load_sweep(write_sweep(("training/effective_train_size", value)))
+    assert len(caught.value.faults) == 1
 
 
 def test_a_pruner_with_globs_is_searched_weight_by_weight(write_sweep: Callable[..., Path]) -> None:
