@@ -101,6 +101,9 @@ class Progress(Observer):
     def trunk_epoch(self, metrics: EpochMetrics) -> None:
         self._prepared("trunk", metrics)
 
+    def common_epoch(self, metrics: EpochMetrics) -> None:
+        self._prepared("trials'", metrics)
+
     def _prepared(self, what: str, metrics: EpochMetrics) -> None:
         """One epoch of what is trained before the trials."""
         self._preparing = self._preparing_line(what, metrics)

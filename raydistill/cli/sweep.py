@@ -331,6 +331,7 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         ("baseline", baseline),
         *((("trunk", _trunk(sweep, plan)),) if plan.branches else ()),
         ("trials", f"{plan.count} {_length(sections.training)}, seed {sections.seed}"),
+        *((("", f"the first {_epochs(plan.common_start)} in common, trained once"),) if plan.common_start else ()),
         *((trial.trial_id, f"{trial.origin}, {percent(trial.planned_sparsity)} % sparsity") for trial in plan.warm),
         ("searcher", _searcher(sweep, plan)),
         *_why(sweep, "searcher"),
@@ -346,8 +347,12 @@ def _dry_run(sweep: Sweep, storage: str, resume: bool, cluster: Address | None) 
         *((("packing", str(packing)),) if packing.asked != 1 else ()),
         ("storage", _shown(store.reference(store.root / sections.name))),
     ):
-        console.print(f"{title + ':':<12} {text}", soft_wrap=True, markup=False)
+        console.print(f"{title and title + ':':<12} {text}", soft_wrap=True, markup=False)
     console.print("dry run: everything checked, nothing started")
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count > 1)}"
 
 
 def _length(training: Training) -> str:

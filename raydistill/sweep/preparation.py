@@ -30,23 +30,31 @@ _LOCK_WAIT_S = 3600.0
 
 
 def train_beforehand(
-    session: Session, run: RunConfig, what: str, on_epoch: Callable[[EpochMetrics], None], keep: Collection[int] = ()
+    session: Session,
+    run: RunConfig,
+    what: str,
+    on_epoch: Callable[[EpochMetrics], None],
+    keep: Collection[int] = (),
+    until: int | None = None,
+    share: Share | None = None,
 ) -> bool:
     """Train `run` to its end, again from its last checkpoint where its process dies; False if it was interrupted.
 
     run: its files are references into the session's store. what: for lines to the user, "the baseline". keep: numbers
-    of epochs after which its network is kept for branches (see `training.branch`).
+    of epochs after which its network is kept for branches (see `training.branch`). until: after so many it is left.
+    share: what it is given, as a trial's; None: what there is.
 
     Raises:
         ResourceError: its process died too often. RaydistillError: what `fit` raises.
     """
-    share = baseline_share(session.share, session.nodes)
+    share = share or baseline_share(session.share, session.nodes)
     failures, losses = 0, 0
     while True:
         try:
             return train_run(
-                run, session.shared[0], session.store, share, on_epoch, lambda: session.interrupt.requested, what, keep
-            )
+                run, session.shared[0], session.store, share, on_epoch, lambda: session.interrupt.requested, what,
+                keep, until,
+            )  # fmt: skip
         except ResourceError as error:
             lost = LOST_MACHINE in str(error) and losses < MOST_LOSSES
             losses, failures = losses + lost, failures + (not lost)
@@ -64,6 +72,7 @@ def train_run(
     interrupted: Callable[[], bool],
     what: str = "the baseline",
     keep: Collection[int] = (),
+    until: int | None = None,
 ) -> bool:
     """Train in a Ray task, the epochs streamed back; False if it was interrupted (its checkpoint stays).
 
@@ -75,7 +84,9 @@ def train_run(
     """
     run = replace(run, threads=share.threads, device=share.device)
     train = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu, max_retries=0)(_train)
-    stream = train.options(num_returns="streaming").remote(run, task, store, what.removeprefix("the "), tuple(keep))
+    stream = train.options(num_returns="streaming").remote(
+        run, task, store, what.removeprefix("the "), tuple(keep), until
+    )
     place: tuple[str, int] | None = None
     while True:
         ready, _ = ray.wait([stream], timeout=0.1, fetch_local=False)
@@ -101,7 +112,7 @@ def train_run(
 
 
 def _train(
-    run: RunConfig, task: Task, store: Store, what: str, keep: Collection[int]
+    run: RunConfig, task: Task, store: Store, what: str, keep: Collection[int], until: int | None = None
 ) -> Iterator[EpochMetrics | RaydistillError | tuple[str, int]]:
     """In the task's process: its node's address and its number, then the epochs. Errors travel as values: Ray would
     wrap them in its own and print a traceback."""
@@ -113,7 +124,9 @@ def _train(
                 if lost(reference, store):
                     store.local(reference).unlink(missing_ok=True)
             checkpoint = place.folder / FILE_NAME
-            done = _epochs_done(checkpoint)
+            done = epochs_done(checkpoint)
+            if until is not None and done >= until:
+                return
             if done in keep:
                 keep_branch(checkpoint, keep)  # it was killed between the two files
                 place.push()
@@ -124,6 +137,8 @@ def _train(
                     keep_branch(checkpoint, keep)
                 place.push()
                 yield metrics
+                if metrics.epoch + 1 == until:
+                    return
     except RaydistillError as error:
         yield error
     except SystemExit as error:
@@ -136,7 +151,7 @@ def _passed_by(run: RunConfig, store: Store, keep: Collection[int], done: int) -
     return any(epochs < done and not store.exists(f"{run.out_dir}/{branch_name(epochs)}") for epochs in keep)
 
 
-def _epochs_done(checkpoint: Path) -> int:
+def epochs_done(checkpoint: Path) -> int:
     """0 where it is not there, or cannot be gone on from."""
     try:
         history = read_history(checkpoint)

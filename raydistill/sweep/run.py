@@ -26,6 +26,7 @@ from raydistill.search import FrontRow
 from raydistill.search.highlights import progress
 from raydistill.storage import Store, open_store
 from raydistill.sweep.baseline import ensure_baseline
+from raydistill.sweep.common_start import ensure_common_start
 from raydistill.sweep.curves import ensure_curves
 from raydistill.sweep.episodes import ensure_episodes
 from raydistill.sweep.evidence import ensure_evidence
@@ -263,7 +264,7 @@ def _run(session: Session, history: History, log: SweepLog) -> Outcome:
             session.pack = settled_pack(session)
             ensure_curves(session)
             ensure_evidence(session)
-            if ensure_episodes(session):
+            if ensure_episodes(session) and ensure_common_start(session):
                 run_trials(session, history)
             if not interrupt.requested:
                 train_lost(session, history)

@@ -20,7 +20,7 @@ from raydistill.search.search import Search
 from raydistill.sweep.packs import run_packed
 from raydistill.sweep.planning.foresight import foreseen, wants_foresight
 from raydistill.sweep.planning.methods import make_search
-from raydistill.sweep.planning.plan import TrialPlan, trial_name
+from raydistill.sweep.planning.plan import TrialPlan, shares_the_start, trial_name
 from raydistill.sweep.planning.resources import concurrent
 from raydistill.sweep.record.journal import History
 from raydistill.sweep.record.ledger import Ledger
@@ -185,7 +185,8 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
             plan = known if known is not None and known.values == values else session.plan.draw(number, values)
             if not plan.origin and number >= warm:
                 plan = replace(plan, origin=session.plan.searcher.origin(number - warm))
-            plan = taught_by(plan, store)
+            fork = session.common_start if shares_the_start(session.plan, plan) else None
+            plan = taught_by(replace(plan, fork=fork or None), store)
             folder = store.reference(session.folder / "trials" / plan.trial_id)
             where = (folder, share.threads, share.device, precision)
             plan = plan.placed(checkpoint, *where, session.branches, shared)
@@ -218,17 +219,18 @@ def _recorded(session: Session) -> Callable[[int, Mapping[str, Scalar], TrialPla
             epochs=sections.training.epochs,
             started_ms=time.time_ns() // 1_000_000,
             schedule_text=plan.schedule_text if plan is not None else "",
-            extra={} if plan is None else _parents(plan),
+            extra={} if plan is None else _parents(plan, session.plan.common_start),
         )
 
     return record
 
 
-def _parents(plan: TrialPlan) -> dict[str, Scalar]:
-    """Where a trial is from, if not from the baseline with drawn values."""
+def _parents(plan: TrialPlan, common: int) -> dict[str, Scalar]:
+    """Where a trial is from, if not from the baseline with drawn values. common: epochs that trials share."""
     return {
         **({"warm_start": plan.origin} if plan.origin else {}),
         **({} if plan.branch is None else {"branch": f"trunk, {plan.branch} epochs"}),
+        **({} if plan.fork is None else {"fork": f"after {common} epochs that trials have in common"}),
     }
 
 

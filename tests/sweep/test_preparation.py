@@ -73,3 +73,16 @@ def test_an_error_travels_as_a_value(tmp_path: Path) -> None:
     assert not isinstance(message, EpochMetrics)
     assert isinstance(message, RaydistillError)
     assert "gone.pt" in str(message)
+
+
+@pytest.mark.slow
+def test_it_is_left_after_as_many_epochs_as_are_wanted_and_not_begun_again(tmp_path: Path) -> None:
+    run = replace(RUN, out_dir=str(tmp_path / "start"))
+
+    def told(until: int) -> list[int]:
+        _, *epochs = preparation._train(run, Line(), Folder(tmp_path), "start", (), until)
+        return [message.epoch for message in epochs]  # type: ignore[union-attr]
+
+    assert told(2) == [0, 1]
+    assert told(2) == []
+    assert told(3) == [2]

@@ -40,6 +40,7 @@ from raydistill.sweep.planning.checks import (
     idle_bounds,
     trunk_levels,
 )
+from raydistill.sweep.planning.common_start import common_start, shared_epochs
 from raydistill.sweep.planning.methods import compared_too_early, make_placed, make_searcher, make_trial_scheduler
 from raydistill.sweep.planning.runs import distillation_of, run_config
 from raydistill.sweep.planning.seeds import Seeds
@@ -60,6 +61,7 @@ class TrialPlan:
 
     origin: where a warm start is from, "" for a drawn trial. branch: the number of the trunk's epochs behind which it
     branches off; None: it starts from the baseline. planned: other figures that it is bound for, see `foresight`.
+    fork: a checkpoint of its first epochs, which it has in common with others; None: it trains them itself.
     """
 
     trial_id: str
@@ -69,6 +71,7 @@ class TrialPlan:
     origin: str = ""
     branch: int | None = None
     planned: Mapping[str, float] = field(default_factory=dict)
+    fork: str | None = None
 
     @property
     def schedule_text(self) -> str:
@@ -96,6 +99,11 @@ class TrialPlan:
             run = replace(run, distillation=replace(run.distillation, checkpoint=baseline))
         return replace(self, run=replace(run, precision=precision) if run.precision == "auto" else run)
 
+    def repeated(self, trial_id: str, seed: int, out_dir: str) -> TrialPlan:
+        """Its values once more, under another name. With another seed it has no epoch in common with others."""
+        fork = self.fork if seed == self.run.seed else None
+        return replace(self, trial_id=trial_id, run=replace(self.run, seed=seed, out_dir=out_dir), fork=fork)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -104,7 +112,8 @@ class Plan:
     trials: the warm starts, then all others with a searcher that does not learn, else those of its start. count: how
     many there will be at most. searcher: asked for the others. draw: a trial's number and values to its plan.
     warnings: lines about the schedule, the warm starts and the trial scheduler. branches: the sparsity that the trunk
-    is bound for after each number of its epochs that is kept; {} where there is no trunk.
+    is bound for after each number of its epochs that is kept; {} where there is no trunk. first: a trial, real or with
+    the lowest values, that has the `common_start` first epochs in common with the others; 0 where they have none.
     """
 
     space: SearchSpace
@@ -115,11 +124,20 @@ class Plan:
     draw: Callable[[int, Mapping[str, Scalar]], TrialPlan]
     warnings: tuple[str, ...] = ()
     branches: Mapping[int, float] = field(default_factory=dict)
+    first: TrialPlan | None = None
+    common_start: int = 0
 
     @property
     def warm(self) -> tuple[TrialPlan, ...]:
         """The trials from warm starts, the first ones."""
         return tuple(trial for trial in self.trials if trial.origin)
+
+
+def shares_the_start(plan: Plan, trial: TrialPlan) -> bool:
+    """Whether a trial begins with the epochs that the others have in common."""
+    if not plan.common_start or plan.first is None:
+        return False
+    return shared_epochs(plan.first, trial) >= plan.common_start
 
 
 def trial_name(number: int) -> str:
@@ -169,8 +187,10 @@ def plan_sweep(
     faults.stop()
     of_weights = {d.path: (d.weight, d.argument) for d in dimensions if d.weight and d.argument}
     drawn_trial = partial(_trial, sweep, model, inputs, of_weights, branches)
-    for which, values in zip(("lowest", "highest"), space.ends(), strict=True):
+    ends = [
         faults.collect(drawn_trial, which, values, context=f"with the {which} values of 'search'")
+        for which, values in zip(("lowest", "highest"), space.ends(), strict=True)
+    ]
     faults.stop()
     with faults.collecting():
         starts = resolve_warm_starts(sweep, space, seeds)
@@ -211,7 +231,8 @@ def plan_sweep(
     where = f"{sweep.file}: trial_scheduler"
     early = compared_too_early(sections.trial_scheduler, sections.training.epochs, schedules, where)
     warnings = (*warnings, *early, *idle_bounds(sweep, searcher))
-    return Plan(space, known, named, count, searcher, draw, warnings, branches)
+    shared = common_start(sweep, [*ends, *known])
+    return Plan(space, known, named, count, searcher, draw, warnings, branches, ends[0], shared)
 
 
 def check_plan(sweep: Sweep) -> None:

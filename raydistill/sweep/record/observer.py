@@ -45,6 +45,9 @@ class Observer:
     def trunk_epoch(self, metrics: EpochMetrics) -> None:
         """The trunk, which trials will branch off from, has trained one epoch."""
 
+    def common_epoch(self, metrics: EpochMetrics) -> None:
+        """One of the epochs that all trials have in common has been trained."""
+
     def trial(self, record: TrialRecord) -> None:
         """A trial started, trained an epoch, or ended."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from raydistill.records import BASELINE, ENDED, RUNNING, Scalar, TrialRecord
 from raydistill.sweep.planning.plan import TrialPlan, trial_number
@@ -57,7 +57,7 @@ def _run(session: Session, repeats: list[Repeat]) -> None:
         repeat = repeats[number]
         plan = first(trial_number(repeat.member.trial_id), values)
         out_dir = session.store.reference(session.folder / "trials" / repeat.trial_id)
-        return replace(plan, trial_id=repeat.trial_id, run=replace(plan.run, seed=repeat.seed, out_dir=out_dir))
+        return plan.repeated(repeat.trial_id, repeat.seed, out_dir)
 
     def record(number: int, values: Mapping[str, Scalar], plan: TrialPlan | None) -> TrialRecord:
         repeat = repeats[number]

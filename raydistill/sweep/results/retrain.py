@@ -61,7 +61,7 @@ def train_again(session: Session, records: list[TrialRecord]) -> None:
         known = records[number]
         plan = first(trial_number(known.confirms or known.trial_id), values)
         out_dir = session.store.reference(session.folder / "trials" / known.trial_id)
-        return replace(plan, trial_id=known.trial_id, run=replace(plan.run, seed=known.seed, out_dir=out_dir))
+        return plan.repeated(known.trial_id, known.seed, out_dir)
 
     def record(number: int, values: Mapping[str, Scalar], plan: TrialPlan | None) -> TrialRecord:
         return replace(records[number], state=RUNNING, reason="")

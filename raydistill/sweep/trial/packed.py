@@ -21,6 +21,7 @@ from raydistill.storage import Store
 from raydistill.storage.store import Workplace
 from raydistill.sweep.planning.plan import TrialPlan
 from raydistill.sweep.trial.checkpoint_damage import history_or_damage
+from raydistill.sweep.trial.fork import fork
 from raydistill.sweep.trial.local_files import here
 from raydistill.sweep.trial.orphans import patience_s
 from raydistill.sweep.trial.trainable import ANEW, TRACEBACK, failure, report_of, with_figures
@@ -98,6 +99,7 @@ class PackedTrials:
             trial.run = here(leg.plan.run, self._store)
             wait_s = patience_s(self._store.local(trial.kept))
             trial.place = trial.opened.enter_context(self._store.workplace(trial.kept, "this trial", wait_s))
+            fork(leg.plan, self._store, trial.place.folder)
             checkpoint = trial.place.folder / FILE_NAME
             history, damage = history_or_damage(checkpoint) if checkpoint.exists() else ([], "")
             if damage:

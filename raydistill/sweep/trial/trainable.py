@@ -25,6 +25,7 @@ from raydistill.masking import masked
 from raydistill.records import EpochMetrics
 from raydistill.storage import Store
 from raydistill.sweep.trial.checkpoint_damage import history_or_damage, is_of
+from raydistill.sweep.trial.fork import fork
 from raydistill.sweep.trial.local_files import here
 from raydistill.sweep.trial.orphans import patience_s
 from raydistill.tasks import Task
@@ -67,7 +68,8 @@ def train_trial(
     A user's mistake, a diverged loss or a defect ends this trial with a reason; only the death of the process is left
     to Tune, which starts the trial again from its checkpoint.
     """
-    run = config["plan"].content.run
+    plan = config["plan"].content
+    run = plan.run
     kept = str(run.out_dir)
     try:
         task = ray.get(shared[0])
@@ -85,6 +87,7 @@ def train_trial(
             contextlib.closing(_epochs(run, training)) as epochs,
         ):
             os.chdir(place.folder)
+            fork(plan, store, place.folder)
             for metrics in epochs:
                 if not place.ours:
                     return  # this machine was cut off, and the trial goes on elsewhere

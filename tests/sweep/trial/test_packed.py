@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,20 @@ def test_legs_begin_end_pause_and_go_on(trials: PackedTrials, tmp_path: Path) ->
     again = trials.epoch([leg(tmp_path, "t0", known=1)], [])  # the driver died between its checkpoint and its report
     assert told(again) == [("t0", 1)]
     assert again.ended == ("t0",)
+
+
+def test_a_fork_tells_of_the_epochs_in_common_and_trains_the_others(trials: PackedTrials, tmp_path: Path) -> None:
+    trials.epoch([leg(tmp_path, "start", until=1)], [])
+    common = tmp_path / "trials" / "start" / "checkpoint.pt"
+    forked = leg(tmp_path, "t0")
+    forked = replace(forked, plan=replace(forked.plan, fork=str(common)))
+    whole = leg(tmp_path, "t1")
+    first = trials.epoch([forked, whole], [])
+    assert sorted(told(first)) == [("t0", 0), ("t0", 1), ("t1", 0)]
+    assert first.ended == ("t0",)
+    assert told(trials.epoch([], [])) == [("t1", 1)]
+    ends = [read_history(tmp_path / "trials" / name / "checkpoint.pt")[-1].metrics for name in ("t0", "t1")]
+    assert ends[0]["loss"] == pytest.approx(ends[1]["loss"], rel=1e-4)
 
 
 def test_what_goes_wrong_in_one_is_told_of_that_one(trials: PackedTrials, tmp_path: Path) -> None:
