@@ -10,8 +10,9 @@ bit for bit.
 
     python benchmarks/soak.py [--sweeps 30] [--first 0] [--folder DIR] [--kind trunk]
 
-Trials of ``--kind trunk`` fork from networks of one gradual pruning, those of ``--kind filtered`` are chosen of a
-hundred by what pruning at once costs; half of these sweeps are hit while that is trained or measured.
+Trials of ``--kind trunk`` branch off from networks of one gradual pruning, those of ``--kind forked`` begin after the
+epochs that all have in common, those of ``--kind filtered`` are chosen of a hundred by what pruning at once costs; half
+of these sweeps are hit while that is trained or measured.
 
 Prints a line a sweep: its number, what was killed after which line of the journal, resumes, seconds, verdict.
 """
@@ -102,6 +103,14 @@ KINDS: Mapping[str, Mapping[str, object]] = {
         "trunk": {"epochs": 12, "initial_sparsity": 0.2, "final_sparsity": 0.9},
         "schedule": {"version": 1},
         "search": {"training.lr": {"loguniform": [0.01, 0.05]}, "trunk.sparsity": {"uniform": [0.3, 0.9]}},
+    },
+    "forked": {
+        "training": {**SWEEP["training"], "epochs": 8},  # type: ignore[dict-item]
+        "schedule": {
+            **SWEEP["schedule"],  # type: ignore[dict-item]
+            "policies": [{"pruner": {"instance_name": "agp"}, "starting_epoch": 4, "ending_epoch": 7, "frequency": 1}],
+        },
+        "search": {"per_layer": {"weights": ["*.weight"], "final_sparsity": {"uniform": [0.3, 0.95]}}},
     },
     "filtered": {"warm_start": {"auto": 100}},
 }
