@@ -18,7 +18,8 @@ def test_one_that_overrides_nothing_bears_everything_in_silence(capsys: pytest.C
     metrics = EpochMetrics(0, 1, 0.0, {}, 0.1, 0.0, {}, 1.0, 1.0, 0)
     given = {
         "step": ("x",), "warning": ("x",), "started": (), "opening": (Opening("s", 1, 1, 1, "d", "a", {"t0": record}),),
-        "baseline_epoch": (metrics,), "trunk_epoch": (metrics,), "trial": (record,), "front": ([],),
+        "baseline_epoch": (metrics,), "trunk_epoch": (metrics,), "common_epoch": (metrics,),
+        "trial": (record,), "front": ([],),
         "lost": (RayLostError(Fault("ray", "has gone")),), "beat": (),
     }  # fmt: skip
     hooks = {name for name, _ in inspect.getmembers(Observer, inspect.isfunction) if not name.startswith("_")}
