@@ -3,7 +3,7 @@
     raydistill sweep search_spaces/simplenet_trunk.yaml --data-dir CIFAR10 --num-samples 1 --storage STORAGE
     python benchmarks/branches.py STORAGE --data-dir CIFAR10 [--after 150] [--only NAME ...] [--seeds 1]
 
-All begin with the trunk's network after so many epochs and keep its masks; the rate falls to zero along a cosine.
+All begin with the trunk's network after so many epochs and keep its masks; the file says the rest.
 Top1 is of the validation split, after the last epoch: it is for choosing a default, so the test split is not looked at.
 The dense baseline's stands first.
 """
@@ -18,17 +18,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from raydistill.parts import DatasetConfig
-from raydistill.schedule import ScheduleSpec, parse_schedule
-from raydistill.training import Distillation, RunConfig, fit, read_history
+from raydistill.sweep.file.load import Overrides, load_sweep
+from raydistill.sweep.planning.runs import run_config
+from raydistill.training import Distillation, fit, read_history
 from raydistill.training.branch import branch_name
 
-USUAL: Mapping[str, Any] = {"epochs": 60, "lr": 0.02, "weight_decay": 1e-4}
+FILE = Path(__file__).resolve().parent.parent / "search_spaces" / "simplenet_trunk.yaml"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "as the file says": {},
-    "twice the epochs": {"epochs": 120},
-    "half the epochs": {"epochs": 30},
-    "a quarter of the epochs": {"epochs": 15},
+    "15 epochs": {"epochs": 15},
+    "30 epochs": {"epochs": 30},
+    "60 epochs": {"epochs": 60},
+    "120 epochs": {"epochs": 120},
     "twice the rate": {"lr": 0.04},
     "no weight decay": {"weight_decay": 0.0},
     "cropped, not flipped": {"augment": "crop"},
@@ -36,28 +37,15 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def decay(epochs: int) -> ScheduleSpec:
-    acts = {"lr_scheduler": {"instance_name": "decay"}, "starting_epoch": 0, "ending_epoch": epochs, "frequency": 1}
-    falls = {"class": "CosineAnnealingLR", "T_max": epochs}
-    return parse_schedule({"version": 1, "lr_schedulers": {"decay": falls}, "policies": [acts]}, "branch")
-
-
 def branch(start: Path, dense: Path, data_dir: Path, seed: int, variant: Mapping[str, Any]) -> tuple[float, float]:
     """Top1 on the validation split, and the sparsity."""
-    said = {**USUAL, **variant}
-    share, augment = said.pop("distill", 0.0), said.pop("augment", "auto")
-    run = RunConfig(
-        "simplenet_cifar",
-        DatasetConfig(name="cifar10", data_dir=str(data_dir), augment=augment),
-        schedule=decay(said["epochs"]),
-        init_from=str(start),
-        seed=seed,
-        threads=1,
-        tensorboard=False,
-        batch_size=256,
-        momentum=0.9,
-        **said,
-    )
+    said = dict(variant)
+    share, augment, epochs = said.pop("distill", 0.0), said.pop("augment", "auto"), said.pop("epochs", None)
+    sweep = load_sweep(FILE, Overrides(epochs=epochs, seed=seed, data_dir=str(data_dir)))
+    training = sweep.sections.training.model_copy(update=said)
+    run = run_config(sweep, training, sweep.schedule)
+    dataset = replace(run.dataset, augment=augment)
+    run = replace(run, dataset=dataset, init_from=str(start), threads=1, tensorboard=False)
     if share:
         teacher = Distillation(checkpoint=str(dense), temperature=4.0, distill_wt=share, student_wt=1 - share)
         run = replace(run, distillation=teacher)

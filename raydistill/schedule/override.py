@@ -153,7 +153,8 @@ def of_weight(mapping: Mapping[str, object], weight: str, argument: str, value: 
 def scale_epochs(mapping: Mapping[str, object], old_epochs: int, new_epochs: int) -> dict[str, object]:
     """A copy of a schedule for `old_epochs` epochs, shortened or stretched to `new_epochs`.
 
-    Policies keep at least one epoch. Frequencies and the LR schedulers' own epoch arguments scale along.
+    Policies keep at least one epoch. Frequencies and the LR schedulers' own epoch arguments scale along, but what acts in
+    every epoch does so still.
     """
     ratio = new_epochs / old_epochs
 
@@ -171,7 +172,8 @@ def scale_epochs(mapping: Mapping[str, object], old_epochs: int, new_epochs: int
             policy["starting_epoch"] = min(new_epochs - 1, at_least(0, policy["starting_epoch"]))
             policy["ending_epoch"] = max(policy["starting_epoch"] + 1, at_least(1, policy["ending_epoch"]))
             length = policy["ending_epoch"] - policy["starting_epoch"]
-            policy["frequency"] = min(length, at_least(1, policy.get("frequency", 1)))
+            frequency = policy.get("frequency", 1)
+            policy["frequency"] = 1 if frequency == 1 else min(length, at_least(1, frequency))
     for body in _section(result, "lr_schedulers").values():
         for key in _LR_EPOCH_ARGUMENTS:
             if key in body:

@@ -115,6 +115,11 @@ def test_scaling_moves_lr_milestones_along() -> None:
     assert scale_epochs(MAPPING, 100, 50)["lr_schedulers"]["lr"]["milestones"] == [20, 40]
 
 
+def test_what_acts_in_every_epoch_does_so_in_a_stretched_schedule_too() -> None:
+    frequencies = [policy.get("frequency") for policy in scale_epochs(MAPPING, 100, 300)["policies"]]
+    assert frequencies == [6, 6, None, 1]
+
+
 BITS = {
     "pruners": {"p": {"class": "P", "weights": ["conv1.weight", "layer1.0.conv.weight"], "final_sparsity": 0.5}},
     "quantizers": {
