@@ -153,8 +153,8 @@ def of_weight(mapping: Mapping[str, object], weight: str, argument: str, value: 
 def scale_epochs(mapping: Mapping[str, object], old_epochs: int, new_epochs: int) -> dict[str, object]:
     """A copy of a schedule for `old_epochs` epochs, shortened or stretched to `new_epochs`.
 
-    Policies keep at least one epoch. Frequencies and the LR schedulers' own epoch arguments scale along; what acts in every
-    epoch does so still.
+    Policies keep at least one epoch. Frequencies and the LR schedulers' own epoch arguments scale along; what acts in
+    every epoch does so still.
     """
     ratio = new_epochs / old_epochs
 
