@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +49,9 @@ _STARTS = 2
 _SAMPLES = 32
 _FEWER = 24
 """Monte Carlo samples with three objectives or more, whose boxes are many."""
-_ITERATIONS = {"fit": 30, "move": 12}
+_FIT = {"maxiter": 30}
+_MOVE = {"maxiter": 8, "maxls": 5, "max_optimization_problem_aggregation_size": 1}
+"""Few steps: tables have kinks, at which a line search would go on for long."""
 _CHUNK = 128
 """Candidates that are judged at once."""
 _NOISE = 0.05
@@ -59,13 +61,14 @@ _BEYOND = 0.2
 _DIFFERS = 0.5
 """Standard deviation of the factors around the trend's, as a share of it."""
 _RESIDUAL = 0.005
+"""Variance of what damages do not explain, in the same units squared, before trials say it."""
 _DENSE = 0.6
 """Of the dense metric, in the same units."""
 _REACH = 0.5
 """The length scale between known trials of what the sum of the layers lacks, for each root of a dimension."""
 
+# BoTorch would compile a kernel of its own at the first suggestion: seconds, a compiler, and other last digits.
 logei._load_attempted = True
-"""BoTorch would compile a kernel of its own at the first suggestion: seconds, a compiler, and other last digits."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ class Promise:
                 self._acquisition,
                 0.0,
                 1.0,
-                options={"maxiter": _ITERATIONS["move"]},
+                options=_MOVE,
                 fixed_features={column: starts[:, column] for column in fixed},
             )
         moved: np.ndarray = found.squeeze(-2).clamp(0.0, 1.0).numpy()
@@ -180,16 +183,14 @@ class Promise:
 def _model(known: Known, told: Told, units: Tensor, points: Tensor) -> tuple[Model, Tensor]:
     """The model, and (objectives,) the units of its outcomes."""
     unit = torch.ones(points.shape[1], dtype=torch.double)
-    features = _Features(known.words, units.shape[1], told.trend)
-    learned = points[:, : 1 if told.figures else points.shape[1]]
+    learned = points[:, : 1 if told.figures else points.shape[1]].split(1, dim=1)
+    models: list[Model] = []
     if told.trend is not None:
         unit[0] = told.trend.accepted
-        models: list[Model] = [_around(told.trend, features, units, points[:, :1] / unit[0])]
-        learned = learned[:, 1:]
-        features = _Features(known.words, units.shape[1], None)
-    else:
-        models = []
-    models += [_plain(features, units, each.unsqueeze(-1)) for each in learned.unbind(dim=1)]
+        features = _Features(known.words, units.shape[1], told.trend)
+        models.append(_around(told.trend, features, units, learned[0] / unit[0]))
+    for each in learned[len(models) :]:
+        models.append(_plain(_Features(known.words, units.shape[1], None), units, each))
     if told.figures:
         models.append(_Figures(told.figures, units))
     return (ModelList(*models) if len(models) > 1 else models[0]), unit
@@ -208,18 +209,14 @@ def _acquisition(
             model, units, sampler=sampler, X_pending=pending, prune_baseline=len(units) > 1, cache_root=False
         )
     floors = [told.floor / float(unit[0]), *(figure.least for figure in told.figures)]
-    bounds = [_bound(place, floor) for place, floor in enumerate(floors) if np.isfinite(floor)]
+    bounds = {place: floor for place, floor in enumerate(floors) if np.isfinite(floor)}
 
     def weighed(outcomes: Tensor, X: Tensor | None = None) -> Tensor:
         """What lies beyond a bound counts less: the best that keeps it is wanted, not the far end of the front."""
-        return torch.stack(
-            [
-                each if place >= len(floors) or not np.isfinite(floors[place]) else
-                each - (1.0 - told.more) * (each - floors[place]).clamp(min=0.0)
-                for place, each in enumerate(outcomes[..., :objectives].unbind(-1))
-            ],
-            dim=-1,
-        )  # fmt: skip
+        kept = list(outcomes[..., :objectives].unbind(-1))
+        for place in bounds.keys() & range(objectives):
+            kept[place] = kept[place] - (1.0 - told.more) * (kept[place] - bounds[place]).clamp(min=0.0)
+        return torch.stack(kept, dim=-1)
 
     return qLogNoisyExpectedHypervolumeImprovement(
         model,
@@ -227,7 +224,7 @@ def _acquisition(
         units,
         sampler=sampler,
         objective=GenericMCMultiOutputObjective(weighed),
-        constraints=bounds or None,
+        constraints=[_kept(place, least) for place, least in bounds.items()] or None,
         X_pending=pending,
         prune_baseline=True,
         cache_root=False,
@@ -235,7 +232,7 @@ def _acquisition(
     )
 
 
-def _bound(place: int, least: float) -> Any:
+def _kept(place: int, least: float) -> Callable[[Tensor], Tensor]:
     """What BoTorch takes for a constraint: it is kept where it is not above 0."""
     return lambda outcomes: least - outcomes[..., place]
 
@@ -357,7 +354,7 @@ def _plain(features: _Features, units: Tensor, outcome: Tensor) -> SingleTaskGP:
 def _fitted(model: SingleTaskGP) -> SingleTaskGP:
     likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
     with suppress(ModelFittingError):  # no start led anywhere: what the priors say will do
-        fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": _ITERATIONS["fit"]}})
+        fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": _FIT})
     return model.eval()
 
 

@@ -36,8 +36,9 @@ Key = tuple[float, ...]
 
 _MOST = 128
 """Trials that a model is made of; of more, the best ranks."""
-_EVEN = 64
-_CHILDREN = 64
+_EVEN = _CHILDREN = 48
+_ALLOCATED = 128
+"""Candidates of each kind."""
 _STEP = 0.1
 """Standard deviation of a child's mutations, in the unit cube."""
 _ALL = 2048
@@ -200,8 +201,8 @@ class QNEHVISearcher(Searcher):
         children = np.clip(parents + moves * rng.normal(0.0, _STEP, (_CHILDREN, size)), 0.0, 1.0)
         switched = (rng.random((_CHILDREN, size)) < 0.2) & np.isin(np.arange(size), list(self._grids))
         children = np.where(switched, rng.random((_CHILDREN, size)), children)
-        allocated = [] if factors is None else [factors.candidates(rng)]
-        return self._snapped(np.concatenate([even, children, *allocated]))
+        allocated = np.zeros((0, size)) if factors is None else rng.permutation(factors.candidates(rng))[:_ALLOCATED]
+        return self._snapped(np.concatenate([even, children, allocated]))
 
     def _all_points(self) -> np.ndarray | None:
         """(n, dimensions): every point of a space that has only a few."""
