@@ -4,10 +4,10 @@ Noisy expected hypervolume improvement: Daulton, Balandat, Bakshy 2021 (arXiv 21
 2023 (arXiv 2310.20708). For one objective it is noisy expected improvement.
 
 Where layers' curves are told, the metric is a trend and a process around it: the dense network's, less the layers'
-damages (`searchers.damages`) times one factor, which has a normal prior for all layers together and for each by
-itself (Rasmussen and Williams 2006, section 2.7: explicit basis functions), and a Matern process for all that damages
-do not explain. Where layers' sizes are told, the figure of the network is what the layers bring in sum, and what that
-lacks at known trials between them: a deterministic model, of which no noise is drawn.
+damages (`searchers.damages`) times one factor, both with a normal prior (Rasmussen and Williams 2006, section 2.7:
+explicit basis functions), and a Matern process for all that damages do not explain. Where layers' sizes are told, the
+figure of the network is what the layers bring in sum, and what that lacks at known trials between them: a deterministic
+model, of which no noise is drawn.
 
 Importing this imports BoTorch: a searcher does so when it needs it. Points lie in the unit cube, (n, dimensions);
 outcomes are (n, objectives), the larger the better; tensors are of double precision, on the CPU.
@@ -15,7 +15,6 @@ outcomes are (n, objectives), the larger the better; tensors are of double preci
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,7 +37,7 @@ from botorch.models.transforms.outcome import Standardize
 from botorch.sampling.get_sampler import get_sampler
 from botorch.utils.multi_objective import infer_reference_point, is_non_dominated
 from gpytorch.constraints import GreaterThan
-from gpytorch.kernels import Kernel, LinearKernel, MaternKernel, ScaleKernel
+from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
 from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
 from gpytorch.means import Mean
 from gpytorch.mlls import ExactMarginalLogLikelihood
@@ -59,8 +58,8 @@ _NOISE = 0.05
 _BEYOND = 0.2
 """Of what a trial lost: how far it may lie off the trend. Large ones add up to less, and would bend the rest."""
 _DIFFERS = 0.5
-"""Standard deviation of the factors around the trend's, as a share of it."""
-_RESIDUAL = 0.005
+"""Standard deviation of the factor around the trend's, as a share of it."""
+_RESIDUAL = 0.05
 """Variance of what damages do not explain, in the same units squared, before trials say it."""
 _DENSE = 0.6
 """Of the dense metric, in the same units."""
@@ -92,13 +91,12 @@ class Table:
 @dataclass(frozen=True)
 class Trend:
     """What the metric is expected to be. dense: of the network that nothing is pruned of. slope: what it loses for each
-    unit of damage. accepted: what may be lost, its unit. damage, bend: see `Damages`."""
+    unit of damage. accepted: what may be lost, its unit. damage: see `Damages`."""
 
     dense: float
     slope: float
     accepted: float
     damage: Table
-    bend: Table
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ def _corner(told: Told, points: Tensor, floor: float) -> Tensor:
 class _Features(InputTransform):
     """Points as kernels see them: dimensions, words as one column for each option, then what the trend is made of.
 
-    place: columns of the dimensions, of each layer's damage, and of its bend.
+    near, damage: the columns of the first two, and of each layer's damage.
     """
 
     is_one_to_many = False
@@ -266,8 +264,7 @@ class _Features(InputTransform):
         self._ordered = [column for column in range(dimensions) if column not in words]
         near = len(self._ordered) + sum(words.values())
         layers = len(trend.damage.columns) if trend is not None else 0
-        ends = np.cumsum([0, near, layers, layers])
-        self.near, self.damage, self.bend = (tuple(range(low, high)) for low, high in itertools.pairwise(ends))
+        self.near, self.damage = tuple(range(near)), tuple(range(near, near + layers))
 
     def transform(self, X: Tensor) -> Tensor:
         parts = [X[..., self._ordered]]
@@ -275,7 +272,7 @@ class _Features(InputTransform):
             chosen = (X[..., column].detach() * options).long().clamp(0, options - 1)
             parts.append(torch.nn.functional.one_hot(chosen, options).to(X) * 0.5**0.5)
         if self._trend is not None:
-            parts += [self._trend.damage.each(X), self._trend.bend.each(X)]
+            parts.append(self._trend.damage.each(X))
         return torch.cat(parts, dim=-1)
 
 
@@ -309,13 +306,7 @@ def _around(trend: Trend, features: _Features, units: Tensor, metric: Tensor) ->
     """The metric, (n, 1), by a trend; both in units of what is accepted."""
     slope = trend.slope / trend.accepted
     lost = (trend.dense / trend.accepted - metric).clamp(min=0.0)
-    kernel = _Shared(_DENSE, _DIFFERS * slope, features.damage)
-    for columns in (features.damage, features.bend):
-        linear = LinearKernel(
-            active_dims=columns, variance_prior=LogNormalPrior(2.0 * float(np.log(_DIFFERS * slope)), 0.5)
-        )
-        linear.variance = (_DIFFERS * slope) ** 2
-        kernel = kernel + linear
+    shared = _Shared(_DENSE, _DIFFERS * slope, features.damage)
     size = len(features.near)
     near = ScaleKernel(
         MaternKernel(
@@ -337,7 +328,7 @@ def _around(trend: Trend, features: _Features, units: Tensor, metric: Tensor) ->
         units,
         metric,
         likelihood=likelihood,
-        covar_module=kernel + near,
+        covar_module=shared + near,
         mean_module=_Line(trend, features.damage),
         outcome_transform=None,
         input_transform=features,

@@ -131,7 +131,9 @@ class QNEHVISearcher(Searcher):
         if len(self._grids) < len(self._space):
             moved = self._untried(self._snapped(promise.moved(candidates, found, list(self._grids))), tried)
             candidates, found = np.concatenate([candidates, moved]), np.concatenate([found, promise.of(moved)])
-        return self._damages.on_the_bound(candidates[int(found.argmax())])
+        chosen = candidates[int(found.argmax())]
+        bounded = self._damages.on_the_bound(chosen)
+        return chosen if _key(self._snapped(bounded)) in tried else bounded
 
     def _factors(self, usable: Sequence[tuple[Observation, np.ndarray]]) -> Factors | None:
         """The layers' factors as the trials have them; None where the second objective is not what layers bring."""
@@ -150,8 +152,7 @@ class QNEHVISearcher(Searcher):
         trend = None
         if self._measured:
             accepted = max(ACCEPTED * abs(factors.dense), 1e-9 * factors.scale)
-            tables = table(self._damages.damage), table(self._damages.bend)
-            trend = bayesian.Trend(factors.dense, factors.slope, accepted, *tables)
+            trend = bayesian.Trend(factors.dense, factors.slope, accepted, table(self._damages.damage))
         own = self._shares(usable)
         figures = [(self._damages.own, own), *((one, self._foreseen(one, usable)) for one in self._damages.others)]
         least = [one.least if one.bounded else -math.inf for one, _ in figures]
