@@ -94,7 +94,8 @@ class QNEHVISearcher(Searcher):
         usable = comparable(seen, stages, max(self._first, 2))
         units = self._promising(trial, seen, usable, tried) if usable else None
         if units is None:
-            units = self._even(max(trial, len(seen)), tried)
+            behind = self._measured  # placed trials, which begin by the same curves
+            units = self._even(max(trial, len(seen)) if behind else trial, tried)
         return self._space.from_unit(units)
 
     def _even(self, number: int, tried: Collection[Key]) -> np.ndarray:
