@@ -8,7 +8,7 @@ easily had. Any method may be written down too, in a YAML file (``--methods``):
 
     mine+none: {searcher: {name: evolution, step: 0.2}, trial_scheduler: {name: none}, curves: true, confirm: 1}
 
-One that wants curves (``wants_curves``) is given them without the option.
+One that wants or takes curves (``wants_curves``, ``takes_curves``) is given them without the option.
 A searcher whose constructor takes ``curves`` (weight to [(level, what top1 loses)]), ``sizes`` (weight to its number of
 weights) or ``count`` (trials of the budget) is given them; one that costs what no trial shows has ``spent_epochs``, all
 that it has used so far.
@@ -100,7 +100,8 @@ class Method:
                 f"options curves, confirm2, {', '.join(PLACED)}"
             )
         placed = next((option for option in options if option in PLACED), "")
-        curves = "curves" in options or bool(placed) or getattr(SEARCHERS.get(searching), "wants_curves", False)
+        told = any(getattr(SEARCHERS.get(searching), each, False) for each in ("wants_curves", "takes_curves"))
+        curves = "curves" in options or bool(placed) or told
         return cls(name, {"name": searching}, section, curves, sum(confirms), late, placed)
 
     def scheduling(self, pruned: int) -> dict[str, Any]:

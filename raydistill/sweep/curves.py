@@ -35,6 +35,7 @@ from raydistill.search.searchers.damages import is_level
 from raydistill.storage import Store
 from raydistill.sweep.baseline import dense_network
 from raydistill.sweep.bounds import SPARSITY, Foreseen, Foresight, aim_of, bounded_beside, counted_by, unit_of
+from raydistill.sweep.planning.checks import has_curves
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.rules import allocations_of
 from raydistill.sweep.session import Session
@@ -75,7 +76,8 @@ def ensure_curves(session: Session) -> None:
     """
     plan, ledger, share = session.plan, session.ledger, session.share
     arguments = {str(d.weight): str(d.argument) for d in plan.space.dimensions if is_level(d)}
-    if not plan.searcher.wants_curves or not arguments:
+    takes = plan.searcher.takes_curves and has_curves(session.sweep, plan.space)
+    if not (plan.searcher.wants_curves or takes) or not arguments:
         return
     baseline, objectives = ledger.records[BASELINE], session.sweep.objectives
     figure = figure_of(objectives)

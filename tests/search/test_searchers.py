@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 
 import numpy as np
@@ -47,6 +48,10 @@ def observed(count: int, outside: bool = False) -> list[Observation]:
 
 
 GP = pytest.param("gp", marks=pytest.mark.slow)
+WITHOUT = pytest.mark.skipif(importlib.util.find_spec("botorch") is None, reason="BoTorch is not installed")
+QNEHVI = pytest.param("qnehvi", marks=(pytest.mark.slow, WITHOUT))
+LEARNT = [("evolution", 90), ("motpe", 60), ("gp", 18), pytest.param("qnehvi", 18, marks=WITHOUT)]
+GPS = ("gp", "qnehvi")
 STARTUP = {name: {"startup": 4} for name in LEARNS} | {"nsga2": {"startup": 4, "population": 4}}
 
 
@@ -55,10 +60,10 @@ def make(name: str, seed: int, over: SearchSpace = KINDS):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(name for name in SEARCHERS if name not in ("motpe", "gp", "amc")), GP])
+@pytest.mark.parametrize("name", [*(name for name in SEARCHERS if name not in ("motpe", "amc", *GPS)), GP, QNEHVI])
 def test_values_are_inside_builtins_and_repeat(name: str) -> None:
     seen = observed(6)
-    trials = (7,) if name == "gp" else (7, 8, 9)
+    trials = (7,) if name in GPS else (7, 8, 9)
     for trial in trials:
         values = make(name, 3).suggest(trial, seen, [4])
         assert list(values) == [d.path for d in KINDS.dimensions]
@@ -66,18 +71,18 @@ def test_values_are_inside_builtins_and_repeat(name: str) -> None:
             assert type(values[dimension.path]) is kind
             assert dimension.distribution.contains(values[dimension.path])
         assert make(name, 3).suggest(trial, seen, [4]) == values
-    if name != "gp":
+    if name not in GPS:
         assert make(name, 4).suggest(7, seen, [4]) != make(name, 3).suggest(7, seen, [4])
 
 
-@pytest.mark.parametrize("name", [*sorted(LEARNS - {"motpe", "gp"}), GP])
+@pytest.mark.parametrize("name", [*sorted(LEARNS - {"motpe", *GPS}), GP, QNEHVI])
 def test_values_outside_the_bounds_break_no_searcher(name: str) -> None:
     """A warm start need not lie within the space."""
     values = make(name, 3).suggest(7, observed(5, outside=True), [4])
     assert all(d.distribution.contains(values[d.path]) for d in KINDS.dimensions)
 
 
-@pytest.mark.parametrize("name", [*sorted(LEARNS - {"motpe", "gp", "additive"}), GP])
+@pytest.mark.parametrize("name", [*sorted(LEARNS - {"motpe", "additive", *GPS}), GP, QNEHVI])
 def test_before_there_is_a_model_learners_spread_evenly(name: str) -> None:
     few = observed(3)
     assert make(name, 3).suggest(3, few, [4]) == SobolSearcher(KINDS, 3).suggest(3, few, [4])
@@ -124,7 +129,7 @@ def reached(name: str, seed: int, trials: int) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "trials"), [("evolution", 90), ("motpe", 60), ("gp", 18)])
+@pytest.mark.parametrize(("name", "trials"), LEARNT)
 def test_learners_beat_chance(name: str, trials: int) -> None:
     """What learners add over the even start that they share with Sobol is what they have learnt."""
     learnt = reached(name, 0, trials)

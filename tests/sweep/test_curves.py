@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from raydistill import datasets
 from raydistill.compression.names import names_of
 from raydistill.compression.one_shot import pruned_at_once
 from raydistill.datasets import DatasetConfig
-from raydistill.records import BASELINE
+from raydistill.records import BASELINE, Scalar
 from raydistill.schedule import ScheduleSpec, naming_weights, parse_schedule
+from raydistill.search.observations import Observation
+from raydistill.search.searchers import Searcher
 from raydistill.sweep import curves, trials
 from raydistill.sweep.curves import LEVELS, Alone, by_itself, damage_of, ensure_curves
 from raydistill.sweep.session import Session
@@ -195,6 +197,39 @@ def test_where_a_journal_does_not_say_what_layers_bring_their_weights_are_counte
     ensure_curves(session)
     first = session.plan.draw(0, session.plan.searcher.suggest(0, (), [4]))
     assert first.planned_sparsity == pytest.approx(0.6, abs=0.02)
+
+
+class Taking(Searcher):
+    """Takes curves where there are such."""
+
+    takes_curves = True
+    told: tuple[object, ...] = ()
+
+    def suggest(self, trial: int, seen: Sequence[Observation], stages: Sequence[int]) -> Mapping[str, Scalar]:
+        return {}
+
+    def with_curves(self, *told: object) -> Taking:
+        found = Taking()
+        found.told = told
+        return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("objectives", {"top1": "max", "sparsity": "max"}), True),
+        (("objectives", {"top1": "max", "loss": "min", "sparsity": "max"}), False),
+    ],
+)
+def test_who_takes_curves_is_told_them_where_there_are_two_figures_to_weigh(
+    write_sweep: Callable[..., Path], tmp_path: Path, change: tuple[str, object], told: bool
+) -> None:
+    session = session_of(write_sweep, tmp_path, ("search", BOTH), ("searcher", {"name": "sobol"}), change)
+    session.plan = replace(session.plan, searcher=Taking())
+    measured(session, tmp_path)
+    ensure_curves(session)
+    assert bool(session.plan.searcher.told) == told
 
 
 @pytest.mark.ray

@@ -15,6 +15,7 @@ from raydistill.search.searchers.evolution import EvolutionSearcher
 from raydistill.search.searchers.grid import GridSearcher
 from raydistill.search.searchers.optuna import GPSearcher, NSGA2Searcher, TPESearcher
 from raydistill.search.searchers.placed import PlacedSearcher
+from raydistill.search.searchers.qnehvi import QNEHVISearcher
 from raydistill.search.searchers.random import RandomSearcher
 from raydistill.search.searchers.sobol import SobolSearcher
 
@@ -26,13 +27,14 @@ SEARCHERS: dict[str, Callable[..., Searcher]] = {
     "motpe": TPESearcher,
     "nsga2": NSGA2Searcher,
     "gp": GPSearcher,
+    "qnehvi": QNEHVISearcher,
     "evolution": EvolutionSearcher,
     "additive": AdditiveSearcher,
     "amc": AMCSearcher,
 }
 """By the name in a sweep file. tpe and motpe differ in what they are told: one score, or every objective."""
 
-LEARNS = frozenset({"tpe", "motpe", "nsga2", "gp", "evolution", "additive"})
+LEARNS = frozenset({"tpe", "motpe", "nsga2", "gp", "qnehvi", "evolution", "additive"})
 """Those whose suggestions depend on results; the other searchers' trials are all known before a sweep starts."""
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "GridSearcher",
     "NSGA2Searcher",
     "PlacedSearcher",
+    "QNEHVISearcher",
     "RandomSearcher",
     "Searcher",
     "SobolSearcher",

@@ -29,13 +29,13 @@ from raydistill.search.space import SearchSpace
 _DRAWS = 48
 _TARGETS = 24
 _OTHERS = 3
-_ACCEPTED = 0.08
+ACCEPTED = 0.08
 """Of the dense network's metric: what a user would still accept to lose, the corner of the hypervolume."""
 _DIFFERS = 0.5
 """Standard deviation of the layers' factors around the one for all, as a share of it."""
 _BEYOND = 0.2
 """Of what a trial lost: how far it may lie off a sum of damages. Large ones add up to less, and would bend the rest."""
-_MORE = 0.3
+MORE = 0.3
 """What it is worth to be better than a constraint asks for, over what it is worth to keep it."""
 _FAR = 0.08
 """Of what pruning could bring: trials that lie so far from a bound say half as much of what is brought there."""
@@ -81,7 +81,7 @@ class AdditiveSearcher(Searcher):
         usable = comparable(seen, stages[-1:], 3)
         if trial < self._first or not usable:
             return self._by_curves(trial)
-        model = _Model(self, usable)
+        model = Factors(self, usable)
         running = [o for o in seen if o.at(stages[-1]) is None and not o.ended]
         return self._space.from_unit(self.damages.on_the_bound(model.best(running, rng)))
 
@@ -94,16 +94,14 @@ class AdditiveSearcher(Searcher):
     def features(self, units: np.ndarray) -> np.ndarray:
         """(n, 1 + 2 layers + 2 others): 1, each layer's damage and bend, each other value and its square."""
         of = self.damages
-        places = np.clip(units[:, of.layers] * (GRID - 1), 0, GRID - 1)
-        below = np.minimum(places.astype(int), GRID - 2)
-        way, rows = places - below, np.arange(len(of.layers))
-        between = [table[rows, below] * (1 - way) + table[rows, below + 1] * way for table in (of.damage, of.bend)]
+        between = [of.between(table, units) for table in (of.damage, of.bend)]
         rest = units[:, of.rest] - 0.5
         return np.concatenate([np.ones((len(units), 1)), *between, rest, rest**2], axis=1)
 
 
-class _Model:
-    """What the factors are after some trials: a normal distribution. scale: of the metric.
+class Factors:
+    """What the factors are after some trials: a normal distribution. scale: of the metric. dense, slope: of the line
+    through the trials, the metric of the dense network and the one factor for all.
 
     together: of each figure of the network that counts, the own first, what layers that are pruned together bring over
     the sum of what each brings by itself, as trials near its bound have it.
@@ -131,7 +129,7 @@ class _Model:
         weighed = x / ((_NOISE * self.scale) ** 2 + (_BEYOND * np.maximum(dense - metric, 0.0)) ** 2)[:, None]
         self.covariance = np.linalg.inv(np.diag(spread**-2.0) + weighed.T @ x)
         self.mean = self.covariance @ (prior / spread**2.0 + weighed.T @ metric)
-        self._layers, self._slope = layers, slope
+        self._layers, self.dense, self.slope = layers, dense, slope
 
     def _together(self, usable: Sequence[tuple[Observation, np.ndarray]]) -> list[float]:
         """See `together`. What a trial came to is told of the own figure alone; of another it is what was foreseen."""
@@ -154,25 +152,23 @@ class _Model:
     def best(self, running: Sequence[Observation], rng: np.random.Generator) -> np.ndarray:
         """(dimensions,) in the unit cube: the candidate that is expected to add the most."""
         of, damages = self._of, self._damages
-        root = np.linalg.cholesky(self.covariance + 1e-12 * np.eye(len(self.mean)))
-        draws = self.mean + rng.standard_normal((_DRAWS, len(self.mean))) @ root.T
-        others = self.mean + rng.standard_normal((_DRAWS // 4, len(self.mean))) @ root.T
-        candidates = np.concatenate([self._candidates(draw, rng) for draw in (self.mean, *others)])
+        draws = self._drawn(_DRAWS, rng)
+        candidates = self.candidates(rng)
         known = self.units
         if running:
             known = np.concatenate([known, [damages.space.to_unit(o.values) for o in running]])
         dense = self.mean[0]
         floor = of.aim.metric
-        corner = min(dense - _ACCEPTED * abs(dense), floor if np.isfinite(floor) else np.inf)
+        corner = min(dense - ACCEPTED * abs(dense), floor if np.isfinite(floor) else np.inf)
         (gains, lacking), (new, lacks) = self._reached(known), self._reached(candidates)
         ours = np.stack([of.features(known) @ draw for draw in draws])  # (draws, trials)
         theirs = np.stack([of.features(candidates) @ draw for draw in draws])
         for metrics, breaks in ((ours, lacking), (theirs, lacks)):
             broken = (metrics < floor) | breaks
-            metrics -= (1.0 - _MORE) * np.maximum(metrics - floor, 0.0) if np.isfinite(floor) else 0.0
+            metrics -= (1.0 - MORE) * np.maximum(metrics - floor, 0.0) if np.isfinite(floor) else 0.0
             metrics[broken] = corner  # it is worth nothing
         if damages.least > 0.0:
-            gains, new = (each - (1.0 - _MORE) * np.maximum(each - damages.least, 0.0) for each in (gains, new))
+            gains, new = (each - (1.0 - MORE) * np.maximum(each - damages.least, 0.0) for each in (gains, new))
         added = np.mean(
             [_added(gains, front - corner, new, value - corner) for front, value in zip(ours, theirs, strict=True)],
             axis=0,
@@ -188,10 +184,20 @@ class _Model:
         broken = np.any([found < least - 1e-9 for found, least in zip(every, leasts, strict=True)], axis=0)
         return every[0], broken
 
+    def candidates(self, rng: np.random.Generator) -> np.ndarray:
+        """(n, dimensions) in the unit cube: the best allocations by the mean, and by draws of what factors may be."""
+        draws = (self.mean, *self._drawn(_DRAWS // 4, rng))
+        return np.concatenate([self._candidates(draw, rng) for draw in draws])
+
+    def _drawn(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        root = np.linalg.cholesky(self.covariance + 1e-12 * np.eye(len(self.mean)))
+        drawn: np.ndarray = self.mean + rng.standard_normal((count, len(self.mean))) @ root.T
+        return drawn
+
     def _candidates(self, draw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(n, dimensions): the best allocations if the factors were these, at totals drawn evenly in log density."""
         of, layers = self._damages, self._layers
-        factors = np.maximum(-draw[1 : 1 + layers], 0.02 * self._slope)
+        factors = np.maximum(-draw[1 : 1 + layers], 0.02 * self.slope)
         bends = -draw[1 + layers : 1 + 2 * layers]
         damage = np.maximum.accumulate(factors[:, None] * of.damage + bends[:, None] * of.bend, axis=1)
         places, reached = of.choices(damage, self.together)

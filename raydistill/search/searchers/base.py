@@ -59,6 +59,8 @@ class Searcher(ABC):
     startup: int = 0
     wants_curves: bool = False
     """Whether each layer's damage is measured before the first trial, for `with_curves`."""
+    takes_curves: bool = False
+    """Whether it is told them too where there are such, and does without them elsewhere."""
     wants_allocations: bool = False
     """Whether allocations by rule are wanted too, for `with_allocations`."""
     keeps_bounds: bool = False

@@ -154,6 +154,15 @@ class Damages:
         """(n, layers) of (n, dimensions) in the unit cube."""
         return np.rint(units[:, self.layers] * (GRID - 1)).astype(int)
 
+    def between(self, table: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """(n, layers): what a (layers, grid) table has at the levels, (n, dimensions); between places of the grid the
+        line that joins them."""
+        places = np.clip(units[:, self.layers] * (GRID - 1), 0, GRID - 1)
+        below = np.minimum(places.astype(int), GRID - 2)
+        way, rows = places - below, np.arange(len(self.layers))
+        found: np.ndarray = table[rows, below] * (1 - way) + table[rows, below + 1] * way
+        return found
+
     def keeps(self, units: np.ndarray) -> np.ndarray:
         """(n,): whether every bound is nearly kept, by the sum of what the layers bring."""
         places = self.places(units)

@@ -61,6 +61,7 @@ class PlacedSearcher(Searcher):
         told = copy.copy(self)
         told._damages = Damages(self._space, curves, sizes, aim)
         told._searcher = self._searcher.with_curves(curves, sizes, aim)
+        told.keeps_bounds, told.bounds_beside = told._searcher.keeps_bounds, told._searcher.bounds_beside
         return told
 
     def with_allocations(self, allocations: Allocations) -> PlacedSearcher:

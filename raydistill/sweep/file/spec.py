@@ -295,14 +295,17 @@ class SearcherSection(Menu):
         "motpe": frozenset({"startup"}),
         "nsga2": frozenset({"startup", "population"}),
         "gp": frozenset({"startup"}),
+        "qnehvi": frozenset({"startup"}),
         "evolution": frozenset({"startup", "step", "parents"}),
         "additive": frozenset({"startup"}),
         "amc": frozenset({"protocol", "agent", "heatup_episodes", "training_episodes", "action_range"}),
     }
 
     name: (
-        Literal["auto", "random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "evolution", "additive", "amc"] | Own
-    ) = "auto"
+        Literal[
+            "auto", "random", "sobol", "grid", "tpe", "motpe", "nsga2", "gp", "qnehvi", "evolution", "additive", "amc",
+        ] | Own
+    ) = "auto"  # fmt: skip
     startup: Count | None = None
     points: Count | None = None
     population: Annotated[int, NUMBER, Field(ge=2)] | None = None

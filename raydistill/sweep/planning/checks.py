@@ -74,6 +74,13 @@ def check_curves(sweep: Sweep, space: SearchSpace, searcher: Searcher) -> None:
         raise ConfigError(Fault(where, f"{name} wants a bound on {figure}", ABSENT, way_out))
 
 
+def has_curves(sweep: Sweep, space: SearchSpace) -> bool:
+    """Whether levels of layers are searched for one metric and one figure of the network, by the tool's own loop."""
+    weighs = sorted(objective.of_network for objective in sweep.objectives) == [False, True]
+    own = sweep.sections.train is not None or any(objective.path for objective in sweep.objectives)
+    return weighs and not own and any(is_level(dimension) for dimension in space.dimensions)
+
+
 def idle_bounds(sweep: Sweep, searcher: Searcher) -> list[str]:
     """A line for each bound that a searcher with a model of its own does not see."""
     blind = searcher.keeps_bounds and not searcher.bounds_beside

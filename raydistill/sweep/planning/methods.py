@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from raydistill.errors import ABSENT, ConfigError, Fault
 from raydistill.records import Scalar
@@ -66,7 +67,15 @@ def make_searcher(
     options = section.options()
     if section.name in LEARNS:
         options.setdefault("startup", begun(count))
-    return SEARCHERS[section.name](space, seed, **options)
+    try:
+        return SEARCHERS[section.name](space, seed, **options)
+    except ConfigError as error:
+        raise ConfigError(*(_in_section(fault, where) for fault in error.faults)) from error
+
+
+def _in_section(fault: Fault | str, where: str) -> Fault | str:
+    """What a searcher says of itself, with the file's name."""
+    return fault if isinstance(fault, str) or fault.where != "searcher" else replace(fault, where=where)
 
 
 def make_placed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 import yaml
 
 from raydistill.errors import ConfigError
+from raydistill.search import SearchSpace
+from raydistill.search.space import expand
 from raydistill.sweep.file.load import load_sweep
+from raydistill.sweep.planning.checks import has_curves
 from raydistill.sweep.planning.plan import plan_sweep
 from raydistill.tasks.classification import ImageShape
 from tests.sweep.planning.trunks import BRANCHES
@@ -88,6 +92,37 @@ def test_a_searcher_that_weighs_damages_has_to_have_what_it_weighs(
         plan_sweep(load_sweep(file), CIFAR)
     (found,) = map(str, caught.value.faults)
     assert f"space.yaml: {line}" in found
+
+
+@pytest.mark.parametrize(
+    ("change", "has"),
+    [
+        (("objectives", {"top1": "max", "sparsity": "max"}), True),
+        (("objectives", {"top1": "max", "loss": "min"}), False),
+        (("objectives", {"top1": "max", "sparsity": "max", "macs": "min"}), False),
+        (("train", "own:loop"), False),
+        (("search", {"training.lr": {"uniform": [0.1, 0.2]}}), False),
+    ],
+)
+def test_curves_are_there_where_levels_are_searched_for_two_figures(
+    write_sweep: WriteSweep, change: tuple[str, object], has: bool
+) -> None:
+    sweep = load_sweep(write_sweep(("search", LEVELS), change))
+    space = SearchSpace((*sweep.dimensions, *expand(sweep.per_layer, ["fc1.weight"], lambda entry: ["fc1.weight"])))
+    assert has_curves(sweep, space) == has
+
+
+def test_a_searcher_whose_library_is_not_there_is_a_line(
+    write_sweep: WriteSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "botorch" else there(name))
+    file = write_sweep(("searcher", {"name": "qnehvi", "startup": 4}), ("search", LEVELS))
+    with pytest.raises(ConfigError) as caught:
+        plan_sweep(load_sweep(file), CIFAR)
+    (found,) = map(str, caught.value.faults)
+    assert found.startswith(f"{file}: searcher: qnehvi needs BoTorch")
+    assert "pip install 'raydistill[botorch]'" in found
 
 
 @pytest.mark.parametrize("bound", [["sparsity >= 0.8"], ["sparsity >= 0.8", "top1_drop <= 0.1"]])
