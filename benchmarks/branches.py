@@ -1,7 +1,7 @@
 """One branch of a trunk, trained in several ways: what moves a sparse network back to dense accuracy.
 
     raydistill sweep search_spaces/simplenet_trunk.yaml --data-dir CIFAR10 --num-samples 1 --storage STORAGE
-    python benchmarks/branches.py STORAGE --data-dir CIFAR10 [--after 150] [--only NAME ...] [--seeds 1]
+    python benchmarks/branches.py STORAGE --data-dir CIFAR10 [--after 525] [--only NAME ...] [--seeds 1]
 
 All begin with the trunk's network after so many epochs and keep its masks; the file says the rest.
 Top1 is of the validation split, after the last epoch: it is for choosing a default, so the test split is not looked at.
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("storage", type=Path)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--after", type=int, default=150, help="epochs of the trunk")
+    parser.add_argument("--after", type=int, default=525, help="epochs of the trunk")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
