@@ -134,14 +134,15 @@ class LayerKind:
         names = [name for name, tensor in own if tensor.dim() == 1 and len(tensor) > 1]
         return {} if keep_rows is None else {name: partial(select, 0, keep_rows) for name in names}
 
-    def factors(self, module: nn.Module, kept: int) -> dict[str, float]:
-        """What its tensors are taken times where so many of its rows stay, by their names in the module."""
-        del module, kept
+    def factors(self, module: nn.Module, share: float) -> dict[str, float]:
+        """What its tensors are taken times where it had `share` times the rows that stay, by their names in the
+        module."""
+        del module, share
         return {}
 
-    def moved_numbers(self, module: nn.Module, kept: int) -> dict[str, tuple[float, float]]:
-        """Its numbers that are others where so many of its rows stay: before and after."""
-        del module, kept
+    def moved_numbers(self, module: nn.Module, share: float) -> dict[str, tuple[float, float]]:
+        """Its numbers that are others where it had `share` times the rows that stay: before and after."""
+        del module, share
         return {}
 
     def before_cut(self, module: nn.Module, stays: Mapping[str, Tensor]) -> None:

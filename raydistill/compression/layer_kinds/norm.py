@@ -101,12 +101,13 @@ class ResponseNormKind(LayerKind):
         axis = int(getattr(module, "channel_dim", -1))
         return axis if axis < 0 else axis - dims
 
-    def factors(self, module: nn.Module, kept: int) -> dict[str, float]:
-        return {"weight": self.rows(module) / kept}
+    def factors(self, module: nn.Module, share: float) -> dict[str, float]:
+        del module
+        return {"weight": share}
 
-    def moved_numbers(self, module: nn.Module, kept: int) -> dict[str, tuple[float, float]]:
+    def moved_numbers(self, module: nn.Module, share: float) -> dict[str, tuple[float, float]]:
         eps = cast(float, module.eps)
-        return {"eps": (eps, eps * self.rows(module) / kept)}
+        return {"eps": (eps, eps * share)}
 
 
 BATCH_NORM = NormKind(batch_norm=True)

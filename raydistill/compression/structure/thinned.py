@@ -65,12 +65,21 @@ class Thinned:
         """What stays of a model where these positions go: by layer and whether they are columns (else rows)."""
         outputs: dict[str, Selection] = {}
         inputs: dict[str, Selection] = {}
-        attributes: dict[str, Mapping[str, tuple[float, float]]] = {}
         for (layer, is_column), positions in leaving.items():
             module = model.get_submodule(layer)
             width = (kind_of(module).columns if is_column else kind_of(module).rows)(module)
-            stays = (inputs if is_column else outputs)[layer] = Selection.without(width, positions)
-            numbers = {} if is_column else kind_of(module).moved_numbers(module, len(stays.kept))
+            (inputs if is_column else outputs)[layer] = Selection.without(width, positions)
+        return cls.with_numbers(model, outputs, inputs)
+
+    @classmethod
+    def with_numbers(
+        cls, model: nn.Module, outputs: Mapping[str, Selection], inputs: Mapping[str, Selection]
+    ) -> Thinned:
+        """What stays, and the numbers that these layers of the model hold and that change with their rows."""
+        attributes = {}
+        for layer, stays in outputs.items():
+            module = model.get_submodule(layer)
+            numbers = kind_of(module).moved_numbers(module, stays.width / len(stays.kept))
             if numbers:
                 attributes[layer] = numbers
         return cls(outputs, inputs, attributes)
@@ -119,10 +128,14 @@ class Thinned:
         for name, (dim, selection) in self.tables.items():
             done[name] = partial(select, dim, selection.indices())
             cut_tensor(model.get_parameter(name), done[name], optimizer)
+        self.set_numbers(model)
+        return done
+
+    def set_numbers(self, model: nn.Module) -> None:
+        """Give the model's modules the numbers they have afterwards."""
         for owner, changes in self.attributes.items():
             for name, (_, now) in changes.items():
                 setattr(model.get_submodule(owner), name, now)
-        return done
 
     def to_state(self) -> dict[str, object]:
         """Plain values and int64 tensors."""

@@ -176,7 +176,7 @@ def _names(model: nn.Module, parts: Sequence[Part], counts: bool) -> set[str]:
         name
         for part in parts
         for _, module in block_of(model, part.layers)
-        for name, value in _numbers(module)
+        for name, value in numbers_of(module)
         if value in (part.counts() if counts else part.sizes())
     }
 
@@ -186,13 +186,13 @@ def _lowered(model: nn.Module, parts: Sequence[Part], names: Iterable[str]) -> A
     for part in parts:
         numbers = {**part.sizes(), **part.counts()}
         for owner, module in block_of(model, part.layers):
-            for name, value in _numbers(module):
+            for name, value in numbers_of(module):
                 if name in names and value in numbers:
                     found.setdefault(owner, {})[name] = (value, numbers[value])
     return found
 
 
-def _numbers(module: nn.Module) -> list[tuple[str, int]]:
+def numbers_of(module: nn.Module) -> list[tuple[str, int]]:
     """Whole numbers that a module holds for its own code to read, by name."""
     kind = kind_of(module)
     own = [(name, value) for name, value in vars(module).items() if type(value) is int and not name.startswith("_")]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import ResponseNormKind
 from raydistill.compression.structure import Thinned, replay
-from raydistill.compression.thinning import thin
+from raydistill.compression.thinning import reshape_like, thin
 from raydistill.compression.thinning.coupling import couplings
 
 
@@ -99,7 +99,23 @@ def test_the_record_gives_a_fresh_network_the_shapes_and_eps(net: Net, maps: Ten
     states = [change.to_state() for change in report.changes]
     fresh = replay(Net().eval(), [Thinned.from_state(state) for state in states])
     fresh.load_state_dict(net.state_dict())
+    assert fresh.grn.eps == pytest.approx(0.3 * 8 / 5)
     assert torch.equal(fresh(maps), net(maps))
+
+
+@torch.no_grad()
+def test_shapes_alone_give_a_fresh_network_the_eps(net: Net, maps: Tensor) -> None:
+    net.up.weight[GONE] = 0
+    net.up.bias[GONE] = 0
+    before = net(maps)
+    thin(net, None, maps)
+    fresh = Net().eval()
+    change = reshape_like(fresh, net.state_dict())
+    for other in (fresh, replay(Net().eval(), [Thinned.from_state(change.to_state())])):
+        other.load_state_dict(net.state_dict())
+        assert other.grn.eps == pytest.approx(0.3 * 8 / 5)
+        assert torch.equal(other(maps), net(maps))
+        torch.testing.assert_close(other(maps), before, rtol=0, atol=1e-5)
 
 
 def test_timms_norm_is_known() -> None:
