@@ -161,6 +161,7 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         return Logits(network, "pixel_values"), (image,)
 
     swin = {"image_size": 64, "patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [4, 4], "window_size": 4}
+    convnext = {"image_size": 64, "patch_size": 4, "num_stages": 3, "hidden_sizes": [16, 32, 64], "depths": [2, 2, 2]}
     mamba2 = {
         "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 99, "state_size": 8, "num_heads": 8, "head_dim": 16,
         "n_groups": 1, "chunk_size": 16,
@@ -172,6 +173,7 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         "Llama (GQA)": lambda: text(t.LlamaForCausalLM(t.LlamaConfig(**SMALL, num_key_value_heads=2))),
         "ViT": lambda: images(t.ViTForImageClassification(t.ViTConfig(**{**SMALL, "image_size": 64, "patch_size": 8}))),
         "Swin": lambda: images(t.SwinForImageClassification(t.SwinConfig(**swin))),
+        "ConvNeXt V2": lambda: images(t.ConvNextV2ForImageClassification(t.ConvNextV2Config(**convnext))),
         "T5": lambda: t5(t.T5Config, t.T5ForConditionalGeneration),
         "MT5": lambda: t5(t.MT5Config, t.MT5ForConditionalGeneration),
         "Whisper": whisper,

@@ -231,7 +231,7 @@ def _check_attributes(model: nn.Module, owner: str, changes: Mapping[str, tuple[
         way_out = close_match(owner, modules) or _WAY_OUT
         raise CheckpointError(Fault(where, "the model has no such module", ABSENT, way_out))
     for name, (before, after) in changes.items():
-        held = vars(modules[owner]).get(name)
+        held = kind_of(modules[owner]).number(modules[owner], name)
         fits = 0 < after < before if type(before) is int else after > 0
         if type(held) is not type(before) or held != before or not fits:
             rule = f"must be a number of the module's that goes down from {before}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.layer_kinds.base import along, one_each
 from raydistill.compression.layer_kinds.recurrent import directions, gates
 from raydistill.compression.thinning.graph import Graph, trace
 from raydistill.compression.thinning.groups import Group, Member
@@ -199,12 +200,13 @@ def _beside(group: Group, together: int, adjacent: int, model: nn.Module) -> tup
         module = model.get_submodule(member.layer)
         kind_ = kind_of(module)
         where = _where(member, group.width, together, adjacent)
-        for own, _ in module.named_parameters(recurse=False):
+        for own, tensor in module.named_parameters(recurse=False):
             what = "biases" if own == kind_.bias_name else ""
             if kind_.norm:
                 what = "shifts" if what else "norms"
             if what and where is not None:
-                found[what] = (*found[what], Slice(f"{member.layer}.{own}", 0, where))
+                dim = along(tensor) if one_each(tensor) else 0
+                found[what] = (*found[what], Slice(f"{member.layer}.{own}", dim, where))
     return tuple(found.values())
 
 
