@@ -157,9 +157,10 @@ def _embedding(stream: Stream, model: nn.Module) -> Coupling | None:
         if not is_column and not kind_.embedding and kind_.bias_of(module) is not None:
             slices[f"{name}.{kind_.bias_name}", 0] = Slice(f"{name}.{kind_.bias_name}", 0, every)
     slices |= {(name, dim): Slice(name, dim, every) for name, dim in stream.tables.items()}
-    for norm in sorted(stream.norms):  # where the stream goes on behind one, its shift writes too
-        for own, _ in model.get_submodule(norm).named_parameters(norm):
-            slices[own, 0] = Slice(own, 0, stream.positions(norm, every.flatten()))
+    for name in sorted(stream.norms | stream.scales):  # where the stream goes on behind one, its shift writes too
+        for own, tensor in model.get_submodule(name).named_parameters(name):
+            dim = along(tensor) if one_each(tensor) else 0
+            slices[own, dim] = Slice(own, dim, stream.positions(name, every.flatten()))
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     writers = sorted(stream.writers, key=lambda name: order[name])
     names = tuple(known[id(model.get_parameter(f"{name}.{_matrix(model, name)}"))] for name in writers)

@@ -75,6 +75,23 @@ class Biased(nn.Module):
         return self.out(torch.matmul(weights, v).transpose(1, 2).flatten(2))
 
 
+class Beside(nn.Module):
+    """One layer for queries, keys and values, without a bias; those of queries and values are beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.qkv, self.out = nn.Linear(16, 48, bias=False), nn.Linear(16, 16)
+        self.q_bias, self.v_bias = nn.Parameter(torch.randn(16)), nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = functional.linear(x, weight=self.qkv.weight, bias=bias)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, scale=0.5)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
 class Fixed(Apart):
     """Its code writes as many channels as it reads."""
 

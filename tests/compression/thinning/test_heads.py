@@ -11,7 +11,7 @@ from torch import nn
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.structure import replay, structure_from, structure_state
 from raydistill.compression.thinning import thin
-from tests.compression.thinning.attentions import Apart, Biased, Fixed, Fused, Net, Shared, Torchs
+from tests.compression.thinning.attentions import Apart, Beside, Biased, Fixed, Fused, Net, Shared, Torchs
 from tests.compression.thinning.conftest import relative
 
 pytestmark = pytest.mark.slow
@@ -21,6 +21,7 @@ WRITTEN: dict[str, Callable[[], nn.Module]] = {
     "one layer, a product and a softmax": Fused,
     "shared keys and values, rotated": Shared,
     "a bias for each head": Biased,
+    "with biases beside": Beside,
     "torch's own": Torchs,
     "torch's own, steps first": lambda: Torchs(batch_first=False),
 }
@@ -50,8 +51,9 @@ def test_heads_that_nobody_reads_go(written: str) -> None:
     assert relative(expected, model(x).detach()) < 1e-5
     # Half of what makes queries, keys and values, and of what mixes them.
     keys = 8 if "shared" in written else 16
-    rows = (8 + keys) * 16 + (0 if "shared" in written else 8 + keys)
-    table = 18 if "bias" in written else 0
+    biases = {"shared keys and values, rotated": 0, "with biases beside": 8 + 8}.get(written, 8 + keys)
+    rows = (8 + keys) * 16 + biases
+    table = 18 if "a bias for" in written else 0
     assert before - sum(p.numel() for p in model.parameters()) == rows + 16 * 8 + table
     assert model.attention.out.weight.shape == (16, 8)
     assert [line.partition(":")[2] for line in report.inside] == [" 2 of 4 heads removed"]
