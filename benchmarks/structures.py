@@ -171,6 +171,7 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         "BERT": lambda: text(t.BertForSequenceClassification(t.BertConfig(**SMALL))),
         "GPT-2": gpt2,
         "Llama (GQA)": lambda: text(t.LlamaForCausalLM(t.LlamaConfig(**SMALL, num_key_value_heads=2))),
+        "Phi-3 (GQA)": lambda: text(t.Phi3ForCausalLM(t.Phi3Config(**SMALL, **ends, num_key_value_heads=2))),
         "ViT": lambda: images(t.ViTForImageClassification(t.ViTConfig(**{**SMALL, "image_size": 64, "patch_size": 8}))),
         "Swin": lambda: images(t.SwinForImageClassification(t.SwinConfig(**swin))),
         "ConvNeXt V2": lambda: images(t.ConvNextV2ForImageClassification(t.ConvNextV2Config(**convnext))),

@@ -7,6 +7,7 @@ row.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -142,8 +143,12 @@ class LayerKind:
         return {}
 
     def number(self, module: nn.Module, name: str) -> object:
-        """What a module holds under this name, or has written into its code; None where neither."""
-        return vars(module).get(name)
+        """What a module holds under this name, or has written into its code; None where neither. "SETTINGS.NAME": what
+        an object that it holds does, such as the config of its network."""
+        settings, _, own = name.rpartition(".")
+        held = vars(module).get(settings) if settings else module
+        found: object = getattr(held, "__dict__", {}).get(own)
+        return found
 
     def moved_numbers(self, module: nn.Module, share: float) -> dict[str, tuple[float, float]]:
         """Its numbers that are others where it had `share` times the rows that stay: before and after."""
@@ -208,6 +213,17 @@ class LayerKind:
 def select(dim: int, keep: Tensor, tensor: Tensor) -> Tensor:
     """These positions of a dimension, on the tensor's device."""
     return tensor.index_select(dim, keep.to(tensor.device))
+
+
+def put_number(module: nn.Module, name: str, value: float) -> None:
+    """Set what `LayerKind.number` tells. Settings may be shared with others: the module has its own from then on."""
+    settings, _, own = name.rpartition(".")
+    if not settings:
+        setattr(module, name, value)
+        return
+    held = copy.copy(getattr(module, settings))
+    setattr(held, own, value)
+    setattr(module, settings, held)
 
 
 def one_each(tensor: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydistill.compression.layer_kinds import Cut, kind_of
-from raydistill.compression.layer_kinds.base import select
+from raydistill.compression.layer_kinds.base import put_number, select
 from raydistill.compression.structure.cut import Sides, cut, cut_tensor
 from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 
@@ -46,7 +46,8 @@ class Thinned:
     A layer that keeps channels apart (a norm, PReLU, a depthwise conv) has outputs only.
 
     attributes: by module name, numbers that its own code reads and that changed with the channels (of an attention, how
-    many heads it has): their names, and what they were and are. tables: parameters outside layers (a
+    many heads it has): their names, and what they were and are; of an object that it holds "config.num_heads", which
+    it has a copy of then. tables: parameters outside layers (a
     bias for each head): the dimension, and what stayed of it.
     """
 
@@ -135,7 +136,7 @@ class Thinned:
         """Give the model's modules the numbers they have afterwards."""
         for owner, changes in self.attributes.items():
             for name, (_, now) in changes.items():
-                setattr(model.get_submodule(owner), name, now)
+                put_number(model.get_submodule(owner), name, now)
 
     def to_state(self) -> dict[str, object]:
         """Plain values and int64 tensors."""

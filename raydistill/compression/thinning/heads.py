@@ -58,6 +58,9 @@ class HeadCut(Part):
         pairs = [w, v, *((one[0] * other[0], one[1] * other[1]) for one, other in products)]
         return {before: after for before, after in (*pairs, h, k) if after < before}
 
+    def settings(self) -> dict[int, int]:
+        return {before: after for before, after in (self.heads, self.shared) if after < before}
+
     def __str__(self) -> str:
         parts = []
         if self.heads[1] < self.heads[0]:

@@ -296,7 +296,7 @@ class _Functional(TorchFunctionMode):
             if isinstance(factor, Tensor) and isinstance(given, Tensor) and one_each(factor):
                 name = self._factors.get(factor.untyped_storage().data_ptr())
                 axis = along(factor) - factor.dim()
-                if name is not None and given.dim() >= -axis and given.shape[axis] == factor.numel():
+                if name is not None and given.dim() >= factor.dim() and given.shape[axis] == factor.numel():
                     self._look("factor", name, given, axis)
                     return given
         return None
