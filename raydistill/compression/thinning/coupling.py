@@ -163,7 +163,7 @@ def _embedding(stream: Stream, model: nn.Module) -> Coupling | None:
         if not is_column and not kind_.embedding and kind_.bias_of(module) is not None:
             slices[f"{name}.{kind_.bias_name}", 0] = Slice(f"{name}.{kind_.bias_name}", 0, every)
     slices |= {(name, dim): Slice(name, dim, every) for name, dim in stream.tables.items()}
-    for name in sorted(stream.norms | stream.scales):  # where the stream goes on behind one, its shift writes too
+    for name in sorted(stream.norms | stream.apart):  # where the stream goes on behind one, its shift writes too
         for own, tensor in model.get_submodule(name).named_parameters(name):
             dim = along(tensor) if one_each(tensor) else 0
             slices[own, dim] = Slice(own, dim, stream.positions(name, every.flatten()))

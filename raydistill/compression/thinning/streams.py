@@ -32,7 +32,7 @@ class Stream:
     """One residual stream.
 
     writers: layers whose rows are its channels, embeddings too. tables: parameters outside layers that are added, with
-    their dimension. readers: layers of which it is the columns. norms: modules that it passes. scales: modules that it
+    their dimension. readers: layers of which it is the columns. norms: modules that it passes. apart: modules that it
     passes and that take each channel by itself, depthwise convs and layer scales. factors: parameters outside layers
     that it is taken times, with their dimension. times: of those that have it more than once, side by side (patches
     that are merged), how often. escapes: whether the network gives it out.
@@ -43,7 +43,7 @@ class Stream:
     tables: dict[str, int] = field(default_factory=dict)
     readers: set[str] = field(default_factory=set)
     norms: set[str] = field(default_factory=set)
-    scales: set[str] = field(default_factory=set)
+    apart: set[str] = field(default_factory=set)
     factors: dict[str, int] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
     escapes: bool = False
@@ -115,7 +115,7 @@ def _of_width(model: nn.Module, example: Example, width: int) -> list[Stream]:
             else:
                 stream.tables[name] = int(sources[name])
         for role, name in keys:
-            {"read": stream.readers, "norm": stream.norms, "scale": stream.scales}.get(role, set()).add(name)
+            {"read": stream.readers, "norm": stream.norms, "apart": stream.apart}.get(role, set()).add(name)
             if role == "factor":
                 stream.factors[name] = along(model.get_parameter(name))
         stream.escapes = any(role == "given" for role, _ in keys)
@@ -182,7 +182,7 @@ def _members(seen: Tensor, basis: Tensor, names: list[str]) -> list[str]:
 def _run(
     model: nn.Module, example: Example, vectors: dict[str, Tensor], width: int, times: dict[str, int]
 ) -> dict[tuple[str, str], Tensor]:
-    """What is read by layers ("read"), norms ("norm"), what takes each channel by itself ("scale") and parameters
+    """What is read by layers ("read"), norms ("norm"), what takes each channel by itself ("apart") and parameters
     ("factor"), and given out ("given"): (different positions, width). times: is told who has it how often, where that
     is more than once."""
     seen: dict[tuple[str, str], list[Tensor]] = {}
@@ -211,12 +211,12 @@ def _run(
 
     def norm(name: str, module: nn.Module, inputs: tuple[Any, ...], output: object) -> object:
         axis = _axis(module, inputs[0])
-        look("scale" if _scales(module, inputs[0], output, axis) else "norm", name, inputs[0], axis)
+        look("apart" if _is_scale(module, inputs[0], output, axis) else "norm", name, inputs[0], axis)
         return inputs[0] if isinstance(output, Tensor) else output
 
     def apart(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         axis = kind_of(module).channel_axis(module, output.dim())
-        look("scale", name, inputs[0], axis)
+        look("apart", name, inputs[0], axis)
         first = inputs[0].movedim(axis, 0).flatten(1)[:, 0]
         shape = [1] * output.dim()
         shape[axis] = -1
@@ -243,7 +243,7 @@ def _axis(module: nn.Module, tensor: Tensor) -> int:
     return -1
 
 
-def _scales(module: nn.Module, given: Tensor, output: object, axis: int) -> bool:
+def _is_scale(module: nn.Module, given: Tensor, output: object, axis: int) -> bool:
     """Whether a module takes each channel times its only parameter, and no more."""
     own = list(module.parameters())
     if len(own) > 1 or not isinstance(output, Tensor) or given.shape[axis] != len(own[0]):

@@ -69,7 +69,7 @@ def _unwritten(stream: Stream, model: nn.Module) -> Tensor:
         bias = None if kind.embedding else kind.bias_of(module)
         if bias is not None:
             dead &= (bias == 0).cpu()
-    for name in stream.scales:  # zero gives its bias
+    for name in stream.apart:  # zero gives its bias
         bias = kind_of(model.get_submodule(name)).bias_of(model.get_submodule(name))
         if bias is not None:
             dead &= (bias == 0).flatten().cpu()
@@ -92,7 +92,7 @@ def _cut(stream: Stream, model: nn.Module, dead: Tensor) -> WidthCut:
     leaving: Leaving = {(name, False): going for name in stream.writers}
     leaving |= {(name, True): stream.positions(name, going).T.flatten() for name in stream.readers}
     tables = {name: (dim, going) for name, dim in (stream.tables | stream.factors).items()}
-    for name in stream.scales:
+    for name in stream.apart:
         module = model.get_submodule(name)
         if kind_of(module).can_lose(module, False):
             leaving[name, False] = going

@@ -68,7 +68,7 @@ def test_what_takes_each_channel_by_itself_is_passed() -> None:
     assert stream.writers == {"stem", "down"}
     assert stream.readers == {"up", "head"}
     assert stream.norms == {"first", "norm", "last"}
-    assert stream.scales == {"depthwise", "scale"}
+    assert stream.apart == {"depthwise", "scale"}
     assert stream.factors == {"gamma": 0, "beta": 1}
     assert (stream.tables, stream.escapes) == ({}, False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
