@@ -63,7 +63,7 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor], where: str = "st
     if untold:
         rule = "shapes do not tell whether these are lower now"
         way_out = "load it with its record of changes, or set them"
-        warnings.warn(str(Fault(where, rule, ", ".join(untold), way_out)), stacklevel=2)
+        warnings.warn(str(Fault(where, rule, ", ".join(untold), way_out)), stacklevel=3)  # past no_grad
     return change
 
 
