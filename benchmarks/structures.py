@@ -196,10 +196,10 @@ def unsettle(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.add_(0.1 * torch.randn_like(parameter))
-        elif parameter.abs().max() < 1e-3:
-            parameter.normal_(0, 0.02)
         elif "layer_scale" in name:
             parameter.fill_(0.5)
+        elif parameter.abs().max() < 1e-3:
+            parameter.normal_(0, 0.02)
 
 
 def half_of_structures(model: nn.Module, inputs: Sequence[Tensor]) -> str:
