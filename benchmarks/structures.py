@@ -161,6 +161,7 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         return Logits(network, "pixel_values"), (image,)
 
     swin = {"image_size": 64, "patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [4, 4], "window_size": 4}
+    convnext = {"image_size": 64, "patch_size": 4, "num_stages": 3, "hidden_sizes": [16, 32, 64], "depths": [2, 2, 2]}
     mamba2 = {
         "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 99, "state_size": 8, "num_heads": 8, "head_dim": 16,
         "n_groups": 1, "chunk_size": 16,
@@ -170,8 +171,10 @@ def _transformers() -> dict[str, Callable[[], Made]]:
         "BERT": lambda: text(t.BertForSequenceClassification(t.BertConfig(**SMALL))),
         "GPT-2": gpt2,
         "Llama (GQA)": lambda: text(t.LlamaForCausalLM(t.LlamaConfig(**SMALL, num_key_value_heads=2))),
+        "Phi-3 (GQA)": lambda: text(t.Phi3ForCausalLM(t.Phi3Config(**SMALL, **ends, num_key_value_heads=2))),
         "ViT": lambda: images(t.ViTForImageClassification(t.ViTConfig(**{**SMALL, "image_size": 64, "patch_size": 8}))),
         "Swin": lambda: images(t.SwinForImageClassification(t.SwinConfig(**swin))),
+        "ConvNeXt V2": lambda: images(t.ConvNextV2ForImageClassification(t.ConvNextV2Config(**convnext))),
         "T5": lambda: t5(t.T5Config, t.T5ForConditionalGeneration),
         "MT5": lambda: t5(t.MT5Config, t.MT5ForConditionalGeneration),
         "Whisper": whisper,
@@ -193,10 +196,10 @@ def unsettle(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.add_(0.1 * torch.randn_like(parameter))
-        elif not parameter.any():
-            parameter.normal_(0, 0.02)
         elif "layer_scale" in name:
             parameter.fill_(0.5)
+        elif parameter.abs().max() < 1e-3:
+            parameter.normal_(0, 0.02)
 
 
 def half_of_structures(model: nn.Module, inputs: Sequence[Tensor]) -> str:

@@ -9,10 +9,11 @@ from torch import nn
 
 from raydistill.analysis.network import Network
 from raydistill.compression.greedy import GreedyStep, greedy_filter_pruning
+from raydistill.compression.structure import structure_state
 from raydistill.compression.summaries.compute import total_macs
 from raydistill.metrics import selecting
 from raydistill.tasks import VALIDATION, Loading, Task
-from raydistill.training.checkpoint import thinned_further, without_training, write_checkpoint
+from raydistill.training.checkpoint import without_training, write_checkpoint
 from raydistill.training.config import RunConfig
 from raydistill.training.fine_tune import fine_tune
 
@@ -54,5 +55,5 @@ def prune_greedily(
         fine_tune=tune if fine_tune_epochs else None,
     ):
         state: dict[str, object] = {"model": found.model.state_dict(), "optimizer": {}, "scheduler": {"masks": {}}}
-        write_checkpoint(path, {**kept, **state, **thinned_further(network.content, found.structure)})
+        write_checkpoint(path, {**kept, **state, "structure": structure_state((*network.structure, *found.structure))})
         yield found

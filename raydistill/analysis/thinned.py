@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from raydistill.analysis.network import Network
+from raydistill.compression.structure import structure_state
 from raydistill.compression.thinning import ThinningReport, thin
-from raydistill.training.checkpoint import thinned_further, without_training, write_checkpoint
+from raydistill.training.checkpoint import without_training, write_checkpoint
 
 
 def write_thinned(network: Network, path: Path) -> ThinningReport:
@@ -28,5 +29,5 @@ def write_thinned(network: Network, path: Path) -> ThinningReport:
     }
     kept = {"history": [], **without_training(content)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(path, {**kept, **state, **thinned_further(content, report.changes)})
+    write_checkpoint(path, {**kept, **state, "structure": structure_state((*network.structure, *report.changes))})
     return report

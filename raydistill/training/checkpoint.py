@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from raydistill import models
 from raydistill.compression.quantizers.network import CHILD
 from raydistill.compression.ranks import Ranks
-from raydistill.compression.structure import Change, Quantized, replay, structure_from, structure_state
+from raydistill.compression.structure import Change, Quantized, replay, structure_from
 from raydistill.compression.thinning import reshape_like
 from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 from raydistill.files import write_atomically
@@ -251,14 +251,6 @@ def _check_size(arch: str, content: Mapping[str, Any], where: str) -> None:
 def without_training(content: Mapping[str, object]) -> dict[str, Any]:
     """What a checkpoint says of its network, without what a run goes on with: of a network that is changed."""
     return {key: value for key, value in content.items() if key not in _OF_TRAINING}
-
-
-def thinned_further(content: Mapping[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
-    """The key of a checkpoint made from another by these changes; none where the other does not say its own structure:
-    then its shapes tell all of it."""
-    if "structure" not in content:
-        return {}
-    return {"structure": [*content.get("structure", []), *structure_state(changes)]}
 
 
 def load_weights(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def test_what_is_written_answers_as_the_masked_network_does_and_says_how_it_was_
     assert (change,) == report.changes
     assert content["scheduler"]["masks"]["conv2.weight"].shape == (8, 6, 5, 5)
     assert content["history"]
+
+
+@pytest.mark.slow
+def test_of_a_file_that_says_nothing_of_its_structure_the_record_is_kept_too(network: Network, tmp_path: Path) -> None:
+    content = {key: value for key, value in network.content.items() if key != "structure"}
+    report = write_thinned(replace(network, content=content), tmp_path / "thinned.pt")
+    assert structure_from(read_checkpoint(tmp_path / "thinned.pt")["structure"]) == report.changes
+    read_network(tmp_path / "thinned.pt")
 
 
 @pytest.mark.slow

@@ -27,7 +27,6 @@ from raydistill.training.checkpoint import (
     rng_state,
     schedule_hash,
     set_rng_state,
-    thinned_further,
     without_training,
     write_checkpoint,
 )
@@ -234,10 +233,6 @@ def test_hashes_of_schedules_and_what_is_left_of_a_checkpoint_whose_network_is_c
     assert without_training({"model": 1, "optimizer": 2, "format": 1, "average": 3, "classes": 4}) == {
         "model": 1, "classes": 4,
     }  # fmt: skip
-    assert thinned_further({}, [Thinned({}, {})]) == {}
-    again = thinned_further({"structure": [{"change": "x"}]}, [Thinned({}, {})])["structure"]
-    assert again[0] == {"change": "x"}
-    assert [entry["change"] for entry in again] == ["x", "thinned"]
 
 
 def linear(columns: int = 3, bias: bool = True) -> dict[str, torch.Tensor]:

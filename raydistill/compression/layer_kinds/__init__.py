@@ -66,6 +66,8 @@ _OF_T5 = ("n_heads", "key_value_proj_dim", "inner_dim")
 BY_NAME: dict[str, LayerKind] = {
     "transformers.pytorch_utils.Conv1D": WeightedKind(out_dim=1, in_dim=0, out_size="nf", in_size="nx"),
     "timm.layers.grn.GlobalResponseNorm": RESPONSE_NORM,
+    "transformers.models.convnextv2.modeling_convnextv2.ConvNextV2GRN": ResponseNormKind(eps=1e-6),
+    "timm.models.eva.EvaAttention": _rewritten("eva:OwnWidthAttention", "num_heads"),
     "torchvision.models.swin_transformer.ShiftedWindowAttention": _rewritten("windows:WindowAttention", "num_heads"),
     "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": _rewritten("windows:CosineAttention", "num_heads"),
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": _rewritten("windows:GridAttention", "n_heads"),

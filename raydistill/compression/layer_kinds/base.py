@@ -7,6 +7,7 @@ row.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -130,18 +131,28 @@ class LayerKind:
         indices; None: all). The same function cuts what has the tensor's shape: masks, gradients, momenta.
         """
         del keep_columns
+        if keep_rows is None:
+            return {}
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        names = [name for name, tensor in own if tensor.dim() == 1 and len(tensor) > 1]
-        return {} if keep_rows is None else {name: partial(select, 0, keep_rows) for name in names}
+        return {name: partial(select, along(tensor), keep_rows) for name, tensor in own if one_each(tensor)}
 
-    def factors(self, module: nn.Module, kept: int) -> dict[str, float]:
-        """What its tensors are taken times where so many of its rows stay, by their names in the module."""
-        del module, kept
+    def factors(self, module: nn.Module, share: float) -> dict[str, float]:
+        """What its tensors are taken times where it had `share` times the rows that stay, by their names in the
+        module."""
+        del module, share
         return {}
 
-    def moved_numbers(self, module: nn.Module, kept: int) -> dict[str, tuple[float, float]]:
-        """Its numbers that are others where so many of its rows stay: before and after."""
-        del module, kept
+    def number(self, module: nn.Module, name: str) -> object:
+        """What a module holds under this name, or has written into its code; None where neither. "SETTINGS.NAME": what
+        an object that it holds does, such as the config of its network."""
+        settings, _, own = name.rpartition(".")
+        held = vars(module).get(settings) if settings else module
+        found: object = getattr(held, "__dict__", {}).get(own)
+        return found
+
+    def moved_numbers(self, module: nn.Module, share: float) -> dict[str, tuple[float, float]]:
+        """Its numbers that are others where it had `share` times the rows that stay: before and after."""
+        del module, share
         return {}
 
     def before_cut(self, module: nn.Module, stays: Mapping[str, Tensor]) -> None:
@@ -202,6 +213,27 @@ class LayerKind:
 def select(dim: int, keep: Tensor, tensor: Tensor) -> Tensor:
     """These positions of a dimension, on the tensor's device."""
     return tensor.index_select(dim, keep.to(tensor.device))
+
+
+def put_number(module: nn.Module, name: str, value: float) -> None:
+    """Set what `LayerKind.number` tells. Settings may be shared with others: the module has its own from then on."""
+    settings, _, own = name.rpartition(".")
+    if not settings:
+        setattr(module, name, value)
+        return
+    held = copy.copy(getattr(module, settings))
+    setattr(held, own, value)
+    setattr(module, settings, held)
+
+
+def one_each(tensor: Tensor) -> bool:
+    """Whether it has one entry a channel, of more than one, whatever dimensions of one entry are around them."""
+    return 1 < tensor.numel() == max(tensor.shape, default=0)
+
+
+def along(tensor: Tensor) -> int:
+    """The dimension of the channels of a tensor with one entry a channel."""
+    return max(range(tensor.dim()), key=lambda dim: tensor.shape[dim])
 
 
 def set_sizes(module: nn.Module, sizes: Mapping[str, int]) -> None:

@@ -41,25 +41,47 @@ class LayerNormKind(LayerKind):
         before = self.rows(module)
         norm.normalized_shape = (len(norm.weight),)
         if self.centered and len(norm.weight) < before and not isinstance(module, PartialLayerNorm):
+            first = _takes_maps(norm)
             module.__class__ = PartialLayerNorm
-            cast(PartialLayerNorm, module).features = before
+            partial_norm = cast(PartialLayerNorm, module)
+            partial_norm.features, partial_norm.channels_first = before, first
 
 
 class PartialLayerNorm(nn.LayerNorm):
     """`torch.nn.LayerNorm` over `features` channels, all of which but those that it is given are zero.
 
-    A model never builds one: `LayerNormKind.fit` makes it of torch's own.
+    channels_first: it takes maps (B, C, H, W). A model never builds one: `LayerNormKind.fit` makes it of torch's own,
+    or of a child of that.
     """
 
     features: int
+    channels_first: bool = False
 
     def forward(self, input: Tensor) -> Tensor:
+        return self._maps(input) if self.channels_first else self._last(input)
+
+    def _maps(self, input: Tensor) -> Tensor:
+        return self._last(input.movedim(1, -1)).movedim(-1, 1)
+
+    def _last(self, input: Tensor) -> Tensor:
         share = input.shape[-1] / self.features
         own_variance, own_mean = torch.var_mean(input, -1, correction=0, keepdim=True)
         mean = own_mean * share
         variance = share * (own_variance + (own_mean - mean).square()) + (1 - share) * mean.square()
         result = (input - mean) * torch.rsqrt(variance + self.eps)
         return result * self.weight if self.bias is None else torch.addcmul(self.bias, result, self.weight)
+
+
+@torch.no_grad()
+def _takes_maps(norm: nn.LayerNorm) -> bool:
+    """Whether a norm of a class of its own takes maps with their channels first: torch's raises on them."""
+    if type(norm).forward is nn.LayerNorm.forward:
+        return False
+    count = len(norm.weight)
+    try:
+        return bool(norm(norm.weight.new_zeros(1, count, 1, count + 1)).shape[1] == count)
+    except RuntimeError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from raydistill.compression.layer_kinds.base import LayerKind, set_sizes
+from raydistill.compression.layer_kinds.base import LayerKind, along, one_each, set_sizes
 
 
 @dataclass(frozen=True)
@@ -79,34 +79,48 @@ class ResponseNormKind(LayerKind):
 
     A channel of zeros gives its bias and adds nothing to m but counts in C. Where C' channels are left, m is C / C'
     times what it was; with weight and eps taken times C / C' the others stay as they were. The module holds weight and
-    bias of shape (C,), the number eps, and, unless channels are last, their dimension as channel_dim.
+    bias, (C,) or with dimensions of one entry beside it, and, unless channels are last, their dimension as channel_dim.
+
+    eps: what its code has written in, where the module does not hold it.
     """
 
     norm: bool = True
     counts_all: bool = True
     numbers: tuple[str, ...] | None = ()
+    eps: float | None = None
 
     def rows(self, module: nn.Module) -> int:
-        return len(cast(Tensor, module.weight))
+        return cast(Tensor, module.weight).numel()
 
     def may_be_cut(self, module: nn.Module) -> bool:
         held = getattr(module, "weight", None), getattr(module, "bias", None)
-        one_each = all(isinstance(each, nn.Parameter) and each.dim() == 1 for each in held)
-        return one_each and type(getattr(module, "eps", None)) is float
+        whole = all(isinstance(each, nn.Parameter) and one_each(each) for each in held)
+        return whole and type(self.number(module, "eps")) is float
 
     def can_lose(self, module: nn.Module, is_column: bool) -> bool:
         return not is_column and self.may_be_cut(module)
 
     def channel_axis(self, module: nn.Module, dims: int) -> int:
-        axis = int(getattr(module, "channel_dim", -1))
+        weight = cast(Tensor, module.weight)
+        axis = int(getattr(module, "channel_dim", along(weight) - weight.dim()))
         return axis if axis < 0 else axis - dims
 
-    def factors(self, module: nn.Module, kept: int) -> dict[str, float]:
-        return {"weight": self.rows(module) / kept}
+    def number(self, module: nn.Module, name: str) -> object:
+        return self.eps if name == "eps" and self.eps is not None else super().number(module, name)
 
-    def moved_numbers(self, module: nn.Module, kept: int) -> dict[str, tuple[float, float]]:
-        eps = cast(float, module.eps)
-        return {"eps": (eps, eps * self.rows(module) / kept)}
+    def factors(self, module: nn.Module, share: float) -> dict[str, float]:
+        del module
+        return {"weight": share}
+
+    def moved_numbers(self, module: nn.Module, share: float) -> dict[str, tuple[float, float]]:
+        eps = cast(float, self.number(module, "eps"))
+        return {"eps": (eps, eps * share)}
+
+    def fit(self, module: nn.Module, rows: int | None = None) -> None:
+        """A norm with eps in its code is a `HeldResponseNorm` from now on; object, names and parameters stay."""
+        if self.eps is not None:
+            module.__class__ = HeldResponseNorm
+            cast(HeldResponseNorm, module).eps = self.eps
 
 
 BATCH_NORM = NormKind(batch_norm=True)
@@ -114,6 +128,22 @@ INSTANCE_NORM = NormKind()
 GROUP_NORM = GroupNormKind()
 PRELU = SlopeKind()
 RESPONSE_NORM = ResponseNormKind()
+
+
+class HeldResponseNorm(nn.Module):
+    """A global response norm that holds its eps. A model never builds one: `ResponseNormKind.fit` makes it."""
+
+    layer_kind = RESPONSE_NORM
+    weight: nn.Parameter
+    bias: nn.Parameter
+    eps: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps of the channels (B, H, W, C), or where its weight is (C, 1, 1) or (1, C, 1, 1) (B, C, H, W)."""
+        axis = self.layer_kind.channel_axis(self, x.dim())
+        over = tuple(dim for dim in range(1, x.dim()) if dim != axis % x.dim())
+        size = torch.linalg.vector_norm(x, dim=over, keepdim=True)
+        return x + self.bias + self.weight * (x * (size / (size.mean(axis, keepdim=True) + self.eps)))
 
 
 def _norm(module: nn.Module) -> _NormBase:

@@ -27,7 +27,7 @@ def cut(model: nn.Module, stays: Mapping[str, Sides], optimizer: Optimizer | Non
     for name, (rows, columns) in stays.items():
         module = model.get_submodule(name)
         kind = kind_of(module)
-        factors = {} if rows is None else kind.factors(module, len(rows))
+        factors = {} if rows is None else kind.factors(module, kind.rows(module) / len(rows))
         for attribute, factor in factors.items():
             getattr(module, attribute).data.mul_(factor)
         for attribute, change in kind.cuts(module, rows, columns).items():

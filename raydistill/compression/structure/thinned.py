@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from raydistill.compression.layer_kinds import Cut, kind_of
-from raydistill.compression.layer_kinds.base import select
+from raydistill.compression.layer_kinds.base import put_number, select
 from raydistill.compression.structure.cut import Sides, cut, cut_tensor
 from raydistill.errors import ABSENT, CheckpointError, Fault, close_match
 
@@ -46,7 +46,8 @@ class Thinned:
     A layer that keeps channels apart (a norm, PReLU, a depthwise conv) has outputs only.
 
     attributes: by module name, numbers that its own code reads and that changed with the channels (of an attention, how
-    many heads it has): their names, and what they were and are. tables: parameters outside layers (a
+    many heads it has): their names, and what they were and are; of an object that it holds "config.num_heads", which
+    it has a copy of then. tables: parameters outside layers (a
     bias for each head): the dimension, and what stayed of it.
     """
 
@@ -65,12 +66,21 @@ class Thinned:
         """What stays of a model where these positions go: by layer and whether they are columns (else rows)."""
         outputs: dict[str, Selection] = {}
         inputs: dict[str, Selection] = {}
-        attributes: dict[str, Mapping[str, tuple[float, float]]] = {}
         for (layer, is_column), positions in leaving.items():
             module = model.get_submodule(layer)
             width = (kind_of(module).columns if is_column else kind_of(module).rows)(module)
-            stays = (inputs if is_column else outputs)[layer] = Selection.without(width, positions)
-            numbers = {} if is_column else kind_of(module).moved_numbers(module, len(stays.kept))
+            (inputs if is_column else outputs)[layer] = Selection.without(width, positions)
+        return cls.with_numbers(model, outputs, inputs)
+
+    @classmethod
+    def with_numbers(
+        cls, model: nn.Module, outputs: Mapping[str, Selection], inputs: Mapping[str, Selection]
+    ) -> Thinned:
+        """What stays, and the numbers that these layers of the model hold and that change with their rows."""
+        attributes = {}
+        for layer, stays in outputs.items():
+            module = model.get_submodule(layer)
+            numbers = kind_of(module).moved_numbers(module, stays.width / len(stays.kept))
             if numbers:
                 attributes[layer] = numbers
         return cls(outputs, inputs, attributes)
@@ -119,10 +129,14 @@ class Thinned:
         for name, (dim, selection) in self.tables.items():
             done[name] = partial(select, dim, selection.indices())
             cut_tensor(model.get_parameter(name), done[name], optimizer)
+        self.set_numbers(model)
+        return done
+
+    def set_numbers(self, model: nn.Module) -> None:
+        """Give the model's modules the numbers they have afterwards."""
         for owner, changes in self.attributes.items():
             for name, (_, now) in changes.items():
-                setattr(model.get_submodule(owner), name, now)
-        return done
+                put_number(model.get_submodule(owner), name, now)
 
     def to_state(self) -> dict[str, object]:
         """Plain values and int64 tensors."""
@@ -218,7 +232,7 @@ def _check_attributes(model: nn.Module, owner: str, changes: Mapping[str, tuple[
         way_out = close_match(owner, modules) or _WAY_OUT
         raise CheckpointError(Fault(where, "the model has no such module", ABSENT, way_out))
     for name, (before, after) in changes.items():
-        held = vars(modules[owner]).get(name)
+        held = kind_of(modules[owner]).number(modules[owner], name)
         fits = 0 < after < before if type(before) is int else after > 0
         if type(held) is not type(before) or held != before or not fits:
             rule = f"must be a number of the module's that goes down from {before}"

@@ -16,17 +16,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from raydistill.compression.copying import copy_of
 from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.layer_kinds.base import along, one_each
 from raydistill.compression.layer_kinds.recurrent import directions, gates
+from raydistill.compression.thinning.decide import STRUCTURES
 from raydistill.compression.thinning.graph import Graph, trace
 from raydistill.compression.thinning.groups import Group, Member
 from raydistill.compression.thinning.heads import faults_of, of_groups, sharing
 from raydistill.compression.thinning.inputs import Example, kind, to_device
-from raydistill.compression.thinning.inside import look_inside, sites_of, streams_of
+from raydistill.compression.thinning.inside import FIXED, look_inside, sites_of, streams_of
 from raydistill.compression.thinning.labels import Rows, Site
 from raydistill.compression.thinning.mixers import Mixer, mixers_of
+from raydistill.compression.thinning.parts import Taken, Trial
 from raydistill.compression.thinning.streams import Stream
 from raydistill.compression.thinning.thin import rules_of, working_copy
+from raydistill.compression.thinning.width import width_cuts
 from raydistill.errors import ConfigError
 
 FILTERS, NEURONS, HEADS, UNITS, EMBEDDING = KINDS = ("Filters", "Neurons", "Heads", "Units", "Embedding")
@@ -134,8 +139,10 @@ def couplings(model: nn.Module, example: Example) -> Offer:
     found += [_inner(mixer, work) for mixer in mixers_of(work, given)]
     for stream in streams_of(work, given):
         made = _embedding(stream, work)
-        if made is not None:
+        if made is not None and _can_go(made, stream, work, given):
             found.append(made)
+        elif made is not None:
+            refused[made.name] = f"the width of its stream stays: {FIXED}"
     return Offer(tuple(found), refused)
 
 
@@ -156,14 +163,29 @@ def _embedding(stream: Stream, model: nn.Module) -> Coupling | None:
         if not is_column and not kind_.embedding and kind_.bias_of(module) is not None:
             slices[f"{name}.{kind_.bias_name}", 0] = Slice(f"{name}.{kind_.bias_name}", 0, every)
     slices |= {(name, dim): Slice(name, dim, every) for name, dim in stream.tables.items()}
-    for norm in sorted(stream.norms):  # where the stream goes on behind one, its shift writes too
-        for own, _ in model.get_submodule(norm).named_parameters(norm):
-            slices[own, 0] = Slice(own, 0, stream.positions(norm, every.flatten()))
+    for name in sorted(stream.norms | stream.apart):  # where the stream goes on behind one, its shift writes too
+        for own, tensor in model.get_submodule(name).named_parameters(name):
+            dim = along(tensor) if one_each(tensor) else 0
+            slices[own, dim] = Slice(own, dim, stream.positions(name, every.flatten()))
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     writers = sorted(stream.writers, key=lambda name: order[name])
     names = tuple(known[id(model.get_parameter(f"{name}.{_matrix(model, name)}"))] for name in writers)
     members = [(name, "out") for name in stream.writers] + [(name, "in") for name in stream.readers]
     return Coupling(EMBEDDING, writers[0], names, tuple(slices.values()), _topology(EMBEDDING, members, model))
+
+
+@torch.no_grad()
+def _can_go(made: Coupling, stream: Stream, model: nn.Module, example: Example) -> bool:
+    """Whether a quarter of a stream's channels can: others than those found may hold its width, tables of their own or
+    sizes that are written into code."""
+    work = copy_of(model)
+    keep = torch.ones(made.count)
+    keep[: max(1, made.count // 4)] = 0
+    weights = {each.weight: work.get_parameter(each.weight).data for each in made.slices}
+    for name, mask in made.expand(keep, weights).items():
+        weights[name].mul_(mask)
+    ways = [[cut] for cut in width_cuts(stream, work, STRUCTURES)]
+    return Trial(work, example).take(Taken(), ways) is not None
 
 
 def _channels(group: Group, model: nn.Module, refused: dict[str, str]) -> Iterator[Coupling]:
@@ -199,12 +221,13 @@ def _beside(group: Group, together: int, adjacent: int, model: nn.Module) -> tup
         module = model.get_submodule(member.layer)
         kind_ = kind_of(module)
         where = _where(member, group.width, together, adjacent)
-        for own, _ in module.named_parameters(recurse=False):
+        for own, tensor in module.named_parameters(recurse=False):
             what = "biases" if own == kind_.bias_name else ""
             if kind_.norm:
                 what = "shifts" if what else "norms"
             if what and where is not None:
-                found[what] = (*found[what], Slice(f"{member.layer}.{own}", 0, where))
+                dim = along(tensor) if one_each(tensor) else 0
+                found[what] = (*found[what], Slice(f"{member.layer}.{own}", dim, where))
     return tuple(found.values())
 
 

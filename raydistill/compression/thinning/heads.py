@@ -58,6 +58,9 @@ class HeadCut(Part):
         pairs = [w, v, *((one[0] * other[0], one[1] * other[1]) for one, other in products)]
         return {before: after for before, after in (*pairs, h, k) if after < before}
 
+    def settings(self) -> dict[int, int]:
+        return {before: after for before, after in (self.heads, self.shared) if after < before}
+
     def __str__(self) -> str:
         parts = []
         if self.heads[1] < self.heads[0]:
@@ -129,7 +132,8 @@ def head_cut(
         going = torch.cat([leaving.get((rows.layer, is_column), rows.where.new_zeros(0)), rows.where[~keep]])
         if len(going):
             leaving[rows.layer, is_column] = going.unique()
-    if beside and bool(whole.any()):
+    whole_beside = beside and bool(whole.any())
+    if whole_beside:
         leaving |= _rows_beside(site, model, whole[shared_by])
     heads, kept_heads = len(shared_by), int((~whole[shared_by]).sum())
     return HeadCut(
@@ -140,7 +144,7 @@ def head_cut(
         value_width=(value_rows.shape[1], value_width),
         leaving=leaving,
         constants=_constants(site, model, ~keep_v, values),
-        tables=_tables(site, model, whole[shared_by]) if beside and bool(whole.any()) else {},
+        tables=_tables(site, model, _entries(site, keys, value_rows, whole, shared_by)) if whole_beside else {},
     )
 
 
@@ -230,14 +234,29 @@ def _rows_beside(site: Site, model: nn.Module, going: Tensor) -> Leaving:
     return found
 
 
-def _tables(site: Site, model: nn.Module, going: Tensor) -> dict[str, tuple[int, Tensor]]:
-    """Parameters of the block with one entry a head, in a dimension that no other has: biases of relative positions."""
+def _entries(
+    site: Site, keys: Tensor, values: Tensor, whole: Tensor, shared_by: Tensor
+) -> dict[tuple[int, bool], Tensor]:
+    """What goes with whole heads of something that has one entry a head, or (True) one for each row of theirs: by how
+    many entries there are, the positions."""
+    going = whole[shared_by]
+    found: dict[tuple[int, bool], Tensor] = {}
+    for rows, gone in ((site.query.where, going), (values, whole), (keys, whole)):
+        order = rows.flatten().argsort().argsort().view(rows.shape)
+        found[rows.numel(), True] = order[gone].flatten().sort().values
+    return found | {(len(going), False): going.nonzero().flatten()}
+
+
+def _tables(site: Site, model: nn.Module, entries: dict[tuple[int, bool], Tensor]) -> dict[str, tuple[int, Tensor]]:
+    """Parameters of the block with one entry a head, in a dimension that no other has (biases of relative positions),
+    or with one for each row of the heads and nothing else (biases beside a packed layer)."""
     found = {}
     for name, module in block_of(model, site.layers):
         kind = kind_of(module)
         if kind.block or kind.embedding:
             for own, tensor in module.named_parameters(name, recurse=False):
-                dims = [dim for dim, size in enumerate(tensor.shape) if size == len(going)]
-                if len(dims) == 1:
-                    found[own] = (dims[0], going.nonzero().flatten())
+                for (count, of_rows), positions in entries.items():
+                    dims = [dim for dim, size in enumerate(tensor.shape) if size == count]
+                    if len(dims) == 1 and not (of_rows and tensor.dim() > 1):
+                        found[own] = (dims[0], positions)
     return found

@@ -24,7 +24,7 @@ from raydistill.compression.thinning.width import width_cuts
 Ways = list[Part]
 """How one block can be cut, the best first."""
 
-_FIXED = "its own code does not run, or gives something else, with fewer"
+FIXED = "its own code does not run, or gives something else, with fewer"
 
 
 def look_inside(model: nn.Module, example: Example) -> tuple[Seen, Taken]:
@@ -96,7 +96,7 @@ def _take(trial: Trial, taken: Taken, alike: Sequence[Ways]) -> Taken:
     if found is not None:
         return found
     if len(alike) == 1:
-        taken.reasons.update(dict.fromkeys(alike[0][0].layers, _FIXED))
+        taken.reasons.update(dict.fromkeys(alike[0][0].layers, FIXED))
         return taken
     names = {ways[0].block.rpartition(".")[2] for ways in alike}
     parts = [[ways for ways in alike if ways[0].block.rpartition(".")[2] == name] for name in sorted(names)]

@@ -7,7 +7,7 @@ numbers that it holds (how many heads there are) may have to go down with them, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -26,6 +26,7 @@ Attributes = dict[str, dict[str, tuple[float, float]]]
 """By module, its numbers that change: before and after."""
 
 _MOST_TRIES = 64
+_MOST_TRIES_OF_SETTINGS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,10 @@ class Part:
 
     def sizes(self) -> Mapping[int, int]:
         """Numbers that it may hold, or hold for something else."""
+        return {}
+
+    def settings(self) -> Mapping[int, int]:
+        """Numbers that its own code may read from settings of the whole network."""
         return {}
 
 
@@ -137,12 +142,13 @@ class Trial:
     @torch.no_grad()
     def take(self, taken: Taken, choices: Sequence[Sequence[Part]]) -> Taken | None:
         """With the first of several choices of parts that keeps the outputs; None where none does."""
-        for parts in choices:
-            for attributes in itertools.islice(_attributes(self.model, parts), _MOST_TRIES):
-                more = taken.with_(parts, attributes)
-                drift = self._drift(more)
-                if drift is not None:
-                    return replace(more, drift=drift)
+        for ways, most in ((_attributes, _MOST_TRIES), (_with_settings, _MOST_TRIES_OF_SETTINGS)):
+            for parts in choices:
+                for attributes in itertools.islice(ways(self.model, parts), most):
+                    more = taken.with_(parts, attributes)
+                    drift = self._drift(more)
+                    if drift is not None:
+                        return replace(more, drift=drift)
         return None
 
     def _drift(self, taken: Taken) -> float | None:
@@ -158,9 +164,22 @@ class Trial:
         return difference(self.expected, found) if kept else None
 
 
+def _with_settings(model: nn.Module, parts: Sequence[Part]) -> Iterator[Attributes]:
+    """The same with numbers of settings that the blocks hold, as few as will do."""
+    held = list(_held(model, parts, lambda part: part.settings(), _settings_of))
+    names = sorted({name for _, name, _ in held})
+    for size in range(1, len(names) + 1):
+        for own in _attributes(model, parts):
+            for some in itertools.combinations(names, size):
+                shared = _lowered(held, some)
+                yield {owner: {**own.get(owner, {}), **shared.get(owner, {})} for owner in (*own, *shared)}
+
+
 def _attributes(model: nn.Module, parts: Sequence[Part]) -> Iterator[Attributes]:
     """Ways to lower the numbers of the parts' blocks, the likelier first; the same names in all blocks."""
-    counts, sizes = _names(model, parts, counts=True), _names(model, parts, counts=False)
+    held = list(_held(model, parts, lambda part: {**part.sizes(), **part.counts()}, numbers_of))
+    counts = {name for _, name, _ in _held(model, parts, lambda part: part.counts(), numbers_of)}
+    sizes = {name for _, name, _ in _held(model, parts, lambda part: part.sizes(), numbers_of)}
     seen: set[frozenset[str]] = set()
     for sure, others in ((counts, sizes), (set(), counts | sizes)):
         for size in range(len(others) + 1):
@@ -168,35 +187,55 @@ def _attributes(model: nn.Module, parts: Sequence[Part]) -> Iterator[Attributes]
                 chosen = frozenset({*sure, *some})
                 if chosen not in seen:
                     seen.add(chosen)
-                    yield _lowered(model, parts, chosen)
+                    yield _lowered(held, chosen)
 
 
-def _names(model: nn.Module, parts: Sequence[Part], counts: bool) -> set[str]:
-    return {
-        name
-        for part in parts
-        for _, module in block_of(model, part.layers)
-        for name, value in _numbers(module)
-        if value in (part.counts() if counts else part.sizes())
-    }
+_Held = tuple[str, str, tuple[int, int]]
+"""A module, its number's name, and what that is and would be."""
 
 
-def _lowered(model: nn.Module, parts: Sequence[Part], names: Iterable[str]) -> Attributes:
-    found: Attributes = {}
+def _held(
+    model: nn.Module,
+    parts: Sequence[Part],
+    which: Callable[[Part], Mapping[int, int]],
+    read: Callable[[nn.Module], list[tuple[str, int]]],
+) -> Iterator[_Held]:
+    """Those numbers of the parts' blocks that would be others. which: before and after."""
     for part in parts:
-        numbers = {**part.sizes(), **part.counts()}
+        numbers = which(part)
         for owner, module in block_of(model, part.layers):
-            for name, value in _numbers(module):
-                if name in names and value in numbers:
-                    found.setdefault(owner, {})[name] = (value, numbers[value])
+            for name, value in read(module):
+                if value in numbers:
+                    yield owner, name, (value, numbers[value])
+
+
+def _lowered(held: Iterable[_Held], names: Collection[str]) -> Attributes:
+    found: Attributes = {}
+    for owner, name, values in held:
+        if name in names:
+            found.setdefault(owner, {})[name] = values
     return found
 
 
-def _numbers(module: nn.Module) -> list[tuple[str, int]]:
+def numbers_of(module: nn.Module) -> list[tuple[str, int]]:
     """Whole numbers that a module holds for its own code to read, by name."""
     kind = kind_of(module)
     own = [(name, value) for name, value in vars(module).items() if type(value) is int and not name.startswith("_")]
     return own if kind.numbers is None else [(name, value) for name, value in own if name in kind.numbers]
+
+
+def _settings_of(module: nn.Module) -> list[tuple[str, int]]:
+    """Whole numbers of objects that a module holds for its own code to read, such as its network's config, by the names
+    of both."""
+    if kind_of(module).numbers is not None:
+        return []
+    held = [(name, value) for name, value in vars(module).items() if not name.startswith("_") and not callable(value)]
+    return [
+        (f"{settings}.{name}", value)
+        for settings, each in held
+        for name, value in getattr(each, "__dict__", {}).items()
+        if type(value) is int and not name.startswith("_")
+    ]
 
 
 def block_of(model: nn.Module, layers: Sequence[str]) -> list[tuple[str, nn.Module]]:

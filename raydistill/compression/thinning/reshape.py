@@ -3,7 +3,8 @@ are older than the record of changes (`raydistill.compression.structure`), and f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from raydistill.compression.layer_kinds import kind_of, weighted
 from raydistill.compression.structure import Selection, Thinned
 from raydistill.compression.structure.cut import put
+from raydistill.compression.thinning.parts import numbers_of
 from raydistill.errors import CheckpointError, Fault
 
 
@@ -22,6 +24,9 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor], where: str = "st
     The model must be of the architecture that was thinned, built as it was before. Its parameters stay the same objects
     (also those an optimizer holds); the values of changed ones are undefined until ``model.load_state_dict(state)``.
     Names that only one side has are not looked at. Nothing changes where something does not fit.
+
+    Numbers that follow from widths (of a norm that divides by a mean over its channels) are set. Those that may have
+    changed and do not follow (how many heads there are) stay as built, with a warning.
 
     Widths may only shrink, where thinning shrinks them, and what some layer no longer writes another must no longer
     read: so another number of classes or another image size is refused.
@@ -52,7 +57,49 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor], where: str = "st
         now = kind.columns(module) if is_column else kind.rows(module)
         if now != width:  # a depthwise conv has no columns of its own, and its groups are its rows
             sides[is_column][name] = _first(width, now, kind.groups(module) if (name, True) in before else 1)
-    return Thinned(*sides)
+    change = Thinned.with_numbers(model, *sides)
+    change.set_numbers(model)
+    untold = tuple(dict.fromkeys(_untold(model, change)))
+    if untold:
+        rule = "shapes do not tell whether these are lower now"
+        way_out = "load it with its record of changes, or set them"
+        warnings.warn(str(Fault(where, rule, ", ".join(untold), way_out)), stacklevel=3)  # past no_grad
+    return change
+
+
+def _untold(model: nn.Module, change: Thinned) -> Iterator[str]:
+    """Numbers with which a network runs whether or not they went down with channels: groups of norms that have no
+    tensor, and parts that a block cuts its layers' rows into (heads)."""
+    narrower = {(stays.width, len(stays.kept)) for stays in change.outputs.values()}
+    for owner, module in model.named_modules():
+        kind = kind_of(module)
+        named = f"{owner}." if owner else ""
+        if kind.norm and kind.together(module) > 1 and not list(module.parameters()):
+            groups = kind.rows(module) // kind.together(module)
+            if any(before == kind.rows(module) and now % groups == 0 for before, now in narrower):
+                yield f"{named}num_groups = {groups}"
+        for before, now in _mixed(module, named, change) if kind.block else ():
+            for name, value in numbers_of(module):
+                if 1 < value < before and before % value == now % value == 0:
+                    yield f"{named}{name} = {value}"
+
+
+def _mixed(module: nn.Module, named: str, change: Thinned) -> list[tuple[int, int]]:
+    """Widths, before and after, of what a block's own layers read, where its others write more than that (queries, keys
+    and values)."""
+    found = [(f"{named}{name}", layer, weighted(layer)) for name, layer in module.named_children()]
+    narrower = [
+        (name, layer, kind)
+        for name, layer, kind in found
+        if kind is not None and (name in change.outputs or name in change.inputs)
+    ]
+    if any(kind.blocks(layer).shape[-1] > 1 for _, layer, kind in narrower):
+        return []  # a block of convolutions
+    rows, columns = (
+        [(side[name].width, len(side[name].kept)) for name, _, _ in narrower if name in side]
+        for side in (change.outputs, change.inputs)
+    )
+    return columns if columns and sum(before for before, _ in rows) > min(columns)[0] else []
 
 
 def _widths(model: nn.Module) -> dict[tuple[str, bool], int]:
@@ -132,4 +179,5 @@ def _check_widths(model: nn.Module, changed: Mapping[str, Mapping[str, torch.Siz
 
 def _unfit(where: str, name: str, old: torch.Size, new: torch.Size) -> CheckpointError:
     rule = f"'{name}' must have shape {tuple(old)}"
-    return CheckpointError(Fault(where, rule, tuple(new), "choose its architecture or dataset"))
+    way_out = "choose its architecture or dataset, or a checkpoint with the record of what was thinned"
+    return CheckpointError(Fault(where, rule, tuple(new), way_out))

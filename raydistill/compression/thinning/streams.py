@@ -18,10 +18,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from raydistill.compression.layer_kinds import kind_of, weighted
+from raydistill.compression.layer_kinds.base import along, one_each
 from raydistill.compression.thinning.inputs import Example, call, tensors
 
 _SMALL = 1e-7
 _MOST_TIMES = 4
+_PRODUCTS = frozenset({"mul", "mul_", "__mul__", "__rmul__", "multiply"})
+_OF_LINEAR = ("input", "weight")
 
 
 @dataclass
@@ -29,9 +32,10 @@ class Stream:
     """One residual stream.
 
     writers: layers whose rows are its channels, embeddings too. tables: parameters outside layers that are added, with
-    their dimension. readers: layers of which it is the columns. norms: modules that it passes. times: of those that
-    have it more than once, side by side (patches that are merged), how often. escapes: whether the network gives it
-    out.
+    their dimension. readers: layers of which it is the columns. norms: modules that it passes. apart: modules that it
+    passes and that take each channel by itself, depthwise convs and layer scales. factors: parameters outside layers
+    that it is taken times, with their dimension. times: of those that have it more than once, side by side (patches
+    that are merged), how often. escapes: whether the network gives it out.
     """
 
     width: int
@@ -39,6 +43,8 @@ class Stream:
     tables: dict[str, int] = field(default_factory=dict)
     readers: set[str] = field(default_factory=set)
     norms: set[str] = field(default_factory=set)
+    apart: set[str] = field(default_factory=set)
+    factors: dict[str, int] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
     escapes: bool = False
 
@@ -109,7 +115,9 @@ def _of_width(model: nn.Module, example: Example, width: int) -> list[Stream]:
             else:
                 stream.tables[name] = int(sources[name])
         for role, name in keys:
-            {"read": stream.readers, "norm": stream.norms}.get(role, set()).add(name)
+            {"read": stream.readers, "norm": stream.norms, "apart": stream.apart}.get(role, set()).add(name)
+            if role == "factor":
+                stream.factors[name] = along(model.get_parameter(name))
         stream.escapes = any(role == "given" for role, _ in keys)
         stream.times = {name: count for name, count in times.items() if name in stream.readers | stream.norms}
         if any(kind_of(model.get_submodule(name)).norm is False for name in stream.norms):
@@ -147,7 +155,8 @@ def _sources(model: nn.Module, width: int) -> dict[str, Any]:
     for name, module in model.named_modules():
         kind = kind_of(module)
         if (weighted(module) or kind.embedding) and kind.rows(module) == width:
-            found[name] = None
+            if not kind.is_depthwise(module):
+                found[name] = None
         elif kind.block:
             for own, tensor in module.named_parameters(name, recurse=False):
                 dims = [dim for dim, size in enumerate(tensor.shape) if size == width]
@@ -173,8 +182,9 @@ def _members(seen: Tensor, basis: Tensor, names: list[str]) -> list[str]:
 def _run(
     model: nn.Module, example: Example, vectors: dict[str, Tensor], width: int, times: dict[str, int]
 ) -> dict[tuple[str, str], Tensor]:
-    """What is read by layers ("read") and norms ("norm") and given out ("given"): (different positions, width). times:
-    is told who has it how often, where that is more than once."""
+    """What is read by layers ("read"), norms ("norm"), what takes each channel by itself ("apart") and parameters
+    ("factor"), and given out ("given"): (different positions, width). times: is told who has it how often, where that
+    is more than once."""
     seen: dict[tuple[str, str], list[Tensor]] = {}
 
     def look(role: str, name: str, tensor: object, axis: int) -> None:
@@ -199,44 +209,102 @@ def _run(
             axis = kind.channel_axis(module, tensor.dim()) if weighted(module) and isinstance(tensor, Tensor) else -1
             look("read", name, tensor, axis)
 
-    def norm(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> object:
-        over = kind_of(module)
-        look("norm", name, inputs[0], over.channel_axis(module, inputs[0].dim()) if over.norm else -1)  # type: ignore[attr-defined]
+    def norm(name: str, module: nn.Module, inputs: tuple[Any, ...], output: object) -> object:
+        axis = _axis(module, inputs[0])
+        look("apart" if _is_scale(module, inputs[0], output, axis) else "norm", name, inputs[0], axis)
         return inputs[0] if isinstance(output, Tensor) else output
 
-    with _hooked(model, vectors, write, read, norm, width), _Functional(model, vectors, look):
+    def apart(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        axis = kind_of(module).channel_axis(module, output.dim())
+        look("apart", name, inputs[0], axis)
+        first = inputs[0].movedim(axis, 0).flatten(1)[:, 0]
+        shape = [1] * output.dim()
+        shape[axis] = -1
+        return first.view(shape).expand_as(output).clone()
+
+    with _hooked(model, vectors, write, read, norm, apart, width), _Functional(model, vectors, look, width):
         for tensor in tensors(call(model, example)):
             for axis in range(-tensor.dim(), 0):
                 look("given", str(axis), tensor, axis)
     return {key: torch.cat(parts) for key, parts in seen.items()}
 
 
+def _axis(module: nn.Module, tensor: Tensor) -> int:
+    """The dimension of a norm's channels, counted from the end: the last one, or of maps the third from there, where
+    their values differ. All positions read the same."""
+    kind, count = kind_of(module), len(next(module.parameters()))
+    if kind.norm:
+        return kind.channel_axis(module, tensor.dim())
+    fitting = [axis for axis in (-1, -3) if tensor.dim() >= -axis and tensor.shape[axis] == count]
+    for axis in fitting:
+        rows = tensor.movedim(axis, -1).reshape(-1, count)
+        if bool((rows == rows[0]).all()):
+            return axis
+    return -1
+
+
+def _is_scale(module: nn.Module, given: Tensor, output: object, axis: int) -> bool:
+    """Whether a module takes each channel times its only parameter, and no more."""
+    own = list(module.parameters())
+    if len(own) > 1 or not isinstance(output, Tensor) or given.shape[axis] != len(own[0]):
+        return False
+    shape = [1] * given.dim()
+    shape[axis] = -1
+    return torch.allclose(output, given * own[0].view(shape))
+
+
 class _Functional(TorchFunctionMode):
-    """A layer's weight that somebody else's code multiplies by reads and writes as the layer does."""
+    """A layer's weight that somebody else's code multiplies by reads and writes as the layer does; a parameter with a
+    number a channel that is a factor passes what it is taken times."""
 
     def __init__(
-        self, model: nn.Module, vectors: dict[str, Tensor], look: Callable[[str, str, object, int], None]
+        self, model: nn.Module, vectors: dict[str, Tensor], look: Callable[[str, str, object, int], None], width: int
     ) -> None:
         super().__init__()
         self._vectors, self._look = vectors, look
         layers = ((name, module) for name, module in model.named_modules() if weighted(module))
         self._owners = {id(getattr(module, kind_of(module).weight)): name for name, module in layers}
+        norms = {name for name, _ in _norms(model)}
+        self._factors = {
+            parameter.untyped_storage().data_ptr(): own
+            for name, module in model.named_modules()
+            for own, parameter in module.named_parameters(name, recurse=False)
+            if kind_of(module).block and name not in norms and one_each(parameter) and parameter.numel() == width
+        }
 
     def __torch_function__(
         self, func: Callable[..., object], types: object, args: Any = (), kwargs: Mapping[str, object] | None = None
     ) -> object:
-        result = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") != "linear" or len(args) < 2 or not isinstance(result, Tensor):
+        named = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name in _PRODUCTS and len(args) == 2:
+            scaled = self._scaled(*args)
+            if scaled is not None:
+                return scaled
+        result = func(*args, **named)
+        if name != "linear" or not isinstance(result, Tensor):
             return result
-        layer = self._owners.get(id(args[1]))
+        given, weight = (args[index] if index < len(args) else named[key] for index, key in enumerate(_OF_LINEAR))
+        layer = self._owners.get(id(weight))
         if layer is not None:
-            self._look("read", layer, args[0], -1)
+            self._look("read", layer, given, -1)
         return self._vectors[layer].expand_as(result).clone() if layer in self._vectors else result
+
+    def _scaled(self, one: object, other: object) -> Tensor | None:
+        """What is taken times a factor, as it is; None where neither of the two is one."""
+        for factor, given in ((one, other), (other, one)):
+            if isinstance(factor, Tensor) and isinstance(given, Tensor) and one_each(factor):
+                name = self._factors.get(factor.untyped_storage().data_ptr())
+                axis = along(factor) - factor.dim()
+                if name is not None and given.dim() >= factor.dim() and given.shape[axis] == factor.numel():
+                    self._look("factor", name, given, axis)
+                    return given
+        return None
 
 
 @contextlib.contextmanager
 def _hooked(
-    model: nn.Module, vectors: dict[str, Tensor], write: Any, read: Any, norm: Any, width: int
+    model: nn.Module, vectors: dict[str, Tensor], write: Any, read: Any, norm: Any, apart: Any, width: int
 ) -> Iterator[None]:
     handles = []
     kept: list[tuple[nn.Parameter, Tensor]] = []
@@ -252,7 +320,10 @@ def _hooked(
         elif name in vectors:
             axis = partial(kind.channel_axis, module)
             handles.append(module.register_forward_hook(partial(write, name, axis)))
-        if kind.heads(module) or weighted(module):
+        if weighted(module) and kind.is_depthwise(module):
+            if kind.rows(module) == width:
+                handles.append(module.register_forward_hook(partial(apart, name)))
+        elif kind.heads(module) or weighted(module):
             handles.append(module.register_forward_pre_hook(partial(read, name), with_kwargs=True))
         if name in norms:
             handles.append(module.register_forward_hook(partial(norm, name)))

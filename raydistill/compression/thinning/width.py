@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.compression.layer_kinds import kind_of
+from raydistill.compression.layer_kinds.base import along
 from raydistill.compression.thinning.decide import CHANNELS, FILTERS
 from raydistill.compression.thinning.parts import Leaving, Part
 from raydistill.compression.thinning.streams import Stream
@@ -68,6 +69,10 @@ def _unwritten(stream: Stream, model: nn.Module) -> Tensor:
         bias = None if kind.embedding else kind.bias_of(module)
         if bias is not None:
             dead &= (bias == 0).cpu()
+    for name in stream.apart:  # zero gives its bias
+        bias = kind_of(model.get_submodule(name)).bias_of(model.get_submodule(name))
+        if bias is not None:
+            dead &= (bias == 0).flatten().cpu()
     for name, dim in stream.tables.items():
         dead &= (model.get_parameter(name) == 0).movedim(dim, 0).flatten(1).all(1).cpu()
     return dead
@@ -86,7 +91,13 @@ def _cut(stream: Stream, model: nn.Module, dead: Tensor) -> WidthCut:
     kept = stream.width - len(going)
     leaving: Leaving = {(name, False): going for name in stream.writers}
     leaving |= {(name, True): stream.positions(name, going).T.flatten() for name in stream.readers}
-    tables = {name: (dim, going) for name, dim in stream.tables.items()}
+    tables = {name: (dim, going) for name, dim in (stream.tables | stream.factors).items()}
+    for name in stream.apart:
+        module = model.get_submodule(name)
+        if kind_of(module).can_lose(module, False):
+            leaving[name, False] = going
+        else:
+            tables |= {own: (along(tensor), going) for own, tensor in module.named_parameters(name)}
     scales: dict[str, float] = {}
     numbers: dict[str, dict[str, tuple[float, float]]] = {}
     for name in stream.norms:

@@ -75,6 +75,51 @@ class Biased(nn.Module):
         return self.out(torch.matmul(weights, v).transpose(1, 2).flatten(2))
 
 
+class Beside(nn.Module):
+    """One layer for queries, keys and values, without a bias; those of queries and values are beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.qkv, self.out = nn.Linear(16, 48, bias=False), nn.Linear(16, 16)
+        self.q_bias, self.v_bias = nn.Parameter(torch.randn(16)), nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = functional.linear(x, weight=self.qkv.weight, bias=bias)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, scale=0.5)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Settings:
+    """Of a whole network."""
+
+    def __init__(self) -> None:
+        self.layers, self.heads, self.shared = 4, 4, 2
+
+
+class OneLayer(nn.Module):
+    """Queries, and keys and values that two heads share, come out of one layer; how many heads there are its code reads
+    from settings that the network's other blocks hold too. Positions are rotated in."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.settings, self.head_dim, self.shared = settings or Settings(), 4, 2
+        self.qkv, self.out = nn.Linear(16, 32, bias=False), nn.Linear(16, 16, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        asked, given = self.settings.heads * self.head_dim, self.shared * self.head_dim
+        qkv = self.qkv(x)
+        parts = (qkv[..., :asked], qkv[..., asked : asked + given], qkv[..., asked + given :])
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
+        angle = torch.arange(x.shape[1], dtype=x.dtype)[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1], dtype=x.dtype)
+        q, k = (t * angle.cos() + torch.cat([-t[..., 2:], t[..., :2]], -1) * angle.sin() for t in (q, k))
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
 class Fixed(Apart):
     """Its code writes as many channels as it reads."""
 

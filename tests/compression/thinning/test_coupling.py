@@ -311,3 +311,30 @@ def test_attention_whose_heads_two_layers_read_is_refused_under_its_name() -> No
     }  # fmt: skip
     assert heads.writers == tuple(weight for weight, _ in held(heads))
     assert heads.topology == "Heads: 4 Linear "
+
+
+class Counting(nn.Module):
+    """A residual stream, of which its own code may know the width."""
+
+    def __init__(self, written: bool) -> None:
+        super().__init__()
+        self.first, self.norm, self.up = nn.Linear(3, 12), nn.LayerNorm(12), nn.Linear(12, 7)
+        self.down, self.last, self.written = nn.Linear(7, 12), nn.Linear(12, 2), written
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = x + self.down(self.up(self.norm(x)).relu())
+        return self.last(x.view(-1, 12) if self.written else x)
+
+
+@pytest.mark.slow
+def test_a_width_is_offered_where_some_of_it_can_go() -> None:
+    torch.manual_seed(0)
+    found = couplings(Counting(False), torch.randn(4, 3))
+    assert [(each.kind, each.name, each.count) for each in found.couplings if each.kind == "Embedding"] == [
+        ("Embedding", "first", 12)
+    ]
+    refused = couplings(Counting(True), torch.randn(4, 3))
+    assert all(each.kind != "Embedding" for each in refused.couplings)
+    why = "the width of its stream stays: its own code does not run, or gives something else, with fewer"
+    assert refused.refused["first"] == why

@@ -6,12 +6,24 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raydistill.compression.masks import MaskSet
 from raydistill.compression.structure import replay, structure_from, structure_state
 from raydistill.compression.thinning import thin
-from tests.compression.thinning.attentions import Apart, Biased, Fixed, Fused, Net, Shared, Torchs
+from raydistill.errors import CheckpointError
+from tests.compression.thinning.attentions import (
+    Apart,
+    Beside,
+    Biased,
+    Fixed,
+    Fused,
+    Net,
+    OneLayer,
+    Settings,
+    Shared,
+    Torchs,
+)
 from tests.compression.thinning.conftest import relative
 
 pytestmark = pytest.mark.slow
@@ -21,6 +33,8 @@ WRITTEN: dict[str, Callable[[], nn.Module]] = {
     "one layer, a product and a softmax": Fused,
     "shared keys and values, rotated": Shared,
     "a bias for each head": Biased,
+    "with biases beside": Beside,
+    "one layer for shared keys and values, counted by settings": OneLayer,
     "torch's own": Torchs,
     "torch's own, steps first": lambda: Torchs(batch_first=False),
 }
@@ -50,8 +64,9 @@ def test_heads_that_nobody_reads_go(written: str) -> None:
     assert relative(expected, model(x).detach()) < 1e-5
     # Half of what makes queries, keys and values, and of what mixes them.
     keys = 8 if "shared" in written else 16
-    rows = (8 + keys) * 16 + (0 if "shared" in written else 8 + keys)
-    table = 18 if "bias" in written else 0
+    biases = {Shared: 0, OneLayer: 0, Beside: 8 + 8}.get(WRITTEN[written], 8 + keys)
+    rows = (8 + keys) * 16 + biases
+    table = 18 if "a bias for" in written else 0
     assert before - sum(p.numel() for p in model.parameters()) == rows + 16 * 8 + table
     assert model.attention.out.weight.shape == (16, 8)
     assert [line.partition(":")[2] for line in report.inside] == [" 2 of 4 heads removed"]
@@ -62,6 +77,40 @@ def test_heads_that_nobody_reads_go(written: str) -> None:
     # and it trains
     fresh.train()(x).sum().backward()
     assert all(parameter.grad is not None for parameter in fresh.parameters())
+
+
+class Several(nn.Module):
+    """Two attentions that hold the same settings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = Settings()
+        self.first, self.second = OneLayer(self.settings), OneLayer(self.settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).tanh())
+
+
+def test_settings_of_a_network_stay_and_a_block_that_loses_heads_has_its_own() -> None:
+    torch.manual_seed(0)
+    model, x = Several().eval(), torch.randn(2, 5, 16)
+    with torch.no_grad():
+        model.second.out.weight[:, 8:] = 0
+    expected = model(x).detach()
+    report = thin(model, None, x)
+    assert (model.second.settings.heads, model.second.shared, model.second.out.in_features) == (2, 1, 8)
+    assert model.second.settings.layers == 4
+    assert model.first.settings is model.settings
+    assert vars(model.settings) == vars(Settings())
+    assert relative(expected, model(x).detach()) < 1e-5
+    fresh = replay(Several().eval(), structure_from(structure_state(report.changes)))
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(x), model(x))
+    assert fresh.first.settings.heads == 4
+    other = Several()
+    other.settings.heads = 3
+    with pytest.raises(CheckpointError, match=r"attributes.second.settings.heads: must be .* down from 4, got 3"):
+        replay(other, report.changes)
 
 
 def test_a_head_that_gives_a_constant_goes_into_the_bias() -> None:

@@ -130,6 +130,9 @@ def hugging_face() -> dict[str, Callable[[Any], tuple[nn.Module, Any, int]]]:
         "llama": lambda t: (
             t.LlamaForCausalLM(t.LlamaConfig(**small, num_key_value_heads=2)), {"input_ids": IDS}, 2
         ),
+        "phi3": lambda t: (
+            t.Phi3ForCausalLM(t.Phi3Config(**small, **ends, num_key_value_heads=2)), {"input_ids": IDS}, 2
+        ),
         "vit": vit,
         "swin": swin,
         "t5": t5,
@@ -167,6 +170,39 @@ def test_networks_of_transformers(kind: str) -> None:
     again.load_state_dict(model.state_dict())
     with torch.no_grad():
         assert relative(expected, _first(again.eval(), example)) < 1e-5
+
+
+@pytest.mark.parametrize("shared", [4, 2, 1])
+def test_what_lies_in_one_layer_goes_from_all_of_its_parts(shared: int) -> None:
+    """Phi-3: queries, keys and values of different sizes; a gate and what it gates."""
+    t = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = t.Phi3Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=shared, intermediate_size=20,
+        vocab_size=99, pad_token_id=0,
+    )  # fmt: skip
+    model, example = t.Phi3ForCausalLM(config).eval(), {"input_ids": IDS}
+    each = 8 // shared  # heads that go together
+    with torch.no_grad():
+        for block in model.model.layers:
+            if shared > 1:
+                block.self_attn.o_proj.weight[:, 4 * each : 8 * each] = 0  # the second group
+            block.mlp.gate_up_proj.weight[[3, 23]] = 0
+        expected = _first(model, example)
+        report = thin(model, None, example)
+        assert relative(expected, _first(model, example)) < 1e-5
+    for block in model.model.layers:
+        heads, groups = (8 - each, shared - 1) if shared > 1 else (8, 1)
+        assert block.self_attn.qkv_proj.weight.shape == (4 * (heads + 2 * groups), 32)
+        assert block.self_attn.o_proj.weight.shape == (32, 4 * heads)
+        assert block.mlp.gate_up_proj.weight.shape == (38, 32)
+        assert block.mlp.down_proj.weight.shape == (32, 19)
+        assert (block.self_attn.config is model.config) == (shared == 1)
+    assert model.config.num_attention_heads == 8
+    again = replay(t.Phi3ForCausalLM(config).eval(), structure_from(structure_state(report.changes)))
+    again.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(_first(again, example), _first(model, example))
 
 
 def _first(model: nn.Module, example: Any) -> Tensor:

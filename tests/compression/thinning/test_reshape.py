@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -177,3 +178,48 @@ def test_a_narrower_last_layer_is_only_thinned_where_another_of_its_kind_reads_a
     one = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 3))
     cut = reshape_like(one, {"0.weight": torch.zeros(1, 3), "1.weight": torch.zeros(3, 1)})
     assert cut.outputs["0"].kept == cut.inputs["1"].kept == (0,)
+
+
+class Attention(nn.Module):
+    """(B, T, 12) to the same; the code runs with any of its heads that divide the width."""
+
+    def __init__(self, heads: int = 6, width: int = 12) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v = (nn.Linear(12, width) for _ in range(3))
+        self.proj = nn.Linear(width, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.7)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+def test_numbers_that_shapes_do_not_tell_are_named_in_one_line() -> None:
+    model = nn.Sequential(Attention())
+    with pytest.warns(UserWarning, match=r"^c.pt: shapes do not tell .*, got '0.heads = 6'; load it .* or set them$"):
+        reshape_like(model, nn.Sequential(Attention(3, 6)).state_dict(), "c.pt")
+    norm = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8, affine=False), nn.Conv2d(8, 2, 1))
+    narrow = {"0.weight": torch.zeros(4, 3, 1, 1), "0.bias": torch.zeros(4), "2.weight": torch.zeros(2, 4, 1, 1)}
+    with pytest.warns(UserWarning, match="1.num_groups = 4"):
+        reshape_like(norm, narrow)
+
+
+def test_numbers_that_cannot_be_wrong_without_an_error_are_not_named() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reshape_like(nn.Sequential(Attention()), nn.Sequential(Attention(2, 4)).state_dict())  # 6 of 4 cannot be
+        bottleneck = Attention(2, 16)
+        bottleneck.q, bottleneck.k = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3)
+        narrow = {
+            **bottleneck.state_dict(), "q.weight": torch.zeros(8, 3, 1, 1), "q.bias": torch.zeros(8),
+            "k.weight": torch.zeros(16, 8, 3, 3),
+        }  # fmt: skip
+        reshape_like(bottleneck, narrow)
+
+
+def test_a_width_that_passes_norms_over_channels_needs_its_record() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 2))
+    narrow = nn.Sequential(nn.Linear(3, 6), nn.LayerNorm(6), nn.Linear(6, 2)).state_dict()
+    with pytest.raises(CheckpointError, match=r"'1.weight' must have .* or a checkpoint with the record of what was"):
+        reshape_like(model, narrow)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from raydistill.compression.thinning.streams import streams, unwritten_widths
 from raydistill.models.decoder_lm import DecoderLM
-from tests.compression.thinning.test_width import Root, Tied
+from tests.compression.thinning.test_width import Maps, Root, Tied
 
 TOKENS = torch.arange(18).view(2, 9)
 
@@ -59,6 +59,19 @@ def test_layers_used_by_hand_and_neighbours_merged() -> None:
     assert found[6].times == {"norm": 4, "wide": 4}
     assert found[6].positions("wide", torch.tensor([1])).tolist() == [[1, 7, 13, 19]]
     assert found[6].positions("inner", torch.tensor([1, 4])).tolist() == [[1], [4]]
+
+
+def test_what_takes_each_channel_by_itself_is_passed() -> None:
+    model = Maps().double().eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    (stream,) = streams(model, torch.randn(2, 3, 8, 8).double())
+    assert stream.writers == {"stem", "down"}
+    assert stream.readers == {"up", "head"}
+    assert stream.norms == {"first", "norm", "last"}
+    assert stream.apart == {"depthwise", "scale"}
+    assert stream.factors == {"gamma": 0, "beta": 1}
+    assert (stream.tables, stream.escapes) == ({}, False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_widths_in_which_something_is_not_written() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from raydistill.compression.pruners import CoupledPruner, Moment
 from raydistill.compression.rates import PolicyTime
@@ -53,6 +54,41 @@ class Tied(nn.Module):
         read = x if self.after else self.norms[1](x)
         x = x + self.down(self.gate(read).sigmoid() * self.up(read))
         return self.head(self.norms[2](self.norms[1](x) if self.after else x).view(*x.shape[:2], self.width))
+
+
+class MapNorm(nn.LayerNorm):
+    """Over the channels of maps (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class LayerScale(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Maps(nn.Module):
+    """(B, 3, 8, 8) to (B, 5): a block as ConvNeXt's, with its scales written in three ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 12, 2, 2), MapNorm(12)
+        self.depthwise, self.norm = nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.LayerNorm(12)
+        self.up, self.down, self.scale = nn.Linear(12, 20), nn.Linear(20, 12), LayerScale(12)
+        self.gamma, self.beta = nn.Parameter(torch.ones(12, 1, 1)), nn.Parameter(torch.ones(1, 12))
+        self.last, self.head = nn.LayerNorm(12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.stem(x))
+        inside = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        inside = self.scale(self.down(functional.gelu(self.up(inside))))
+        x = x + self.gamma * inside.permute(0, 3, 1, 2)
+        return self.head(self.last(x.mean((2, 3)).mul(self.beta)))
 
 
 MADE: dict[str, Callable[[], nn.Module]] = {
@@ -104,6 +140,42 @@ def test_a_quarter_of_the_width_goes(kind: str) -> None:
     thin(model, masks, TOKENS)
     assert relative(expected, model(TOKENS).detach()) < 1e-5
     assert model.get_submodule("norms.2" if kind != "decoder" else "norm").weight.shape == (9,)
+
+
+def test_the_width_of_maps_goes_with_depthwise_convs_and_scales() -> None:
+    torch.manual_seed(0)
+    model, images = Maps().eval(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    names = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
+    masks = masked_at_its_end(model, CoupledPruner("width", 0.25, names, structures="Embedding"), images)
+    expected, larger = model(images).detach(), torch.randn(1, 3, 18, 12)
+    expected_larger = model(larger).detach()
+    report = thin(model, masks, images)
+    assert "3 of 12 channels of a residual stream" in str(report)
+    assert [tuple(each.shape) for each in (model.gamma, model.beta, model.scale.gamma)] == [(9, 1, 1), (1, 9), (9,)]
+    assert (model.depthwise.groups, model.first.channels_first, model.norm.channels_first) == (9, True, False)
+    assert relative(expected, model(images).detach()) < 1e-5
+    assert relative(expected_larger, model(larger).detach()) < 1e-5
+    fresh = replay(Maps().eval(), structure_from(structure_state(report.changes)))
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(images), model(images))
+
+
+def test_a_channel_to_which_a_depthwise_conv_adds_its_bias_stays() -> None:
+    torch.manual_seed(0)
+    model, images = Maps().eval(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        for layer in (model.stem, model.down):
+            layer.weight[4] = layer.bias[4] = 0
+        model.first.weight[4] = model.first.bias[4] = 0
+        expected = model(images)
+        assert not thin(model, None, images).inside
+        model.depthwise.bias[4] = model.up.weight[:, 4] = model.head.weight[:, 4] = 0
+        expected = model(images)
+        assert "1 of 12 channels" in str(thin(model, None, images))
+    assert relative(expected, model(images).detach()) < 1e-5
 
 
 def test_a_channel_that_somebody_writes_stays() -> None:
