@@ -33,6 +33,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "twice the rate": {"lr": 0.04},
     "no weight decay": {"weight_decay": 0.0},
     "cropped, not flipped": {"augment": "crop"},
+    "not augmented": {"augment": "none"},
     "distilled from dense": {"distill": 0.5},
 }
 
