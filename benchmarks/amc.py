@@ -3,10 +3,11 @@
     raydistill compress --arch plain20_cifar --data-dir CIFAR10 --epochs 4 --lr 0.1 -o dense
     python benchmarks/amc.py dense/checkpoint.pt --data-dir CIFAR10 [--density 0.5] [--episodes 200] [--seeds 3]
 
-Structures of the network are pruned at once until at most `density` of its MACs are left, judged by a part of the
-validation split. Printed for each seed and method: how many of its evaluations kept the bound, the best top1 on that
-part, of all evaluations and of the last quarter in the mean, and top1 of its best network on the test split, which
-chose nothing. `uniform` is one level for all, found by bisection. Written: the reward of every episode, as a picture.
+Structures of the network are pruned at once until at most `density` of its MACs are left, batch norms recalibrated,
+and judged by a part of the validation split. Printed for each seed and method: how many of its evaluations kept the
+bound, the best top1 on that part, of all evaluations and of the last quarter in the mean, and top1 of its best
+network on the test split, which chose nothing. `uniform` is one level for all, found by bisection. Written: the
+reward of every episode, as a picture.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from raydistill.compression.one_shot import pruned_at_once
 from raydistill.records import Scalar
 from raydistill.schedule import ScheduleSpec, naming_weights
 from raydistill.search.amc import AGENTS, Episode, Levels, Meaning, Settings, run_episodes
@@ -29,6 +30,7 @@ from raydistill.search.observations import Observation
 from raydistill.search.searchers import Aim, AMCSearcher, EvolutionSearcher
 from raydistill.sweep.curves import by_itself, damage_of
 from raydistill.sweep.episodes import layers_of, write_curve
+from raydistill.sweep.evidence import pruned
 from raydistill.sweep.file.load import Sweep, load_sweep
 from raydistill.sweep.planning.foresight import foreseen
 from raydistill.sweep.planning.plan import Plan, plan_sweep
@@ -68,14 +70,18 @@ class Judge:
     def __call__(self, values: Values) -> tuple[float, float]:
         key = tuple(round(float(value), 9) for value in values.values())
         if key not in self.known:
-            pruned = pruned_at_once(self.plan.draw(0, values).run.schedule, self.model, self.example)
-            self.known[key] = self.task.evaluate(pruned.eval(), self.feed, self.loading)["top1"], self._macs(values)
+            network = self._pruned(values)
+            self.known[key] = self.task.evaluate(network, self.feed, self.loading)["top1"], self._macs(values)
         return self.known[key]
 
     def test(self, values: Values) -> float:
         loading = Loading(torch.device("cpu"), 512)
-        pruned = pruned_at_once(self.plan.draw(0, values).run.schedule, self.model, self.example)
-        return self.task.evaluate(pruned.eval(), self.task.feed(TEST, loading), loading)["top1"]
+        return self.task.evaluate(self._pruned(values), self.task.feed(TEST, loading), loading)["top1"]
+
+    def _pruned(self, values: Values) -> nn.Module:
+        schedule = self.plan.draw(0, values).run.schedule
+        assert schedule is not None
+        return pruned(schedule, self.model, self.task, torch.device("cpu"))
 
 
 def sweep_of(checkpoint: Path, data_dir: Path | None, density: float) -> Sweep:

@@ -19,8 +19,6 @@ import ray
 import torch
 from torch import nn
 
-from raydistill.compression.copying import copy_of
-from raydistill.compression.one_shot import pruned_at_once
 from raydistill.compression.summaries import compute_table
 from raydistill.files import write_atomically
 from raydistill.metrics import LATENCY, selecting
@@ -32,6 +30,7 @@ from raydistill.storage import Store
 from raydistill.sweep.baseline import dense_network
 from raydistill.sweep.bounds import SPARSITY
 from raydistill.sweep.curves import figure_of, part_of_validation
+from raydistill.sweep.evidence import pruned
 from raydistill.sweep.planning.resources import baseline_share
 from raydistill.sweep.session import Session
 from raydistill.tasks import Task
@@ -166,15 +165,14 @@ class _Network:
         self, checkpoint: str, store: Store, shared: list[Any], device: str, threads: int | None, arch: str
     ) -> None:
         torch.set_num_threads(threads or torch.get_num_threads())
-        target = device_of(device)
-        self.model = dense_network(store, checkpoint, arch).to(target).eval()
+        self.device = device_of(device)
+        self.model = dense_network(store, checkpoint, arch).to(self.device).eval()
         self.task: Task = ray.get(shared[0])
-        self.feed, self.loading = part_of_validation(self.task, target)
+        self.feed, self.loading = part_of_validation(self.task, self.device)
 
     def metric(self, schedule: ScheduleSpec | None) -> float:
-        example = self.task.example_input()
-        pruned = copy_of(self.model) if schedule is None else pruned_at_once(schedule, self.model, example)
-        metrics = self.task.evaluate(pruned.eval(), self.feed, self.loading)
+        network = self.model if schedule is None else pruned(schedule, self.model, self.task, self.device)
+        metrics = self.task.evaluate(network, self.feed, self.loading)
         return float(metrics[selecting(self.task.metrics)])
 
 

@@ -1,6 +1,6 @@
 """Evidence before epochs: a searcher's candidates are pruned at once and evaluated; nothing is trained.
 
-Batch norms see a few minibatches of training data anew, as they would in the first steps of a trial. The journal keeps
+Batch norms take their statistics from a few minibatches of training data anew. The journal keeps
 what was found: a resumed sweep chooses the same ones.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import ray
 import torch
@@ -70,22 +71,34 @@ def losses_of(
     """The loss on a part of the validation split of the network that each schedule comes to at once. The model is as
     before afterwards."""
     target = device_of(device)
-    model, example = model.to(target).eval(), task.example_input()
+    model = model.to(target).eval()
     feed, loading = part_of_validation(task, target)
-    found = []
-    for schedule in schedules:
-        pruned = model if schedule is None else pruned_at_once(schedule, model, example)
-        if schedule is not None and any(kind_of(module).batch_norm for module in pruned.modules()):
-            recalibrate(pruned, task, target)
-        found.append(float(task.evaluate(pruned.eval(), feed, loading)[LOSS]))
-    return found
+    networks = (model if schedule is None else pruned(schedule, model, task, target) for schedule in schedules)
+    return [float(task.evaluate(network, feed, loading)[LOSS]) for network in networks]
+
+
+def pruned(schedule: ScheduleSpec, model: nn.Module, task: Task, device: torch.device) -> nn.Module:
+    """What a schedule comes to at once, in eval mode: a copy, whose batch norms are recalibrated. Without that a deep
+    network gives nothing but chance at levels that a few steps of training would win back."""
+    found = pruned_at_once(schedule, model, task.example_input())
+    if any(kind_of(module).batch_norm for module in found.modules()):
+        recalibrate(found, task, device)
+    return found.eval()
 
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, task: Task, device: torch.device) -> None:
-    """Batch norms' statistics from a few minibatches of training data."""
+    """Batch norms' statistics from a few minibatches of training data, nothing of what they were. The model is in eval
+    mode afterwards."""
     feed = task.feed(TRAIN, Loading(device, _ROWS))
+    momenta: dict[Any, float | None] = {}
+    for norm in (module for module in model.modules() if kind_of(module).batch_norm):
+        momenta[norm] = norm.momentum  # type: ignore[assignment]
+        norm.reset_running_stats()  # type: ignore[operator]
+        norm.momentum = None  # type: ignore[assignment]
     model.train()
     for batch in itertools.islice(feed.epoch(0), _MINIBATCHES):
         model(*task.inputs(batch))
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
     model.eval()

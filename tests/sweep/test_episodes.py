@@ -13,15 +13,19 @@ import numpy as np
 import pytest
 
 from raydistill import datasets
+from raydistill.compression.one_shot import pruned_at_once
 from raydistill.datasets import DatasetConfig
 from raydistill.records import BASELINE
 from raydistill.search import Dimension, SearchSpace, Uniform
 from raydistill.search.amc import Episode, Levels, Meaning, ranked, run_episodes
 from raydistill.search.searchers import Aim, AMCSearcher
-from raydistill.sweep.episodes import _cost, ensure_episodes, layers_of, write_curve
+from raydistill.sweep.curves import part_of_validation
+from raydistill.sweep.episodes import _cost, _Network, ensure_episodes, layers_of, write_curve
+from raydistill.sweep.evidence import pruned
 from raydistill.tasks.classification import Classification, ImageShape
 from raydistill.training.checkpoint import write_checkpoint
 from tests.sweep.sessions import Heard, finished, is_in, session_of
+from tests.sweep.test_evidence import CPU, DIGITS, normed
 
 SHAPE = ImageShape(10, (3, 32, 32))
 
@@ -47,6 +51,19 @@ def test_the_rewards_are_left_as_a_table_and_a_picture(tmp_path: Path) -> None:
     assert [float(row["reward"]) for row in rows] == [episode.reward for episode in episodes]
     assert [float(row["level_0"]) for row in rows] == [episode.levels[0] for episode in episodes]
     assert (tmp_path / "episodes.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_allocation_is_judged_with_norms_of_what_it_sees() -> None:
+    model, schedule = normed(0.5)
+    network = object.__new__(_Network)  # its constructor asks Ray for the data
+    network.model, network.task, network.device = model, DIGITS, CPU
+    network.feed, network.loading = part_of_validation(DIGITS, CPU)
+    metrics = DIGITS.evaluate(pruned(schedule, model, DIGITS, CPU), network.feed, network.loading)
+    stale = DIGITS.evaluate(
+        pruned_at_once(schedule, model, DIGITS.example_input()).eval(), network.feed, network.loading
+    )
+    assert network.metric(schedule) == metrics["top1"]
+    assert metrics["loss"] != stale["loss"]
 
 
 @pytest.mark.ray

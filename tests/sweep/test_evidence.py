@@ -11,9 +11,9 @@ from torch import nn
 
 from raydistill import datasets
 from raydistill.datasets import DatasetConfig
-from raydistill.schedule import parse_schedule
+from raydistill.schedule import ScheduleSpec, parse_schedule
 from raydistill.sweep import evidence
-from raydistill.sweep.evidence import ensure_evidence, losses_of, recalibrate
+from raydistill.sweep.evidence import ensure_evidence, losses_of, pruned, recalibrate
 from raydistill.tasks import TRAIN, VALIDATION, Loading
 from raydistill.tasks.classification import Classification
 from tests.sweep.sessions import session_of
@@ -58,6 +58,37 @@ def test_batch_norms_see_training_data_anew() -> None:
     means = torch.stack([images.mean(dim=(0, 2, 3)) for images, _ in batches])
     assert torch.allclose(model[0].running_mean, means.mean(0), atol=1e-4)
     assert not model.training
+
+
+def normed(level: float) -> tuple[nn.Module, ScheduleSpec]:
+    """A network whose batch norms have seen something else, and what prunes one of its layers."""
+    torch.manual_seed(0)
+    model = DIGITS.network("plain20_cifar", {}).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.fill_(0.5)
+    body = {
+        "class": "AutomatedGradualPruner",
+        "initial_sparsity": 0.0,
+        "final_sparsity": level,
+        "weights": ["conv1.weight"],
+    }
+    policy = {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 1}
+    return model, parse_schedule({"version": 1, "pruners": {"agp": body}, "policies": [policy]}, "s")
+
+
+def test_what_is_pruned_at_once_has_norms_of_what_it_sees() -> None:
+    model, schedule = normed(0.5)
+    found = pruned(schedule, model, DIGITS, CPU)
+    assert not found.training
+    assert (found.conv1.weight == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+    seen = [b for b, _ in zip(DIGITS.feed(TRAIN, Loading(CPU, evidence._ROWS)).epoch(0), range(8), strict=False)]
+    with torch.no_grad():
+        mean = torch.stack([found.conv1(images).mean(dim=(0, 2, 3)) for images, _ in seen]).mean(0)
+    assert torch.allclose(found.bn1.running_mean, mean, atol=1e-4)
+    assert found.bn1.momentum == 0.1
+    assert torch.all(model.bn1.running_mean == 0.5)
+    assert torch.all(model.conv1.weight != 0)
 
 
 @pytest.mark.slow
