@@ -63,7 +63,6 @@ class Beside:
         self.given, self.density = given, density
         self.name = f"macs_{density:g}_{given.trials}x{given.epochs}x{given.part:g}"
         self.file = given.work / f"{self.name}.yaml"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         training = {"epochs": given.epochs, "lr": given.lr, "batch_size": 128, "effective_train_size": given.part}
         said = {
             "version": 1,

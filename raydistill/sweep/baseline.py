@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import ray
 from torch import nn
@@ -122,6 +123,13 @@ def baseline_hash(run: RunConfig, fingerprint: str) -> str:
         del said["train"]
     said |= {"dataset": fingerprint, "schedule": dump_schedule(run.schedule) if run.schedule else ""}
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+
+
+def kept_behind(session: Session, what: str, run: RunConfig, begun: Mapping[str, Any], more: str = "") -> str:
+    """A reference to the folder of what is trained behind the baseline, by a hash of all that determines it. what: the
+    folder it is in. begun: the baseline's checkpoint. more: what its weights depend on besides."""
+    hashed = f"{baseline_hash(run, session.fingerprint)}{digest(begun['model'])}{more}"
+    return session.store.reference(session.store.root / what / hashlib.sha256(hashed.encode()).hexdigest()[:16])
 
 
 def finished(checkpoint: Path, epochs: int) -> list[EpochMetrics]:

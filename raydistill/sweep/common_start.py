@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from raydistill.records import BASELINE
-from raydistill.sweep.baseline import baseline_hash
+from raydistill.sweep.baseline import kept_behind
 from raydistill.sweep.preparation import epochs_done, train_beforehand
 from raydistill.sweep.session import Session
 from raydistill.sweep.trials import drawn
 from raydistill.training import read_checkpoint
 from raydistill.training.checkpoint import FILE_NAME
-from raydistill.training.teacher import digest
 
 
 def ensure_common_start(session: Session) -> bool:
@@ -28,8 +26,7 @@ def ensure_common_start(session: Session) -> bool:
         begun = read_checkpoint(path)
     run = drawn(session)(0, first.values).run
     alike = replace(first.run, precision=run.precision)
-    hashed = f"{baseline_hash(alike, session.fingerprint)}{digest(begun['model'])}{epochs}"
-    folder = store.reference(store.root / "starts" / hashlib.sha256(hashed.encode()).hexdigest()[:16])
+    folder = kept_behind(session, "starts", alike, begun, str(epochs))
     session.common_start = f"{folder}/{FILE_NAME}"
     with store.lent(session.common_start) as path:
         done = epochs_done(path)

@@ -1,7 +1,7 @@
 """Evidence before epochs: a searcher's candidates are pruned at once and evaluated; nothing is trained.
 
-Batch norms take their statistics from a few minibatches of training data anew. The journal keeps
-what was found: a resumed sweep chooses the same ones.
+Batch norms take their statistics from a few minibatches of training data anew. The journal keeps what was found: a
+resumed sweep chooses the same ones.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Session:
     shared: the task's object reference, boxed: Ray would unpack a bare one. team: the workers of each trial, where
     it has several. packing: what the file asks for. pack: how many trials are trained as one network. branches: the
     trunk's networks, references by numbers of its epochs. common_start: a reference to the checkpoint of the epochs
-    that trials have in common, "" where they have none. trained_again: trials whose finished checkpoint was lost.
+    that trials have in common; None: they have none. trained_again: trials whose finished checkpoint was lost.
     """
 
     sweep: Sweep
@@ -45,7 +45,7 @@ class Session:
     packing: Packing = field(default_factory=lambda: Packing(1))
     pack: int = 1
     branches: dict[int, str] = field(default_factory=dict)
-    common_start: str = ""
+    common_start: str | None = None
     trained_again: set[str] = field(default_factory=set)
 
     @property

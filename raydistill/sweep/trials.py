@@ -186,7 +186,7 @@ def drawn(session: Session) -> Callable[[int, Mapping[str, Scalar]], TrialPlan]:
             if not plan.origin and number >= warm:
                 plan = replace(plan, origin=session.plan.searcher.origin(number - warm))
             fork = session.common_start if shares_the_start(session.plan, plan) else None
-            plan = taught_by(replace(plan, fork=fork or None), store)
+            plan = taught_by(replace(plan, fork=fork), store)
             folder = store.reference(session.folder / "trials" / plan.trial_id)
             where = (folder, share.threads, share.device, precision)
             plan = plan.placed(checkpoint, *where, session.branches, shared)

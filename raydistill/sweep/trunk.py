@@ -6,18 +6,16 @@ trunk's own networks were trained at a constant rate to the end: none of them is
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 from raydistill.records import BASELINE
-from raydistill.sweep.baseline import baseline_hash
+from raydistill.sweep.baseline import kept_behind
 from raydistill.sweep.planning.runs import trunk_config
 from raydistill.sweep.preparation import train_beforehand
 from raydistill.sweep.session import Session
 from raydistill.sweep.trial.checkpoint_damage import lost
 from raydistill.training import read_checkpoint
 from raydistill.training.branch import branch_name
-from raydistill.training.teacher import digest
 
 
 def ensure_trunk(session: Session) -> bool:
@@ -35,9 +33,7 @@ def ensure_trunk(session: Session) -> bool:
     run = trunk_config(session.sweep)
     if run.precision == "auto":
         run = replace(run, precision=content["precision"])
-    hashed = f"{baseline_hash(run, session.fingerprint)}{digest(content['model'])}"
-    name = hashlib.sha256(hashed.encode()).hexdigest()[:16]
-    folder = store.reference(store.root / "trunks" / name)
+    folder = kept_behind(session, "trunks", run, content)
     session.branches = {epochs: f"{folder}/{branch_name(epochs)}" for epochs in section.kept}
     damaged = {reference: why for reference in session.branches.values() if (why := lost(reference, store))}
     if not damaged:
